@@ -1,0 +1,35 @@
+# fsllm_options: language level, warnings and sanitizers of our own code.
+add_library(fsllm_options INTERFACE)
+target_compile_options(fsllm_options INTERFACE -Wall -Wextra -Wshadow -Wno-unused-parameter -Wno-missing-field-initializers)
+if(FSLLM_WERROR)
+  target_compile_options(fsllm_options INTERFACE -Werror)
+endif()
+target_compile_definitions(fsllm_options INTERFACE OMPI_SKIP_MPICXX=1 MPICH_SKIP_MPICXX=1
+                           $<$<CONFIG:Debug>:FSLLM_DEBUG=1>)
+if(FSLLM_SANITIZE)
+  target_compile_options(fsllm_options INTERFACE -fsanitize=${FSLLM_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(fsllm_options INTERFACE -fsanitize=${FSLLM_SANITIZE})
+endif()
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
+set(CMAKE_CXX_FLAGS_DEBUG "-Og -g1")
+find_program(MOLD_PROGRAM mold)
+find_program(LLD_PROGRAM ld.lld)
+if(LLD_PROGRAM)
+  add_link_options(-fuse-ld=lld)
+endif()
+
+# fsllm_module(core SOURCES a.cpp b.cpp DEPS fmt::fmt): the static library fsllm_core.
+function(fsllm_module NAME)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  add_library(fsllm_${NAME} STATIC ${ARG_SOURCES})
+  target_include_directories(fsllm_${NAME} PUBLIC ${PROJECT_SOURCE_DIR}/include)
+  target_link_libraries(fsllm_${NAME} PUBLIC ${ARG_DEPS} PRIVATE fsllm_options ${ARG_PRIVATE_DEPS})
+endfunction()
+
+# fsllm_program(fsllm_hpc SOURCES main.cpp DEPS fsllm_app): an installed executable.
+function(fsllm_program NAME)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${NAME} ${ARG_SOURCES})
+  target_link_libraries(${NAME} PRIVATE fsllm_options ${ARG_DEPS})
+  set_property(GLOBAL APPEND PROPERTY FSLLM_PROGRAMS ${NAME})
+endfunction()

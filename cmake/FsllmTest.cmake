@@ -1,0 +1,64 @@
+find_package(GTest REQUIRED)
+
+set(FSLLM_TEST_DATA "${PROJECT_SOURCE_DIR}/../shared/data" CACHE PATH "Real data sets and models for tests")
+set(FSLLM_TEST_ENVIRONMENT
+  OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+  OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_hwloc_base_binding_policy=none
+  OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader,tcp
+  OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_oob_tcp_if_include=lo
+  OMP_NUM_THREADS=1
+  FSLLM_SOURCE_DIR=${PROJECT_SOURCE_DIR} FSLLM_BIN_DIR=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}
+  "FSLLM_MPIEXEC=${MPIEXEC_EXECUTABLE}")
+if(DEFINED ENV{FSLLM_TEST_DATA})
+  list(APPEND FSLLM_TEST_ENVIRONMENT FSLLM_TEST_DATA=$ENV{FSLLM_TEST_DATA})
+else()
+  list(APPEND FSLLM_TEST_ENVIRONMENT FSLLM_TEST_DATA=${FSLLM_TEST_DATA})
+endif()
+if(FSLLM_SANITIZE)
+  list(APPEND FSLLM_TEST_ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
+endif()
+
+# Names, labels and environment shared by every test.
+function(fsllm_test_properties NAME NP TIMEOUT LABELS)
+  set_tests_properties(${NAME} PROPERTIES PROCESSORS ${NP} TIMEOUT ${TIMEOUT} LABELS "${LABELS}"
+    ENVIRONMENT "${FSLLM_TEST_ENVIRONMENT}" WORKING_DIRECTORY ${PROJECT_BINARY_DIR})
+endfunction()
+
+# fsllm_add_test(comm_test SOURCES comm_test.cpp DEPS fsllm_comm NP 1 2 4 LABELS mpi TIMEOUT 60)
+# One GoogleTest binary; registered once a rank count (default: one process, no mpiexec).
+function(fsllm_add_test NAME)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;NP;LABELS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS unit)
+  endif()
+  add_executable(${NAME} ${ARG_SOURCES})
+  if(ARG_NP)
+    target_link_libraries(${NAME} PRIVATE fsllm_options ${ARG_DEPS} fsllm_test_mpi_main)
+  else()
+    target_link_libraries(${NAME} PRIVATE fsllm_options ${ARG_DEPS} fsllm_test_support GTest::gtest GTest::gmock GTest::gtest_main)
+    add_test(NAME ${NAME} COMMAND ${NAME})
+    fsllm_test_properties(${NAME} 1 ${ARG_TIMEOUT} "${ARG_LABELS}")
+  endif()
+  foreach(np IN LISTS ARG_NP)
+    add_test(NAME ${NAME}.np${np} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${np} $<TARGET_FILE:${NAME}>)
+    fsllm_test_properties(${NAME}.np${np} ${np} ${ARG_TIMEOUT} "${ARG_LABELS}")
+  endforeach()
+endfunction()
+
+# fsllm_add_script_test(NAME script.sh ARGS... ): a shell test of the built executables.
+# Exit code 77 means skipped, with the reason printed as "SKIPPED: ...".
+function(fsllm_add_script_test NAME SCRIPT)
+  cmake_parse_arguments(ARG "" "TIMEOUT;PROCESSORS" "ARGS;LABELS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 180)
+  endif()
+  if(NOT ARG_PROCESSORS)
+    set(ARG_PROCESSORS 1)
+  endif()
+  add_test(NAME ${NAME} COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/${SCRIPT} ${ARG_ARGS})
+  fsllm_test_properties(${NAME} ${ARG_PROCESSORS} ${ARG_TIMEOUT} "${ARG_LABELS}")
+  set_tests_properties(${NAME} PROPERTIES SKIP_RETURN_CODE 77)
+endfunction()

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "fsllm/comm/communicator.hpp"
+#include "fsllm/core/tensor_map.hpp"
+
+namespace fsllm {
+
+/// Bytes handed to MPI (or NCCL) by this rank since the start.
+struct Traffic {
+  int64_t broadcast_bytes = 0;
+  int64_t reduce_bytes = 0;
+};
+
+/// Moves TensorMaps between the ranks of one communicator. Every member function is Collective.
+/// In debug builds names, shapes and dtypes are compared across ranks before data moves.
+struct Collective {
+  virtual ~Collective() = default;
+  virtual Communicator const& communicator() const = 0;
+  /// Values of `root` on every rank, in place.
+  virtual void broadcast(TensorMap& map, int root) = 0;
+  /// Sum over ranks of every tensor, in place on `root` (undefined elsewhere). bf16 and fp16 add in fp32.
+  virtual void reduce_sum(TensorMap& map, int root) = 0;
+  /// Wrapping 64-bit integer sum, in place on `root` (undefined elsewhere). Order-free, hence exact.
+  virtual void reduce_sum(std::span<int64_t> values, int root) = 0;
+  virtual Traffic traffic() const = 0;
+};
+
+/// Host memory: inside a node through one shared-memory window (MPI_Win_allocate_shared), across nodes
+/// one leader a node through MPI. `chunk_bytes` bounds the window a rank. Collective.
+std::unique_ptr<Collective> make_host_collective(Communicator const& comm, int64_t chunk_bytes = 4 << 20);
+
+}  // namespace fsllm

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace fsllm {
+
+/// Starts MPI (MPI_THREAD_FUNNELED) and ends it. One in main; everything else gets a Communicator.
+class MpiSession {
+ public:
+  MpiSession(int& argc, char**& argv);
+  ~MpiSession();
+  MpiSession(MpiSession const&) = delete;
+  MpiSession& operator=(MpiSession const&) = delete;
+};
+
+/// Ends all ranks with this exit code. For the one rank that failed while others may wait in a collective.
+[[noreturn]] void abort_all_ranks(int exit_code);
+
+/// Aborts with advice when this process is alone although its launcher started several
+/// (OMPI_COMM_WORLD_SIZE, PMI_SIZE, SLURM_NTASKS of a step disagree with the world size).
+void check_launch();
+
+/// "Open MPI v4.1.4, ..." for --version.
+std::string mpi_library_version();
+
+/// A value type over an MPI communicator; copies share it, the last one frees it.
+/// Every member function except rank() and size() is Collective over this communicator.
+class Communicator {
+ public:
+  static Communicator world();
+  static Communicator self();
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+
+  Communicator split(int color, int key) const;
+  /// The ranks that share this node's memory.
+  Communicator split_by_node() const;
+
+  void barrier() const;
+  /// The bytes of `root` on every rank (any length; chunks above 2^30 bytes).
+  void broadcast(std::string& bytes, int root) const;
+  /// Each rank's bytes, in rank order, on `root` (empty vector elsewhere).
+  std::vector<std::string> gather(std::string const& bytes, int root) const;
+  /// Each rank's bytes, in rank order, on every rank.
+  std::vector<std::string> all_gather(std::string const& bytes) const;
+  int64_t sum(int64_t value) const;
+  int64_t max(int64_t value) const;
+  bool any(bool value) const { return max(value ? 1 : 0) != 0; }
+  bool all_equal(uint64_t value) const;
+
+  struct Handle;
+  Handle const& handle() const { return *handle_; }
+
+ private:
+  explicit Communicator(std::shared_ptr<Handle const> handle);
+  std::shared_ptr<Handle const> handle_;
+  int rank_, size_;
+};
+
+/// Host name, local rank, pinned cores of every rank, as a table for the log. Collective.
+std::string placement_table(Communicator const& world);
+
+}  // namespace fsllm

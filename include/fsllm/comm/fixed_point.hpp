@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "fsllm/comm/collective.hpp"
+#include "fsllm/core/tensor_map.hpp"
+
+namespace fsllm {
+
+/// Exact sum of weighted updates: each weight·value is rounded once to a 64-bit integer with unit 2^-bits,
+/// and integers add the same in any order, so the result does not depend on ranks or placement.
+class FixedPointSum {
+ public:
+  /// `layout` gives names and shapes; 2 <= bits <= 60.
+  FixedPointSum(TensorMap const& layout, int bits);
+
+  /// Adds weight·update. Fails, naming tensor and `who`, when a value is not finite or |weight·value| >= 2^(62-bits).
+  void add(TensorMap const& update, double weight, std::string const& who);
+  /// Collective: sums over ranks; afterwards `root` holds the total of values and weights.
+  void reduce(Collective& collective, int root);
+  /// The weight that arrived.
+  double weight() const;
+  /// total / weight(), in the dtypes of the layout. Valid on the root after reduce().
+  TensorMap mean() const;
+
+ private:
+  TensorMap layout_;
+  int bits_;
+  std::vector<int64_t> values_;  ///< all tensors in name order, then one entry for the weight
+};
+
+}  // namespace fsllm

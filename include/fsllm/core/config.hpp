@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace fsllm {
+
+/// The allowed values of a key: a sentence for people, and the test.
+struct Constraint {
+  std::string text;                       ///< "at least 1", "in [0, 1)", "" for any value
+  std::function<bool(double)> allows;     ///< for numbers, and for each entry of a list of numbers
+  std::vector<std::string> choices;       ///< for strings, and for each entry of a list of strings
+};
+Constraint at_least(double low);
+Constraint more_than(double low);
+Constraint within(double low, double high);        ///< low <= x <= high
+Constraint within_open(double low, double high);   ///< low <= x < high
+Constraint one_of(std::vector<std::string> choices);
+
+/// What --describe, --print-schema and docs/config.md say about one key.
+struct KeyInfo {
+  std::string path;
+  std::string type;           ///< bool, int, float, string, list of float, ...
+  std::string default_text;
+  Constraint constraint;
+  std::string doc;
+};
+
+/// The parsed YAML of a run plus every key that the program has asked for.
+///
+/// A key is declared where it is read: get(path, default, sentence, constraint). Paths are dotted;
+/// entries of lists of maps are written `llm.adapter.args[0].r`. When all modules have read their keys,
+/// finish() rejects what nobody asked for, with the nearest known key. Errors carry file and line.
+/// T of get: bool, int64_t, double, std::string, std::vector<T> of the last three.
+class Config {
+ public:
+  /// `source` is the file's name in messages. Accepts YAML 1.1 as yaml-cpp reads it; duplicate keys,
+  /// anchors that do not resolve, and non-map documents are errors.
+  static Config parse(std::string_view yaml, std::string const& source);
+
+  /// Command-line override; `yaml_value` is parsed as YAML ("[0.9, 0.1]", "True", "{type: SGD}").
+  void set(std::string const& path, std::string_view yaml_value);
+
+  template <class T>
+  T get(std::string const& path, T const& default_value, std::string const& doc, Constraint constraint = {});
+  std::string get(std::string const& path, char const* default_value, std::string const& doc, Constraint c = {}) {
+    return get<std::string>(path, std::string(default_value), doc, std::move(c));
+  }
+
+  /// True if the file or the command line gives this key (or anything under it).
+  bool has(std::string const& path) const;
+  /// Number of entries of a list of maps (0 when absent or empty).
+  int64_t list_size(std::string const& path) const;
+  /// Child names given under a map, in file order.
+  std::vector<std::string> children(std::string const& path) const;
+  /// "run.yaml:12: train.optimizer.lr" – where a key was given, for messages; just the path if it was not.
+  std::string where(std::string const& path) const;
+
+  /// Marks everything under `prefix` as known without reading it (accepted keys that mean nothing here).
+  void accept_all_under(std::string const& prefix);
+  /// Fails on the first key that no get() asked for.
+  void finish() const;
+
+  /// A copy in which the values of `over` take precedence (per-client overrides).
+  Config overridden_by(Config const& over) const;
+  /// The configuration below one key of the document as a configuration of its own (`client_3:` of --client_cfg).
+  Config below(std::string const& key) const;
+
+  /// Every declared key with its value, as nested YAML that parse() reads back to the same values.
+  std::string dump() const;
+  std::vector<KeyInfo> keys() const;
+  /// Human-readable description of keys whose path contains `filter`; "" means all.
+  std::string describe(std::string const& filter) const;
+  /// JSON Schema draft-07 of all declared keys.
+  std::string json_schema() const;
+
+ private:
+  struct Entry;
+  struct State;
+  Config();
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace fsllm

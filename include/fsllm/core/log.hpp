@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <fmt/core.h>
+
+#include <string>
+
+namespace fsllm {
+
+enum class LogLevel { debug, info, warning, error };
+
+/// Sets the rank prefix and the lowest level shown. Rank 0 shows `level` and above, the other ranks
+/// warnings and errors only. Called once by main; before it, everything from info up is shown.
+void start_log(int rank, int size, LogLevel level);
+
+/// Copies every message of this rank to a file as well (`exp_print.log`), appending.
+void log_to_file(std::string const& path);
+
+void log_line(LogLevel level, std::string const& message);
+
+template <class... Args>
+void log_info(fmt::format_string<Args...> format, Args&&... args) {
+  log_line(LogLevel::info, fmt::format(format, std::forward<Args>(args)...));
+}
+template <class... Args>
+void log_warning(fmt::format_string<Args...> format, Args&&... args) {
+  log_line(LogLevel::warning, fmt::format(format, std::forward<Args>(args)...));
+}
+template <class... Args>
+void log_debug(fmt::format_string<Args...> format, Args&&... args) {
+  log_line(LogLevel::debug, fmt::format(format, std::forward<Args>(args)...));
+}
+
+}  // namespace fsllm

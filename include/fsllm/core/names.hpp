@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace fsllm {
+
+/// The known name nearest to `name` (Levenshtein distance at most 3 and below half its length), or "".
+std::string nearest_name(std::string_view name, std::vector<std::string> const& known);
+
+/// " Did you mean 'x'?" where there is a near name, else " Known: a, b, c." (or "" with nothing known).
+std::string did_you_mean(std::string_view name, std::vector<std::string> const& known);
+
+}  // namespace fsllm

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/names.hpp"
+
+namespace fsllm {
+
+/// One explicit row of a table of methods: a name, what it builds, one sentence for `--describe`.
+template <class Builder>
+struct Row {
+  std::string name;
+  Builder build;
+  std::string what;
+};
+
+/// Finds a row by name; an unknown name is an error that names `key` and the nearest known name.
+template <class Builder>
+Row<Builder> const& find_row(std::vector<Row<Builder>> const& table, std::string_view name, std::string_view key) {
+  std::vector<std::string> known;
+  for (auto const& row : table) {
+    if (row.name == name) return row;
+    known.push_back(row.name);
+  }
+  fail(fmt::format("{} = '{}' (not a known name).{}", key, name, did_you_mean(name, known)));
+}
+
+}  // namespace fsllm

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "fsllm/core/tensor_map.hpp"
+
+namespace fsllm {
+
+/// Everything a run needs to go on: named tensors, named texts (JSON, serialised state) by section.
+struct Checkpoint {
+  int64_t round = 0;                         ///< rounds completed
+  std::map<std::string, TensorMap> tensors;  ///< "global", "server_optimizer", "client_17", "best", ...
+  std::map<std::string, std::string> texts;  ///< "config", "early_stop", ...
+};
+
+/// DIR/round_000010/state.h5 + manifest.json (SHA-256 of the state): written under a temporary name, flushed,
+/// renamed; then all but the newest `keep_last` are removed. A full disk is an Error and leaves older ones alone.
+void save_checkpoint(std::filesystem::path const& dir, Checkpoint const& checkpoint, int keep_last);
+
+/// The newest checkpoint whose checksum holds; damaged ones are skipped with a warning that names them.
+/// Nothing usable: empty.
+std::optional<Checkpoint> load_newest_checkpoint(std::filesystem::path const& dir);
+/// One given checkpoint folder; damage is an Error.
+Checkpoint load_checkpoint(std::filesystem::path const& round_dir);
+
+}  // namespace fsllm

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+namespace fsllm {
+
+/// Where a record came from, for messages: "train.jsonl:17".
+struct RecordPlace {
+  std::string file;
+  int64_t line = 0;
+};
+
+/// Calls `row` for each JSON object of a file, in order: JSON lines, or one JSON array of objects; plain or
+/// gzip (told by content, not by name). Blank lines are skipped. A broken line calls `bad` with the reason;
+/// the default makes it an Error "file:line: why".
+void for_each_json_record(std::filesystem::path const& path,
+                          std::function<void(nlohmann::json const&, RecordPlace const&)> const& row,
+                          std::function<void(std::string const& why, RecordPlace const&)> const& bad = {});
+
+/// One JSON document (config.json, tokenizer.json, ...); errors name file, line and column.
+nlohmann::json read_json(std::filesystem::path const& path);
+
+}  // namespace fsllm

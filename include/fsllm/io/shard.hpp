@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace fsllm {
+
+/// Tokenised samples of one split (train, val or test) of one client, laid end to end.
+struct TokenSplit {
+  std::vector<int32_t> tokens;    ///< [total]
+  std::vector<uint8_t> target;    ///< [total], 1 where this token is scored (predicted from those before it)
+  std::vector<int64_t> offsets{0};  ///< [rows + 1]
+  std::vector<int32_t> group;     ///< [rows], index into ClientShard::group_names, -1 for none
+  int64_t rows() const { return static_cast<int64_t>(offsets.size()) - 1; }
+  void append(std::vector<int32_t> const& ids, std::vector<uint8_t> const& is_target, int32_t group_index);
+};
+
+/// One client's data: the unit that a rank reads. Schema: docs/FORMATS.md.
+struct ClientShard {
+  int64_t client_id = 0;  ///< from 1; 0 is the server's held-out data
+  std::string dataset, splitter, tokenizer_sha256, prompt_template;
+  int64_t seed = 0, tok_len = 0, vocab_size = 0;
+  std::vector<std::string> group_names;
+  TokenSplit train, val, test;
+};
+
+constexpr int kShardVersion = 1;
+
+/// DIR/client_00017.h5, or DIR/server.h5 for id 0.
+std::filesystem::path shard_path(std::filesystem::path const& dir, int64_t client_id);
+
+/// Atomic (temporary name, rename). Tokens are stored as uint16 where vocab_size allows, else uint32.
+void write_shard(std::filesystem::path const& path, ClientShard const& shard);
+
+/// Checks format, version, offsets, lengths, token range; `tokenizer_sha256` (if not empty) must match, else the
+/// error gives the command that remakes the shard.
+ClientShard read_shard(std::filesystem::path const& path, std::string const& tokenizer_sha256 = "");
+
+/// Per-split summary without the tokens: what the index holds and fsllm_inspect prints.
+struct SplitSummary {
+  int64_t rows = 0, tokens = 0, targets = 0;
+  std::map<std::string, int64_t> groups;
+};
+struct ShardSummary {
+  int64_t client_id = 0;
+  SplitSummary train, val, test;
+  std::string sha256;  ///< of the shard file
+};
+ShardSummary summarize(ClientShard const& shard);
+
+/// DIR/index.json: all clients (ordered by id), counts and checksums.
+struct ShardIndex {
+  std::string dataset, splitter, tokenizer_sha256, prompt_template;
+  int64_t seed = 0, tok_len = 0;
+  std::vector<ShardSummary> clients;
+};
+void write_shard_index(std::filesystem::path const& dir, ShardIndex const& index);
+ShardIndex read_shard_index(std::filesystem::path const& dir);
+
+}  // namespace fsllm

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fsllm/core/tensor_map.hpp"
+#include "fsllm/model/config.hpp"
+#include "fsllm/model/linear.hpp"
+
+namespace fsllm {
+
+/// Rows of tokens end to end: row i is ids[offsets[i] .. offsets[i+1]).
+struct RaggedInput {
+  at::Tensor ids;                    ///< int64 [N]
+  std::vector<int64_t> offsets{0};   ///< [rows + 1]
+  int64_t num_rows() const { return static_cast<int64_t>(offsets.size()) - 1; }
+};
+
+/// Keys and values of earlier tokens, per layer and row: [kv_heads, past, head_dim].
+struct KvCache {
+  std::vector<std::vector<at::Tensor>> keys, values;  ///< [layer][row]
+};
+
+struct LoadOptions {
+  std::string storage_dtype = "auto";  ///< fp32, bf16, fp16, auto = as in the file
+  std::string compute_dtype = "fp32";  ///< type of activations: fp32, bf16, fp16 (fp64 in tests)
+  std::string device = "cpu";
+};
+
+/// A decoder-only language model. Weights from files are memory-mapped views that must not be written to.
+class CausalLM {
+ public:
+  virtual ~CausalLM() = default;
+  virtual ModelConfig const& config() const = 0;
+
+  /// Hidden states after the last norm, [N, hidden], in the compute type. With a cache, positions go on
+  /// from each row's past, and the new keys and values are appended (inference only).
+  virtual at::Tensor hidden_states(RaggedInput const& input, ForwardContext& context, KvCache* cache = nullptr) = 0;
+  /// [M, hidden] → [M, vocab].
+  virtual at::Tensor logits(at::Tensor const& hidden) = 0;
+
+  /// Every Linear a PEFT method may attach to (all projections of all blocks; not the head), in layer order.
+  virtual std::vector<Linear*> linears() = 0;
+  /// All parameters under their HF names, shaped as in the HF file (Conv1D: [in, out]); the live tensors.
+  virtual TensorMap parameters() = 0;
+  /// Full-parameter training: replaces every parameter by an own writable copy in `dtype` with requires_grad.
+  virtual void make_trainable(std::string const& dtype) = 0;
+  virtual std::string device() const = 0;
+};
+
+/// Loads an HF folder (config.json + safetensors). Missing, unexpected and mis-shaped tensors are Errors with names.
+std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model_dir, LoadOptions const& options = {});
+
+/// Writes config.json, model.safetensors and the tokenizer files of `source_dir` as an HF folder.
+void save_model(std::filesystem::path const& out_dir, CausalLM& model, std::filesystem::path const& source_dir,
+                std::string const& dtype);
+
+}  // namespace fsllm

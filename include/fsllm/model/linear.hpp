@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace fsllm {
+
+/// What a forward pass needs besides its input.
+struct ForwardContext {
+  bool training = false;
+  /// Source of dropout masks; must be set when training with dropout. Seeded by (seed, client, round, step).
+  std::optional<at::Generator> dropout;
+};
+
+struct Linear;
+
+/// A PEFT method's part of one Linear: turns the base output y = W x + b into the adapted output.
+struct LinearAdapter {
+  virtual ~LinearAdapter() = default;
+  /// x [N, in], y [N, out] → [N, out].
+  virtual at::Tensor apply(at::Tensor const& x, at::Tensor const& y, Linear const& base, ForwardContext& context) = 0;
+};
+
+/// y = x Wᵀ + b with an adapter slot. The weight may be stored in another type than x (compute type): it is then
+/// converted on the fly, and again in the backward pass, never kept converted.
+struct Linear {
+  std::string name;     ///< HF module path, "model.layers.0.self_attn.q_proj"
+  at::Tensor weight;    ///< [out, in]; for Conv1D files a transposed view of [in, out]
+  at::Tensor bias;      ///< [out] or undefined
+  bool conv1d = false;  ///< the file stores [in, out] (PEFT's fan_in_fan_out)
+  std::shared_ptr<LinearAdapter> adapter;
+
+  int64_t in_features() const { return weight.size(1); }
+  int64_t out_features() const { return weight.size(0); }
+  at::Tensor forward(at::Tensor const& x, ForwardContext& context) const;  ///< x [N, in] → [N, out]
+};
+
+}  // namespace fsllm

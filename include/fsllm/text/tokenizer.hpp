@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace fsllm {
+
+/// Text to token ids and back, as the model's own Hugging Face tokenizer does it.
+struct Tokenizer {
+  virtual ~Tokenizer() = default;
+  /// Special tokens written in the text are parsed as such; with `add_special_tokens` the tokenizer's own
+  /// BOS / EOS rule applies (post-processor, tokenizer_config.json).
+  virtual std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = true) const = 0;
+  virtual std::string decode(std::vector<int32_t> const& ids, bool skip_special_tokens = false) const = 0;
+  virtual int64_t vocab_size() const = 0;
+  virtual std::optional<int32_t> bos_id() const = 0;
+  virtual std::optional<int32_t> eos_id() const = 0;
+  virtual std::optional<int32_t> pad_id() const = 0;
+  virtual std::optional<int32_t> token_id(std::string_view token) const = 0;
+  /// The bytes one token stands for, for streaming and previews ("" for special tokens).
+  virtual std::string piece(int32_t id) const = 0;
+  /// Identifies vocabulary, merges and rules: SHA-256 of the files it was read from.
+  virtual std::string sha256() const = 0;
+};
+
+/// Reads tokenizer.json (byte-level BPE), else tokenizer.model (SentencePiece), and tokenizer_config.json /
+/// special_tokens_map.json / config.json beside it for BOS, EOS and pad. Errors name the file and the construct.
+std::unique_ptr<Tokenizer> load_tokenizer(std::filesystem::path const& model_dir);
+/// Does the folder hold a tokenizer at all? (Token-row data needs none.)
+bool has_tokenizer(std::filesystem::path const& model_dir);
+
+}  // namespace fsllm
