@@ -20,8 +20,11 @@ enum class Purpose : uint32_t {
   test = 9,
 };
 
+/// One block of Philox4x32-10, the raw function.
+std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
+
 /// Counter-based generator Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
-/// The key is (seed), the counter holds (purpose, client, round, step) and the position, so any stream can
+/// The key comes from (seed, purpose, client), the counter holds (round, step) and the position, so any stream can
 /// be made anywhere, on any rank, without state. All distributions are ours: the same bits on every platform.
 class Philox {
  public:

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/core/log.hpp"
+
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include "fsllm/core/error.hpp"
+
+namespace fsllm {
+namespace {
+
+spdlog::level::level_enum to_spdlog(LogLevel level) {
+  switch (level) {
+    case LogLevel::debug: return spdlog::level::debug;
+    case LogLevel::info: return spdlog::level::info;
+    case LogLevel::warning: return spdlog::level::warn;
+    case LogLevel::error: return spdlog::level::err;
+  }
+  return spdlog::level::info;
+}
+
+/// Log level and rank prefix are the only process-wide state of the program.
+spdlog::logger& logger() {
+  static std::shared_ptr<spdlog::logger> const instance = [] {
+    auto made = std::make_shared<spdlog::logger>("fsllm", std::make_shared<spdlog::sinks::stdout_color_sink_mt>());
+    made->set_pattern("%H:%M:%S %^%l%$ %v");
+    return made;
+  }();
+  return *instance;
+}
+
+std::string& file_pattern() {
+  static std::string pattern = "%Y-%m-%d %H:%M:%S %l %v";
+  return pattern;
+}
+
+}  // namespace
+
+void start_log(int rank, int size, LogLevel level) {
+  auto const prefix = size > 1 ? fmt::format("[rank {}] ", rank) : std::string();
+  logger().set_pattern("%H:%M:%S %^%l%$ " + prefix + "%v");
+  file_pattern() = "%Y-%m-%d %H:%M:%S %l " + prefix + "%v";
+  logger().set_level(rank == 0 ? to_spdlog(level) : std::max(spdlog::level::warn, to_spdlog(level)));
+}
+
+void log_to_file(std::string const& path) {
+  try {
+    auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
+    sink->set_pattern(file_pattern());
+    logger().sinks().push_back(std::move(sink));
+    logger().flush_on(spdlog::level::info);
+  } catch (spdlog::spdlog_ex const& error) {
+    fail(fmt::format("{} cannot be written ({}). Choose another outdir.", path, error.what()));
+  }
+}
+
+void log_line(LogLevel level, std::string const& message) { logger().log(to_spdlog(level), message); }
+
+}  // namespace fsllm
