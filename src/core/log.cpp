@@ -12,10 +12,14 @@ namespace {
 
 spdlog::level::level_enum to_spdlog(LogLevel level) {
   switch (level) {
-    case LogLevel::debug: return spdlog::level::debug;
-    case LogLevel::info: return spdlog::level::info;
-    case LogLevel::warning: return spdlog::level::warn;
-    case LogLevel::error: return spdlog::level::err;
+    case LogLevel::debug:
+      return spdlog::level::debug;
+    case LogLevel::info:
+      return spdlog::level::info;
+    case LogLevel::warning:
+      return spdlog::level::warn;
+    case LogLevel::error:
+      return spdlog::level::err;
   }
   return spdlog::level::info;
 }
@@ -23,7 +27,8 @@ spdlog::level::level_enum to_spdlog(LogLevel level) {
 /// Log level and rank prefix are the only process-wide state of the program.
 spdlog::logger& logger() {
   static std::shared_ptr<spdlog::logger> const instance = [] {
-    auto made = std::make_shared<spdlog::logger>("fsllm", std::make_shared<spdlog::sinks::stdout_color_sink_mt>());
+    auto made =
+        std::make_shared<spdlog::logger>("fsllm", std::make_shared<spdlog::sinks::stdout_color_sink_mt>());
     made->set_pattern("%H:%M:%S %^%l%$ %v");
     return made;
   }();
@@ -55,6 +60,8 @@ void log_to_file(std::string const& path) {
   }
 }
 
-void log_line(LogLevel level, std::string const& message) { logger().log(to_spdlog(level), message); }
+void log_line(LogLevel level, std::string const& message) {
+  logger().log(to_spdlog(level), message);
+}
 
 }  // namespace fsllm

@@ -53,7 +53,9 @@ uint64_t Philox::next_u64() {
   return low | static_cast<uint64_t>(next_u32()) << 32;
 }
 
-double Philox::uniform() { return static_cast<double>(next_u64() >> 11) * 0x1.0p-53; }
+double Philox::uniform() {
+  return static_cast<double>(next_u64() >> 11) * 0x1.0p-53;
+}
 
 uint64_t Philox::below(uint64_t bound) {
   uint64_t const limit = UINT64_MAX - UINT64_MAX % bound;

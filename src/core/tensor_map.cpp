@@ -35,7 +35,8 @@ TensorMap clone(TensorMap const& map) {
 TensorMap subtract(TensorMap const& a, TensorMap const& b) {
   check_same_layout(a, b, "difference of two states");
   TensorMap difference;
-  for (auto const& [name, tensor] : a) difference.emplace(name, at::sub(tensor.detach(), b.at(name).detach()));
+  for (auto const& [name, tensor] : a)
+    difference.emplace(name, at::sub(tensor.detach(), b.at(name).detach()));
   return difference;
 }
 
@@ -77,14 +78,17 @@ uint64_t layout_fingerprint(TensorMap const& map, uint64_t salt) {
 void check_same_layout(TensorMap const& a, TensorMap const& b, std::string const& what) {
   for (auto const& [name, tensor] : a) {
     auto const found = b.find(name);
-    FSLLM_CHECK(found != b.end(), "{}: tensor {} is missing ({} tensors against {}). Use the state of the same model.",
-                what, name, b.size(), a.size());
-    bool const same = tensor.sizes() == found->second.sizes() && tensor.scalar_type() == found->second.scalar_type();
+    FSLLM_CHECK(found != b.end(),
+                "{}: tensor {} is missing ({} tensors against {}). Use the state of the same model.", what,
+                name, b.size(), a.size());
+    bool const same =
+        tensor.sizes() == found->second.sizes() && tensor.scalar_type() == found->second.scalar_type();
     FSLLM_CHECK(same, "{}: tensor {} is {} ({} expected). Use the state of the same model.", what, name,
                 describe(found->second), describe(tensor));
   }
   for (auto const& [name, tensor] : b)
-    FSLLM_CHECK(a.count(name) != 0, "{}: tensor {} is not expected ({} tensors against {}). Use the state of the same model.",
+    FSLLM_CHECK(a.count(name) != 0,
+                "{}: tensor {} is not expected ({} tensors against {}). Use the state of the same model.",
                 what, name, b.size(), a.size());
 }
 

@@ -30,7 +30,8 @@ std::filesystem::path source_file(std::string const& relative) {
   return std::filesystem::path(root != nullptr ? root : ".") / relative;
 }
 
-testing::AssertionResult tensors_near(at::Tensor const& actual, at::Tensor const& expected, double tolerance) {
+testing::AssertionResult tensors_near(at::Tensor const& actual, at::Tensor const& expected,
+                                      double tolerance) {
   if (actual.sizes() != expected.sizes())
     return testing::AssertionFailure() << "shape " << actual.sizes() << " instead of " << expected.sizes();
   auto a = actual.detach().to(at::kDouble).flatten(), e = expected.detach().to(at::kDouble).flatten();
@@ -40,8 +41,9 @@ testing::AssertionResult tensors_near(at::Tensor const& actual, at::Tensor const
   double const worst = off.max().item<double>();
   if (worst <= tolerance) return testing::AssertionSuccess() << "largest difference " << worst;
   auto const first = (off > tolerance).nonzero()[0].item<int64_t>();
-  return testing::AssertionFailure() << "largest difference " << worst << " > " << tolerance << "; first at flat index " << first
-                                     << ": " << a[first].item<double>() << " instead of " << e[first].item<double>();
+  return testing::AssertionFailure() << "largest difference " << worst << " > " << tolerance
+                                     << "; first at flat index " << first << ": " << a[first].item<double>()
+                                     << " instead of " << e[first].item<double>();
 }
 
 }  // namespace fsllm::test

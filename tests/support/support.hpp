@@ -6,7 +6,9 @@
 #include <filesystem>
 #include <string>
 
-namespace at { class Tensor; }
+namespace at {
+class Tensor;
+}
 
 namespace fsllm::test {
 
@@ -33,14 +35,14 @@ testing::AssertionResult tensors_near(at::Tensor const& actual, at::Tensor const
 }  // namespace fsllm::test
 
 /// Runs the statement and expects a fsllm::Error whose message contains `text`.
-#define EXPECT_ERROR(statement, text)                                                       \
-  do {                                                                                      \
-    try {                                                                                   \
-      statement;                                                                            \
-      ADD_FAILURE() << "no error; expected: " << (text);                                    \
-    } catch (fsllm::Error const& caught_error) {                                            \
-      EXPECT_THAT(std::string(caught_error.what()), testing::HasSubstr(text));              \
-    }                                                                                       \
+#define EXPECT_ERROR(statement, text)                                          \
+  do {                                                                         \
+    try {                                                                      \
+      statement;                                                               \
+      ADD_FAILURE() << "no error; expected: " << (text);                       \
+    } catch (fsllm::Error const& caught_error) {                               \
+      EXPECT_THAT(std::string(caught_error.what()), testing::HasSubstr(text)); \
+    }                                                                          \
   } while (false)
 
 /// Skips the test where the real test data is absent.

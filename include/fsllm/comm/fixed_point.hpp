@@ -16,7 +16,8 @@ class FixedPointSum {
   /// `layout` gives names and shapes; 2 <= bits <= 60.
   FixedPointSum(TensorMap const& layout, int bits);
 
-  /// Adds weight·update. Fails, naming tensor and `who`, when a value is not finite or |weight·value| >= 2^(62-bits).
+  /// Adds weight·update. Fails, naming tensor and `who`, when a value is not finite or |weight·value| >=
+  /// 2^(62-bits).
   void add(TensorMap const& update, double weight, std::string const& who);
   /// Collective: sums over ranks; afterwards `root` holds the total of values and weights.
   void reduce(Collective& collective, int root);

@@ -12,20 +12,20 @@ namespace fsllm {
 
 /// The allowed values of a key: a sentence for people, and the test.
 struct Constraint {
-  std::string text;                       ///< "at least 1", "in [0, 1)", "" for any value
-  std::function<bool(double)> allows;     ///< for numbers, and for each entry of a list of numbers
-  std::vector<std::string> choices;       ///< for strings, and for each entry of a list of strings
+  std::string text;                    ///< "at least 1", "in [0, 1)", "" for any value
+  std::function<bool(double)> allows;  ///< for numbers, and for each entry of a list of numbers
+  std::vector<std::string> choices;    ///< for strings, and for each entry of a list of strings
 };
 Constraint at_least(double low);
 Constraint more_than(double low);
-Constraint within(double low, double high);        ///< low <= x <= high
-Constraint within_open(double low, double high);   ///< low <= x < high
+Constraint within(double low, double high);       ///< low <= x <= high
+Constraint within_open(double low, double high);  ///< low <= x < high
 Constraint one_of(std::vector<std::string> choices);
 
 /// What --describe, --print-schema and docs/config.md say about one key.
 struct KeyInfo {
   std::string path;
-  std::string type;           ///< bool, int, float, string, list of float, ...
+  std::string type;  ///< bool, int, float, string, list of float, ...
   std::string default_text;
   Constraint constraint;
   std::string doc;
@@ -48,7 +48,8 @@ class Config {
 
   template <class T>
   T get(std::string const& path, T const& default_value, std::string const& doc, Constraint constraint = {});
-  std::string get(std::string const& path, char const* default_value, std::string const& doc, Constraint c = {}) {
+  std::string get(std::string const& path, char const* default_value, std::string const& doc,
+                  Constraint c = {}) {
     return get<std::string>(path, std::string(default_value), doc, std::move(c));
   }
 
@@ -68,7 +69,8 @@ class Config {
 
   /// A copy in which the values of `over` take precedence (per-client overrides).
   Config overridden_by(Config const& over) const;
-  /// The configuration below one key of the document as a configuration of its own (`client_3:` of --client_cfg).
+  /// The configuration below one key of the document as a configuration of its own (`client_3:` of
+  /// --client_cfg).
   Config below(std::string const& key) const;
 
   /// Every declared key with its value, as nested YAML that parse() reads back to the same values.

@@ -27,16 +27,18 @@ class InternalError : public std::logic_error {
 }  // namespace fsllm
 
 /// Always on: input, files, MPI, HDF5. The arguments after the condition are a fmt format and its values.
-#define FSLLM_CHECK(condition, ...)                                  \
-  do {                                                               \
-    if (!(condition)) [[unlikely]] ::fsllm::fail(fmt::format(__VA_ARGS__)); \
+#define FSLLM_CHECK(condition, ...)            \
+  do {                                         \
+    if (!(condition)) [[unlikely]]             \
+      ::fsllm::fail(fmt::format(__VA_ARGS__)); \
   } while (false)
 
 /// Debug builds only: programming errors.
 #ifdef FSLLM_DEBUG
-#define FSLLM_ASSERT(condition)                                                        \
-  do {                                                                                 \
-    if (!(condition)) [[unlikely]] ::fsllm::fail_internal(__FILE__, __LINE__, #condition); \
+#define FSLLM_ASSERT(condition)                               \
+  do {                                                        \
+    if (!(condition)) [[unlikely]]                            \
+      ::fsllm::fail_internal(__FILE__, __LINE__, #condition); \
   } while (false)
 #else
 #define FSLLM_ASSERT(condition) \

@@ -24,8 +24,9 @@ enum class Purpose : uint32_t {
 std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
 
 /// Counter-based generator Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
-/// The key comes from (seed, purpose, client), the counter holds (round, step) and the position, so any stream can
-/// be made anywhere, on any rank, without state. All distributions are ours: the same bits on every platform.
+/// The key comes from (seed, purpose, client), the counter holds (round, step) and the position, so any
+/// stream can be made anywhere, on any rank, without state. All distributions are ours: the same bits on
+/// every platform.
 class Philox {
  public:
   Philox(uint64_t seed, Purpose purpose, uint64_t client = 0, uint64_t round = 0, uint64_t step = 0);
@@ -55,6 +56,7 @@ class Philox {
 };
 
 /// One 64-bit seed of the stream (seed, purpose, client, round, step), for generators that want a seed.
-uint64_t derive_seed(uint64_t seed, Purpose purpose, uint64_t client = 0, uint64_t round = 0, uint64_t step = 0);
+uint64_t derive_seed(uint64_t seed, Purpose purpose, uint64_t client = 0, uint64_t round = 0,
+                     uint64_t step = 0);
 
 }  // namespace fsllm

@@ -19,7 +19,8 @@ struct Row {
 
 /// Finds a row by name; an unknown name is an error that names `key` and the nearest known name.
 template <class Builder>
-Row<Builder> const& find_row(std::vector<Row<Builder>> const& table, std::string_view name, std::string_view key) {
+Row<Builder> const& find_row(std::vector<Row<Builder>> const& table, std::string_view name,
+                             std::string_view key) {
   std::vector<std::string> known;
   for (auto const& row : table) {
     if (row.name == name) return row;

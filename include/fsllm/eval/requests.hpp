@@ -10,9 +10,9 @@
 
 namespace fsllm {
 
-/// Answers lm-evaluation-harness style requests (DESIGN: loglikelihood, loglikelihood_rolling, generate_until), a
-/// batch at a time. `tokenizer` may be null when every request gives ids. The answer to request i is entry i.
-/// A malformed request is an Error that names its "place" (file:line).
+/// Answers lm-evaluation-harness style requests (DESIGN: loglikelihood, loglikelihood_rolling,
+/// generate_until), a batch at a time. `tokenizer` may be null when every request gives ids. The answer to
+/// request i is entry i. A malformed request is an Error that names its "place" (file:line).
 struct Request {
   std::string place;
   std::string json;  ///< the request object

@@ -17,7 +17,8 @@ struct Checkpoint {
 };
 
 /// DIR/round_000010/state.h5 + manifest.json (SHA-256 of the state): written under a temporary name, flushed,
-/// renamed; then all but the newest `keep_last` are removed. A full disk is an Error and leaves older ones alone.
+/// renamed; then all but the newest `keep_last` are removed. A full disk is an Error and leaves older ones
+/// alone.
 void save_checkpoint(std::filesystem::path const& dir, Checkpoint const& checkpoint, int keep_last);
 
 /// The newest checkpoint whose checksum holds; damaged ones are skipped with a warning that names them.

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <cstddef>
 #include <filesystem>
-#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace fsllm {
 
@@ -16,10 +15,29 @@ std::string read_file(std::filesystem::path const& path);
 void write_file_atomic(std::filesystem::path const& path, std::string_view bytes);
 /// Flushes a file, or a folder's entries, to disk.
 void sync_path(std::filesystem::path const& path);
+/// Makes a folder with its parents; failure is an Error that names it.
+void make_folder(std::filesystem::path const& path);
 
 /// Lower-case hex SHA-256.
 std::string sha256(std::string_view bytes);
 std::string sha256_file(std::filesystem::path const& path);
+
+/// A file under construction at `path`.tmp. commit() flushes it and renames it to `path`; without commit
+/// the destructor removes it. Write with write(), or let a library write to temporary() by name.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path path);
+  ~AtomicFile();
+  AtomicFile(AtomicFile const&) = delete;
+  AtomicFile& operator=(AtomicFile const&) = delete;
+  std::filesystem::path const& temporary() const { return temporary_; }
+  void write(std::string_view bytes);
+  void commit();
+
+ private:
+  std::filesystem::path path_, temporary_;
+  int descriptor_ = -1;
+};
 
 /// A read-only memory mapping of a whole file; ranks of one node share its pages.
 class MappedFile {
@@ -29,6 +47,7 @@ class MappedFile {
   MappedFile(MappedFile const&) = delete;
   MappedFile& operator=(MappedFile const&) = delete;
   std::span<std::byte const> bytes() const { return {data_, size_}; }
+  std::string_view text() const { return {reinterpret_cast<char const*>(data_), size_}; }
 
  private:
   std::byte const* data_ = nullptr;

@@ -41,7 +41,8 @@ class SafetensorsReader {
   void open(std::filesystem::path const& file);
 };
 
-/// Writes one file atomically, tensors in name order, contiguous, 64-byte aligned header; metadata {"format":"pt"}.
+/// Writes one file atomically, tensors in name order, contiguous, 64-byte aligned header; metadata
+/// {"format":"pt"}.
 void write_safetensors(std::filesystem::path const& path, TensorMap const& tensors,
                        std::map<std::string, std::string> const& metadata = {{"format", "pt"}});
 

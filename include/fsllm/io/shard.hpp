@@ -10,10 +10,10 @@ namespace fsllm {
 
 /// Tokenised samples of one split (train, val or test) of one client, laid end to end.
 struct TokenSplit {
-  std::vector<int32_t> tokens;    ///< [total]
-  std::vector<uint8_t> target;    ///< [total], 1 where this token is scored (predicted from those before it)
+  std::vector<int32_t> tokens;  ///< [total]
+  std::vector<uint8_t> target;  ///< [total], 1 where this token is scored (predicted from those before it)
   std::vector<int64_t> offsets{0};  ///< [rows + 1]
-  std::vector<int32_t> group;     ///< [rows], index into ClientShard::group_names, -1 for none
+  std::vector<int32_t> group;       ///< [rows], index into ClientShard::group_names, -1 for none
   int64_t rows() const { return static_cast<int64_t>(offsets.size()) - 1; }
   void append(std::vector<int32_t> const& ids, std::vector<uint8_t> const& is_target, int32_t group_index);
 };
@@ -35,8 +35,8 @@ std::filesystem::path shard_path(std::filesystem::path const& dir, int64_t clien
 /// Atomic (temporary name, rename). Tokens are stored as uint16 where vocab_size allows, else uint32.
 void write_shard(std::filesystem::path const& path, ClientShard const& shard);
 
-/// Checks format, version, offsets, lengths, token range; `tokenizer_sha256` (if not empty) must match, else the
-/// error gives the command that remakes the shard.
+/// Checks format, version, offsets, lengths, token range; `tokenizer_sha256` (if not empty) must match, else
+/// the error gives the command that remakes the shard.
 ClientShard read_shard(std::filesystem::path const& path, std::string const& tokenizer_sha256 = "");
 
 /// Per-split summary without the tokens: what the index holds and fsllm_inspect prints.

@@ -14,8 +14,8 @@ namespace fsllm {
 
 /// Rows of tokens end to end: row i is ids[offsets[i] .. offsets[i+1]).
 struct RaggedInput {
-  at::Tensor ids;                    ///< int64 [N]
-  std::vector<int64_t> offsets{0};   ///< [rows + 1]
+  at::Tensor ids;                   ///< int64 [N]
+  std::vector<int64_t> offsets{0};  ///< [rows + 1]
   int64_t num_rows() const { return static_cast<int64_t>(offsets.size()) - 1; }
 };
 
@@ -38,7 +38,8 @@ class CausalLM {
 
   /// Hidden states after the last norm, [N, hidden], in the compute type. With a cache, positions go on
   /// from each row's past, and the new keys and values are appended (inference only).
-  virtual at::Tensor hidden_states(RaggedInput const& input, ForwardContext& context, KvCache* cache = nullptr) = 0;
+  virtual at::Tensor hidden_states(RaggedInput const& input, ForwardContext& context,
+                                   KvCache* cache = nullptr) = 0;
   /// [M, hidden] → [M, vocab].
   virtual at::Tensor logits(at::Tensor const& hidden) = 0;
 
@@ -51,11 +52,12 @@ class CausalLM {
   virtual std::string device() const = 0;
 };
 
-/// Loads an HF folder (config.json + safetensors). Missing, unexpected and mis-shaped tensors are Errors with names.
+/// Loads an HF folder (config.json + safetensors). Missing, unexpected and mis-shaped tensors are Errors with
+/// names.
 std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model_dir, LoadOptions const& options = {});
 
 /// Writes config.json, model.safetensors and the tokenizer files of `source_dir` as an HF folder.
-void save_model(std::filesystem::path const& out_dir, CausalLM& model, std::filesystem::path const& source_dir,
-                std::string const& dtype);
+void save_model(std::filesystem::path const& out_dir, CausalLM& model,
+                std::filesystem::path const& source_dir, std::string const& dtype);
 
 }  // namespace fsllm

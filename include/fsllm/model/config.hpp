@@ -25,8 +25,8 @@ struct ModelConfig {
   double rope_theta = 10000;
   ActivationKind activation = ActivationKind::silu;
   bool gated_mlp = true;
-  bool fused_qkv = false;      ///< one projection of [q; k; v] (GPT-2 c_attn)
-  bool conv1d = false;         ///< projections stored [in, out] (GPT-2 Conv1D)
+  bool fused_qkv = false;  ///< one projection of [q; k; v] (GPT-2 c_attn)
+  bool conv1d = false;     ///< projections stored [in, out] (GPT-2 Conv1D)
   bool qkv_bias = false, out_bias = false, mlp_bias = false;
   bool tied_embeddings = false;
   int64_t sliding_window = 0;  ///< 0: full attention

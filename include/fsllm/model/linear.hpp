@@ -22,11 +22,12 @@ struct Linear;
 struct LinearAdapter {
   virtual ~LinearAdapter() = default;
   /// x [N, in], y [N, out] → [N, out].
-  virtual at::Tensor apply(at::Tensor const& x, at::Tensor const& y, Linear const& base, ForwardContext& context) = 0;
+  virtual at::Tensor apply(at::Tensor const& x, at::Tensor const& y, Linear const& base,
+                           ForwardContext& context) = 0;
 };
 
-/// y = x Wᵀ + b with an adapter slot. The weight may be stored in another type than x (compute type): it is then
-/// converted on the fly, and again in the backward pass, never kept converted.
+/// y = x Wᵀ + b with an adapter slot. The weight may be stored in another type than x (compute type): it is
+/// then converted on the fly, and again in the backward pass, never kept converted.
 struct Linear {
   std::string name;     ///< HF module path, "model.layers.0.self_attn.q_proj"
   at::Tensor weight;    ///< [out, in]; for Conv1D files a transposed view of [in, out]

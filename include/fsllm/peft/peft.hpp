@@ -15,13 +15,13 @@ namespace fsllm {
 
 /// Keys `llm.adapter.*`, `llm.adapter.args[0].*`; also what adapter_config.json holds.
 struct PeftConfig {
-  std::string method;            ///< "lora"; "" when llm.adapter.use is False
+  std::string method;  ///< "lora"; "" when llm.adapter.use is False
   int64_t rank = 8;
   double alpha = 16;
   double dropout = 0;
   bool rslora = false;
   std::vector<std::string> target_modules;  ///< empty: PEFT's default targets of the family
-  std::string init_from;         ///< PEFT folder to start from
+  std::string init_from;                    ///< PEFT folder to start from
 };
 PeftConfig load_peft_config(Config& config);
 
@@ -39,12 +39,13 @@ struct Peft {
   virtual nlohmann::ordered_json adapter_config() const = 0;
 };
 
-/// Attaches the method to `model`, initialised from `seed`, or from `config.init_from` (whose rank, alpha, dropout
-/// and targets must agree with whatever the YAML gives). Unknown methods and targets that match nothing are Errors.
+/// Attaches the method to `model`, initialised from `seed`, or from `config.init_from` (whose rank, alpha,
+/// dropout and targets must agree with whatever the YAML gives). Unknown methods and targets that match
+/// nothing are Errors.
 std::unique_ptr<Peft> make_peft(PeftConfig const& config, CausalLM& model, uint64_t seed);
 
-/// Writes adapter_model.safetensors + adapter_config.json that peft.PeftModel.from_pretrained loads. `values` are
-/// stored under the names of state() (for instance an averaged adapter that is not the live one).
+/// Writes adapter_model.safetensors + adapter_config.json that peft.PeftModel.from_pretrained loads. `values`
+/// are stored under the names of state() (for instance an averaged adapter that is not the live one).
 void save_adapter(std::filesystem::path const& dir, Peft const& peft, TensorMap const& values,
                   std::string const& base_model);
 

@@ -9,7 +9,8 @@
 
 namespace fsllm {
 
-/// Rows laid end to end without padding ("ragged"): attention runs row by row, everything else over all tokens.
+/// Rows laid end to end without padding ("ragged"): attention runs row by row, everything else over all
+/// tokens.
 struct Batch {
   std::vector<int64_t> ids;               ///< [N]
   std::vector<int64_t> offsets{0};        ///< [rows + 1]

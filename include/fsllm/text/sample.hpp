@@ -6,13 +6,14 @@
 
 namespace fsllm {
 
-/// One training example before tokenisation (instruction, input, output), or already tokenised (ids, is_target).
+/// One training example before tokenisation (instruction, input, output), or already tokenised (ids,
+/// is_target).
 struct Sample {
   std::string instruction, input, output;
-  std::string category;             ///< "" for none; LDA and meta split by it
-  std::vector<int32_t> ids;         ///< token rows only
-  std::vector<uint8_t> is_target;   ///< token rows only
-  std::string place;                ///< "file:line", for messages
+  std::string category;            ///< "" for none; LDA and meta split by it
+  std::vector<int32_t> ids;        ///< token rows only
+  std::vector<uint8_t> is_target;  ///< token rows only
+  std::string place;               ///< "file:line", for messages
 };
 
 }  // namespace fsllm

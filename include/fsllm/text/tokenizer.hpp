@@ -29,7 +29,8 @@ struct Tokenizer {
 };
 
 /// Reads tokenizer.json (byte-level BPE), else tokenizer.model (SentencePiece), and tokenizer_config.json /
-/// special_tokens_map.json / config.json beside it for BOS, EOS and pad. Errors name the file and the construct.
+/// special_tokens_map.json / config.json beside it for BOS, EOS and pad. Errors name the file and the
+/// construct.
 std::unique_ptr<Tokenizer> load_tokenizer(std::filesystem::path const& model_dir);
 /// Does the folder hold a tokenizer at all? (Token-row data needs none.)
 bool has_tokenizer(std::filesystem::path const& model_dir);

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/core/config.hpp"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "config_yaml.hpp"
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/names.hpp"
+
+namespace fsllm {
+
+using detail::FlatYaml;
+using detail::YamlEntry;
+
+struct Config::State {
+  FlatYaml given;
+  std::vector<KeyInfo> declared;
+  std::map<std::string, size_t> declared_at;
+  std::vector<std::pair<std::string, std::string>> resolved;  ///< path → YAML value, in order of declaration
+  std::set<std::string> accepted_prefixes;
+};
+
+namespace {
+
+bool is_under(std::string_view path, std::string_view prefix) {
+  return path.size() > prefix.size() && path.starts_with(prefix) &&
+         (path[prefix.size()] == '.' || path[prefix.size()] == '[');
+}
+
+std::string place_of(std::string const& path, YamlEntry const& entry) {
+  if (entry.line > 0) return fmt::format("{}:{}: {}", entry.source, entry.line, path);
+  return fmt::format("{}: {}", entry.source, path);
+}
+
+void check_value(std::string const& place, std::string const& text, double number,
+                 Constraint const& constraint) {
+  FSLLM_CHECK(!constraint.allows || constraint.allows(number), "{} = {} (must be {}). Change it.", place,
+              text, constraint.text);
+}
+
+void check_choice(std::string const& place, std::string const& text, Constraint const& constraint) {
+  auto const& choices = constraint.choices;
+  if (choices.empty() || std::find(choices.begin(), choices.end(), text) != choices.end()) return;
+  fail(fmt::format(
+      "{} = '{}' (must be one of {}).{}", place, text, fmt::join(choices, ", "),
+      nearest_name(text, choices).empty() ? " Choose one of them." : did_you_mean(text, choices)));
+}
+
+/// One scalar of the document as T.
+template <class T>
+T parse_scalar(std::string const& place, std::string const& text, Constraint const& constraint);
+
+template <>
+bool parse_scalar<bool>(std::string const& place, std::string const& text, Constraint const&) {
+  std::string lower = text;
+  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  if (lower == "true" || lower == "yes" || lower == "on") return true;
+  if (lower == "false" || lower == "no" || lower == "off") return false;
+  fail(fmt::format("{} = '{}' (must be True or False). Change it.", place, text));
+}
+
+template <>
+int64_t parse_scalar<int64_t>(std::string const& place, std::string const& text,
+                              Constraint const& constraint) {
+  int64_t value = 0;
+  char const* begin = text.data() + (text.starts_with('+') ? 1 : 0);
+  auto const [end, error] = std::from_chars(begin, text.data() + text.size(), value);
+  FSLLM_CHECK(error == std::errc() && end == text.data() + text.size() && !text.empty(),
+              "{} = '{}' (a whole number is needed). Change it.", place, text);
+  check_value(place, text, static_cast<double>(value), constraint);
+  return value;
+}
+
+template <>
+double parse_scalar<double>(std::string const& place, std::string const& text, Constraint const& constraint) {
+  double value = 0;
+  char const* begin = text.data() + (text.starts_with('+') ? 1 : 0);
+  auto const [end, error] = std::from_chars(begin, text.data() + text.size(), value);
+  FSLLM_CHECK(
+      error == std::errc() && end == text.data() + text.size() && !text.empty() && std::isfinite(value),
+      "{} = '{}' (a number is needed). Change it.", place, text);
+  check_value(place, text, value, constraint);
+  return value;
+}
+
+template <>
+std::string parse_scalar<std::string>(std::string const& place, std::string const& text,
+                                      Constraint const& constraint) {
+  check_choice(place, text, constraint);
+  return text;
+}
+
+template <class T>
+struct Kind;
+template <>
+struct Kind<bool> {
+  static constexpr char const* name = "bool";
+  static std::string yaml(bool value) { return value ? "true" : "false"; }
+};
+template <>
+struct Kind<int64_t> {
+  static constexpr char const* name = "int";
+  static std::string yaml(int64_t value) { return fmt::format("{}", value); }
+};
+template <>
+struct Kind<double> {
+  static constexpr char const* name = "float";
+  static std::string yaml(double value) { return fmt::format("{}", value); }
+};
+template <>
+struct Kind<std::string> {
+  static constexpr char const* name = "string";
+  static std::string yaml(std::string const& value) { return detail::quote_yaml(value); }
+};
+template <class T>
+struct Kind<std::vector<T>> {
+  static inline std::string const name = std::string("list of ") + Kind<T>::name;
+  static std::string yaml(std::vector<T> const& values) {
+    std::vector<std::string> parts;
+    for (auto const& value : values) parts.push_back(Kind<T>::yaml(value));
+    return fmt::format("[{}]", fmt::join(parts, ", "));
+  }
+};
+
+template <class T>
+struct Reader {
+  static T read(std::string const& place, YamlEntry const& entry, Constraint const& constraint) {
+    FSLLM_CHECK(entry.kind == YamlEntry::Kind::scalar, "{} is a list ({} is needed). Change it.", place,
+                Kind<T>::name);
+    return parse_scalar<T>(place, entry.text, constraint);
+  }
+};
+template <class T>
+struct Reader<std::vector<T>> {
+  static std::vector<T> read(std::string const& place, YamlEntry const& entry, Constraint const& constraint) {
+    FSLLM_CHECK(entry.kind == YamlEntry::Kind::list, "{} = '{}' (a list is needed, as [a, b]). Change it.",
+                place, entry.text);
+    std::vector<T> values;
+    for (auto const& item : entry.items) values.push_back(parse_scalar<T>(place, item, constraint));
+    return values;
+  }
+};
+
+std::string default_text_of(std::string const& yaml) {
+  return yaml == "\"\"" ? "''" : yaml;
+}
+
+}  // namespace
+
+Constraint at_least(double low) {
+  return {fmt::format("at least {}", low), [low](double x) { return x >= low; }, {}};
+}
+Constraint more_than(double low) {
+  return {fmt::format("more than {}", low), [low](double x) { return x > low; }, {}};
+}
+Constraint within(double low, double high) {
+  return {fmt::format("in [{}, {}]", low, high), [low, high](double x) { return x >= low && x <= high; }, {}};
+}
+Constraint within_open(double low, double high) {
+  return {fmt::format("in [{}, {})", low, high), [low, high](double x) { return x >= low && x < high; }, {}};
+}
+Constraint one_of(std::vector<std::string> choices) {
+  return {fmt::format("one of {}", fmt::join(choices, ", ")), {}, std::move(choices)};
+}
+
+Config::Config() : state_(std::make_shared<State>()) {}
+
+Config Config::parse(std::string_view yaml, std::string const& source) {
+  Config config;
+  config.state_->given = detail::flatten_yaml(yaml, source, "");
+  return config;
+}
+
+void Config::set(std::string const& path, std::string_view yaml_value) {
+  auto const added = detail::flatten_yaml(yaml_value, "command line", path);
+  auto& given = state_->given;
+  auto const replaced = [&](std::string const& old) { return old == path || is_under(old, path); };
+  std::erase_if(given.entries, [&](auto const& item) { return replaced(item.first); });
+  std::erase_if(given.list_sizes, [&](auto const& item) { return replaced(item.first); });
+  std::erase_if(given.order, replaced);
+  given.entries.insert(added.entries.begin(), added.entries.end());
+  given.list_sizes.insert(added.list_sizes.begin(), added.list_sizes.end());
+  given.order.insert(given.order.end(), added.order.begin(), added.order.end());
+}
+
+template <class T>
+T Config::get(std::string const& path, T const& default_value, std::string const& doc,
+              Constraint constraint) {
+  T value = default_value;
+  auto const found = state_->given.entries.find(path);
+  if (found != state_->given.entries.end()) {
+    if (found->second.kind != YamlEntry::Kind::null)
+      value = Reader<T>::read(where(path), found->second, constraint);
+  } else {
+    for (auto const& [given, entry] : state_->given.entries)
+      FSLLM_CHECK(!is_under(given, path), "{} ({} is a single {}, without keys below it). Remove it.",
+                  place_of(given, entry), path, Kind<T>::name);
+  }
+  if (state_->declared_at.emplace(path, state_->declared.size()).second) {
+    state_->declared.push_back(
+        {path, Kind<T>::name, default_text_of(Kind<T>::yaml(default_value)), constraint, doc});
+    state_->resolved.emplace_back(path, Kind<T>::yaml(value));
+  }
+  return value;
+}
+template bool Config::get(std::string const&, bool const&, std::string const&, Constraint);
+template int64_t Config::get(std::string const&, int64_t const&, std::string const&, Constraint);
+template double Config::get(std::string const&, double const&, std::string const&, Constraint);
+template std::string Config::get(std::string const&, std::string const&, std::string const&, Constraint);
+template std::vector<int64_t> Config::get(std::string const&, std::vector<int64_t> const&, std::string const&,
+                                          Constraint);
+template std::vector<double> Config::get(std::string const&, std::vector<double> const&, std::string const&,
+                                         Constraint);
+template std::vector<std::string> Config::get(std::string const&, std::vector<std::string> const&,
+                                              std::string const&, Constraint);
+
+bool Config::has(std::string const& path) const {
+  auto const& given = state_->given;
+  if (given.entries.count(path) != 0 || given.list_sizes.count(path) != 0) return true;
+  return std::any_of(given.entries.begin(), given.entries.end(),
+                     [&](auto const& item) { return is_under(item.first, path); });
+}
+
+int64_t Config::list_size(std::string const& path) const {
+  auto const found = state_->given.list_sizes.find(path);
+  return found == state_->given.list_sizes.end() ? 0 : found->second;
+}
+
+std::vector<std::string> Config::children(std::string const& path) const {
+  std::vector<std::string> names;
+  for (auto const& given : state_->given.order) {
+    if (!path.empty() && !is_under(given, path)) continue;
+    auto const rest = given.substr(path.empty() ? 0 : path.size() + 1);
+    auto const name = rest.substr(0, rest.find_first_of(".["));
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  }
+  return names;
+}
+
+std::string Config::where(std::string const& path) const {
+  auto const found = state_->given.entries.find(path);
+  return found == state_->given.entries.end() ? path : place_of(path, found->second);
+}
+
+void Config::accept_all_under(std::string const& prefix) {
+  state_->accepted_prefixes.insert(prefix);
+}
+
+void Config::finish() const {
+  std::vector<std::string> known;
+  for (auto const& key : state_->declared) known.push_back(key.path);
+  for (auto const& path : state_->given.order) {
+    auto const& entry = state_->given.entries.at(path);
+    if (state_->declared_at.count(path) != 0) continue;
+    auto const& accepted = state_->accepted_prefixes;
+    if (std::any_of(accepted.begin(), accepted.end(),
+                    [&](auto const& p) { return path == p || is_under(path, p); }))
+      continue;
+    bool const section =
+        std::any_of(known.begin(), known.end(), [&](auto const& key) { return is_under(key, path); });
+    if (section && entry.kind == YamlEntry::Kind::null) continue;
+    if (section && entry.kind == YamlEntry::Kind::list && entry.items.empty()) continue;
+    FSLLM_CHECK(
+        !section,
+        "{} is given as a value (it is a section with keys below it). Write {}.KEY, see --describe {}.",
+        place_of(path, entry), path, path);
+    auto const nearest = nearest_name(path, known);
+    fail(fmt::format("{} (unknown key).{}", place_of(path, entry),
+                     nearest.empty() ? " See --describe for all keys." : did_you_mean(path, known)));
+  }
+}
+
+Config Config::overridden_by(Config const& over) const {
+  Config copy;
+  copy.state_->given = state_->given;
+  copy.state_->accepted_prefixes = state_->accepted_prefixes;
+  auto& given = copy.state_->given;
+  for (auto const& path : over.state_->given.order) {
+    if (given.entries.insert_or_assign(path, over.state_->given.entries.at(path)).second)
+      given.order.push_back(path);
+  }
+  for (auto const& [path, size] : over.state_->given.list_sizes)
+    given.list_sizes.insert_or_assign(path, size);
+  return copy;
+}
+
+Config Config::below(std::string const& key) const {
+  Config part;
+  for (auto const& path : state_->given.order) {
+    if (!is_under(path, key) || path[key.size()] != '.') continue;
+    auto const rest = path.substr(key.size() + 1);
+    part.state_->given.entries.emplace(rest, state_->given.entries.at(path));
+    part.state_->given.order.push_back(rest);
+  }
+  for (auto const& [path, size] : state_->given.list_sizes)
+    if (is_under(path, key) && path[key.size()] == '.')
+      part.state_->given.list_sizes.emplace(path.substr(key.size() + 1), size);
+  return part;
+}
+
+std::string Config::dump() const {
+  return detail::nest_yaml(state_->resolved);
+}
+
+std::vector<KeyInfo> Config::keys() const {
+  return state_->declared;
+}
+
+}  // namespace fsllm

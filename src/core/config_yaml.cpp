@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "config_yaml.hpp"
+
+#include <yaml-cpp/yaml.h>
+
+#include "fsllm/core/error.hpp"
+
+namespace fsllm::detail {
+namespace {
+
+constexpr int kMaxDepth = 32;
+constexpr size_t kMaxEntries = 100000;
+
+std::string place(std::string const& source, int line) {
+  return line > 0 ? fmt::format("{}:{}", source, line) : source;
+}
+
+class Flattener {
+ public:
+  Flattener(FlatYaml& out, std::string source, bool from_file)
+      : out_(out), source_(std::move(source)), from_file_(from_file) {}
+
+  void add(YAML::Node const& node, std::string const& path, int depth) {
+    int const line = from_file_ ? node.Mark().line + 1 : 0;
+    FSLLM_CHECK(depth < kMaxDepth && out_.entries.size() < kMaxEntries,
+                "{}: {} (nested too deeply, or an alias that contains itself). Flatten it.",
+                place(source_, line), path);
+    if (node.IsMap())
+      add_map(node, path, depth, line);
+    else if (node.IsSequence() && node.size() > 0 && node[0].IsMap())
+      add_list_of_maps(node, path, depth, line);
+    else
+      put(path, leaf(node, path, line));
+  }
+
+ private:
+  void add_map(YAML::Node const& node, std::string const& path, int depth, int line) {
+    for (auto const& item : node) {
+      FSLLM_CHECK(item.first.IsScalar(), "{}: {} has a key that is not plain text. Write KEY: VALUE.",
+                  place(source_, line), path.empty() ? "the document" : path);
+      auto const& key = item.first.Scalar();
+      add(item.second, path.empty() ? key : path + "." + key, depth + 1);
+    }
+    if (node.size() == 0 && !path.empty()) out_.list_sizes.emplace(path, 0);
+  }
+
+  void add_list_of_maps(YAML::Node const& node, std::string const& path, int depth, int line) {
+    bool const fresh = out_.list_sizes.emplace(path, static_cast<int64_t>(node.size())).second;
+    FSLLM_CHECK(fresh, "{}: {} stands twice. Keep one of them.", place(source_, line), path);
+    for (size_t i = 0; i < node.size(); ++i) {
+      FSLLM_CHECK(node[i].IsMap(), "{}: {}[{}] is not a map as the entries before it. Write a list of maps.",
+                  place(source_, line), path, i);
+      add(node[i], fmt::format("{}[{}]", path, i), depth + 1);
+    }
+  }
+
+  YamlEntry leaf(YAML::Node const& node, std::string const& path, int line) const {
+    YamlEntry entry;
+    entry.source = source_;
+    entry.line = line;
+    if (node.IsScalar()) {
+      entry.kind = YamlEntry::Kind::scalar;
+      entry.text = node.Scalar();
+    } else if (node.IsSequence()) {
+      entry.kind = YamlEntry::Kind::list;
+      for (auto const& item : node) {
+        FSLLM_CHECK(item.IsScalar(),
+                    "{}: {} holds lists or maps inside a list. Write a list of plain values.",
+                    place(source_, line), path);
+        entry.items.push_back(item.Scalar());
+      }
+    }
+    return entry;
+  }
+
+  void put(std::string const& path, YamlEntry entry) {
+    FSLLM_CHECK(!path.empty(), "{} is not a map of keys (it holds a single value). Write KEY: VALUE lines.",
+                source_);
+    int const line = entry.line;
+    bool const fresh = out_.entries.emplace(path, std::move(entry)).second;
+    FSLLM_CHECK(fresh, "{}: {} stands twice. Keep one of them.", place(source_, line), path);
+    out_.order.push_back(path);
+  }
+
+  FlatYaml& out_;
+  std::string source_;
+  bool from_file_;
+};
+
+/// Splits "a.b[2].c" into "a", "b", "[2]", "c".
+std::vector<std::string> path_parts(std::string const& path) {
+  std::vector<std::string> parts(1);
+  for (char const c : path) {
+    if (c == '.')
+      parts.emplace_back();
+    else if (c == '[')
+      parts.emplace_back("[");
+    else
+      parts.back().push_back(c);
+  }
+  return parts;
+}
+
+void put_nested(YAML::Node node, std::vector<std::string> const& parts, size_t at, YAML::Node const& value) {
+  if (at == parts.size() - 1) {
+    node[parts[at]] = value;
+    return;
+  }
+  if (parts[at].front() == '[') {
+    auto const index = static_cast<size_t>(std::stoul(parts[at].substr(1)));
+    while (node.size() <= index) node.push_back(YAML::Node(YAML::NodeType::Map));
+    put_nested(node[index], parts, at + 1, value);
+    return;
+  }
+  if (!node[parts[at]].IsDefined()) {
+    bool const list = parts[at + 1].front() == '[';
+    node[parts[at]] = YAML::Node(list ? YAML::NodeType::Sequence : YAML::NodeType::Map);
+  }
+  put_nested(node[parts[at]], parts, at + 1, value);
+}
+
+}  // namespace
+
+FlatYaml flatten_yaml(std::string_view yaml, std::string const& source, std::string const& prefix) {
+  FlatYaml flat;
+  try {
+    auto const document = YAML::Load(std::string(yaml));
+    if (prefix.empty() && (document.IsNull() || !document.IsDefined())) return flat;
+    Flattener(flat, source, source != "command line").add(document, prefix, 0);
+  } catch (YAML::Exception const& error) {
+    fail(fmt::format("{} is not valid YAML ({}). Correct it there.", place(source, error.mark.line + 1),
+                     error.msg));
+  }
+  return flat;
+}
+
+std::string nest_yaml(std::vector<std::pair<std::string, std::string>> const& values) {
+  YAML::Node root(YAML::NodeType::Map);
+  for (auto const& [path, value] : values) put_nested(root, path_parts(path), 0, YAML::Load(value));
+  YAML::Emitter emitter;
+  emitter << root;
+  return std::string(emitter.c_str()) + "\n";
+}
+
+std::string quote_yaml(std::string const& text) {
+  YAML::Emitter emitter;
+  emitter << YAML::DoubleQuoted << text;
+  return emitter.c_str();
+}
+
+}  // namespace fsllm::detail

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace fsllm::detail {
+
+/// One value of the document, addressed by its dotted path.
+struct YamlEntry {
+  enum class Kind { null, scalar, list } kind = Kind::null;
+  std::string text;                ///< scalar
+  std::vector<std::string> items;  ///< list of scalars
+  std::string source;              ///< file, or "command line"
+  int line = 0;                    ///< from 1; 0 on the command line
+};
+
+/// A YAML document as a flat table: maps become dotted paths, entries of lists of maps `path[i]`.
+struct FlatYaml {
+  std::map<std::string, YamlEntry> entries;
+  std::map<std::string, int64_t> list_sizes;  ///< of lists of maps
+  std::vector<std::string> order;             ///< paths as they stand in the file
+};
+
+/// Parses a document; `prefix` is put before every path. Broken YAML is an Error with file and line.
+FlatYaml flatten_yaml(std::string_view yaml, std::string const& source, std::string const& prefix);
+
+/// Nested YAML text of dotted paths; each value is YAML itself ("3", "[1, 2]", "'text'").
+std::string nest_yaml(std::vector<std::pair<std::string, std::string>> const& values);
+
+/// A string as a YAML scalar that reads back as the same string.
+std::string quote_yaml(std::string const& text);
+
+}  // namespace fsllm::detail
