@@ -1,0 +1,223 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Makes a machine ready to build: system packages (apt, when root) and LibTorch in .deps/libtorch.
+# Installs only what is missing, so a second run takes a second and needs no network.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+  cat <<'TEXT'
+usage: tools/bootstrap.sh [options]
+  --with-python-tests   also make .deps/venv (transformers, peft, ...) for tests against the Python packages
+  --with-style-tools    also install clang-format-14 and clang-tidy-14 (apt, when root)
+  --torch VERSION       2.11.0 (default, CUDA 13) or 2.7.1 (CUDA 12.6, for V100), the latter in .deps/libtorch-2.7.1
+  --check               install nothing; exit 2 if something is missing
+Torch_ROOT=DIR in the environment: use that LibTorch and fetch none.
+Without root or apt: says what is missing and how to get it, and exits with 2.
+TEXT
+}
+
+python_tests=0 style_tools=0 check_only=0 torch_version=2.11.0
+while (($#)); do
+  case $1 in
+    --with-python-tests) python_tests=1 ;;
+    --with-style-tools) style_tools=1 ;;
+    --check) check_only=1 ;;
+    --torch) torch_version=${2:?--torch needs a version}; shift ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "bootstrap: unknown option $1" >&2; usage >&2; exit 2 ;;
+  esac
+  shift
+done
+
+case $torch_version in
+  2.11.0) torch_dir=.deps/libtorch torch_extra=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85) ;;
+  2.7.1) torch_dir=.deps/libtorch-2.7.1 torch_extra=(nvidia-cuda-runtime-cu12==12.6.77 nvidia-cuda-cupti-cu12==12.6.80) ;;
+  *) echo "bootstrap: --torch $torch_version (known: 2.11.0, 2.7.1). For another one set Torch_ROOT." >&2; exit 2 ;;
+esac
+python_packages=(torch==2.11.0 transformers peft safetensors sentencepiece tokenizers tiktoken protobuf numpy h5py)
+
+say() { echo "bootstrap: $*"; }
+die() { echo "bootstrap: $*" >&2; exit 2; }
+
+# What is needed: how it is recognised | apt package | usual module name.
+needs='
+program c++               | g++                          | gcc
+program cmake             | cmake                        | cmake
+program ninja             | ninja-build                  | ninja
+program pkg-config        | pkg-config                   | pkgconf
+program mpicc             | libopenmpi-dev               | openmpi
+program mpiexec           | openmpi-bin                  | openmpi
+hdf5    hdf5.h            | libhdf5-dev                  | hdf5
+header  yaml-cpp/yaml.h   | libyaml-cpp-dev              | yaml-cpp
+library boost_program_options | libboost-program-options-dev | boost
+header  boost/program_options.hpp | libboost-program-options-dev | boost
+header  nlohmann/json.hpp | nlohmann-json3-dev           | nlohmann_json
+header  spdlog/spdlog.h   | libspdlog-dev                | spdlog
+header  fmt/core.h        | libfmt-dev                   | fmt
+package sentencepiece     | libsentencepiece-dev         | sentencepiece
+package libpcre2-8        | libpcre2-dev                 | pcre2
+package libutf8proc       | libutf8proc-dev              | utf8proc
+header  openssl/evp.h     | libssl-dev                   | openssl
+header  zlib.h            | zlib1g-dev                   | zlib
+header  gtest/gtest.h     | libgtest-dev                 | googletest
+header  gmock/gmock.h     | libgmock-dev                 | googletest
+header  benchmark/benchmark.h | libbenchmark-dev         | benchmark
+'
+# Wanted where apt can install them; nothing fails without.
+extras='
+program ccache            | ccache                       |
+program ld.lld            | lld                          |
+'
+style='
+program clang-format-14   | clang-format-14              |
+program clang-tidy-14     | clang-tidy-14                |
+'
+
+search_paths=()  # -I and -L of prefixes that CMake would search too
+IFS=':;' read -r -a prefixes <<<"${CMAKE_PREFIX_PATH:-}"
+for prefix in ${prefixes[@]+"${prefixes[@]}"}; do
+  search_paths+=("-I$prefix/include" "-L$prefix/lib" "-L$prefix/lib64")
+done
+compiler=${CXX:-c++}
+
+has() {  # has KIND NAME
+  case $1 in
+    program) [[ $2 == c++ ]] && set -- program "$compiler"; command -v "$2" >/dev/null ;;
+    package) pkg-config --exists "$2" 2>/dev/null ;;
+    header) printf '#if !__has_include(<%s>)\n#error\n#endif\n' "$2" |
+      "$compiler" -E -x c++ ${search_paths[@]+"${search_paths[@]}"} - >/dev/null 2>&1 ;;
+    library) echo 'int main() {}' |
+      "$compiler" -x c++ - ${search_paths[@]+"${search_paths[@]}"} "-l$2" -o /dev/null 2>/dev/null ;;
+    pip) python3 -m pip --version >/dev/null 2>&1 || has venv - ;;
+    venv) python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ;;
+    hdf5) command -v h5cc >/dev/null || pkg-config --exists hdf5 2>/dev/null || has header hdf5.h ;;
+  esac
+}
+
+probe() {  # probe TABLE: sets missing_packages and missing_modules
+  missing_packages=() missing_modules=()
+  local test package module
+  while IFS='|' read -r test package module; do
+    [[ -n ${test// /} ]] || continue
+    # shellcheck disable=SC2086
+    has $test && continue
+    missing_packages+=(${package// /})
+    missing_modules+=(${module// /})
+  done <<<"$1"
+}
+
+unique() { printf '%s\n' "$@" | awk '!seen[$0]++' | paste -sd' '; }
+can_apt() { [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; }
+
+apt_install() {
+  say "installing with apt: $*"
+  [[ -n ${apt_updated:-} ]] || apt-get update -q </dev/null >/dev/null || say "apt-get update failed; trying with the old lists"
+  apt_updated=1
+  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" </dev/null >/dev/null
+}
+
+explain_missing() {
+  local packages modules
+  packages=$(unique "${missing_packages[@]}") modules=$(unique "${missing_modules[@]}")
+  echo "bootstrap: missing: $packages" >&2
+  if command -v apt-get >/dev/null; then
+    echo "bootstrap: as an administrator run:  sudo apt-get install -y $packages" >&2
+  fi
+  if [[ -n $modules ]] && { ! command -v apt-get >/dev/null || [[ -n ${MODULEPATH:-} ]]; }; then
+    echo "bootstrap: on a cluster load the modules (names differ from site to site):  module load $modules" >&2
+  fi
+  echo "bootstrap: libraries elsewhere are found through CMAKE_PREFIX_PATH=DIR1:DIR2 (see INSTALL). Then run this again." >&2
+  exit 2
+}
+
+system_packages() {
+  local table=$needs
+  libtorch_ready || table+=$'\npip - | python3-pip | python\n'
+  ((!python_tests)) || venv_ready || table+=$'\nvenv - | python3-venv | python\n'
+  probe "$table"
+  if ((${#missing_packages[@]})); then
+    ((check_only)) || ! can_apt && explain_missing
+    read -r -a list <<<"$(unique "${missing_packages[@]}")"
+    apt_install "${list[@]}" || say "apt-get failed"
+    hash -r
+    probe "$table"
+    ((${#missing_packages[@]})) && explain_missing
+  fi
+  if ! ((check_only)) && can_apt; then
+    table=$extras
+    ((style_tools)) && table+=$style
+    probe "$table"
+    ((${#missing_packages[@]})) && { apt_install "${missing_packages[@]}" || say "went on without ${missing_packages[*]}"; }
+  fi
+  if ! echo '#include <concepts>' | "$compiler" -std=c++20 -E -x c++ - >/dev/null 2>&1; then
+    die "the compiler '$compiler' has no C++20. Load a newer one (GCC 11 or later), or set CXX."
+  fi
+  say "system packages are there"
+}
+
+# A folder counts as done only under its final name: pip fills a folder beside it, which is then renamed.
+libtorch_ready() {
+  [[ -n ${Torch_ROOT:-} ]] && return
+  local wheel
+  [[ -f $torch_dir/torch/lib/libtorch_cpu.so ]] || return 1
+  for wheel in "torch==$torch_version" "${torch_extra[@]}"; do
+    wheel=${wheel//-/_}
+    compgen -G "$torch_dir/${wheel/==/-}.dist-info/RECORD" >/dev/null || return 1
+  done
+}
+
+venv_ready() { [[ "$(cat .deps/venv/fsllm-packages 2>/dev/null)" == "${python_packages[*]}" ]]; }
+
+install_libtorch() {
+  if [[ -n ${Torch_ROOT:-} ]]; then
+    [[ -f $Torch_ROOT/lib/libtorch_cpu.so ]] || die "Torch_ROOT = $Torch_ROOT (it has no lib/libtorch_cpu.so). Give the folder with include/ and lib/."
+    say "LibTorch of Torch_ROOT is used"
+    return
+  fi
+  if ! libtorch_ready; then
+    ((check_only)) && die "LibTorch $torch_version is not in $torch_dir. Run tools/bootstrap.sh, or set Torch_ROOT."
+    say "fetching LibTorch $torch_version into $torch_dir (1.2 GB on disk)"
+    local pip=(python3 -m pip) stage=$work/libtorch machine
+    if ! "${pip[@]}" --version >/dev/null 2>&1; then
+      python3 -m venv "$work/venv"
+      pip=("$work/venv/bin/python" -m pip)
+    fi
+    # Named platforms and Python: only the C++ files count, so the machine's own Python may be any.
+    machine=$(uname -m)
+    "${pip[@]}" install --quiet --disable-pip-version-check --no-deps --no-warn-conflicts --target "$stage" \
+      --only-binary=:all: --implementation cp --python-version 3.12 \
+      --platform "manylinux_2_28_$machine" --platform "manylinux_2_27_$machine" --platform "manylinux_2_17_$machine" \
+      --platform "manylinux2014_$machine" "torch==$torch_version" "${torch_extra[@]}" </dev/null ||
+      die "LibTorch could not be fetched (no network?). Copy $torch_dir from another machine, or set Torch_ROOT (see INSTALL)."
+    [[ -f $stage/torch/lib/libtorch_cpu.so ]] || die "the torch package has no lib/libtorch_cpu.so. Set Torch_ROOT to another LibTorch."
+    [[ ! -e $torch_dir ]] || mv "$torch_dir" "$work/old"
+    mv "$stage" "$torch_dir"
+  fi
+  say "LibTorch $torch_version is in $torch_dir"
+}
+
+install_venv() {
+  if ! venv_ready; then
+    ((check_only)) && die "the Python packages of the tests are not in .deps/venv. Run tools/bootstrap.sh --with-python-tests."
+    say "installing the Python packages of the tests into .deps/venv (5.5 GB on disk)"
+    .deps/venv/bin/python -m pip --version >/dev/null 2>&1 || python3 -m venv --clear .deps/venv
+    .deps/venv/bin/python -m pip install --quiet --disable-pip-version-check "${python_packages[@]}" </dev/null ||
+      die "the Python packages could not be fetched (no network?)."
+    echo "${python_packages[*]}" >.deps/venv/fsllm-packages
+  fi
+  say "the Python packages of the tests are in .deps/venv"
+}
+
+mkdir -p .deps
+exec 9>.deps/lock
+command -v flock >/dev/null && flock 9  # two runs at once: the second waits and then finds all done
+rm -rf .deps/work.*
+work=$PWD/.deps/work.$$
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work"
+export TMPDIR=$work  # downloads of 1 GB: not into a small /tmp
+
+system_packages
+install_libtorch
+((!python_tests)) || install_venv
