@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/io/files.hpp"
+
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "fsllm/core/error.hpp"
+
+namespace fsllm {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string why() {
+  return std::strerror(errno);
+}
+
+/// Owns one file descriptor.
+class Descriptor {
+ public:
+  Descriptor(fs::path const& path, int flags) : value_(::open(path.c_str(), flags | O_CLOEXEC)) {}
+  ~Descriptor() {
+    if (value_ >= 0) ::close(value_);
+  }
+  Descriptor(Descriptor const&) = delete;
+  Descriptor& operator=(Descriptor const&) = delete;
+  int get() const { return value_; }
+
+ private:
+  int value_;
+};
+
+/// Size of an opened regular file; folders and devices are refused.
+size_t checked_size(Descriptor const& file, fs::path const& path) {
+  FSLLM_CHECK(file.get() >= 0, "cannot read {} ({}). Check the path and its permissions.", path.string(),
+              why());
+  struct stat info {};
+  FSLLM_CHECK(::fstat(file.get(), &info) == 0, "cannot read {} ({}). Check the file system.", path.string(),
+              why());
+  FSLLM_CHECK(S_ISREG(info.st_mode), "cannot read {} ({}). Give the path of a file.", path.string(),
+              S_ISDIR(info.st_mode) ? "it is a folder" : "it is not a regular file");
+  return static_cast<size_t>(info.st_size);
+}
+
+/// Reads up to `size` bytes; fewer only at the end of the file.
+size_t read_some(Descriptor const& file, fs::path const& path, char* into, size_t size) {
+  size_t done = 0;
+  while (done < size) {
+    ssize_t const got = ::read(file.get(), into + done, size - done);
+    if (got < 0 && errno == EINTR) continue;
+    FSLLM_CHECK(got >= 0, "cannot read {} ({}). Check the file system.", path.string(), why());
+    if (got == 0) break;
+    done += static_cast<size_t>(got);
+  }
+  return done;
+}
+
+fs::path folder_of(fs::path const& path) {
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
+using Digest = std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)>;
+
+Digest start_digest() {
+  Digest digest(EVP_MD_CTX_new(), &EVP_MD_CTX_free);
+  FSLLM_CHECK(digest && EVP_DigestInit_ex(digest.get(), EVP_sha256(), nullptr) == 1,
+              "cannot compute SHA-256 (OpenSSL refuses it). Check the OpenSSL configuration.");
+  return digest;
+}
+
+std::string finish_digest(Digest const& digest) {
+  unsigned char hash[EVP_MAX_MD_SIZE];
+  unsigned length = 0;
+  EVP_DigestFinal_ex(digest.get(), hash, &length);
+  std::string hex;
+  for (unsigned i = 0; i < length; ++i) hex += fmt::format("{:02x}", hash[i]);
+  return hex;
+}
+
+}  // namespace
+
+std::string read_file(fs::path const& path) {
+  Descriptor const file(path, O_RDONLY);
+  std::string bytes(checked_size(file, path), '\0');
+  bytes.resize(read_some(file, path, bytes.data(), bytes.size()));
+  return bytes;
+}
+
+void write_file_atomic(fs::path const& path, std::string_view bytes) {
+  AtomicFile file(path);
+  file.write(bytes);
+  file.commit();
+}
+
+void sync_path(fs::path const& path) {
+  Descriptor const file(path, O_RDONLY);
+  FSLLM_CHECK(file.get() >= 0, "cannot flush {} to disk ({}). Check the path.", path.string(), why());
+  // Some network file systems know no fsync of folders and say EINVAL.
+  FSLLM_CHECK(::fsync(file.get()) == 0 || errno == EINVAL,
+              "cannot flush {} to disk ({}). Check free space and the file system.", path.string(), why());
+}
+
+void make_folder(fs::path const& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  FSLLM_CHECK(!error, "cannot make folder {} ({}). Check the path, permissions and free space.",
+              path.string(), error.message());
+}
+
+std::string sha256(std::string_view bytes) {
+  Digest const digest = start_digest();
+  EVP_DigestUpdate(digest.get(), bytes.data(), bytes.size());
+  return finish_digest(digest);
+}
+
+std::string sha256_file(fs::path const& path) {
+  Descriptor const file(path, O_RDONLY);
+  checked_size(file, path);
+  Digest const digest = start_digest();
+  std::vector<char> block(size_t{1} << 18);
+  while (size_t const got = read_some(file, path, block.data(), block.size()))
+    EVP_DigestUpdate(digest.get(), block.data(), got);
+  return finish_digest(digest);
+}
+
+AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)), temporary_(path_) {
+  temporary_ += ".tmp";
+  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  FSLLM_CHECK(descriptor_ >= 0, "cannot write {} ({}). Check that the folder exists and is writable.",
+              path_.string(), why());
+}
+
+AtomicFile::~AtomicFile() {
+  if (descriptor_ < 0) return;
+  ::close(descriptor_);
+  ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::write(std::string_view bytes) {
+  while (!bytes.empty()) {
+    ssize_t const done = ::write(descriptor_, bytes.data(), bytes.size());
+    if (done < 0 && errno == EINTR) continue;
+    FSLLM_CHECK(done > 0, "cannot write {} ({}). Free some space or choose another folder.", path_.string(),
+                why());
+    bytes.remove_prefix(static_cast<size_t>(done));
+  }
+}
+
+void AtomicFile::commit() {
+  FSLLM_CHECK(::fsync(descriptor_) == 0, "cannot write {} ({}). Free some space or choose another folder.",
+              path_.string(), why());
+  FSLLM_CHECK(::rename(temporary_.c_str(), path_.c_str()) == 0,
+              "cannot write {} ({}). Check the folder's permissions.", path_.string(), why());
+  ::close(std::exchange(descriptor_, -1));
+  sync_path(folder_of(path_));
+}
+
+MappedFile::MappedFile(fs::path const& path) {
+  Descriptor const file(path, O_RDONLY);
+  size_ = checked_size(file, path);
+  if (size_ == 0) return;
+  void* const address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.get(), 0);
+  FSLLM_CHECK(address != MAP_FAILED,
+              "cannot map {} into memory ({}). Check the address space limit (ulimit -v).", path.string(),
+              why());
+  data_ = static_cast<std::byte const*>(address);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+}  // namespace fsllm
