@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "support.hpp"
 
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/isfinite.h>
+#include <ATen/ATen.h>
 #include <stdlib.h>
 
 namespace fsllm::test {
