@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Finds LibTorch without its own CMake package, which insists on a CUDA toolkit
 # even for a CPU build. Looks in Torch_ROOT, CMAKE_PREFIX_PATH and .deps/libtorch.
 #

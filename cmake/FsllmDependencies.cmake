@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Finds every library of the table in INSTALL, and gives each one target name.
 find_package(Threads REQUIRED)
 

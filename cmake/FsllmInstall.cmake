@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 get_property(_programs GLOBAL PROPERTY FSLLM_PROGRAMS)
 set_target_properties(${_programs} PROPERTIES
   INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR};${LibTorch_LIBRARY_DIR}" INSTALL_RPATH_USE_LINK_PATH ON)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # fsllm_options: language level, warnings and sanitizers of our own code.
 add_library(fsllm_options INTERFACE)
 target_compile_options(fsllm_options INTERFACE -Wall -Wextra -Wshadow -Wno-unused-parameter -Wno-missing-field-initializers)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 find_package(GTest REQUIRED)
 
 set(FSLLM_TEST_DATA "${PROJECT_SOURCE_DIR}/../shared/data" CACHE PATH "Real data sets and models for tests")
