@@ -112,9 +112,10 @@ can_apt() { [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; }
 
 apt_install() {
   say "installing with apt: $*"
-  [[ -n ${apt_updated:-} ]] || apt-get update -q </dev/null >/dev/null || say "apt-get update failed; trying with the old lists"
+  [[ -n ${apt_updated:-} ]] || apt-get update -q </dev/null >.deps/apt.log 2>&1 || say "apt-get update failed; trying with the old lists"
   apt_updated=1
-  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" </dev/null >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" </dev/null >>.deps/apt.log 2>&1 ||
+    { grep '^E:' .deps/apt.log >&2; return 1; }
 }
 
 explain_missing() {
@@ -178,17 +179,16 @@ install_libtorch() {
   if ! libtorch_ready; then
     ((check_only)) && die "LibTorch $torch_version is not in $torch_dir. Run tools/bootstrap.sh, or set Torch_ROOT."
     say "fetching LibTorch $torch_version into $torch_dir (1.2 GB on disk)"
-    local pip=(python3 -m pip) stage=$work/libtorch machine
+    local pip=(python3 -m pip) stage=$work/libtorch platforms=() glibc
     if ! "${pip[@]}" --version >/dev/null 2>&1; then
       python3 -m venv "$work/venv"
       pip=("$work/venv/bin/python" -m pip)
     fi
     # Named platforms and Python: only the C++ files count, so the machine's own Python may be any.
-    machine=$(uname -m)
+    for glibc in 28 27 26 25 24 17; do platforms+=(--platform "manylinux_2_${glibc}_$(uname -m)"); done
     "${pip[@]}" install --quiet --disable-pip-version-check --no-deps --no-warn-conflicts --target "$stage" \
       --only-binary=:all: --implementation cp --python-version 3.12 \
-      --platform "manylinux_2_28_$machine" --platform "manylinux_2_27_$machine" --platform "manylinux_2_17_$machine" \
-      --platform "manylinux2014_$machine" "torch==$torch_version" "${torch_extra[@]}" </dev/null ||
+      "${platforms[@]}" --platform "manylinux2014_$(uname -m)" "torch==$torch_version" "${torch_extra[@]}" </dev/null ||
       die "LibTorch could not be fetched (no network?). Copy $torch_dir from another machine, or set Torch_ROOT (see INSTALL)."
     [[ -f $stage/torch/lib/libtorch_cpu.so ]] || die "the torch package has no lib/libtorch_cpu.so. Set Torch_ROOT to another LibTorch."
     [[ ! -e $torch_dir ]] || mv "$torch_dir" "$work/old"
