@@ -8,6 +8,7 @@
 
 #include "fsllm/core/tensor_map.hpp"
 #include "fsllm/model/config.hpp"
+#include "fsllm/model/kv_cache.hpp"
 #include "fsllm/model/linear.hpp"
 
 namespace fsllm {
@@ -17,11 +18,6 @@ struct RaggedInput {
   at::Tensor ids;                   ///< int64 [N]
   std::vector<int64_t> offsets{0};  ///< [rows + 1]
   int64_t num_rows() const { return static_cast<int64_t>(offsets.size()) - 1; }
-};
-
-/// Keys and values of earlier tokens, per layer and row: [kv_heads, past, head_dim].
-struct KvCache {
-  std::vector<std::vector<at::Tensor>> keys, values;  ///< [layer][row]
 };
 
 struct LoadOptions {
@@ -37,7 +33,8 @@ class CausalLM {
   virtual ModelConfig const& config() const = 0;
 
   /// Hidden states after the last norm, [N, hidden], in the compute type. With a cache, positions go on
-  /// from each row's past, and the new keys and values are appended (inference only).
+  /// from each row's past, and the new keys and values are appended (inference only). Ids outside the
+  /// vocabulary and rows longer than the position table are Errors.
   virtual at::Tensor hidden_states(RaggedInput const& input, ForwardContext& context,
                                    KvCache* cache = nullptr) = 0;
   /// [M, hidden] → [M, vocab].
@@ -45,7 +42,7 @@ class CausalLM {
 
   /// Every Linear a PEFT method may attach to (all projections of all blocks; not the head), in layer order.
   virtual std::vector<Linear*> linears() = 0;
-  /// All parameters under their HF names, shaped as in the HF file (Conv1D: [in, out]); the live tensors.
+  /// All parameters under the names and in the shapes of the file (Conv1D: [in, out]); the live tensors.
   virtual TensorMap parameters() = 0;
   /// Full-parameter training: replaces every parameter by an own writable copy in `dtype` with requires_grad.
   virtual void make_trainable(std::string const& dtype) = 0;
@@ -56,7 +53,8 @@ class CausalLM {
 /// names.
 std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model_dir, LoadOptions const& options = {});
 
-/// Writes config.json, model.safetensors and the tokenizer files of `source_dir` as an HF folder.
+/// Writes config.json, model.safetensors and the tokenizer files of `source_dir` as an HF folder; `dtype` is
+/// fp32, bf16, fp16, or auto for the types the live tensors have.
 void save_model(std::filesystem::path const& out_dir, CausalLM& model,
                 std::filesystem::path const& source_dir, std::string const& dtype);
 

@@ -3,6 +3,7 @@
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,7 +22,7 @@ struct Linear;
 /// A PEFT method's part of one Linear: turns the base output y = W x + b into the adapted output.
 struct LinearAdapter {
   virtual ~LinearAdapter() = default;
-  /// x [N, in], y [N, out] → [N, out].
+  /// x [N, in], y [N, out] → [N, out]. May overwrite y.
   virtual at::Tensor apply(at::Tensor const& x, at::Tensor const& y, Linear const& base,
                            ForwardContext& context) = 0;
 };
@@ -30,13 +31,14 @@ struct LinearAdapter {
 /// then converted on the fly, and again in the backward pass, never kept converted.
 struct Linear {
   std::string name;     ///< HF module path, "model.layers.0.self_attn.q_proj"
-  at::Tensor weight;    ///< [out, in]; for Conv1D files a transposed view of [in, out]
+  at::Tensor weight;    ///< as in the file: [out, in], or [in, out] for Conv1D
   at::Tensor bias;      ///< [out] or undefined
   bool conv1d = false;  ///< the file stores [in, out] (PEFT's fan_in_fan_out)
   std::shared_ptr<LinearAdapter> adapter;
 
-  int64_t in_features() const { return weight.size(1); }
-  int64_t out_features() const { return weight.size(0); }
+  int64_t in_features() const { return weight.size(conv1d ? 0 : 1); }
+  int64_t out_features() const { return weight.size(conv1d ? 1 : 0); }
+  at::Tensor matrix() const { return conv1d ? weight.t() : weight; }       ///< W [out, in], a view
   at::Tensor forward(at::Tensor const& x, ForwardContext& context) const;  ///< x [N, in] → [N, out]
 };
 

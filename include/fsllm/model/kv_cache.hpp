@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace fsllm {
+
+/// Keys and values of the tokens that each row has seen, a buffer per layer and row that grows by doubling.
+/// For inference: nothing in it carries gradients.
+class KvCache {
+ public:
+  KvCache(int64_t layers, int64_t rows);
+
+  int64_t rows() const { return static_cast<int64_t>(past_.size()); }
+  /// Tokens that row `row` has seen before this forward pass.
+  int64_t past(int64_t row) const { return past_[static_cast<size_t>(row)]; }
+  /// Stores k and v [T, kv_heads, head_dim] behind the row's past and returns views of all its keys and
+  /// values, [past + T, kv_heads, head_dim].
+  std::pair<at::Tensor, at::Tensor> append(int64_t layer, int64_t row, at::Tensor const& k,
+                                           at::Tensor const& v);
+  /// Ends a forward pass that appended `tokens` to the row in every layer.
+  void advance(int64_t row, int64_t tokens) { past_[static_cast<size_t>(row)] += tokens; }
+  /// Forgets all rows but these, in this order.
+  void keep(std::vector<int64_t> const& rows);
+
+ private:
+  struct Slot {
+    at::Tensor keys, values;  ///< [capacity, kv_heads, head_dim]
+  };
+  std::vector<std::vector<Slot>> slots_;  ///< [layer][row]
+  std::vector<int64_t> past_;
+};
+
+}  // namespace fsllm
