@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include "fsllm/model/causal_lm.hpp"
+#include "fsllm/text/batch.hpp"
+
+namespace fsllm {
+
+/// Cross-entropy summed over the batch's targets (scalar, fp32; differentiable). The head runs at positions
+/// with a target only.
+at::Tensor summed_loss(CausalLM& model, Batch const& batch, ForwardContext& context);
+
+/// Sum of the loss over all rows of a split and the number of targets, without gradients. Rows are taken in
+/// order, at most `batch_tokens` tokens (and at least one row) a forward pass, so the result depends on the
+/// data alone.
+struct SplitLoss {
+  double sum = 0;
+  int64_t targets = 0, rows = 0;
+};
+SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, int64_t batch_tokens = 2048);
+
+}  // namespace fsllm

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fsllm/core/config.hpp"
+#include "fsllm/core/tensor_map.hpp"
+
+namespace fsllm {
+
+/// Keys `train.optimizer.*` or `fedopt.optimizer.*`: a LibTorch optimiser and its arguments, with
+/// torch.optim's names.
+struct OptimizerConfig {
+  std::string type;
+  double lr = 0.1, momentum = 0, dampening = 0, weight_decay = 0;
+  bool nesterov = false, amsgrad = false, centered = false;
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  double alpha = 0.99;  ///< RMSprop's smoothing
+  double lr_decay = 0;  ///< Adagrad
+};
+
+/// Reads the keys under `prefix`; an argument that the chosen optimiser does not have is an Error.
+OptimizerConfig load_optimizer_config(Config& config, std::string const& prefix, double default_lr);
+std::vector<std::string> known_optimizers();
+
+/// An optimiser over live tensors whose gradients stand in grad().
+class Optimizer {
+ public:
+  Optimizer(OptimizerConfig const& config, TensorMap const& parameters);
+  ~Optimizer();
+  void set_lr(double lr);
+  void step();
+  void zero_grad();
+  /// Momentum, moments and step counts as bytes, and back (same parameters in name order).
+  std::string state() const;
+  void load_state(std::string const& bytes);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fsllm

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <functional>
+
+#include "fsllm/core/metrics.hpp"
+#include "fsllm/model/causal_lm.hpp"
+#include "fsllm/text/batch.hpp"
+#include "fsllm/train/optimizer.hpp"
+#include "fsllm/train/schedule.hpp"
+
+namespace fsllm {
+
+/// Keys `train.*`, `grad.*`, `dataloader.*`: one client's local work in a round.
+struct TrainConfig {
+  int64_t local_update_steps = 1;
+  bool epochs = false;           ///< train.batch_or_epoch: steps count epochs
+  int64_t accumulation = 1;      ///< batches an optimiser step
+  int64_t micro_batch_size = 0;  ///< rows a forward pass; 0 = the whole batch
+  double grad_clip = -1;
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  BatchConfig batch;
+};
+TrainConfig load_train_config(Config& config);
+
+/// Which work this is: keys of the random streams, and the place in the schedule.
+struct ClientRound {
+  uint64_t seed = 0;
+  int64_t client = 0;
+  int64_t round = 0;  ///< from 0
+  int64_t total_rounds = 1;
+};
+
+struct TrainResult {
+  double loss_sum = 0;  ///< over targets
+  int64_t targets = 0, tokens = 0, samples = 0, steps = 0;
+  int64_t skipped_steps = 0;  ///< loss or gradient not finite
+  double seconds = 0;
+};
+
+/// Called after each step with (tokens of the step, mean loss per target).
+using StepObserver = std::function<void(int64_t, double)>;
+
+/// Optimiser steps that `train_client` will do on this many rows.
+int64_t planned_steps(TrainConfig const& config, int64_t rows);
+
+/// Trains `parameters` (live, requires_grad, inside `model`) on one client's rows; a fresh optimiser each
+/// call. Losses are means per target token over the whole step, accumulation included.
+TrainResult train_client(CausalLM& model, TensorMap& parameters, TokenSplit const& data,
+                         TrainConfig const& config, ClientRound const& which,
+                         StepObserver const& observe = {});
+
+}  // namespace fsllm

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/train/optimizer.hpp"
+
+#include <torch/optim/adagrad.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/rmsprop.h>
+#include <torch/optim/sgd.h>
+#include <torch/serialize.h>
+
+#include <algorithm>
+#include <functional>
+#include <sstream>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/table.hpp"
+
+namespace fsllm {
+namespace {
+
+using Parameters = std::vector<at::Tensor>;
+using Made = std::unique_ptr<torch::optim::Optimizer>;
+
+Made make_sgd(OptimizerConfig const& c, Parameters p) {
+  auto options = torch::optim::SGDOptions(c.lr).momentum(c.momentum).dampening(c.dampening);
+  return std::make_unique<torch::optim::SGD>(std::move(p),
+                                             options.weight_decay(c.weight_decay).nesterov(c.nesterov));
+}
+
+template <class Class, class Options>
+Made make_adam(OptimizerConfig const& c, Parameters p) {
+  auto options =
+      Options(c.lr).betas({c.beta1, c.beta2}).eps(c.eps).weight_decay(c.weight_decay).amsgrad(c.amsgrad);
+  return std::make_unique<Class>(std::move(p), options);
+}
+
+Made make_adagrad(OptimizerConfig const& c, Parameters p) {
+  auto options =
+      torch::optim::AdagradOptions(c.lr).lr_decay(c.lr_decay).weight_decay(c.weight_decay).eps(c.eps);
+  return std::make_unique<torch::optim::Adagrad>(std::move(p), options);
+}
+
+Made make_rmsprop(OptimizerConfig const& c, Parameters p) {
+  auto options = torch::optim::RMSpropOptions(c.lr).alpha(c.alpha).eps(c.eps).weight_decay(c.weight_decay);
+  return std::make_unique<torch::optim::RMSprop>(std::move(p),
+                                                 options.momentum(c.momentum).centered(c.centered));
+}
+
+/// How to build one optimiser, and what differs from the common arguments.
+struct Kind {
+  std::function<Made(OptimizerConfig const&, Parameters)> make;
+  std::vector<std::string> arguments;
+  double weight_decay, eps;  ///< defaults of torch.optim
+};
+
+std::vector<Row<Kind>> const& optimizer_table() {
+  using namespace torch::optim;
+  static std::vector<Row<Kind>> const table{
+      {"SGD",
+       {make_sgd, {"momentum", "dampening", "weight_decay", "nesterov"}, 0, 0},
+       "stochastic gradient descent"},
+      {"Adam",
+       {make_adam<Adam, AdamOptions>, {"betas", "eps", "weight_decay", "amsgrad"}, 0, 1e-8},
+       "Kingma & Ba 2015"},
+      {"AdamW",
+       {make_adam<AdamW, AdamWOptions>, {"betas", "eps", "weight_decay", "amsgrad"}, 1e-2, 1e-8},
+       "Loshchilov & Hutter 2019"},
+      {"Adagrad", {make_adagrad, {"lr_decay", "weight_decay", "eps"}, 0, 1e-10}, "Duchi et al. 2011"},
+      {"RMSprop",
+       {make_rmsprop, {"alpha", "eps", "weight_decay", "momentum", "centered"}, 0, 1e-8},
+       "Hinton, lecture 6e"},
+  };
+  return table;
+}
+
+void check_argument(Config const& config, std::string const& prefix, std::string const& argument,
+                    Row<Kind> const& row) {
+  auto const& has = row.build.arguments;
+  FSLLM_CHECK(
+      !config.has(prefix + "." + argument) || std::find(has.begin(), has.end(), argument) != has.end(),
+      "{} ({} has no such argument). Remove it, or choose another {}.type.",
+      config.where(prefix + "." + argument), row.name, prefix);
+}
+
+}  // namespace
+
+std::vector<std::string> known_optimizers() {
+  std::vector<std::string> names;
+  for (auto const& row : optimizer_table()) names.push_back(row.name);
+  return names;
+}
+
+OptimizerConfig load_optimizer_config(Config& config, std::string const& prefix, double default_lr) {
+  auto const key = [&](char const* name) { return prefix + "." + name; };
+  OptimizerConfig c;
+  c.type = config.get(key("type"), "SGD", "Optimiser, with torch.optim's name and arguments.",
+                      one_of(known_optimizers()));
+  auto const& row = find_row(optimizer_table(), c.type, key("type"));
+  c.lr = config.get(key("lr"), default_lr, "Learning rate.", at_least(0));
+  c.momentum = config.get(key("momentum"), 0.0, "Momentum of SGD and RMSprop.", at_least(0));
+  c.dampening = config.get(key("dampening"), 0.0, "Dampening of SGD's momentum.");
+  c.nesterov = config.get(key("nesterov"), false, "Nesterov momentum (SGD).");
+  c.weight_decay = config.get(key("weight_decay"), row.build.weight_decay, "Weight decay.", at_least(0));
+  auto const betas = config.get<std::vector<double>>(key("betas"), {0.9, 0.999},
+                                                     "Decay of Adam's two moments.", within_open(0, 1));
+  FSLLM_CHECK(betas.size() == 2, "{} has {} numbers (two are needed). Write [0.9, 0.999].",
+              config.where(key("betas")), betas.size());
+  c.beta1 = betas[0];
+  c.beta2 = betas[1];
+  c.eps = config.get(key("eps"), row.build.eps, "Added to the denominator for stability.", at_least(0));
+  c.amsgrad = config.get(key("amsgrad"), false, "AMSGrad variant of Adam and AdamW.");
+  c.alpha = config.get(key("alpha"), 0.99, "Smoothing of RMSprop.", within_open(0, 1));
+  c.centered = config.get(key("centered"), false, "Centred RMSprop.");
+  c.lr_decay = config.get(key("lr_decay"), 0.0, "Learning-rate decay of Adagrad.", at_least(0));
+  for (auto const* argument : {"momentum", "dampening", "nesterov", "weight_decay", "betas", "eps", "amsgrad",
+                               "alpha", "centered", "lr_decay"})
+    check_argument(config, prefix, argument, row);
+  FSLLM_CHECK(!c.nesterov || (c.momentum > 0 && c.dampening == 0),
+              "{} (needs momentum above 0 and no dampening). Set {}.", config.where(key("nesterov")),
+              key("momentum"));
+  return c;
+}
+
+struct Optimizer::Impl {
+  Made optimizer;
+};
+
+Optimizer::Optimizer(OptimizerConfig const& config, TensorMap const& parameters)
+    : impl_(std::make_unique<Impl>()) {
+  Parameters list;
+  for (auto const& [name, tensor] : parameters) list.push_back(tensor);
+  impl_->optimizer =
+      find_row(optimizer_table(), config.type, "optimizer.type").build.make(config, std::move(list));
+}
+
+Optimizer::~Optimizer() = default;
+
+void Optimizer::set_lr(double lr) {
+  for (auto& group : impl_->optimizer->param_groups()) group.options().set_lr(lr);
+}
+
+void Optimizer::step() {
+  impl_->optimizer->step();
+}
+
+void Optimizer::zero_grad() {
+  impl_->optimizer->zero_grad();
+}
+
+std::string Optimizer::state() const {
+  std::ostringstream bytes;
+  torch::save(*impl_->optimizer, bytes);
+  return bytes.str();
+}
+
+void Optimizer::load_state(std::string const& bytes) {
+  std::istringstream stream(bytes);
+  torch::load(*impl_->optimizer, stream);
+}
+
+}  // namespace fsllm
