@@ -51,8 +51,10 @@ int64_t planned_batches(TrainConfig const& config, int64_t rows) {
 std::vector<Batch> batches_of_step(BatchOrder& order, TokenSplit const& data, TrainConfig const& config,
                                    int64_t step) {
   std::vector<Batch> batches;
-  for (int64_t part = 0; part < config.accumulation; ++part) {
-    auto const rows = order.rows_of_step(step * config.accumulation + part);
+  int64_t const first = step * config.accumulation;
+  int64_t const end = std::min(first + config.accumulation, planned_batches(config, data.rows()));
+  for (int64_t at = first; at < end; ++at) {
+    auto const rows = order.rows_of_step(at);
     auto const count = static_cast<int64_t>(rows.size());
     int64_t const micro = config.micro_batch_size > 0 ? config.micro_batch_size : count;
     for (int64_t begin = 0; begin < count; begin += micro) {

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "fsllm/comm/communicator.hpp"
+#include "fsllm/fed/client_data.hpp"
+#include "fsllm/train/loss.hpp"
+
+namespace fsllm {
+
+/// Losses of every client: split name ("val", "test") → client → loss.
+using ClientLosses = std::map<std::string, std::map<int64_t, SplitLoss>>;
+
+/// Collective: the model's loss on the named splits of each rank's clients, complete on every rank and independent
+/// of who computed what.
+ClientLosses evaluate_clients(CausalLM& model, ClientData& data, std::vector<std::vector<int64_t>> const& by_rank,
+                              std::vector<std::string> const& splits, Communicator const& comm);
+
+/// Token-weighted mean over clients, added up in client order.
+SplitLoss total(std::map<int64_t, SplitLoss> const& losses);
+
+}  // namespace fsllm

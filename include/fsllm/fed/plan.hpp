@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "fsllm/fed/config.hpp"
+
+namespace fsllm {
+
+/// Who trains where in one round; the same on every rank, computed without messages.
+struct RoundPlan {
+  int64_t round = 0;                          ///< from 0
+  std::vector<int64_t> clients;               ///< sampled, ascending
+  std::vector<std::vector<int64_t>> by_rank;  ///< clients of each rank, in the order they are trained
+};
+
+/// Clients of a round: uniform without replacement, a pure function of (seed, round).
+std::vector<int64_t> sample_clients(FedConfig const& config, std::vector<int64_t> const& clients, int64_t round);
+
+/// Longest job first onto the least busy rank; ties go to the lower rank. `first_rank` is 1 when rank 0 only serves.
+std::vector<std::vector<int64_t>> place_clients(std::vector<int64_t> const& clients, std::vector<double> const& costs,
+                                                int ranks, int first_rank);
+
+}  // namespace fsllm

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "fsllm/comm/collective.hpp"
+#include "fsllm/fed/algorithm.hpp"
+#include "fsllm/fed/client_data.hpp"
+#include "fsllm/fed/config.hpp"
+#include "fsllm/fed/run_directory.hpp"
+#include "fsllm/model/causal_lm.hpp"
+#include "fsllm/train/trainer.hpp"
+
+namespace fsllm {
+
+/// What a federated run works on. The caller (app) owns everything.
+struct Federation {
+  FedConfig const& config;
+  std::function<TrainConfig const&(int64_t client)> train_config;  ///< with per-client overrides
+  CausalLM& model;
+  TensorMap parameters;  ///< live trainable tensors inside `model`: what is exchanged
+  ClientData& data;
+  Collective& collective;
+  RunDirectory directory;
+  bool full_model = false;          ///< every parameter is trained, no adapter
+  std::string config_yaml;          ///< resolved, kept in checkpoints
+  /// Writes a set of values as an adapter (or model) folder; rank 0 only.
+  std::function<void(std::filesystem::path const& dir, TensorMap const& values)> save;
+};
+
+struct RunSummary {
+  int64_t rounds = 0;
+  bool stopped_early = false;
+};
+
+/// Collective: all rounds from the beginning, or from the newest checkpoint when `resume`. Method "local" trains
+/// every client alone (no communication of weights) instead.
+RunSummary run_rounds(Federation& federation, bool resume);
+
+}  // namespace fsllm
