@@ -216,7 +216,7 @@ rm -rf .deps/work.*
 work=$PWD/.deps/work.$$
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"
-export TMPDIR=$work  # downloads of 1 GB: not into a small /tmp
+export TMPDIR=$work PIP_ROOT_USER_ACTION=ignore  # downloads of 1 GB: not into a small /tmp
 
 system_packages
 install_libtorch

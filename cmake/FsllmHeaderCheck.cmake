@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every public header of the modules built compiles alone, and can be included twice.
+foreach(module IN LISTS FSLLM_MODULES)
+  file(GLOB headers CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/include/fsllm/${module}/*.hpp)
+  set(units "")
+  foreach(header IN LISTS headers)
+    string(MAKE_C_IDENTIFIER ${header} name)
+    set(unit ${PROJECT_BINARY_DIR}/header_check/${name}.cpp)
+    file(CONFIGURE OUTPUT ${unit} CONTENT "#include \"@header@\"\n#include \"@header@\"\n" @ONLY)
+    list(APPEND units ${unit})
+  endforeach()
+  if(units)
+    add_library(fsllm_${module}_headers OBJECT ${units})
+    target_link_libraries(fsllm_${module}_headers PRIVATE fsllm_${module} fsllm_options)
+    target_compile_options(fsllm_${module}_headers PRIVATE -O0 -g0)
+  endif()
+endforeach()

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Sets the machine up, builds, and runs all tests; ends with ctest's own summary.
+# usage: tools/test.sh [--fast] [--preset NAME] [-- CTEST_ARGUMENTS]
+#   --fast    leaves out the tests labelled slow and the Python packages
+#   --preset  dev, release (default) or asan
+# With CI=true warnings are errors, headers are compiled alone, the style tools are installed, and a test
+# that skips for want of test data fails the run where the folder of test data exists.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+preset=release fast=0
+while (($#)); do
+  case $1 in
+    --fast) fast=1 ;;
+    --preset) preset=${2:?--preset needs a name}; shift ;;
+    --) shift; break ;;
+    -h | --help) sed -n '3,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "test: unknown option $1 (ctest's own go behind --)" >&2; exit 2 ;;
+  esac
+  shift
+done
+
+ci=0; [[ ${CI:-} == true ]] && ci=1
+set_up=() configure=() ctest=(--test-dir "build/$preset" -j 2 --output-on-failure --test-output-size-passed 1000000)
+((fast)) && ctest+=(-LE slow) || set_up+=(--with-python-tests)
+((ci)) && set_up+=(--with-style-tools) configure+=(-DFSLLM_WERROR=ON -DFSLLM_HEADER_CHECK=ON)
+
+bash tools/bootstrap.sh ${set_up[@]+"${set_up[@]}"}
+cmake --preset "$preset" ${configure[@]+"${configure[@]}"}
+cmake --build --preset "$preset" -j "${FSLLM_BUILD_JOBS:-2}"
+
+status=0
+ctest "${ctest[@]}" "$@" || status=$?
+
+data=${FSLLM_TEST_DATA:-../shared/data} log=build/$preset/Testing/Temporary/LastTest.log
+if ((ci)) && [[ -d $data ]] && grep -n 'no test data' "$log"; then
+  echo "test: the lines above of $log: tests skipped although the test data is in $data" >&2
+  exit 1
+fi
+exit $status
