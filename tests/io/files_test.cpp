@@ -4,8 +4,8 @@
 #include <fstream>
 
 #include "fsllm/core/error.hpp"
-#include "io/full_disk.hpp"
-#include "support/support.hpp"
+#include "full_disk.hpp"
+#include "support.hpp"
 
 namespace fsllm {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/files.hpp"
-#include "support/support.hpp"
+#include "support.hpp"
 
 namespace fsllm {
 namespace {

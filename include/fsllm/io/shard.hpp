@@ -33,7 +33,9 @@ constexpr int kShardVersion = 1;
 std::filesystem::path shard_path(std::filesystem::path const& dir, int64_t client_id);
 
 /// Atomic (temporary name, rename). Tokens are stored as uint16 where vocab_size allows, else uint32.
-void write_shard(std::filesystem::path const& path, ClientShard const& shard);
+/// Returns the file's SHA-256; the same shard gives the same bytes. A shard that read_shard would refuse is
+/// an Error.
+std::string write_shard(std::filesystem::path const& path, ClientShard const& shard);
 
 /// Checks format, version, offsets, lengths, token range; `tokenizer_sha256` (if not empty) must match, else
 /// the error gives the command that remakes the shard.
@@ -49,14 +51,16 @@ struct ShardSummary {
   SplitSummary train, val, test;
   std::string sha256;  ///< of the shard file
 };
-ShardSummary summarize(ClientShard const& shard);
+/// `sha256` is what write_shard returned, or sha256_file of the shard's file.
+ShardSummary summarize(ClientShard const& shard, std::string const& sha256);
 
 /// DIR/index.json: all clients (ordered by id), counts and checksums.
 struct ShardIndex {
   std::string dataset, splitter, tokenizer_sha256, prompt_template;
   int64_t seed = 0, tok_len = 0;
-  std::vector<ShardSummary> clients;
+  std::vector<ShardSummary> clients;  ///< 0, the server's data, comes first where there is any
 };
+/// Atomic; orders the clients by id. Two of one id are an Error.
 void write_shard_index(std::filesystem::path const& dir, ShardIndex const& index);
 ShardIndex read_shard_index(std::filesystem::path const& dir);
 
