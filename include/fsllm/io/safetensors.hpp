@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "fsllm/core/tensor_map.hpp"
-#include "fsllm/io/files.hpp"
 
 namespace fsllm {
 
@@ -25,7 +24,8 @@ class SafetensorsReader {
   std::vector<int64_t> shape(std::string const& name) const;
   /// "F32", "F16", "BF16", "I64", ... as the file has it.
   std::string dtype(std::string const& name) const;
-  /// Zero-copy view; must not be written to. Missing names are an Error with the nearest present name.
+  /// Zero-copy view; must not be written to (the mapping is read-only). Only a tensor that the file does not
+  /// align to its element size is copied. Missing names are an Error with the nearest present name.
   at::Tensor tensor(std::string const& name) const;
   /// All tensors as views.
   TensorMap tensors() const;
@@ -35,13 +35,17 @@ class SafetensorsReader {
 
  private:
   struct Item;
+  Item const& item(std::string const& name) const;
+  std::map<std::string, std::shared_ptr<Item const>> open(std::filesystem::path const& file);
+  void open_index(std::filesystem::path const& index);
+
   std::filesystem::path path_;
   std::map<std::string, std::shared_ptr<Item const>> items_;
   std::map<std::string, std::string> metadata_;
-  void open(std::filesystem::path const& file);
 };
 
-/// Writes one file atomically, tensors in name order, contiguous, 64-byte aligned header; metadata
+/// Writes one file atomically, contiguous, header padded to 64 bytes: larger element types first, then in
+/// name order, so that every tensor is aligned (as the reference implementation does). Metadata
 /// {"format":"pt"}.
 void write_safetensors(std::filesystem::path const& path, TensorMap const& tensors,
                        std::map<std::string, std::string> const& metadata = {{"format", "pt"}});
