@@ -13,7 +13,8 @@ struct Aggregation {
   virtual ~Aggregation() = default;
   /// `who` names the client in errors.
   virtual void add(TensorMap const& update, double weight, std::string const& who) = 0;
-  /// Collective: Σ weight·update / Σ weight on rank 0 (empty elsewhere), where the weights are those that arrived.
+  /// Collective: Σ weight·update / Σ weight on rank 0 (empty elsewhere), where the weights are those that
+  /// arrived.
   virtual TensorMap reduce(Collective& collective) = 0;
 };
 

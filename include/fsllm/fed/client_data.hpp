@@ -10,13 +10,15 @@
 
 namespace fsllm {
 
-/// The clients' shards of a run: counts of all of them from the index, tokens of those that this rank trains or
-/// evaluates, read when first asked for and kept.
+/// The clients' shards of a run: counts of all of them from the index, tokens of those that this rank trains
+/// or evaluates, read when first asked for and kept.
 class ClientData {
  public:
-  /// `tokenizer_sha256` must match the shards' ("" where the model has none); token ids must be below `vocab_size`,
-  /// rows no longer than `max_positions` (0: any length). `merged`: one client that holds the rows of all.
-  ClientData(std::filesystem::path dir, std::string tokenizer_sha256, int64_t vocab_size, int64_t max_positions, bool merged);
+  /// `tokenizer_sha256` must match the shards' ("" where the model has none); token ids must be below
+  /// `vocab_size`, rows no longer than `max_positions` (0: any length). `merged`: one client that holds the
+  /// rows of all.
+  ClientData(std::filesystem::path dir, std::string tokenizer_sha256, int64_t vocab_size,
+             int64_t max_positions, bool merged);
 
   std::vector<int64_t> const& clients() const { return clients_; }  ///< ids, ascending
   ShardSummary const& summary(int64_t client) const;

@@ -14,9 +14,10 @@ namespace fsllm {
 /// Losses of every client: split name ("val", "test") → client → loss.
 using ClientLosses = std::map<std::string, std::map<int64_t, SplitLoss>>;
 
-/// Collective: the model's loss on the named splits of each rank's clients, complete on every rank and independent
-/// of who computed what.
-ClientLosses evaluate_clients(CausalLM& model, ClientData& data, std::vector<std::vector<int64_t>> const& by_rank,
+/// Collective: the model's loss on the named splits of each rank's clients, complete on every rank and
+/// independent of who computed what.
+ClientLosses evaluate_clients(CausalLM& model, ClientData& data,
+                              std::vector<std::vector<int64_t>> const& by_rank,
                               std::vector<std::string> const& splits, Communicator const& comm);
 
 /// Token-weighted mean over clients, added up in client order.

@@ -15,10 +15,12 @@ struct RoundPlan {
 };
 
 /// Clients of a round: uniform without replacement, a pure function of (seed, round).
-std::vector<int64_t> sample_clients(FedConfig const& config, std::vector<int64_t> const& clients, int64_t round);
+std::vector<int64_t> sample_clients(FedConfig const& config, std::vector<int64_t> const& clients,
+                                    int64_t round);
 
-/// Longest job first onto the least busy rank; ties go to the lower rank. `first_rank` is 1 when rank 0 only serves.
-std::vector<std::vector<int64_t>> place_clients(std::vector<int64_t> const& clients, std::vector<double> const& costs,
-                                                int ranks, int first_rank);
+/// Longest job first onto the least busy rank; ties go to the lower rank. `first_rank` is 1 when rank 0 only
+/// serves.
+std::vector<std::vector<int64_t>> place_clients(std::vector<int64_t> const& clients,
+                                                std::vector<double> const& costs, int ranks, int first_rank);
 
 }  // namespace fsllm

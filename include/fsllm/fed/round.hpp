@@ -23,8 +23,8 @@ struct Federation {
   ClientData& data;
   Collective& collective;
   RunDirectory directory;
-  bool full_model = false;          ///< every parameter is trained, no adapter
-  std::string config_yaml;          ///< resolved, kept in checkpoints
+  bool full_model = false;  ///< every parameter is trained, no adapter
+  std::string config_yaml;  ///< resolved, kept in checkpoints
   /// Writes a set of values as an adapter (or model) folder; rank 0 only.
   std::function<void(std::filesystem::path const& dir, TensorMap const& values)> save;
 };
@@ -34,8 +34,8 @@ struct RunSummary {
   bool stopped_early = false;
 };
 
-/// Collective: all rounds from the beginning, or from the newest checkpoint when `resume`. Method "local" trains
-/// every client alone (no communication of weights) instead.
+/// Collective: all rounds from the beginning, or from the newest checkpoint when `resume`. Method "local"
+/// trains every client alone (no communication of weights) instead.
 RunSummary run_rounds(Federation& federation, bool resume);
 
 }  // namespace fsllm

@@ -19,8 +19,8 @@ struct RunDirectory {
   std::filesystem::path best() const { return root / "best"; }
   std::filesystem::path model() const { return root / "model"; }
 
-  /// Creates the folder. A folder that already holds a run is an Error with the three ways on, unless `overwrite`,
-  /// which removes what a run writes and nothing else.
+  /// Creates the folder. A folder that already holds a run is an Error with the three ways on, unless
+  /// `overwrite`, which removes what a run writes and nothing else.
   void prepare(bool overwrite) const;
   bool holds_run() const;
   /// Drops events of rounds after `round` (a run that goes on from a checkpoint writes them again).

@@ -22,9 +22,9 @@ class Selection {
  private:
   SelectionConfig config_;
   std::vector<double> history_;
-  double best_ = 0;        ///< lowest loss seen
-  double reference_ = 0;   ///< loss that an improvement must beat by delta
-  int64_t since_ = 0;      ///< evaluations since then
+  double best_ = 0;       ///< lowest loss seen
+  double reference_ = 0;  ///< loss that an improvement must beat by delta
+  int64_t since_ = 0;     ///< evaluations since then
   bool stop_ = false;
 };
 

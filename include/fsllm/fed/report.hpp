@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "fsllm/comm/collective.hpp"
+#include "fsllm/fed/evaluate.hpp"
+#include "fsllm/fed/run_directory.hpp"
+#include "fsllm/train/trainer.hpp"
+
+namespace fsllm {
+
+/// What one client did in one round.
+struct ClientReport {
+  int64_t client = 0;
+  TrainResult result;
+  double update_norm = 0;
+};
+
+/// Collective: the reports of all ranks in client order, on every rank.
+std::vector<ClientReport> gather_reports(std::vector<ClientReport> const& mine, Communicator const& comm);
+
+/// Wall-clock seconds of the phases of a round on this rank.
+class PhaseClock {
+ public:
+  PhaseClock() : last_(std::chrono::steady_clock::now()) {}
+  /// The time since the previous call belongs to `phase`.
+  void lap(std::string const& phase);
+  std::map<std::string, double> const& seconds() const { return seconds_; }
+
+ private:
+  std::chrono::steady_clock::time_point last_;
+  std::map<std::string, double> seconds_;
+};
+
+/// Everything metrics.jsonl says about one round.
+struct RoundReport {
+  int64_t round = 0;  ///< rounds completed, from 1; 0 is the evaluation before training
+  std::vector<ClientReport> clients;
+  ClientLosses losses;  ///< empty when this round was not evaluated
+  bool best = false;
+  int64_t bytes_up = 0, bytes_down = 0;  ///< of all ranks
+  int64_t peak_rss_bytes = 0;            ///< largest of all ranks
+  std::map<std::string, double> seconds;
+};
+
+/// Collective: fills bytes and memory from all ranks (`before` is this rank's traffic at the start of the
+/// round).
+void measure_ranks(RoundReport& report, Collective& collective, Traffic const& before);
+
+nlohmann::ordered_json to_json(RoundReport const& report);
+/// FS-LLM's lines of eval_results.log: each client's raw results and the weighted mean.
+std::string eval_result_lines(RoundReport const& report);
+/// "round 3/10: train loss 2.31, val loss 2.40 (best), 1234 tokens/s"
+std::string round_line(RoundReport const& report, int64_t rounds);
+
+}  // namespace fsllm

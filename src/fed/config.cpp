@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/fed/config.hpp"
+
+#include <algorithm>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/fed/algorithm.hpp"
+
+namespace fsllm {
+namespace {
+
+std::vector<std::string> known_methods() {
+  std::vector<std::string> names{"local", "global"};
+  for (auto const& row : algorithm_table()) names.push_back(row.name);
+  return names;
+}
+
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  return text;
+}
+
+std::string load_method(Config& config) {
+  auto const given = config.get(
+      "federate.method", "fedavg",
+      "Federated algorithm: fedavg, fedopt, local (every client alone) or global (all rows in one client).");
+  auto const known = known_methods();
+  auto const name = lower(given);
+  FSLLM_CHECK(std::find(known.begin(), known.end(), name) != known.end(), "{} = '{}' (not a known method).{}",
+              config.where("federate.method"), given, did_you_mean(name, known));
+  return name;
+}
+
+SelectionConfig load_selection_config(Config& config) {
+  SelectionConfig c;
+  c.eval_every =
+      config.get<int64_t>("eval.freq", 1, "Rounds between evaluations of all clients.", at_least(1));
+  c.splits = config.get<std::vector<std::string>>("eval.split", {"test", "val"}, "Splits to evaluate.",
+                                                  one_of({"val", "test"}));
+  c.best_key = config.get("eval.best_res_update_round_wise_key", "val_loss",
+                          "Loss that picks the best model and stops early.",
+                          one_of({"val_loss", "test_loss", "val_avg_loss", "test_avg_loss"}));
+  c.patience =
+      config.get<int64_t>("early_stop.patience", 5,
+                          "Evaluations without improvement before the run stops; 0: never.", at_least(0));
+  c.delta = config.get("early_stop.delta", 0.0, "Smallest drop of the loss that counts as an improvement.",
+                       at_least(0));
+  c.improve_on_mean = config.get("early_stop.improve_indicator_mode", "best",
+                                 "Compare with the best loss, or with the mean of the last `patience` ones.",
+                                 one_of({"best", "mean"})) == "mean";
+  return c;
+}
+
+void load_fedopt(Config& config, FedConfig& c) {
+  c.fedopt = config.get("fedopt.use", false,
+                        "Apply a server optimiser to the mean update (FedOpt, Reddi et al. 2021).") ||
+             c.method == "fedopt";
+  c.server_optimizer = load_optimizer_config(config, "fedopt.optimizer", 0.01);
+  c.server_lr_annealing = config.get("fedopt.annealing", false, "Lower the server's learning rate in steps.");
+  c.annealing_step_size =
+      config.get<int64_t>("fedopt.annealing_step_size", 2000, "Rounds between two lowerings.", at_least(1));
+  c.annealing_gamma = config.get("fedopt.annealing_gamma", 0.5, "Factor of each lowering.", more_than(0));
+}
+
+}  // namespace
+
+FedConfig load_fed_config(Config& config) {
+  FedConfig c;
+  c.method = load_method(config);
+  c.client_num =
+      config.get<int64_t>("federate.client_num", 0, "Number of clients; 0: one a ready shard.", at_least(0));
+  c.sample_client_num = config.get<int64_t>("federate.sample_client_num", -1,
+                                            "Clients that train in a round; -1: all.", at_least(-1));
+  c.sample_client_rate =
+      config.get("federate.sample_client_rate", -1.0,
+                 "Share of the clients that trains in a round; above 0 it goes before sample_client_num.",
+                 within(-1, 1));
+  c.rounds = config.get<int64_t>("federate.total_round_num", 50, "Communication rounds.", at_least(1));
+  c.ignore_weight =
+      config.get("federate.ignore_weight", false, "Weigh clients equally instead of by training rows.");
+  c.only_client =
+      config.get<int64_t>("federate.client_idx_for_local_train", 0,
+                          "Train with this client's data alone (local baseline); 0: off.", at_least(0));
+  int64_t const data_idx = config.get<int64_t>(
+      "distribute.data_idx", -1, "Use this client's shard alone, as client_idx_for_local_train; -1: off.",
+      at_least(-1));
+  if (c.only_client == 0 && data_idx > 0) c.only_client = data_idx;
+  load_fedopt(config, c);
+  c.reduce =
+      config.get("hpc.reduce", "auto",
+                 "Sum of updates: exact (64-bit fixed point), native (fp32), auto (exact for adapters).",
+                 one_of({"auto", "exact", "native"}));
+  c.fixed_point_bits =
+      config.get<int64_t>("hpc.fixed_point_bits", 48, "Unit 2^-bits of the exact sum.", within(2, 60));
+  c.server_trains = config.get("hpc.server_trains", true, "Rank 0 trains clients too.");
+  c.checkpoint_every =
+      config.get<int64_t>("checkpoint.every_rounds", 1, "Rounds between checkpoints; 0: none.", at_least(0));
+  c.keep_last = config.get<int64_t>("checkpoint.keep_last", 2, "Checkpoints kept.", at_least(1));
+  c.selection = load_selection_config(config);
+  c.seed = static_cast<uint64_t>(
+      config.get<int64_t>("seed", 0, "Seed of everything random except privacy.", at_least(0)));
+  return c;
+}
+
+}  // namespace fsllm

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/fed/evaluate.hpp"
+
+#include <cstring>
+
+namespace fsllm {
+namespace {
+
+/// One loss on its way between ranks.
+struct Message {
+  int64_t split, client;
+  SplitLoss loss;
+};
+static_assert(std::is_trivially_copyable_v<Message>);
+
+}  // namespace
+
+ClientLosses evaluate_clients(CausalLM& model, ClientData& data,
+                              std::vector<std::vector<int64_t>> const& by_rank,
+                              std::vector<std::string> const& splits, Communicator const& comm) {
+  std::string mine;
+  for (int64_t const client : by_rank[static_cast<size_t>(comm.rank())]) {
+    auto const& shard = data.shard(client);
+    for (size_t i = 0; i < splits.size(); ++i) {
+      Message const message{static_cast<int64_t>(i), client,
+                            evaluate_split(model, splits[i] == "val" ? shard.val : shard.test)};
+      mine.append(reinterpret_cast<char const*>(&message), sizeof(message));
+    }
+  }
+  ClientLosses losses;
+  for (auto const& bytes : comm.all_gather(mine)) {
+    for (size_t at = 0; at < bytes.size(); at += sizeof(Message)) {
+      Message message;
+      std::memcpy(&message, bytes.data() + at, sizeof(message));
+      losses[splits[static_cast<size_t>(message.split)]][message.client] = message.loss;
+    }
+  }
+  return losses;
+}
+
+SplitLoss total(std::map<int64_t, SplitLoss> const& losses) {
+  SplitLoss all;
+  for (auto const& [client, loss] : losses) {
+    all.sum += loss.sum;
+    all.targets += loss.targets;
+    all.rows += loss.rows;
+  }
+  return all;
+}
+
+}  // namespace fsllm

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/fed/plan.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/rng.hpp"
+
+namespace fsllm {
+
+std::vector<int64_t> sample_clients(FedConfig const& config, std::vector<int64_t> const& clients,
+                                    int64_t round) {
+  auto const all = static_cast<int64_t>(clients.size());
+  int64_t wanted = config.sample_client_num > 0 ? config.sample_client_num : all;
+  if (config.sample_client_rate > 0)
+    wanted = std::max<int64_t>(1, static_cast<int64_t>(config.sample_client_rate * static_cast<double>(all)));
+  FSLLM_CHECK(wanted <= all,
+              "federate.sample_client_num = {} (only {} clients take part). Lower it, or make more shards "
+              "with federate.client_num.",
+              wanted, all);
+  auto chosen = clients;
+  if (wanted == all) return chosen;
+  Philox rng(config.seed, Purpose::sample_clients, 0, static_cast<uint64_t>(round));
+  rng.shuffle(std::span<int64_t>(chosen));
+  chosen.resize(static_cast<size_t>(wanted));
+  std::sort(chosen.begin(), chosen.end());
+  return chosen;
+}
+
+std::vector<std::vector<int64_t>> place_clients(std::vector<int64_t> const& clients,
+                                                std::vector<double> const& costs, int ranks, int first_rank) {
+  std::vector<size_t> order(clients.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return costs[a] > costs[b]; });
+  std::vector<double> load(static_cast<size_t>(ranks), 0);
+  std::vector<std::vector<int64_t>> by_rank(static_cast<size_t>(ranks));
+  for (size_t const i : order) {
+    auto const rank =
+        static_cast<size_t>(std::min_element(load.begin() + first_rank, load.end()) - load.begin());
+    by_rank[rank].push_back(clients[i]);
+    load[rank] += costs[i];
+  }
+  return by_rank;
+}
+
+}  // namespace fsllm

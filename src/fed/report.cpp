@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/fed/report.hpp"
+
+#include <fmt/core.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+namespace fsllm {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// Sums of the clients' training results, in client order.
+TrainResult sum_of(std::vector<ClientReport> const& clients) {
+  TrainResult sum;
+  for (auto const& client : clients) {
+    sum.loss_sum += client.result.loss_sum;
+    sum.targets += client.result.targets;
+    sum.tokens += client.result.tokens;
+    sum.samples += client.result.samples;
+    sum.steps += client.result.steps;
+    sum.skipped_steps += client.result.skipped_steps;
+  }
+  return sum;
+}
+
+double per_target(double sum, int64_t targets) {
+  return targets > 0 ? sum / static_cast<double>(targets) : 0;
+}
+
+Json train_json(TrainResult const& result) {
+  return {{"loss_per_token", per_target(result.loss_sum, result.targets)},
+          {"tokens", result.tokens},
+          {"targets", result.targets},
+          {"samples", result.samples},
+          {"steps", result.steps},
+          {"skipped_steps", result.skipped_steps}};
+}
+
+Json loss_json(SplitLoss const& loss) {
+  return {
+      {"loss_per_token", per_target(loss.sum, loss.targets)}, {"targets", loss.targets}, {"rows", loss.rows}};
+}
+
+double seconds_of(RoundReport const& report, std::string const& phase) {
+  auto const found = report.seconds.find(phase);
+  return found == report.seconds.end() ? 0 : found->second;
+}
+
+std::string results_text(std::map<std::string, SplitLoss> const& by_split) {
+  std::string text;
+  for (auto const& [split, loss] : by_split) {
+    if (!text.empty()) text += ", ";
+    text += fmt::format("'{0}_total': {1}, '{0}_loss': {2}, '{0}_avg_loss': {3}", split, loss.rows, loss.sum,
+                        per_target(loss.sum, loss.targets));
+  }
+  return text;
+}
+
+}  // namespace
+
+std::vector<ClientReport> gather_reports(std::vector<ClientReport> const& mine, Communicator const& comm) {
+  static_assert(std::is_trivially_copyable_v<ClientReport>);
+  std::string const bytes(reinterpret_cast<char const*>(mine.data()), mine.size() * sizeof(ClientReport));
+  std::vector<ClientReport> all;
+  for (auto const& part : comm.all_gather(bytes)) {
+    size_t const old = all.size();
+    all.resize(old + part.size() / sizeof(ClientReport));
+    if (!part.empty()) std::memcpy(all.data() + old, part.data(), part.size());
+  }
+  std::sort(all.begin(), all.end(), [](auto const& a, auto const& b) { return a.client < b.client; });
+  return all;
+}
+
+void PhaseClock::lap(std::string const& phase) {
+  auto const now = std::chrono::steady_clock::now();
+  seconds_[phase] += std::chrono::duration<double>(now - last_).count();
+  last_ = now;
+}
+
+void measure_ranks(RoundReport& report, Collective& collective, Traffic const& before) {
+  auto const& comm = collective.communicator();
+  auto const now = collective.traffic();
+  report.bytes_up = comm.sum(now.reduce_bytes - before.reduce_bytes);
+  report.bytes_down = comm.sum(now.broadcast_bytes - before.broadcast_bytes);
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  report.peak_rss_bytes = comm.max(int64_t{usage.ru_maxrss} * 1024);
+}
+
+nlohmann::ordered_json to_json(RoundReport const& report) {
+  Json event{{"event", report.round == 0 ? "start" : "round"}, {"round", report.round}};
+  if (!report.clients.empty()) {
+    event["train"] = train_json(sum_of(report.clients));
+    for (auto const& client : report.clients) {
+      auto& entry = event["clients"][std::to_string(client.client)];
+      entry = train_json(client.result);
+      entry["update_norm"] = client.update_norm;
+    }
+  }
+  for (auto const& [split, losses] : report.losses) {
+    event[split] = loss_json(total(losses));
+    for (auto const& [client, loss] : losses)
+      event[split]["clients"][std::to_string(client)] = loss_json(loss);
+  }
+  event["best"] = report.best;
+  event["bytes_up"] = report.bytes_up;
+  event["bytes_down"] = report.bytes_down;
+  event["seconds"] = report.seconds;
+  if (double const seconds = seconds_of(report, "train"); seconds > 0)
+    event["tokens_per_second"] = static_cast<double>(sum_of(report.clients).tokens) / seconds;
+  event["peak_rss_bytes"] = report.peak_rss_bytes;
+  return event;
+}
+
+std::string eval_result_lines(RoundReport const& report) {
+  std::map<int64_t, std::map<std::string, SplitLoss>> by_client;
+  std::map<std::string, SplitLoss> mean;
+  for (auto const& [split, losses] : report.losses) {
+    for (auto const& [client, loss] : losses) by_client[client][split] = loss;
+    mean[split] = total(losses);
+  }
+  std::string lines;
+  for (auto const& [client, by_split] : by_client)
+    lines += fmt::format("{{'Role': 'Client #{}', 'Round': {}, 'Results_raw': {{{}}}}}\n", client,
+                         report.round, results_text(by_split));
+  if (!mean.empty())
+    lines += fmt::format("{{'Role': 'Server #', 'Round': {}, 'Results_weighted_avg': {{{}}}}}\n",
+                         report.round, results_text(mean));
+  return lines;
+}
+
+std::string round_line(RoundReport const& report, int64_t rounds) {
+  std::string line =
+      report.round == 0 ? "before training:" : fmt::format("round {}/{}:", report.round, rounds);
+  auto const train = sum_of(report.clients);
+  if (train.targets > 0)
+    line += fmt::format(" train loss {:.4f},", per_target(train.loss_sum, train.targets));
+  for (auto const& [split, losses] : report.losses) {
+    auto const loss = total(losses);
+    if (loss.targets > 0) line += fmt::format(" {} loss {:.4f},", split, per_target(loss.sum, loss.targets));
+  }
+  if (report.best) line += " best so far,";
+  if (double const seconds = seconds_of(report, "train"); seconds > 0)
+    line += fmt::format(" {:.0f} tokens/s,", static_cast<double>(train.tokens) / seconds);
+  line.pop_back();
+  return line;
+}
+
+}  // namespace fsllm

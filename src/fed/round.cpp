@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/fed/round.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/log.hpp"
+#include "fsllm/core/metrics.hpp"
+#include "fsllm/core/progress.hpp"
+#include "fsllm/fed/aggregate.hpp"
+#include "fsllm/fed/evaluate.hpp"
+#include "fsllm/fed/personal.hpp"
+#include "fsllm/fed/plan.hpp"
+#include "fsllm/fed/report.hpp"
+#include "fsllm/fed/selection.hpp"
+#include "fsllm/io/checkpoint.hpp"
+
+namespace fsllm {
+namespace {
+
+/// The run between two rounds: what a checkpoint holds, and the fixed facts that follow from the
+/// configuration.
+class Run {
+ public:
+  explicit Run(Federation& federation);
+  RunSummary train(bool resume);
+
+ private:
+  bool local() const { return config_.method == "local"; }
+  bool server() const { return comm_.rank() == 0; }
+  std::vector<std::vector<int64_t>> place(std::vector<int64_t> const& clients) const;
+  void restore();
+  TensorMap const& start_of(int64_t client) const;
+  ClientReport train_client_here(int64_t client, int64_t round, double weight, Aggregation& aggregation,
+                                 Progress& progress);
+  std::vector<ClientReport> train_round(int64_t round, Aggregation& aggregation);
+  ClientLosses evaluate();
+  bool select(RoundReport& report);
+  void write_report(RoundReport const& report);
+  void save_state(int64_t rounds_done);
+  void save_results(int64_t rounds_done);
+
+  Federation& f_;
+  FedConfig const& config_;
+  Communicator const& comm_;
+  std::vector<int64_t> clients_;             ///< that take part
+  std::vector<std::vector<int64_t>> owned_;  ///< clients of each rank for evaluation and personal state
+  std::vector<std::string> splits_;          ///< splits that hold rows
+  TensorMap global_, best_;
+  PersonalStates personal_;
+  std::unique_ptr<FedAlgorithm> algorithm_;
+  Selection selection_;
+  std::unique_ptr<JsonlWriter> metrics_;
+  int64_t done_ = 0, best_round_ = 0;
+  RoundReport last_;
+};
+
+std::vector<int64_t> participants(FedConfig const& config, ClientData const& data) {
+  auto const& all = data.clients();
+  if (config.only_client == 0) return all;
+  FSLLM_CHECK(std::find(all.begin(), all.end(), config.only_client) != all.end(),
+              "federate.client_idx_for_local_train = {} (there are clients 1 to {}). Choose one of them.",
+              config.only_client, all.back());
+  return {config.only_client};
+}
+
+/// The splits of eval.split that hold at least one row; says so when there is none.
+std::vector<std::string> splits_with_rows(FedConfig const& config, ClientData const& data,
+                                          std::vector<int64_t> const& clients) {
+  std::vector<std::string> splits;
+  for (auto const& split : config.selection.splits) {
+    bool const rows = std::any_of(clients.begin(), clients.end(), [&](int64_t client) {
+      auto const& summary = data.summary(client);
+      return (split == "val" ? summary.val : summary.test).rows > 0;
+    });
+    if (rows && std::find(splits.begin(), splits.end(), split) == splits.end()) splits.push_back(split);
+  }
+  if (splits.empty())
+    log_info(
+        "no validation or test rows (data.splits): nothing is evaluated, no best model is chosen, the run "
+        "never stops early");
+  return splits;
+}
+
+Run::Run(Federation& federation)
+    : f_(federation),
+      config_(federation.config),
+      comm_(federation.collective.communicator()),
+      clients_(participants(config_, federation.data)),
+      owned_(place(clients_)),
+      splits_(splits_with_rows(config_, federation.data, clients_)),
+      global_(clone(federation.parameters)),
+      algorithm_(make_algorithm(config_, global_)),
+      selection_(config_.selection) {}
+
+std::vector<std::vector<int64_t>> Run::place(std::vector<int64_t> const& clients) const {
+  std::vector<double> costs;
+  for (int64_t const client : clients) {
+    auto const& train = f_.data.summary(client).train;
+    auto const& config = f_.train_config(client);
+    double const rows = static_cast<double>(std::max<int64_t>(1, train.rows));
+    costs.push_back(static_cast<double>(planned_steps(config, std::max<int64_t>(1, train.rows))) *
+                    static_cast<double>(train.tokens) / rows);
+  }
+  int const first = !config_.server_trains && comm_.size() > 1 ? 1 : 0;
+  return place_clients(clients, costs, comm_.size(), first);
+}
+
+void Run::restore() {
+  Checkpoint checkpoint;
+  if (server()) {
+    auto found = load_newest_checkpoint(f_.directory.checkpoints());
+    if (found) {
+      checkpoint = std::move(*found);
+      check_same_layout(global_, checkpoint.tensors.at("global"), "checkpoint");
+      copy_values(global_, checkpoint.tensors.at("global"));
+      best_ = checkpoint.tensors["best"];
+      algorithm_->load_state(checkpoint.texts.at("algorithm"));
+      f_.directory.rewind_logs(checkpoint.round);
+    } else {
+      f_.directory.rewind_logs(-1);
+      log_warning("no usable checkpoint in {}: the run starts from the beginning",
+                  f_.directory.checkpoints().string());
+    }
+  }
+  std::string header = nlohmann::json{{"round", checkpoint.round},
+                                      {"best_round", checkpoint.texts["best_round"]},
+                                      {"selection", checkpoint.texts["selection"]}}
+                           .dump();
+  comm_.broadcast(header, 0);
+  auto const facts = nlohmann::json::parse(header);
+  done_ = facts.at("round").get<int64_t>();
+  if (done_ == 0) return;
+  best_round_ = std::stoll(facts.at("best_round").get<std::string>());
+  selection_.load_state(facts.at("selection").get<std::string>());
+  f_.collective.broadcast(global_, 0);
+  if (local()) {
+    PersonalStates all;
+    for (int64_t const client : clients_)
+      if (server()) all.emplace(client, checkpoint.tensors.at("client_" + std::to_string(client)));
+    personal_ = scatter_personal(all, global_, owned_[static_cast<size_t>(comm_.rank())], comm_);
+  }
+  log_info("continuing after round {}", done_);
+}
+
+TensorMap const& Run::start_of(int64_t client) const {
+  auto const own = personal_.find(client);
+  return own == personal_.end() ? global_ : own->second;
+}
+
+ClientReport Run::train_client_here(int64_t client, int64_t round, double weight, Aggregation& aggregation,
+                                    Progress& progress) {
+  auto const& start = start_of(client);
+  copy_values(f_.parameters, start);
+  ClientReport report;
+  report.client = client;
+  report.result = train_client(f_.model, f_.parameters, f_.data.shard(client).train, f_.train_config(client),
+                               {config_.seed, client, round, config_.rounds}, [&](int64_t, double loss) {
+                                 progress.advance(1, fmt::format("client {}, loss {:.3f}", client, loss));
+                               });
+  auto const update = subtract(f_.parameters, start);
+  report.update_norm = l2_norm(update);
+  if (local()) {
+    personal_[client] = clone(f_.parameters);
+  } else {
+    aggregation.add(update, weight, fmt::format("client {}", client));
+  }
+  return report;
+}
+
+std::vector<ClientReport> Run::train_round(int64_t round, Aggregation& aggregation) {
+  auto const sampled = local() ? clients_ : sample_clients(config_, clients_, round);
+  auto const mine = (local() ? owned_ : place(sampled))[static_cast<size_t>(comm_.rank())];
+  auto const weight_of = [&](int64_t client) {
+    return config_.ignore_weight ? 1.0 : static_cast<double>(f_.data.summary(client).train.rows);
+  };
+  double all_weight = 0;
+  for (int64_t const client : sampled) all_weight += weight_of(client);
+  int64_t steps = 0;
+  for (int64_t const client : mine)
+    steps += planned_steps(f_.train_config(client), f_.data.shard(client).train.rows());
+  Progress progress(fmt::format("round {}/{}", round + 1, config_.rounds), steps, "steps", server());
+  std::vector<ClientReport> reports;
+  for (int64_t const client : mine)
+    reports.push_back(train_client_here(client, round, aggregation, progress));
+  return gather_reports(reports, comm_);
+}
+
+ClientLosses Run::evaluate() {
+  if (!local()) {
+    copy_values(f_.parameters, global_);
+    return evaluate_clients(f_.model, f_.data, owned_, splits_, comm_);
+  }
+  std::vector<std::vector<int64_t>> one(owned_.size());
+  ClientLosses losses;
+  for (size_t turn = 0; turn < clients_.size(); ++turn) {
+    // Each client is judged with its own parameters; ranks whose clients are done take part with none.
+    auto const& mine = owned_[static_cast<size_t>(comm_.rank())];
+    for (size_t rank = 0; rank < owned_.size(); ++rank)
+      one[rank] =
+          turn < owned_[rank].size() ? std::vector<int64_t>{owned_[rank][turn]} : std::vector<int64_t>{};
+    if (turn < mine.size()) copy_values(f_.parameters, start_of(mine[turn]));
+    for (auto const& [split, part] : evaluate_clients(f_.model, f_.data, one, splits_, comm_))
+      losses[split].insert(part.begin(), part.end());
+  }
+  return losses;
+}
+
+/// Records the loss that decides; true if the run should stop.
+bool Run::select(RoundReport& report) {
+  auto const split = config_.selection.best_key.starts_with("val") ? "val" : "test";
+  auto const found = report.losses.find(split);
+  if (found == report.losses.end()) return false;
+  auto const loss = total(found->second);
+  if (loss.targets == 0) return false;
+  report.best = selection_.observe(loss.sum / static_cast<double>(loss.targets));
+  if (report.best && !local()) {
+    best_ = clone(global_);
+    best_round_ = report.round;
+    if (server()) f_.save(f_.directory.best(), best_);
+  }
+  return selection_.stop();
+}
+
+void Run::write_report(RoundReport const& report) {
+  if (!server()) return;
+  metrics_->write(to_json(report));
+  std::ofstream(f_.directory.eval_results(), std::ios::app) << eval_result_lines(report);
+  log_info("{}", round_line(report, config_.rounds));
+}
+
+void Run::save_state(int64_t rounds_done) {
+  auto const personal = local() ? gather_personal(personal_, global_, comm_) : PersonalStates{};
+  if (!server()) return;
+  Checkpoint checkpoint;
+  checkpoint.round = rounds_done;
+  checkpoint.tensors["global"] = global_;
+  checkpoint.tensors["best"] = best_;
+  for (auto const& [client, state] : personal) checkpoint.tensors["client_" + std::to_string(client)] = state;
+  checkpoint.texts = {{"config", f_.config_yaml},
+                      {"algorithm", algorithm_->state()},
+                      {"selection", selection_.state()},
+                      {"best_round", std::to_string(best_round_)}};
+  save_checkpoint(f_.directory.checkpoints(), checkpoint, static_cast<int>(config_.keep_last));
+}
+
+void Run::save_results(int64_t rounds_done) {
+  auto const personal = local() ? gather_personal(personal_, global_, comm_) : PersonalStates{};
+  if (!server()) return;
+  auto const out = f_.full_model ? f_.directory.model() : f_.directory.adapter();
+  if (!local()) f_.save(out, global_);
+  for (auto const& [client, state] : personal) f_.save(out / fmt::format("client_{:05d}", client), state);
+  auto summary = to_json(last_);
+  summary["event"] = "end";
+  summary["stopped_early"] = selection_.stop();
+  if (best_round_ > 0) summary["best_round"] = best_round_;
+  if (best_round_ > 0) summary["best_loss"] = selection_.best();
+  summary["ranks"] = comm_.size();
+  metrics_->write(summary);
+  std::ofstream(f_.directory.summary()) << summary.dump(2) << "\n";
+  log_info("{} rounds done; the result lies in {}", rounds_done, out.string());
+}
+
+RunSummary Run::train(bool resume) {
+  if (resume) restore();
+  if (server()) metrics_ = std::make_unique<JsonlWriter>(f_.directory.metrics());
+  bool const exact = config_.reduce == "exact" || (config_.reduce == "auto" && !f_.full_model);
+  if (done_ == 0 && !splits_.empty()) {
+    last_.losses = evaluate();
+    write_report(last_);
+  }
+  bool stop = selection_.stop();
+  for (int64_t round = done_; round < config_.rounds && !stop; ++round) {
+    PhaseClock clock;
+    auto const traffic = f_.collective.traffic();
+    auto const aggregation = exact
+                                 ? make_exact_aggregation(global_, static_cast<int>(config_.fixed_point_bits))
+                                 : make_native_aggregation(global_);
+    RoundReport report;
+    report.round = round + 1;
+    report.clients = train_round(round, *aggregation);
+    clock.lap("train");
+    if (!local()) {
+      auto const mean = aggregation->reduce(f_.collective);
+      if (server()) algorithm_->server_step(global_, mean, round);
+      f_.collective.broadcast(global_, 0);
+    }
+    clock.lap("aggregate");
+    bool const last_round = report.round == config_.rounds;
+    if (!splits_.empty() && (last_round || report.round % config_.selection.eval_every == 0)) {
+      report.losses = evaluate();
+      stop = select(report);
+    }
+    clock.lap("evaluate");
+    measure_ranks(report, f_.collective, traffic);
+    report.seconds = clock.seconds();
+    write_report(report);
+    last_ = report;
+    done_ = report.round;
+    if (config_.checkpoint_every > 0 && (last_round || stop || done_ % config_.checkpoint_every == 0))
+      save_state(done_);
+  }
+  save_results(done_);
+  return {done_, stop};
+}
+
+}  // namespace
+
+RunSummary run_rounds(Federation& federation, bool resume) {
+  return Run(federation).train(resume);
+}
+
+}  // namespace fsllm
