@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attention.hpp"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/split_with_sizes.h>
+#include <ATen/ops/sub.h>
+
+#include <algorithm>
+
+namespace fsllm::detail {
+namespace {
+
+/// One query token against S keys: the heads that share a key head become the query "tokens" of that head, so
+/// grouped keys need no copies. q [1, heads, D], k and v [S, kv_heads, D] → [1, heads·D].
+at::Tensor attend_one(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v) {
+  auto const heads = q.size(1), kv_heads = k.size(1), dim = q.size(2);
+  auto const grouped = q.view({1, kv_heads, heads / kv_heads, dim});
+  auto const out = at::scaled_dot_product_attention(grouped, k.transpose(0, 1).unsqueeze(0),
+                                                    v.transpose(0, 1).unsqueeze(0));
+  return out.reshape({1, heads * dim});
+}
+
+}  // namespace
+
+AttentionPlan::AttentionPlan(RaggedInput const& input, KvCache* cache, c10::Device device)
+    : cache_(cache), device_(device) {
+  std::vector<at::Tensor> positions;
+  for (int64_t row = 0; row < input.num_rows(); ++row) {
+    auto const index = static_cast<size_t>(row);
+    int64_t const length = input.offsets[index + 1] - input.offsets[index];
+    int64_t const past = cache != nullptr ? cache->past(row) : 0;
+    positions.push_back(at::arange(past, past + length, at::kLong));
+    end_position_ = std::max(end_position_, past + length);
+    bool const joins = cache == nullptr && !runs_.empty() && runs_.back().length == length;
+    if (joins) {
+      ++runs_.back().rows;
+    } else {
+      runs_.push_back({row, 1, length, past});
+    }
+  }
+  for (auto const& run : runs_) split_sizes_.push_back(run.tokens());
+  positions_ = at::cat(positions).to(device);
+}
+
+at::Tensor AttentionPlan::attend(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, int64_t layer,
+                                 int64_t window) {
+  if (runs_.size() == 1 && cache_ == nullptr) return attend_run(q, k, v, runs_.front(), window);
+  auto const queries = at::split_with_sizes(q, split_sizes_, 0);
+  auto const keys = at::split_with_sizes(k, split_sizes_, 0);
+  auto const values = at::split_with_sizes(v, split_sizes_, 0);
+  std::vector<at::Tensor> parts;
+  parts.reserve(runs_.size());
+  for (size_t i = 0; i < runs_.size(); ++i) {
+    auto key = keys[i], value = values[i];
+    if (cache_ != nullptr) std::tie(key, value) = cache_->append(layer, runs_[i].first_row, key, value);
+    parts.push_back(attend_run(queries[i], key, value, runs_[i], window));
+  }
+  return at::cat(parts);
+}
+
+at::Tensor AttentionPlan::attend_run(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
+                                     Run const& run, int64_t window) {
+  int64_t const seen = run.past + run.length;
+  if (cache_ != nullptr && run.length == 1) {
+    int64_t const first = window > 0 ? std::max<int64_t>(0, seen - window) : 0;
+    return attend_one(q, k.narrow(0, first, seen - first), v.narrow(0, first, seen - first));
+  }
+  auto const batched = [&](at::Tensor const& x, int64_t length) {  // [rows, heads, length, D]
+    return x.view({run.rows, length, x.size(1), x.size(2)}).transpose(1, 2);
+  };
+  bool const plain = run.past == 0 && (window == 0 || window >= run.length);
+  auto const out = at::scaled_dot_product_attention(
+      batched(q, run.length), batched(k, seen), batched(v, seen),
+      plain ? std::optional<at::Tensor>() : mask(run.length, run.past, window), /*dropout_p=*/0.0,
+      /*is_causal=*/plain, /*scale=*/std::nullopt, /*enable_gqa=*/q.size(1) != k.size(1));
+  return out.transpose(1, 2).reshape({run.tokens(), q.size(1) * q.size(2)});
+}
+
+at::Tensor AttentionPlan::mask(int64_t length, int64_t past, int64_t window) {
+  auto& mask = masks_[{length, past, window}];
+  if (mask.defined()) return mask;
+  auto const options = at::TensorOptions().dtype(at::kLong).device(device_);
+  auto const distance = at::sub(at::arange(past, past + length, options).unsqueeze(1),
+                                at::arange(past + length, options).unsqueeze(0));  // [length, past + length]
+  mask = distance.ge(0);
+  if (window > 0) mask = mask.logical_and(distance.lt(window));
+  return mask;
+}
+
+}  // namespace fsllm::detail

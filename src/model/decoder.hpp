@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "attention.hpp"
+#include "families/family.hpp"
+#include "fsllm/model/causal_lm.hpp"
+#include "rope.hpp"
+
+namespace fsllm::detail {
+
+struct Norm {
+  at::Tensor weight, bias;  ///< [hidden]; bias only for LayerNorm
+};
+
+struct Block {
+  Norm norm1, norm2;
+  Linear q, k, v;  ///< or qkv alone
+  Linear qkv, out;
+  Linear gate, up, down;  ///< gate only where the MLP is gated
+};
+
+/// A tensor of the model: its name in the file, the shape it must have, and where it lives.
+struct Parameter {
+  std::string name;
+  std::vector<int64_t> shape;
+  at::Tensor* tensor;
+};
+
+/// The one decoder, for every family of the table.
+class Decoder final : public CausalLM {
+ public:
+  /// Lays out modules without weights; `prefix` is the family's, or "" for files that lack it.
+  Decoder(ModelConfig config, Family const& family, std::string const& prefix, at::ScalarType compute,
+          c10::Device device);
+  Decoder(Decoder const&) = delete;
+  Decoder& operator=(Decoder const&) = delete;
+
+  ModelConfig const& config() const override { return config_; }
+  at::Tensor hidden_states(RaggedInput const& input, ForwardContext& context, KvCache* cache) override;
+  at::Tensor logits(at::Tensor const& hidden) override;
+  std::vector<Linear*> linears() override;
+  TensorMap parameters() override;
+  void make_trainable(std::string const& dtype) override;
+  std::string device() const override { return device_.str(); }
+
+  /// Every tensor the file must hold, each once, in forward order.
+  std::vector<Parameter> const& layout() const { return layout_; }
+
+ private:
+  void add_norm(Norm& norm, std::string const& path);
+  void add_linear(Linear& linear, std::string const& module, std::string const& prefix, int64_t in,
+                  int64_t out, bool bias);
+  void add_block(Block& block, Family const& family, std::string const& prefix, size_t layer);
+
+  at::Tensor embed(RaggedInput const& input, AttentionPlan const& plan) const;
+  at::Tensor norm(at::Tensor const& x, Norm const& norm) const;
+  at::Tensor attention(Block const& block, at::Tensor const& x, AttentionPlan& plan, int64_t layer,
+                       ForwardContext& context) const;
+  at::Tensor mlp(Block const& block, at::Tensor const& x, ForwardContext& context) const;
+  void check_input(RaggedInput const& input, AttentionPlan const& plan) const;
+
+  ModelConfig config_;
+  at::ScalarType compute_;
+  c10::Device device_;
+  RopeTable rope_;
+  at::Tensor embedding_, positions_;  ///< [vocab, hidden], [max_positions, hidden]
+  std::vector<Block> blocks_;
+  Norm final_norm_;
+  Linear head_;  ///< without weight where it is tied to the embedding
+  std::vector<Parameter> layout_;
+  at::Tensor cos_, sin_;  ///< of the running forward pass, [N, 1, D/2]
+};
+
+}  // namespace fsllm::detail

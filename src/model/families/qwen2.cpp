@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/core.h>
+
+#include "family.hpp"
+
+namespace fsllm::detail {
+namespace {
+
+/// LLaMA with biases on q, k, v; layers from `max_window_layers` on slide only if `use_sliding_window`.
+void read_config(ConfigJson const& json, ModelConfig& config) {
+  read_llama_like(json, config);
+  config.qkv_bias = true;
+  if (!json.boolean("use_sliding_window", false)) return;
+  int64_t const window = json.integer("sliding_window", 4096);
+  int64_t const first = json.integer("max_window_layers", 28);
+  if (window < 0 || first < 0)
+    json.refuse(
+        "negative 'sliding_window' or 'max_window_layers' (they count tokens and layers). Correct it.");
+  auto const types = json.texts("layer_types");
+  if (!types.empty() && static_cast<int64_t>(types.size()) != config.num_layers)
+    json.refuse(
+        fmt::format("{} 'layer_types' ({} layers). Correct one of them.", types.size(), config.num_layers));
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    bool const slides =
+        types.empty() ? layer >= first : types[static_cast<size_t>(layer)] == "sliding_attention";
+    config.layer_windows.push_back(slides ? window : 0);
+  }
+}
+
+}  // namespace
+
+Family qwen2_family() {
+  auto family = llama_family();
+  family.model_type = "qwen2";
+  family.read_config = read_config;
+  return family;
+}
+
+}  // namespace fsllm::detail

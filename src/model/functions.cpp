@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "functions.hpp"
+
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mean.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/silu_backward.h>
+#include <ATen/ops/square.h>
+#include <ATen/ops/sum.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+namespace fsllm::detail {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using Tensors = torch::autograd::variable_list;
+
+struct FrozenMatmul : Function<FrozenMatmul> {
+  static at::Tensor forward(AutogradContext* ctx, at::Tensor const& x, at::Tensor const& weight) {
+    ctx->save_for_backward({weight});
+    return at::mm(x, weight.to(x.scalar_type()).t());
+  }
+  static Tensors backward(AutogradContext* ctx, Tensors const& grads) {
+    auto const weight = ctx->get_saved_variables()[0];
+    return {at::mm(grads[0], weight.to(grads[0].scalar_type())), at::Tensor()};
+  }
+};
+
+at::ScalarType norm_type(at::Tensor const& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+struct RmsNorm : Function<RmsNorm> {
+  static at::Tensor forward(AutogradContext* ctx, at::Tensor const& x, at::Tensor const& weight, double eps) {
+    auto const type = norm_type(x);
+    auto const wide = x.to(type);
+    auto const inverse = at::rsqrt(at::mean(at::square(wide), -1, true).add_(eps));  // [N, 1]
+    ctx->save_for_backward({x, weight, inverse});
+    return at::mul(wide, inverse).mul_(weight.to(type)).to(x.scalar_type());
+  }
+  /// With n = x/r: dx = (g·w − n·mean(g·w·n)) / r and dw = Σ g·n.
+  static Tensors backward(AutogradContext* ctx, Tensors const& grads) {
+    auto const saved = ctx->get_saved_variables();
+    auto const type = saved[2].scalar_type();
+    auto const grad = grads[0].to(type);
+    auto const normed = at::mul(saved[0].to(type), saved[2]);
+    at::Tensor grad_weight;
+    if (ctx->needs_input_grad(1)) grad_weight = at::mul(grad, normed).sum(0).to(saved[1].scalar_type());
+    at::Tensor grad_x;
+    if (ctx->needs_input_grad(0)) {
+      auto scaled = at::mul(grad, saved[1].to(type));
+      auto const along = at::mean(at::mul(scaled, normed), -1, true);
+      grad_x = scaled.addcmul_(normed, along, -1).mul_(saved[2]).to(saved[0].scalar_type());
+    }
+    return {grad_x, grad_weight, at::Tensor()};
+  }
+};
+
+/// (x1, x2) → (x1·cos − sign·x2·sin, x2·cos + sign·x1·sin): the turn by +angle or −angle.
+at::Tensor turn(at::Tensor const& x, at::Tensor const& cos, at::Tensor const& sin, double sign) {
+  auto const half = x.size(-1) / 2;
+  auto const x1 = x.narrow(-1, 0, half), x2 = x.narrow(-1, half, half);
+  auto out = at::empty_like(x, at::MemoryFormat::Contiguous);
+  auto out1 = out.narrow(-1, 0, half), out2 = out.narrow(-1, half, half);
+  at::mul_out(out1, x1, cos);
+  out1.addcmul_(x2, sin, -sign);
+  at::mul_out(out2, x2, cos);
+  out2.addcmul_(x1, sin, sign);
+  return out;
+}
+
+struct Rotate : Function<Rotate> {
+  static at::Tensor forward(AutogradContext* ctx, at::Tensor const& x, at::Tensor const& cos,
+                            at::Tensor const& sin) {
+    ctx->save_for_backward({cos, sin});
+    return turn(x, cos, sin, 1);
+  }
+  static Tensors backward(AutogradContext* ctx, Tensors const& grads) {
+    auto const saved = ctx->get_saved_variables();
+    return {turn(grads[0], saved[0], saved[1], -1), at::Tensor(), at::Tensor()};
+  }
+};
+
+struct Swiglu : Function<Swiglu> {
+  static at::Tensor forward(AutogradContext* ctx, at::Tensor const& gate, at::Tensor const& up) {
+    ctx->save_for_backward({gate, up});
+    return at::silu(gate).mul_(up);
+  }
+  static Tensors backward(AutogradContext* ctx, Tensors const& grads) {
+    auto const saved = ctx->get_saved_variables();
+    auto grad_up = at::silu(saved[0]).mul_(grads[0]);
+    return {at::silu_backward(at::mul(grads[0], saved[1]), saved[0]), grad_up};
+  }
+};
+
+}  // namespace
+
+at::Tensor frozen_matmul(at::Tensor const& x, at::Tensor const& weight) {
+  return FrozenMatmul::apply(x, weight);
+}
+
+at::Tensor rms_norm(at::Tensor const& x, at::Tensor const& weight, double eps) {
+  return RmsNorm::apply(x, weight, eps);
+}
+
+at::Tensor rotate(at::Tensor const& x, at::Tensor const& cos, at::Tensor const& sin) {
+  return Rotate::apply(x, cos, sin);
+}
+
+at::Tensor swiglu(at::Tensor const& gate, at::Tensor const& up) {
+  return Swiglu::apply(gate, up);
+}
+
+}  // namespace fsllm::detail

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <ATen/core/Tensor.h>
+
+/// Differentiable operations that keep less for the backward pass than the same thing built from at::
+/// operations.
+namespace fsllm::detail {
+
+/// x Wᵀ for x [N, in] and a frozen W [out, in] stored in another type. Saves W alone; converts it in both
+/// passes.
+at::Tensor frozen_matmul(at::Tensor const& x, at::Tensor const& weight);
+
+/// x · w / sqrt(mean(x²) + eps) over the last dimension (Zhang & Sennrich 2019, eq. 4), computed in fp32
+/// (fp64 if x is), returned in x's type. Saves x and one number a row.
+at::Tensor rms_norm(at::Tensor const& x, at::Tensor const& weight, double eps);
+
+/// Rotary position embedding, half-split layout (Su et al. 2021, eq. 34; the layout of Hugging Face files):
+/// x [N, heads, D], cos and sin [N, 1, D/2] → [N, heads, D]. Saves nothing of x.
+at::Tensor rotate(at::Tensor const& x, at::Tensor const& cos, at::Tensor const& sin);
+
+/// silu(gate) · up (Shazeer 2020, eq. 6). Saves gate and up.
+at::Tensor swiglu(at::Tensor const& gate, at::Tensor const& up);
+
+}  // namespace fsllm::detail

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/model/linear.hpp"
+
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/mm.h>
+
+#include "functions.hpp"
+
+namespace fsllm {
+namespace {
+
+/// W and b in x's type (no copy where they have it); autograd follows the conversion of trainable ones.
+at::Tensor plain(at::Tensor const& x, at::Tensor const& weight, at::Tensor const& bias) {
+  auto const matrix = weight.to(x.scalar_type()).t();
+  return bias.defined() ? at::addmm(bias.to(x.scalar_type()), x, matrix) : at::mm(x, matrix);
+}
+
+}  // namespace
+
+at::Tensor Linear::forward(at::Tensor const& x, ForwardContext& context) const {
+  at::Tensor y;
+  if (weight.requires_grad() || weight.scalar_type() == x.scalar_type()) {
+    y = plain(x, matrix(), bias);
+  } else {
+    y = detail::frozen_matmul(x, matrix());
+    if (bias.defined()) y = y.add_(bias.to(x.scalar_type()));
+  }
+  return adapter ? adapter->apply(x, y, *this, context) : y;
+}
+
+}  // namespace fsllm

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <nlohmann/json.hpp>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/io/files.hpp"
+#include "fsllm/io/jsonl.hpp"
+#include "fsllm/io/safetensors.hpp"
+#include "fsllm/model/causal_lm.hpp"
+#include "fsllm/model/dtype.hpp"
+
+namespace fsllm {
+namespace {
+
+constexpr char const* kCopied[] = {
+    "generation_config.json", "tokenizer.json",      "tokenizer.model",
+    "tokenizer_config.json",  "vocab.json",          "merges.txt",
+    "added_tokens.json",      "chat_template.jinja", "special_tokens_map.json"};
+
+/// transformers' name of a type, for config.json.
+std::string torch_name(at::ScalarType type) {
+  if (type == at::ScalarType::BFloat16) return "bfloat16";
+  return type == at::ScalarType::Half ? "float16" : "float32";
+}
+
+void write_config(std::filesystem::path const& out_dir, std::filesystem::path const& source_dir,
+                  at::ScalarType type) {
+  auto const text = read_file(source_dir / "config.json");
+  auto config = nlohmann::ordered_json::parse(text);
+  config.erase("torch_dtype");
+  config["dtype"] = torch_name(type);
+  write_file_atomic(out_dir / "config.json", config.dump(2) + "\n");
+}
+
+}  // namespace
+
+void save_model(std::filesystem::path const& out_dir, CausalLM& model,
+                std::filesystem::path const& source_dir, std::string const& dtype) {
+  std::error_code error;
+  std::filesystem::create_directories(out_dir, error);
+  FSLLM_CHECK(!error, "cannot make the folder {} ({}). Choose another place.", out_dir.string(),
+              error.message());
+  TensorMap tensors;
+  auto type = at::kFloat;
+  for (auto const& [name, tensor] : model.parameters()) {
+    type = dtype == "auto" ? tensor.scalar_type() : parse_dtype(dtype, "dtype");
+    tensors.emplace(name, tensor.detach().to(at::kCPU, type));
+  }
+  write_safetensors(out_dir / "model.safetensors", tensors);
+  write_config(out_dir, source_dir, type);
+  for (auto const* name : kCopied)
+    if (std::filesystem::exists(source_dir / name))
+      write_file_atomic(out_dir / name, read_file(source_dir / name));
+}
+
+}  // namespace fsllm
