@@ -97,6 +97,13 @@ TEST(ConfigOverride, AShorterListOfMapsLeavesNothingBehind) {
   EXPECT_NO_THROW(merged.finish());
 }
 
+TEST(ConfigOverride, AnEmptyListRemovesAListOfMaps) {
+  auto merged = parsed("args: [{r: 1}]\n").overridden_by(parsed("args: []\n"));
+  EXPECT_EQ(merged.list_size("args"), 0);
+  EXPECT_EQ(merged.get<int64_t>("args[0].r", 5, ""), 5);
+  EXPECT_NO_THROW(merged.finish());
+}
+
 TEST(ConfigOverride, BelowKeepsListsOfMaps) {
   auto part = parsed("client_3:\n  args: [{r: 4}, {r: 5}]\n").below("client_3");
   EXPECT_EQ(part.list_size("args"), 2);
