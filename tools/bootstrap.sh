@@ -11,17 +11,19 @@ usage: tools/bootstrap.sh [options]
   --with-python-tests   also make .deps/venv (transformers, peft, ...) for tests against the Python packages
   --with-style-tools    also install clang-format-14 and clang-tidy-14 (apt, when root)
   --torch VERSION       2.11.0 (default, CUDA 13) or 2.7.1 (CUDA 12.6, for V100), the latter in .deps/libtorch-2.7.1
+  --cuda                also the wheels that LibTorch's CUDA half needs to start beside a CUDA 13 toolkit
   --check               install nothing; exit 2 if something is missing
 Torch_ROOT=DIR in the environment: use that LibTorch and fetch none.
 Without root or apt: says what is missing and how to get it, and exits with 2.
 TEXT
 }
 
-python_tests=0 style_tools=0 check_only=0 torch_version=2.11.0
+python_tests=0 style_tools=0 cuda=0 check_only=0 torch_version=2.11.0
 while (($#)); do
   case $1 in
     --with-python-tests) python_tests=1 ;;
     --with-style-tools) style_tools=1 ;;
+    --cuda) cuda=1 ;;
     --check) check_only=1 ;;
     --torch) torch_version=${2:?--torch needs a version}; shift ;;
     -h | --help) usage; exit 0 ;;
@@ -35,6 +37,9 @@ case $torch_version in
   2.7.1) torch_dir=.deps/libtorch-2.7.1 torch_extra=(nvidia-cuda-runtime-cu12==12.6.77 nvidia-cuda-cupti-cu12==12.6.80) ;;
   *) echo "bootstrap: --torch $torch_version (known: 2.11.0, 2.7.1). For another one set Torch_ROOT." >&2; exit 2 ;;
 esac
+if ((cuda)) && [[ $torch_version == 2.11.0 ]]; then
+  torch_extra+=(nvidia-cufile==1.15.1.6 nvidia-cusparselt-cu13==0.8.0 nvidia-nvshmem-cu13==3.4.5)
+fi
 python_packages=(torch==2.11.0 transformers peft safetensors sentencepiece tokenizers tiktoken protobuf numpy h5py)
 
 say() { echo "bootstrap: $*"; }

@@ -44,8 +44,8 @@ heavy='torch/(all|nn/module|optim|script|types)\.h|torch/csrc/.*|ATen/(ATen|Func
 max_lines=400
 
 files() {
-  { git ls-files -co --exclude-standard 2>/dev/null || find . -type f | sed 's|^\./||'; } | grep -E "$1" |
-    while read -r file; do [[ ! -f $file ]] || echo "$file"; done
+  { git ls-files -co --exclude-standard 2>/dev/null || find * .ci -type f -not -path 'build/*' 2>/dev/null; } |
+    grep -E "$1" | while read -r file; do [[ ! -f $file ]] || echo "$file"; done
 }
 mapfile -t sources < <(files '^(include|src|tests|tools)/.*\.(cpp|hpp)$')
 mapfile -t others < <(files '(\.(sh|py|cmake)|^\.ci/run)$')
