@@ -80,9 +80,9 @@ program clang-tidy-14     | clang-tidy-14                |
 '
 
 search_paths=()  # -I and -L of prefixes that CMake would search too
-IFS=':;' read -r -a prefixes <<<"${CMAKE_PREFIX_PATH:-}"
+IFS=':;' read -r -a prefixes <<<"${CMAKE_PREFIX_PATH:-}:${HDF5_ROOT:-}"
 for prefix in ${prefixes[@]+"${prefixes[@]}"}; do
-  search_paths+=("-I$prefix/include" "-L$prefix/lib" "-L$prefix/lib64")
+  [[ -z $prefix ]] || search_paths+=("-I$prefix/include" "-L$prefix/lib" "-L$prefix/lib64")
 done
 compiler=${CXX:-c++}
 
@@ -96,7 +96,8 @@ has() {  # has KIND NAME
       "$compiler" -x c++ - ${search_paths[@]+"${search_paths[@]}"} "-l$2" -o /dev/null 2>/dev/null ;;
     pip) python3 -m pip --version >/dev/null 2>&1 || has venv - ;;
     venv) python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ;;
-    hdf5) command -v h5cc >/dev/null || pkg-config --exists hdf5 2>/dev/null || has header hdf5.h ;;
+    hdf5) pkg-config --exists hdf5 2>/dev/null || pkg-config --exists hdf5-serial 2>/dev/null || has header hdf5.h ||
+      { echo '#include <hdf5.h>' >"$work/probe.c" && h5cc -E "$work/probe.c" >/dev/null 2>&1; } ;;
   esac
 }
 
