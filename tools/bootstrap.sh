@@ -101,15 +101,20 @@ has() {  # has KIND NAME
   esac
 }
 
+# Where there is no compiler to look for headers with, apt's own record tells which packages are there.
+no_compiler() { ! command -v "$compiler" >/dev/null && command -v dpkg-query >/dev/null; }
+installed() { [[ $(dpkg-query -W -f='${Status}' "$1" 2>/dev/null) == *'ok installed' ]] && ! [[ $1 == g++ ]]; }
+
 probe() {  # probe TABLE: sets missing_packages and missing_modules
   missing_packages=() missing_modules=()
   local test package module
   while IFS='|' read -r test package module; do
     [[ -n ${test// /} ]] || continue
+    package=${package// /} module=${module// /}
     # shellcheck disable=SC2086
-    has $test && continue
-    missing_packages+=(${package// /})
-    missing_modules+=(${module// /})
+    if has $test || { no_compiler && installed "$package"; }; then continue; fi
+    missing_packages+=("$package")
+    [[ -z $module ]] || missing_modules+=("$module")
   done <<<"$1"
 }
 

@@ -14,7 +14,7 @@ refused() {  # refused MESSAGE COMMAND...
   [[ $status == 2 ]] || { echo "exit code $status instead of 2: $*"; echo "$output"; exit 1; }
   grep -qF -- "$message" <<<"$output" || { echo "'$message' is not in:"; echo "$output"; exit 1; }
 }
-refused 'missing: g++ ' env CXX=no-such-compiler bash "$dir/tools/bootstrap.sh" --check
+refused 'missing: g++' env CXX=no-such-compiler bash "$dir/tools/bootstrap.sh" --check
 refused 'LibTorch 2.11.0 is not in .deps/libtorch' env -u Torch_ROOT bash "$dir/tools/bootstrap.sh" --check
 refused 'it has no lib/libtorch_cpu.so' env Torch_ROOT="$dir" bash "$dir/tools/bootstrap.sh" --check
 refused 'unknown option --frobnicate' bash "$dir/tools/bootstrap.sh" --frobnicate
