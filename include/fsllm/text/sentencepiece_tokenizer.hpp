@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fsllm/text/added_tokens.hpp"
+#include "fsllm/text/special_tokens.hpp"
+#include "fsllm/text/tokenizer.hpp"
+
+namespace fsllm {
+
+/// A SentencePiece `tokenizer.model` (unigram or BPE). Control symbols written in a text (<s>, </s>, <unk>)
+/// are parsed as such; the text behind one gets no prefix space, as in Hugging Face's non-legacy mode. BOS is
+/// added unless tokenizer_config.json says otherwise (LLaMA's rule). Safe from many threads.
+class SentencePieceTokenizer final : public Tokenizer {
+ public:
+  /// `model` is the file's content; `where` names it in messages.
+  SentencePieceTokenizer(std::string const& model, SpecialTokenRules const& rules, std::string const& sha256,
+                         std::string const& where);
+  ~SentencePieceTokenizer() override;
+  std::vector<int32_t> encode(std::string_view text, bool add_special_tokens) const override;
+  std::string decode(std::vector<int32_t> const& ids, bool skip_special_tokens) const override;
+  int64_t vocab_size() const override;
+  std::optional<int32_t> bos_id() const override { return bos_; }
+  std::optional<int32_t> eos_id() const override { return eos_; }
+  std::optional<int32_t> pad_id() const override { return pad_; }
+  std::optional<int32_t> token_id(std::string_view token) const override;
+  std::string piece(int32_t id) const override;
+  std::string sha256() const override { return sha256_; }
+
+ private:
+  struct Processors;
+  bool is_special(int32_t id) const;
+  std::unique_ptr<Processors const> processors_;
+  AddedTokenMatcher specials_;
+  std::optional<int32_t> bos_, eos_, pad_;
+  bool add_bos_, add_eos_;
+  std::string sha256_;
+};
+
+}  // namespace fsllm

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <nlohmann/json.hpp>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/names.hpp"
+#include "fsllm/text/bpe_tokenizer.hpp"
+
+namespace fsllm {
+namespace {
+
+using nlohmann::json;
+
+json const& member(json const& document, char const* name) {
+  static json const none;
+  auto const found = document.find(name);
+  return found == document.end() ? none : *found;
+}
+
+AddedToken parse_added_token(json const& entry) {
+  return {entry.at("id").get<int32_t>(),   entry.at("content").get<std::string>(),
+          entry.value("special", false),   entry.value("lstrip", false),
+          entry.value("rstrip", false),    entry.value("single_word", false),
+          entry.value("normalized", false)};
+}
+
+/// The usual names, for a tokenizer.json that stands alone.
+constexpr char const* kBosNames[] = {"<s>", "<|begin_of_text|>", "<bos>", "<|endoftext|>"};
+constexpr char const* kEosNames[] = {"</s>", "<|end_of_text|>", "<eos>", "<|endoftext|>"};
+
+constexpr char const* kMark = "\xE2\x96\x81";
+
+}  // namespace
+
+BpeTokenizer::BpeTokenizer(json const& document, SpecialTokenRules const& rules, std::string const& sha256,
+                           std::string const& where)
+    : normalizer_(member(document, "normalizer"), where),
+      pretokenizer_(member(document, "pre_tokenizer"), where),
+      bpe_(document.at("model"), pretokenizer_.byte_level(), where + ": model"),
+      decoder_(member(document, "decoder"), where),
+      sha256_(sha256) {
+  if (!pretokenizer_.byte_level() && bpe_.mark_only_leads(kMark) && bpe_.id_of(kMark)) mark_ = kMark;
+  read_added_tokens(document, rules, where);
+  read_post_processor(member(document, "post_processor"), where);
+  apply_rules(rules);
+  vocab_size_ = bpe_.size();
+  if (!added_.empty()) vocab_size_ = std::max<int64_t>(vocab_size_, added_.rbegin()->first + 1);
+}
+
+void BpeTokenizer::read_added_tokens(json const& document, SpecialTokenRules const& rules,
+                                     std::string const& where) {
+  for (auto const& entry : member(document, "added_tokens")) {
+    auto const token = parse_added_token(entry);
+    FSLLM_CHECK(token.id >= 0, "{}: added token '{}' has the id {}. Copy the file again.", where,
+                token.content, token.id);
+    added_[token.id] = token;
+    added_ids_.emplace(token.content, token.id);
+  }
+  for (auto const& named : {rules.bos, rules.eos, rules.pad, rules.unk}) {
+    if (!named || added_ids_.contains(*named)) continue;
+    auto const id = bpe_.id_of(*named);
+    if (!id) continue;
+    added_[*id] = {*id, *named, true, false, false, false, false};
+    added_ids_.emplace(*named, *id);
+  }
+  std::vector<AddedToken> original, normalized;
+  std::vector<std::string> original_texts, normalized_texts;
+  Regex::Memory memory;
+  for (auto const& [id, token] : added_) {
+    (token.normalized ? normalized : original).push_back(token);
+    auto content = token.content;
+    if (token.normalized) normalizer_.apply(content, memory);
+    (token.normalized ? normalized_texts : original_texts).push_back(content);
+  }
+  in_original_ = AddedTokenMatcher(std::move(original), original_texts);
+  in_normalized_ = AddedTokenMatcher(std::move(normalized), normalized_texts);
+}
+
+void BpeTokenizer::read_post_processor(json const& description, std::string const& where) {
+  if (description.is_null()) return;
+  auto const type = description.at("type").get<std::string>();
+  if (type == "Sequence") {
+    for (auto const& step : description.at("processors")) read_post_processor(step, where);
+  } else if (type == "TemplateProcessing") {
+    read_template(description, where);
+  } else if (type == "RobertaProcessing" || type == "BertProcessing") {
+    prefix_ = {description.at("cls").at(1).get<int32_t>()};
+    suffix_ = {description.at("sep").at(1).get<int32_t>()};
+  } else {
+    // ByteLevel only moves offsets, which nobody asks for here.
+    FSLLM_CHECK(type == "ByteLevel", "{}: post_processor type '{}' is not supported.{}", where, type,
+                did_you_mean(type, {"ByteLevel", "TemplateProcessing", "RobertaProcessing", "BertProcessing",
+                                    "Sequence"}));
+  }
+}
+
+void BpeTokenizer::read_template(json const& description, std::string const& where) {
+  prefix_.clear();
+  suffix_.clear();
+  bool behind_text = false;
+  for (auto const& item : description.at("single")) {
+    if (item.contains("Sequence")) {
+      FSLLM_CHECK(!behind_text,
+                  "{}: post_processor template repeats the text. Use a tokenizer that does not.", where);
+      behind_text = true;
+      continue;
+    }
+    auto const name = item.at("SpecialToken").at("id").get<std::string>();
+    for (auto const& id : description.at("special_tokens").at(name).at("ids"))
+      (behind_text ? suffix_ : prefix_).push_back(id.get<int32_t>());
+  }
+}
+
+void BpeTokenizer::apply_rules(SpecialTokenRules const& rules) {
+  auto const find = [this](std::optional<std::string> const& name, std::optional<int32_t> id,
+                           auto const& usual) {
+    if (name) return token_id(*name);
+    for (auto const* text : usual)
+      if (!id && added_ids_.contains(text)) id = added_ids_.find(text)->second;
+    return id;
+  };
+  bos_ = find(rules.bos, rules.bos_id, kBosNames);
+  eos_ = find(rules.eos, rules.eos_id, kEosNames);
+  pad_ = find(rules.pad, rules.pad_id, std::array<char const*, 0>{});
+  // Either key, given explicitly, replaces the file's post-processor (as transformers 5 does it).
+  if (!rules.add_bos && !rules.add_eos) return;
+  prefix_.clear();
+  suffix_.clear();
+  if (rules.add_bos.value_or(false) && bos_) prefix_ = {*bos_};
+  if (rules.add_eos.value_or(false) && eos_) suffix_ = {*eos_};
+}
+
+}  // namespace fsllm

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/text/sentencepiece_tokenizer.hpp"
+
+#include <sentencepiece_processor.h>
+
+#include <algorithm>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/text/decoder.hpp"
+#include "fsllm/text/utf8.hpp"
+
+namespace fsllm {
+namespace {
+
+// A ModelProto that says { normalizer_spec { add_dummy_prefix: false } }. Appended to a serialised model it
+// changes just that, because protobuf merges what follows into what came before.
+constexpr std::string_view kNoPrefix("\x1A\x02\x18\x00", 4);
+
+void load(sentencepiece::SentencePieceProcessor& processor, std::string const& model,
+          std::string const& where) {
+  auto const status = processor.LoadFromSerializedProto(model);
+  FSLLM_CHECK(status.ok(),
+              "{}: not a SentencePiece model ({}). Copy the file again, or give tokenizer.json instead.",
+              where, status.ToString());
+}
+
+std::optional<int32_t> known(int id) {
+  return id < 0 ? std::nullopt : std::optional<int32_t>(id);
+}
+
+}  // namespace
+
+struct SentencePieceTokenizer::Processors {
+  sentencepiece::SentencePieceProcessor first,
+      following;  ///< for the text's begin, for text behind a special token
+};
+
+SentencePieceTokenizer::~SentencePieceTokenizer() = default;
+
+SentencePieceTokenizer::SentencePieceTokenizer(std::string const& model, SpecialTokenRules const& rules,
+                                               std::string const& sha256, std::string const& where)
+    : add_bos_(rules.add_bos.value_or(true)), add_eos_(rules.add_eos.value_or(false)), sha256_(sha256) {
+  auto processors = std::make_unique<Processors>();
+  load(processors->first, model, where);
+  load(processors->following, model + std::string(kNoPrefix), where);
+  processors_ = std::move(processors);
+  auto const& sp = processors_->first;
+  std::vector<AddedToken> specials;
+  std::vector<std::string> contents;
+  for (int id = 0; id < sp.GetPieceSize(); ++id) {
+    if (!sp.IsControl(id) && !sp.IsUnknown(id)) continue;
+    specials.push_back({id, sp.IdToPiece(id), true, false, false, false, false});
+    contents.push_back(sp.IdToPiece(id));
+  }
+  specials_ = AddedTokenMatcher(std::move(specials), contents);
+  bos_ = rules.bos ? token_id(*rules.bos) : known(sp.bos_id());
+  eos_ = rules.eos ? token_id(*rules.eos) : known(sp.eos_id());
+  pad_ = rules.pad ? token_id(*rules.pad) : known(sp.pad_id());
+}
+
+bool SentencePieceTokenizer::is_special(int32_t id) const {
+  return processors_->first.IsControl(id) || processors_->first.IsUnknown(id);
+}
+
+int64_t SentencePieceTokenizer::vocab_size() const {
+  return processors_->first.GetPieceSize();
+}
+
+std::vector<int32_t> SentencePieceTokenizer::encode(std::string_view text, bool add_special_tokens) const {
+  std::string buffer;
+  text = valid_utf8(text, buffer);
+  std::vector<TextPart> parts;
+  specials_.split(text, 0, text.size(), parts);
+  std::vector<int32_t> ids;
+  std::vector<int> chunk;
+  if (add_special_tokens && add_bos_ && bos_) ids.push_back(*bos_);
+  for (auto const& part : parts) {
+    if (part.id >= 0) {
+      ids.push_back(part.id);
+      continue;
+    }
+    auto const& processor = part.begin == 0 ? processors_->first : processors_->following;
+    auto const status = processor.Encode({text.data() + part.begin, part.end - part.begin}, &chunk);
+    FSLLM_CHECK(status.ok(), "SentencePiece could not encode {} bytes ({}). Shorten the text.", text.size(),
+                status.ToString());
+    ids.insert(ids.end(), chunk.begin(), chunk.end());
+  }
+  if (add_special_tokens && add_eos_ && eos_) ids.push_back(*eos_);
+  return ids;
+}
+
+std::string SentencePieceTokenizer::decode(std::vector<int32_t> const& ids, bool skip_special_tokens) const {
+  std::string text;
+  std::vector<int> chunk;
+  bool first = true;
+  auto const flush = [&] {
+    if (!chunk.empty()) text += (first ? processors_->first : processors_->following).DecodeIds(chunk);
+    first = first && chunk.empty();
+    chunk.clear();
+  };
+  for (int32_t const id : ids) {
+    if (id < 0 || id >= vocab_size()) continue;
+    if (!is_special(id)) {
+      chunk.push_back(id);
+    } else if (!skip_special_tokens) {
+      flush();
+      text += processors_->first.IdToPiece(id);
+      first = false;
+    }
+  }
+  flush();
+  return text;
+}
+
+std::optional<int32_t> SentencePieceTokenizer::token_id(std::string_view token) const {
+  auto const& sp = processors_->first;
+  int const id = sp.PieceToId({token.data(), token.size()});
+  return sp.IsUnknown(id) && sp.IdToPiece(id) != token ? std::nullopt : std::optional<int32_t>(id);
+}
+
+std::string SentencePieceTokenizer::piece(int32_t id) const {
+  if (id < 0 || id >= vocab_size() || is_special(id)) return "";
+  std::string text = processors_->first.IdToPiece(id);
+  if (processors_->first.IsByte(id)) return {static_cast<char>(byte_of_token(text))};
+  constexpr std::string_view kMark = "\xE2\x96\x81";
+  for (size_t at = text.find(kMark); at != std::string::npos; at = text.find(kMark, at))
+    text.replace(at, kMark.size(), " ");
+  return text;
+}
+
+}  // namespace fsllm
