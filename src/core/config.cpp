@@ -227,9 +227,24 @@ bool Config::has(std::string const& path) const {
                      [&](auto const& item) { return is_under(item.first, path); });
 }
 
+std::optional<std::string> Config::text(std::string const& path) const {
+  auto const found = state_->given.entries.find(path);
+  if (found == state_->given.entries.end()) return {};
+  auto const& entry = found->second;
+  return entry.kind == YamlEntry::Kind::list ? fmt::format("[{}]", fmt::join(entry.items, ", ")) : entry.text;
+}
+
 int64_t Config::list_size(std::string const& path) const {
   auto const found = state_->given.list_sizes.find(path);
   return found == state_->given.list_sizes.end() ? 0 : found->second;
+}
+
+std::vector<std::string> Config::given_keys() const {
+  return state_->given.order;
+}
+
+void Config::set_resolved(std::string const& path, std::string const& value) {
+  state_->resolved.at(state_->declared_at.at(path)).second = detail::quote_yaml(value);
 }
 
 std::vector<std::string> Config::children(std::string const& path) const {

@@ -185,7 +185,8 @@ std::vector<ClientReport> Run::train_round(int64_t round, Aggregation& aggregati
   Progress progress(fmt::format("round {}/{}", round + 1, config_.rounds), steps, "steps", server());
   std::vector<ClientReport> reports;
   for (int64_t const client : mine)
-    reports.push_back(train_client_here(client, round, aggregation, progress));
+    reports.push_back(
+        train_client_here(client, round, weight_of(client) / all_weight, aggregation, progress));
   return gather_reports(reports, comm_);
 }
 

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -55,8 +56,15 @@ class Config {
 
   /// True if the file or the command line gives this key (or anything under it).
   bool has(std::string const& path) const;
+  /// The value as it was written: a scalar's text, or a list as "[a, b]"; empty for what is not given or is a
+  /// section.
+  std::optional<std::string> text(std::string const& path) const;
   /// Number of entries of a list of maps (0 when absent or empty).
   int64_t list_size(std::string const& path) const;
+  /// Paths of all values that the file or the command line gives, in file order.
+  std::vector<std::string> given_keys() const;
+  /// Records what a declared key came to mean ("auto" → "fp32"), for dump().
+  void set_resolved(std::string const& path, std::string const& value);
   /// Child names given under a map, in file order.
   std::vector<std::string> children(std::string const& path) const;
   /// "run.yaml:12: train.optimizer.lr" – where a key was given, for messages; just the path if it was not.

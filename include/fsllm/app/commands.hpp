@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "fsllm/app/command_line.hpp"
+#include "fsllm/comm/communicator.hpp"
+
+namespace fsllm {
+
+/// --describe, --print-schema, --version, --help: no MPI, no files.
+int information_command(CommandLine const& line);
+/// Collective: --check, --print-config, or the whole run.
+int run_command(CommandLine const& line, Communicator const& world);
+
+}  // namespace fsllm

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "fsllm/core/config.hpp"
+#include "fsllm/fed/config.hpp"
+#include "fsllm/fed/run_directory.hpp"
+#include "fsllm/model/causal_lm.hpp"
+#include "fsllm/peft/peft.hpp"
+#include "fsllm/text/data_config.hpp"
+#include "fsllm/train/trainer.hpp"
+
+namespace fsllm {
+
+/// A whole run, composed of the modules' own configurations.
+struct RunConfig {
+  std::string outdir, expname;
+  bool quiet = false;
+  std::string model_type, model_cache;
+  std::string threads;  ///< "auto" or a number
+  bool use_gpu = false;
+  bool half = false;  ///< train.is_enable_half
+  std::string storage_dtype, compute_dtype;
+  DataConfig data;
+  PeftConfig peft;
+  TrainConfig train;
+  FedConfig fed;
+};
+
+/// Reads every key of the program, checks the fields against each other and rejects unknown keys.
+RunConfig load_run_config(Config& config);
+
+/// Per-client overrides of --client_cfg: `client_3: {train: {...}}`. Only keys of training may differ by
+/// client.
+std::map<int64_t, TrainConfig> load_client_configs(Config const& base, Config const& clients);
+
+/// FS-LLM's keys that mean nothing here (accepted, with a line saying what is used instead), and those of
+/// features that this version does not have (an Error unless they are off).
+void accept_fs_llm_keys(Config& config);
+
+/// `model.type` under `llm.cache.model`, then as a path of its own. Nothing is downloaded; the Error says
+/// what to place where.
+std::filesystem::path resolve_model(RunConfig const& config);
+
+RunDirectory run_directory(RunConfig const& config);
+
+/// OpenMP threads of this rank: hpc.threads, or one under exact reduction, else the cores this process may
+/// use divided by the ranks of its node.
+int threads_per_rank(RunConfig const& config, int ranks_on_node);
+
+/// Types of weights and activations. "auto" follows the file, `train.is_enable_half` and the CPU's features.
+LoadOptions load_options(RunConfig const& config, std::filesystem::path const& model_dir);
+
+/// Keys whose values differ between two resolved configurations and would change results; for --resume.
+std::vector<std::string> conflicting_keys(std::string const& old_yaml, std::string const& new_yaml);
+
+}  // namespace fsllm

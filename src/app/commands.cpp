@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/app/commands.hpp"
+
+#include <ATen/Parallel.h>
+#include <fmt/ranges.h>
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "fsllm/app/prepare_data.hpp"
+#include "fsllm/app/program.hpp"
+#include "fsllm/app/run_config.hpp"
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/log.hpp"
+#include "fsllm/fed/round.hpp"
+#include "fsllm/io/checkpoint.hpp"
+#include "fsllm/io/files.hpp"
+#include "fsllm/text/prepare.hpp"
+
+namespace fsllm {
+namespace {
+
+/// The text of a file that rank 0 read. Collective.
+std::string shared_file(std::string const& path, Communicator const& comm) {
+  std::string text;
+  agree(comm, [&] {
+    if (comm.rank() == 0 && !path.empty()) text = read_file(path);
+  });
+  comm.broadcast(text, 0);
+  return text;
+}
+
+/// Everything decided before the model is loaded; the same on every rank.
+struct Setup {
+  RunConfig run;
+  std::map<int64_t, TrainConfig> client_train;
+  std::string resolved_yaml;
+  std::filesystem::path model_dir;
+  RunDirectory directory;
+  LoadOptions load;
+  std::unique_ptr<Tokenizer> tokenizer;
+  ModelConfig model;
+  bool resume = false;
+
+  std::string tokenizer_sha256() const { return tokenizer ? tokenizer->sha256() : ""; }
+};
+
+bool restarted_by_slurm() {
+  char const* count = std::getenv("SLURM_RESTART_COUNT");
+  return count != nullptr && std::atoi(count) > 0;
+}
+
+void configure(Setup& s, CommandLine const& line, std::string const& yaml, std::string const& source,
+               std::string const& client_yaml) {
+  auto config = Config::parse(yaml, source);
+  for (auto const& [key, value] : line.overrides) config.set(key, value);
+  Config const given = config;
+  s.run = load_run_config(config);
+  s.client_train = load_client_configs(given.overridden_by(Config::parse("", "")),
+                                       Config::parse(client_yaml, line.client_cfg));
+  s.model_dir = resolve_model(s.run);
+  s.model = load_model_config(s.model_dir);
+  s.load = load_options(s.run, s.model_dir);
+  if (has_tokenizer(s.model_dir)) s.tokenizer = load_tokenizer(s.model_dir);
+  config.set_resolved("train.compute_dtype", s.load.compute_dtype);
+  config.set_resolved("expname", s.run.expname);
+  s.resolved_yaml = config.dump();
+  s.directory = run_directory(s.run);
+}
+
+/// Collective: reads and checks everything that does not need the weights.
+Setup set_up(CommandLine const& line, Communicator const& comm) {
+  auto const source =
+      line.cfg.empty() ? (std::filesystem::path(*line.resume) / "config.yaml").string() : line.cfg;
+  auto const yaml = shared_file(source, comm), client_yaml = shared_file(line.client_cfg, comm);
+  Setup s;
+  agree(comm, [&] {
+    configure(s, line, yaml, source, client_yaml);
+    if (line.resume && !line.resume->empty()) s.directory = RunDirectory{*line.resume};
+    s.resume = line.resume.has_value() || restarted_by_slurm();
+  });
+  return s;
+}
+
+void check_continuation(Setup const& s) {
+  FSLLM_CHECK(s.directory.holds_run(),
+              "{} holds no run to continue (no config.yaml there). Start it without --resume.",
+              s.directory.root.string());
+  auto const conflicts = conflicting_keys(read_file(s.directory.config()), s.resolved_yaml);
+  FSLLM_CHECK(conflicts.empty(),
+              "--resume with another configuration: {}. Give the run's own settings, or start a new run with "
+              "another expname.",
+              fmt::join(conflicts, "; "));
+}
+
+/// Collective: an empty run directory with the resolved configuration, or the one to continue in.
+void prepare_directory(Setup& s, bool overwrite, Communicator const& comm) {
+  agree(comm, [&] {
+    if (comm.rank() != 0) return;
+    if (s.resume && !s.directory.holds_run() && restarted_by_slurm()) s.resume = false;
+    if (s.resume)
+      check_continuation(s);
+    else
+      s.directory.prepare(overwrite);
+    write_file_atomic(s.directory.config(), s.resolved_yaml);
+    log_to_file(s.directory.log().string());
+  });
+  s.resume = comm.max(comm.rank() == 0 && s.resume ? 1 : 0) != 0;
+}
+
+/// Collective: the folder of the run's shards, made now unless they are ready.
+std::filesystem::path shards_of(Setup const& s, Communicator const& comm) {
+  if (!s.run.data.shards.empty()) return s.run.data.shards;
+  auto const dir = s.directory.shards();
+  bool const ready =
+      comm.max(comm.rank() == 0 && s.resume && std::filesystem::exists(dir / "index.json") ? 1 : 0) != 0;
+  if (ready) return dir;
+  log_info("sharding {} for {} clients", s.run.data.type, s.run.fed.client_num);
+  make_shards({s.run.data, s.run.fed.client_num, s.run.fed.seed, s.tokenizer.get(), s.model.vocab_size}, dir,
+              comm);
+  return dir;
+}
+
+void check_client_count(Setup const& s, ClientData const& data) {
+  auto const wanted = s.run.fed.client_num;
+  auto const there = static_cast<int64_t>(data.index().clients.size());
+  FSLLM_CHECK(
+      wanted == 0 || wanted == there || s.run.fed.method == "global",
+      "federate.client_num = {} (only {} client shards in {}). Lower it, or shard again with --clients {}.",
+      wanted, there, s.run.data.shards, wanted);
+}
+
+/// The model with what is trained inside it.
+struct Trainable {
+  std::unique_ptr<CausalLM> model;
+  std::unique_ptr<Peft> peft;
+  TensorMap parameters;
+};
+
+Trainable load_trainable(Setup const& s) {
+  Trainable t;
+  t.model = load_model(s.model_dir, s.load);
+  if (s.run.peft.method.empty()) {
+    t.model->make_trainable("fp32");
+    t.parameters = t.model->parameters();
+  } else {
+    t.peft = make_peft(s.run.peft, *t.model, s.run.fed.seed);
+    t.parameters = t.peft->state();
+  }
+  return t;
+}
+
+void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values) {
+  if (t.peft) {
+    save_adapter(dir, *t.peft, values, s.model_dir.string());
+    return;
+  }
+  auto const live = clone(t.parameters);
+  copy_values(t.parameters, values);
+  save_model(dir, *t.model, s.model_dir, "fp32");
+  copy_values(t.parameters, live);
+}
+
+void log_start(Setup const& s, Trainable const& t, ClientData const& data, Communicator const& comm) {
+  auto const table = placement_table(comm);
+  log_info("fsllm_hpc {} on {} ranks, {} threads each\n{}", FSLLM_VERSION, comm.size(), at::get_num_threads(),
+           table);
+  log_info("model {} ({}), weights {}, compute {}", s.model_dir.string(), s.model.family,
+           s.load.storage_dtype, s.load.compute_dtype);
+  log_info("{} clients, {} trainable parameters ({}), run directory {}", data.clients().size(),
+           num_parameters(t.parameters), t.peft ? s.run.peft.method : "full model",
+           s.directory.root.string());
+}
+
+int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
+  prepare_directory(s, line.overwrite, comm);
+  at::set_num_threads(threads_per_rank(s.run, comm.split_by_node().size()));
+  auto const shards = shards_of(s, comm);
+  Trainable trainable;
+  std::unique_ptr<ClientData> data;
+  agree(comm, [&] {
+    data = std::make_unique<ClientData>(shards, s.tokenizer_sha256(), s.model.vocab_size,
+                                        s.model.max_positions, s.run.fed.method == "global");
+    check_client_count(s, *data);
+    trainable = load_trainable(s);
+  });
+  log_start(s, trainable, *data, comm);
+  auto const collective = make_host_collective(comm);
+  Federation federation{s.run.fed,
+                        [&](int64_t client) -> TrainConfig const& {
+                          auto const own = s.client_train.find(client);
+                          return own == s.client_train.end() ? s.run.train : own->second;
+                        },
+                        *trainable.model,
+                        trainable.parameters,
+                        *data,
+                        *collective,
+                        s.directory,
+                        trainable.peft == nullptr,
+                        s.resolved_yaml,
+                        [&](std::filesystem::path const& dir, TensorMap const& values) {
+                          save_values(s, trainable, dir, values);
+                        }};
+  run_rounds(federation, s.resume);
+  return 0;
+}
+
+/// Validates data and model headers without weights in memory or training. Collective.
+int check_command(Setup const& s, Communicator const& comm) {
+  agree(comm, [&] {
+    if (comm.rank() != 0) return;
+    int64_t clients = s.run.fed.client_num;
+    if (s.run.data.shards.empty()) {
+      auto const samples = read_samples(s.run.data);
+      clients = static_cast<int64_t>(
+          plan_split(samples, s.run.data, s.run.fed.client_num, s.run.fed.seed).clients.size());
+      FSLLM_CHECK(s.tokenizer || samples.empty() || !samples.front().ids.empty(),
+                  "{} holds no tokenizer (text data needs one). Put tokenizer.json or tokenizer.model there.",
+                  s.model_dir.string());
+    } else {
+      ClientData data(s.run.data.shards, s.tokenizer_sha256(), s.model.vocab_size, s.model.max_positions,
+                      false);
+      check_client_count(s, data);
+      for (int64_t const client : data.clients()) data.shard(client);
+      clients = static_cast<int64_t>(data.clients().size());
+    }
+    auto const model = load_model(s.model_dir, s.load);
+    int64_t bytes = 0;
+    for (auto const& [name, tensor] : model->parameters()) bytes += static_cast<int64_t>(tensor.nbytes());
+    fmt::print("configuration, data and model are good: {} clients, {} model {} with {:.1f} MiB of weights\n",
+               clients, s.model.family, s.model_dir.string(), static_cast<double>(bytes) / 1048576);
+  });
+  return 0;
+}
+
+/// A configuration of defaults, with every key declared.
+Config all_keys() {
+  auto config = Config::parse("model: {type: none}\nfederate: {client_num: 1}\n", "defaults");
+  load_run_config(config);
+  return config;
+}
+
+}  // namespace
+
+int information_command(CommandLine const& line) {
+  if (line.help) fmt::print("{}", help_text());
+  if (line.version) fmt::print("{}", version_text());
+  if (line.print_schema) fmt::print("{}", all_keys().json_schema());
+  if (line.describe) {
+    auto const text = all_keys().describe(*line.describe);
+    FSLLM_CHECK(!text.empty(), "no key contains '{}'. Write --describe alone for all keys.", *line.describe);
+    fmt::print("{}", text);
+  }
+  return 0;
+}
+
+int run_command(CommandLine const& line, Communicator const& world) {
+  auto setup = set_up(line, world);
+  if (line.print_config) {
+    if (world.rank() == 0) fmt::print("{}", setup.resolved_yaml);
+    return 0;
+  }
+  return line.check ? check_command(setup, world) : train_command(line, setup, world);
+}
+
+}  // namespace fsllm

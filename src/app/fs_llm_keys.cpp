@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <sstream>
+
+#include "fsllm/app/run_config.hpp"
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/log.hpp"
+
+namespace fsllm {
+namespace {
+
+/// A key (or section) of FS-LLM that is not read. `off` lists, separated by '|', the values that ask for
+/// nothing; any other value is an Error. Without `off` every value is accepted, and `instead` says what is
+/// used.
+struct ForeignKey {
+  char const* path;
+  char const* off;
+  char const* instead;
+};
+
+constexpr ForeignKey kForeignKeys[] = {
+    // Accepted: how this program does it instead.
+    {"backend", "torch", nullptr},
+    {"device", nullptr, "the GPU follows from the local rank"},
+    {"federate.mode", nullptr, "standalone and distributed are the same run under mpirun"},
+    {"federate.share_local_model", nullptr, "one base model a rank is shared by its clients"},
+    {"federate.online_aggr", nullptr, "updates are always added as clients finish"},
+    {"federate.data_weighted_aggr", nullptr,
+     "clients are weighted by training rows unless federate.ignore_weight"},
+    {"federate.make_global_eval", nullptr,
+     "every client's held-out rows are evaluated and averaged by tokens"},
+    {"federate.merge_test_data", nullptr,
+     "means over clients are weighted by tokens, which is the merged result"},
+    {"federate.merge_val_data", nullptr,
+     "means over clients are weighted by tokens, which is the merged result"},
+    {"federate.save_to", nullptr, "adapter/ and best/ lie in the run directory"},
+    {"federate.save_freq", nullptr, "checkpoint.every_rounds"},
+    {"federate.process_num", nullptr, "mpirun -np"},
+    {"federate.master_addr", nullptr, "mpirun"},
+    {"federate.master_port", nullptr, "mpirun"},
+    {"federate.join_in_info", nullptr, "ranks know their clients"},
+    {"federate.resource_info_file", nullptr, "costs follow from the shards"},
+    {"distribute.use", nullptr, "mpirun"},
+    {"distribute.server_host", nullptr, "mpirun"},
+    {"distribute.server_port", nullptr, "mpirun"},
+    {"distribute.client_host", nullptr, "mpirun"},
+    {"distribute.client_port", nullptr, "mpirun"},
+    {"distribute.data_file", nullptr, "data.shards"},
+    {"distribute.grpc_max_send_message_length", nullptr, "MPI has no limit"},
+    {"distribute.grpc_max_receive_message_length", nullptr, "MPI has no limit"},
+    {"distribute.grpc_enable_http_proxy", nullptr, "MPI"},
+    {"distribute.grpc_compression", nullptr, "federate.transforms"},
+    {"dataloader.num_workers", nullptr, "shards are tokenised before the run"},
+    {"dataloader.pin_memory", nullptr, "shards are read whole"},
+    {"data.args", nullptr, "data.* keys"},
+    {"data.file_path", nullptr, "data.root"},
+    {"data.cache_dir", nullptr, "data.shards"},
+    {"data.consistent_label_distribution", nullptr,
+     "validation and test rows follow the client's training split"},
+    {"data.server_holds_all", nullptr, "server.h5 holds the held-out rows"},
+    {"eval.metrics", nullptr, "the mean loss per target token"},
+    {"eval.report", nullptr, "per-client values and the token-weighted mean"},
+    {"eval.count_flops", nullptr, "tokens per second"},
+    {"eval.monitoring", nullptr, "metrics.jsonl"},
+    {"trainer.type", nullptr, "the one trainer for language models"},
+    {"criterion", nullptr, "cross-entropy over target tokens"},
+    {"llm.retry_on_nan_loss", nullptr, "steps that are not finite are skipped and counted"},
+    {"llm.chat", nullptr, "chat is a program of its own"},
+    {"check_completeness", nullptr, "ranks agree by construction"},
+    {"verbose", nullptr, "the log level"},
+    {"wandb.name_user", nullptr, "metrics.jsonl"},
+    {"wandb.name_project", nullptr, "metrics.jsonl"},
+    // Features of FS-LLM that this version does not have.
+    {"federate.unseen_clients_rate", "0|0.0", nullptr},
+    {"federate.use_diff", "False", nullptr},
+    {"federate.use_ss", "False", nullptr},
+    {"federate.restore_from", "", nullptr},
+    {"federate.save_client_model", "False", nullptr},
+    {"federate.sampler", "uniform", nullptr},
+    {"federate.lora_aggregation", "fedavg", nullptr},
+    {"federate.transforms", "[]", nullptr},
+    {"federate.exchange", "", nullptr},
+    {"train.data_para_dids", "[]", nullptr},
+    {"train.activation_checkpointing", "none", nullptr},
+    {"finetune.before_eval", "False", nullptr},
+    {"finetune.simple_tuning", "False", nullptr},
+    {"finetune", nullptr, "train.*"},
+    {"llm.adapter.mv_to_cpu", "False", nullptr},
+    {"llm.deepspeed.use", "False", nullptr},
+    {"llm.deepspeed", nullptr, "hpc.*"},
+    {"llm.offsite_tuning.use", "False", nullptr},
+    {"llm.offsite_tuning", nullptr, "nothing while llm.offsite_tuning.use is False"},
+    {"personalization", nullptr, "nothing for this federate.method"},
+    {"fedprox.use", "False", nullptr},
+    {"fedprox", nullptr, "nothing while fedprox.use is False"},
+    {"fedswa.use", "False", nullptr},
+    {"fedswa", nullptr, "nothing while fedswa.use is False"},
+    {"nbafl.use", "False", nullptr},
+    {"nbafl", nullptr, "nothing while nbafl.use is False"},
+    {"quantization.method", "none", nullptr},
+    {"quantization", nullptr, "nothing while quantization.method is none"},
+    {"aggregator.robust_rule", "fedavg", nullptr},
+    {"aggregator", nullptr, "nothing while aggregator.robust_rule is fedavg"},
+    {"asyn.use", "False", nullptr},
+    {"asyn", nullptr, "nothing while asyn.use is False"},
+    {"hpo.fedex.use", "False", nullptr},
+    {"hpo", nullptr, "nothing in a single run"},
+    {"wandb.use", "False", nullptr},
+    {"wandb", nullptr, "metrics.jsonl"},
+    {"dp.mode", "none", nullptr},
+    {"secagg.scheme", "none", nullptr},
+    {"hpc.ranks_per_client", "1", nullptr},
+    {"hpc.zero_stage", "0", nullptr},
+    {"hpc.offload", "none", nullptr},
+    {"hpc.shard_roots", "[]", nullptr},
+    {"hpc.stage_dir", "", nullptr},
+    {"attack.attack_method", "", nullptr},
+    {"vertical.use", "False", nullptr},
+};
+
+bool same_text(std::string a, std::string b) {
+  auto const lower = [](std::string& text) {
+    std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  };
+  lower(a);
+  lower(b);
+  return a == b;
+}
+
+bool is_off(std::string const& value, std::string const& off) {
+  std::istringstream choices(off);
+  for (std::string choice; std::getline(choices, choice, '|');)
+    if (same_text(value, choice)) return true;
+  return off.empty() && value.empty();
+}
+
+}  // namespace
+
+void accept_fs_llm_keys(Config& config) {
+  for (auto const& key : kForeignKeys) {
+    if (!config.has(key.path)) continue;
+    auto const value = config.text(key.path);
+    if (key.off != nullptr)
+      FSLLM_CHECK(value && is_off(*value, key.off),
+                  "{} = {} is not available in this version. Set it to {}, or leave it out.",
+                  config.where(key.path), value.value_or("(a section)"), *key.off == '\0' ? "''" : key.off);
+    else
+      log_debug("{} is not used: {}", key.path, key.instead);
+    config.accept_all_under(key.path);
+  }
+}
+
+}  // namespace fsllm

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <sched.h>
+
+#include <algorithm>
+
+#include "fsllm/app/run_config.hpp"
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/log.hpp"
+#include "fsllm/io/safetensors.hpp"
+
+namespace fsllm {
+namespace {
+
+int usable_cores() {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  return sched_getaffinity(0, sizeof(cores), &cores) == 0 ? std::max(1, CPU_COUNT(&cores)) : 1;
+}
+
+/// Does this CPU multiply bf16 matrices faster than fp32 ones?
+bool fast_bf16() {
+  return at::cpu::is_amx_tile_supported() || at::cpu::is_avx512_bf16_supported();
+}
+
+bool file_is_bf16(std::filesystem::path const& model_dir) {
+  SafetensorsReader const reader(model_dir);
+  auto const names = reader.names();
+  return !names.empty() && reader.dtype(names.front()) == "BF16";
+}
+
+}  // namespace
+
+int threads_per_rank(RunConfig const& run, int ranks_on_node) {
+  if (run.threads != "auto") return std::stoi(run.threads);
+  bool const exact = run.fed.reduce == "exact" || (run.fed.reduce == "auto" && !run.peft.method.empty());
+  return exact ? 1 : std::max(1, usable_cores() / std::max(1, ranks_on_node));
+}
+
+LoadOptions load_options(RunConfig const& run, std::filesystem::path const& model_dir) {
+  LoadOptions options;
+  options.storage_dtype = run.storage_dtype;
+  options.compute_dtype = run.compute_dtype;
+  if (run.use_gpu) log_warning("use_gpu: True, but this build has no CUDA: the run uses the CPU");
+  if (options.compute_dtype == "auto") {
+    bool const bf16 = run.storage_dtype == "bf16" || (run.storage_dtype == "auto" && file_is_bf16(model_dir));
+    options.compute_dtype = bf16 && fast_bf16() ? "bf16" : "fp32";
+  }
+  return options;
+}
+
+}  // namespace fsllm

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/app/program.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <iostream>
+#include <thread>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/log.hpp"
+
+namespace fsllm {
+namespace {
+
+void print_error(std::string const& message) {
+  std::cerr << "error: " << message << std::endl;
+}
+
+/// Ends the run after a failure that other ranks do not know of. The lowest rank that failed speaks: the
+/// others wait a moment, in which its abort reaches them.
+int end_alone(Communicator const& world, std::string const& message, int exit_code) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(100 * std::min(world.rank(), 20)));
+  print_error(world.size() > 1 ? fmt::format("[rank {}] {}", world.rank(), message) : message);
+  if (world.size() > 1) abort_all_ranks(exit_code);
+  return exit_code;
+}
+
+}  // namespace
+
+void agree(Communicator const& comm, std::function<void()> const& work) {
+  std::string message;
+  try {
+    work();
+  } catch (AgreedError const&) {
+    throw;
+  } catch (Error const& error) {
+    message = error.what();
+  }
+  for (auto const& said : comm.all_gather(message))
+    if (!said.empty()) throw AgreedError(said);
+}
+
+int run_program(int argc, char** argv, std::function<int(Communicator const&)> const& body) {
+  try {
+    MpiSession session(argc, argv);
+    auto const world = Communicator::world();
+    try {
+      check_launch();
+      start_log(world.rank(), world.size(), LogLevel::info);
+      return body(world);
+    } catch (AgreedError const& error) {
+      if (world.rank() == 0) print_error(error.what());
+      world.barrier();
+      return kExitBadInput;
+    } catch (Error const& error) {
+      return end_alone(world, error.what(), kExitBadInput);
+    } catch (std::exception const& error) {
+      return end_alone(world, fmt::format("internal: {}", error.what()), kExitInternal);
+    }
+  } catch (std::exception const& error) {
+    print_error(error.what());
+    return kExitInternal;
+  }
+}
+
+void prepare_process() {
+  // Without it MKL's GEMM changes bits with the alignment of its operands.
+  setenv("MKL_CBWR", "AUTO,STRICT", 0);
+}
+
+bool is_silent_rank() {
+  for (auto const* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}) {
+    char const* rank = std::getenv(name);
+    if (rank != nullptr && std::atoi(rank) > 0) return true;
+  }
+  return false;
+}
+
+}  // namespace fsllm

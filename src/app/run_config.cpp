@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/app/run_config.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+
+#include "fsllm/core/error.hpp"
+
+namespace fsllm {
+namespace {
+
+void check_role(Config& config) {
+  auto const role = config.get("distribute.role", "server",
+                               "Role of FS-LLM's distributed configurations; only the server's file is run.",
+                               one_of({"server", "client"}));
+  bool const distributed =
+      config.text("federate.mode").value_or("") == "distributed" || config.text("distribute.use").has_value();
+  FSLLM_CHECK(!(distributed && role == "client"),
+              "{} = client (MPI starts the clients; there is nothing to run for this file). Run the server's "
+              "file instead: "
+              "mpirun -np N fsllm_hpc --cfg server.yaml, and give per-client settings with --client_cfg.",
+              config.where("distribute.role"));
+}
+
+void check_threads(Config const& config, std::string const& threads) {
+  int value = 0;
+  auto const [end, error] = std::from_chars(threads.data(), threads.data() + threads.size(), value);
+  bool const number =
+      error == std::errc() && end == threads.data() + threads.size() && value >= 1 && value <= 4096;
+  FSLLM_CHECK(threads == "auto" || number, "{} = '{}' (must be auto or a number from 1). Change it.",
+              config.where("hpc.threads"), threads);
+}
+
+/// Baselines of one client: federate.method global, local, or a single chosen client.
+void check_federation(RunConfig const& run, Config const& config) {
+  auto const& fed = run.fed;
+  FSLLM_CHECK(
+      !run.data.shards.empty() || fed.client_num > 0 || run.data.splitter == "natural",
+      "{} = {} (the number of clients is needed to shard {}). Set it, or give ready shards with data.shards.",
+      config.where("federate.client_num"), fed.client_num, run.data.type);
+  FSLLM_CHECK(fed.client_num == 0 || fed.only_client <= fed.client_num,
+              "{} = {} (there are {} clients). Choose one of them.",
+              config.where("federate.client_idx_for_local_train"), fed.only_client, fed.client_num);
+  FSLLM_CHECK(fed.client_num == 0 || fed.sample_client_num <= fed.client_num || fed.sample_client_rate > 0,
+              "{} = {} (only {} clients, federate.client_num). Lower it.",
+              config.where("federate.sample_client_num"), fed.sample_client_num, fed.client_num);
+}
+
+std::string default_name(RunConfig const& run) {
+  auto model = std::filesystem::path(run.model_type.substr(0, run.model_type.find('@'))).filename().string();
+  auto const data =
+      run.data.shards.empty() ? run.data.type : std::filesystem::path(run.data.shards).filename().string();
+  auto name = fmt::format("{}_{}_on_{}", run.fed.method, model, data);
+  std::replace_if(
+      name.begin(), name.end(), [](unsigned char c) { return std::isspace(c) || c == '/' || c == '@'; }, '_');
+  return name;
+}
+
+}  // namespace
+
+RunConfig load_run_config(Config& config) {
+  RunConfig run;
+  run.outdir = config.get("outdir", "exp", "Folder of all run directories.");
+  run.expname =
+      config.get("expname", "", "Name of this run's directory; '' makes one from method, model and data.");
+  run.model_type = config.get(
+      "model.type", "", "NAME@huggingface_llm under llm.cache.model, or a folder in Hugging Face layout.");
+  run.model_cache = config.get("llm.cache.model", "", "Folder that holds models by name.");
+  run.threads =
+      config.get("hpc.threads", "auto", "OpenMP threads a rank; auto: 1 under exact reduction on CPU.");
+  check_threads(config, run.threads);
+  run.use_gpu = config.get("use_gpu", false, "Train on GPUs.");
+  run.half = config.get("train.is_enable_half", false,
+                        "Keep frozen weights in fp16 (storage type; LoRA and optimiser stay fp32).");
+  run.storage_dtype =
+      config.get("train.storage_dtype", "auto", "Type of frozen weights in memory; auto: as in the file.",
+                 one_of({"auto", "fp32", "bf16", "fp16"}));
+  run.compute_dtype = config.get("train.compute_dtype", "auto",
+                                 "Type of activations and GEMMs; auto: fp32, or bf16 where weights are bf16 "
+                                 "and the CPU multiplies bf16 fast.",
+                                 one_of({"auto", "fp32", "bf16", "fp16"}));
+  check_role(config);
+  run.data = load_data_config(config);
+  run.peft = load_peft_config(config);
+  run.train = load_train_config(config);
+  run.fed = load_fed_config(config);
+  if (run.half && run.storage_dtype == "auto") run.storage_dtype = "fp16";
+  if (run.expname.empty()) run.expname = default_name(run);
+  accept_fs_llm_keys(config);
+  config.finish();
+  FSLLM_CHECK(!run.model_type.empty(),
+              "model.type is missing (no model to train). Set it to a folder in Hugging Face layout.");
+  check_federation(run, config);
+  return run;
+}
+
+std::map<int64_t, TrainConfig> load_client_configs(Config const& base, Config const& clients) {
+  std::map<int64_t, TrainConfig> configs;
+  for (auto const& name : clients.children("")) {
+    int64_t client = 0;
+    auto const digits = name.starts_with("client_") ? name.substr(7) : "";
+    auto const [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), client);
+    FSLLM_CHECK(error == std::errc() && end == digits.data() + digits.size() && client >= 1,
+                "--client_cfg: '{}' is not a client (names are client_1, client_2, ...). Rename it.", name);
+    auto const own = clients.below(name);
+    Config declared = own;  // only the keys of training may differ by client
+    load_train_config(declared);
+    declared.finish();
+    Config merged = base.overridden_by(own);
+    configs.emplace(client, load_train_config(merged));
+  }
+  return configs;
+}
+
+std::filesystem::path resolve_model(RunConfig const& run) {
+  namespace fs = std::filesystem;
+  auto const name = run.model_type.substr(0, run.model_type.find('@'));
+  std::vector<fs::path> places;
+  if (!run.model_cache.empty()) {
+    places.push_back(fs::path(run.model_cache) / name);
+    places.push_back(fs::path(run.model_cache) / fs::path(name).filename());
+  }
+  places.emplace_back(name);
+  for (auto const& place : places)
+    if (fs::is_directory(place) || fs::is_regular_file(place)) return fs::canonical(place);
+  fail(
+      fmt::format("model.type = '{}' (no folder {}). Put the model there (config.json, model.safetensors, "
+                  "tokenizer.json or tokenizer.model), "
+                  "or set llm.cache.model to the folder that holds it; nothing is downloaded.",
+                  run.model_type, places.front().string()));
+}
+
+RunDirectory run_directory(RunConfig const& run) {
+  return {std::filesystem::path(run.outdir) / run.expname};
+}
+
+std::vector<std::string> conflicting_keys(std::string const& old_yaml, std::string const& new_yaml) {
+  // What may change between a run and its continuation without changing results up to the checkpoint.
+  static std::vector<std::string> const free{"outdir",
+                                             "expname",
+                                             "hpc.threads",
+                                             "checkpoint.every_rounds",
+                                             "checkpoint.keep_last",
+                                             "federate.total_round_num",
+                                             "llm.cache.model",
+                                             "hpc.server_trains"};
+  auto const before = Config::parse(old_yaml, "checkpoint"), now = Config::parse(new_yaml, "configuration");
+  std::vector<std::string> conflicts;
+  for (auto const& key : now.given_keys()) {
+    if (std::find(free.begin(), free.end(), key) != free.end()) continue;
+    if (before.text(key) != now.text(key))
+      conflicts.push_back(fmt::format("{} ({} before, {} now)", key, before.text(key).value_or("absent"),
+                                      now.text(key).value_or("absent")));
+  }
+  return conflicts;
+}
+
+}  // namespace fsllm
