@@ -17,9 +17,13 @@ int usable_cores() {
   return sched_getaffinity(0, sizeof(cores), &cores) == 0 ? std::max(1, CPU_COUNT(&cores)) : 1;
 }
 
-/// Does this CPU multiply bf16 matrices faster than fp32 ones?
+/// Does this CPU multiply bf16 matrices faster than fp32 ones? (CPUs with AMX have AVX512_BF16 too.)
 bool fast_bf16() {
-  return at::cpu::is_amx_tile_supported() || at::cpu::is_avx512_bf16_supported();
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16") != 0;
+#else
+  return false;
+#endif
 }
 
 bool file_is_bf16(std::filesystem::path const& model_dir) {
