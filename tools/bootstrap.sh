@@ -51,7 +51,7 @@ program c++               | g++                          | gcc
 program cmake             | cmake                        | cmake
 program ninja             | ninja-build                  | ninja
 program pkg-config        | pkg-config                   | pkgconf
-program mpicc             | libopenmpi-dev               | openmpi
+mpi     mpi.h             | libopenmpi-dev               | openmpi
 program mpiexec           | openmpi-bin                  | openmpi
 hdf5    hdf5.h            | libhdf5-dev                  | hdf5
 header  yaml-cpp/yaml.h   | libyaml-cpp-dev              | yaml-cpp
@@ -96,6 +96,7 @@ has() {  # has KIND NAME
       "$compiler" -x c++ - ${search_paths[@]+"${search_paths[@]}"} "-l$2" -o /dev/null 2>/dev/null ;;
     pip) python3 -m pip --version >/dev/null 2>&1 || has venv - ;;
     venv) python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ;;
+    mpi) echo '#include <mpi.h>' | mpicc -E -x c - >/dev/null 2>&1 ;;
     hdf5) pkg-config --exists hdf5 2>/dev/null || pkg-config --exists hdf5-serial 2>/dev/null || has header hdf5.h ||
       { echo '#include <hdf5.h>' >"$work/probe.c" && h5cc -E "$work/probe.c" >/dev/null 2>&1; } ;;
   esac
