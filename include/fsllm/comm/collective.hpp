@@ -3,13 +3,14 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "fsllm/comm/communicator.hpp"
 #include "fsllm/core/tensor_map.hpp"
 
 namespace fsllm {
 
-/// Bytes handed to MPI (or NCCL) by this rank since the start.
+/// Bytes handed to MPI (its messages and its shared memory) or NCCL by this rank since the start.
 struct Traffic {
   int64_t broadcast_bytes = 0;
   int64_t reduce_bytes = 0;
@@ -29,8 +30,16 @@ struct Collective {
   virtual Traffic traffic() const = 0;
 };
 
-/// Host memory: inside a node through one shared-memory window (MPI_Win_allocate_shared), across nodes
-/// one leader a node through MPI. `chunk_bytes` bounds the window a rank. Collective.
-std::unique_ptr<Collective> make_host_collective(Communicator const& comm, int64_t chunk_bytes = 4 << 20);
+/// Collective: host memory. Inside a node through one shared-memory window (MPI_Win_allocate_shared), across
+/// nodes one leader a node through MPI. `chunk_bytes` bounds the window a rank. Floats are added in rank
+/// order inside a node: the same bits in every run of one placement.
+std::unique_ptr<Collective> make_host_collective(Communicator const& comm, int64_t chunk_bytes = 1 << 20);
+/// The same with `node` as the ranks that share memory: comm.split_by_node(), or any part of it.
+std::unique_ptr<Collective> make_host_collective(Communicator const& comm, Communicator const& node,
+                                                 int64_t chunk_bytes);
+
+/// Collective: an Error on every rank, naming the first rank and tensor that differ, unless names, shapes and
+/// dtypes agree. `what` says which operation and must be the same text too.
+void check_layout_across_ranks(Communicator const& comm, TensorMap const& map, std::string const& what);
 
 }  // namespace fsllm

@@ -8,6 +8,8 @@
 namespace fsllm {
 
 /// Starts MPI (MPI_THREAD_FUNNELED) and ends it. One in main; everything else gets a Communicator.
+/// MPI's errors become fsllm::Error with MPI's own text. While an exception unwinds, the destructor leaves
+/// MPI running, as other ranks may wait in a collective: the handler then calls abort_all_ranks.
 class MpiSession {
  public:
   MpiSession(int& argc, char**& argv);
@@ -19,15 +21,15 @@ class MpiSession {
 /// Ends all ranks with this exit code. For the one rank that failed while others may wait in a collective.
 [[noreturn]] void abort_all_ranks(int exit_code);
 
-/// Aborts with advice when this process is alone although its launcher started several
-/// (OMPI_COMM_WORLD_SIZE, PMI_SIZE, SLURM_NTASKS of a step disagree with the world size).
+/// An Error with advice when this process is alone although its launcher started several
+/// (OMPI_COMM_WORLD_SIZE, PMI_SIZE, PMIX_RANK or the tasks of a Slurm step disagree with a world of size 1).
 void check_launch();
 
 /// "Open MPI v4.1.4, ..." for --version.
 std::string mpi_library_version();
 
 /// A value type over an MPI communicator; copies share it, the last one frees it.
-/// Every member function except rank() and size() is Collective over this communicator.
+/// Every member function except rank(), size() and handle() is Collective over this communicator.
 class Communicator {
  public:
   static Communicator world();
@@ -61,7 +63,7 @@ class Communicator {
   int rank_, size_;
 };
 
-/// Host name, local rank, pinned cores of every rank, as a table for the log. Collective.
+/// Collective: host name, local rank and pinned cores of every rank, as a table for the log.
 std::string placement_table(Communicator const& world);
 
 }  // namespace fsllm

@@ -21,15 +21,17 @@ class FixedPointSum {
   void add(TensorMap const& update, double weight, std::string const& who);
   /// Collective: sums over ranks; afterwards `root` holds the total of values and weights.
   void reduce(Collective& collective, int root);
-  /// The weight that arrived.
+  /// The weight that arrived. On the root after reduce(): of all ranks.
   double weight() const;
-  /// total / weight(), in the dtypes of the layout. Valid on the root after reduce().
+  /// total / weight(), in the dtypes of the layout. Valid on the root after reduce(). Fails when no weight
+  /// arrived or when the clients together could have left the range of 64 bits.
   TensorMap mean() const;
 
  private:
   TensorMap layout_;
   int bits_;
-  std::vector<int64_t> values_;  ///< all tensors in name order, then one entry for the weight
+  std::vector<int64_t>
+      values_;  ///< all tensors in name order, then the bound on the largest sum, then the weight
 };
 
 }  // namespace fsllm

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/comm/communicator.hpp"
+
+#include <numeric>
+
+#include "fsllm/core/error.hpp"
+#include "mpi.hpp"
+
+namespace fsllm {
+
+void check_mpi(int code, char const* what) {
+  if (code == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING] = "";
+  int length = 0;
+  MPI_Error_string(code, text, &length);
+  fail(fmt::format("{} failed ({}). Check the MPI installation and the other ranks' messages.", what, text));
+}
+
+Communicator::Handle::~Handle() {
+  int finalized = 0;
+  MPI_Finalized(&finalized);
+  if (owned && finalized == 0) MPI_Comm_free(&comm);
+}
+
+Communicator::Communicator(std::shared_ptr<Handle const> handle)
+    : handle_(std::move(handle)), rank_(0), size_(1) {
+  check_mpi(MPI_Comm_rank(handle_->comm, &rank_), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(handle_->comm, &size_), "MPI_Comm_size");
+}
+
+Communicator Communicator::world() {
+  return Communicator(std::make_shared<Handle const>(MPI_COMM_WORLD, false));
+}
+
+Communicator Communicator::self() {
+  return Communicator(std::make_shared<Handle const>(MPI_COMM_SELF, false));
+}
+
+Communicator Communicator::split(int color, int key) const {
+  MPI_Comm part = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split(handle_->comm, color, key, &part), "MPI_Comm_split");
+  return Communicator(std::make_shared<Handle const>(part, true));
+}
+
+Communicator Communicator::split_by_node() const {
+  MPI_Comm node = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(handle_->comm, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node),
+            "MPI_Comm_split_type");
+  return Communicator(std::make_shared<Handle const>(node, true));
+}
+
+void Communicator::barrier() const {
+  check_mpi(MPI_Barrier(handle_->comm), "MPI_Barrier");
+}
+
+void Communicator::broadcast(std::string& bytes, int root) const {
+  auto length = static_cast<int64_t>(bytes.size());
+  check_mpi(MPI_Bcast(&length, 1, MPI_INT64_T, root, handle_->comm), "MPI_Bcast");
+  bytes.resize(static_cast<size_t>(length));
+  for_each_part(length, [&](int64_t offset, int count) {
+    check_mpi(MPI_Bcast(bytes.data() + offset, count, MPI_BYTE, root, handle_->comm), "MPI_Bcast");
+  });
+}
+
+std::vector<std::string> Communicator::gather(std::string const& bytes, int root) const {
+  constexpr int kTag = 1;
+  auto const length = static_cast<int64_t>(bytes.size());
+  std::vector<int64_t> lengths(static_cast<size_t>(size_));
+  check_mpi(MPI_Gather(&length, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, root, handle_->comm),
+            "MPI_Gather");
+  if (rank_ != root) {
+    for_each_part(length, [&](int64_t offset, int count) {
+      check_mpi(MPI_Send(bytes.data() + offset, count, MPI_BYTE, root, kTag, handle_->comm), "MPI_Send");
+    });
+    return {};
+  }
+  std::vector<std::string> all(lengths.size());
+  for (int from = 0; from < size_; ++from) {
+    auto& target = all[static_cast<size_t>(from)];
+    if (from == root) {
+      target = bytes;
+      continue;
+    }
+    target.resize(static_cast<size_t>(lengths[static_cast<size_t>(from)]));
+    for_each_part(static_cast<int64_t>(target.size()), [&](int64_t offset, int count) {
+      check_mpi(
+          MPI_Recv(target.data() + offset, count, MPI_BYTE, from, kTag, handle_->comm, MPI_STATUS_IGNORE),
+          "MPI_Recv");
+    });
+  }
+  return all;
+}
+
+std::vector<std::string> Communicator::all_gather(std::string const& bytes) const {
+  auto const length = static_cast<int64_t>(bytes.size());
+  std::vector<int64_t> lengths(static_cast<size_t>(size_));
+  check_mpi(MPI_Allgather(&length, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, handle_->comm),
+            "MPI_Allgather");
+  auto const parts = gather(bytes, 0);
+  std::string joined = std::accumulate(parts.begin(), parts.end(), std::string());
+  broadcast(joined, 0);
+  std::vector<std::string> all;
+  size_t offset = 0;
+  for (int64_t const part : lengths) {
+    all.push_back(joined.substr(offset, static_cast<size_t>(part)));
+    offset += static_cast<size_t>(part);
+  }
+  return all;
+}
+
+int64_t Communicator::sum(int64_t value) const {
+  int64_t total = 0;
+  check_mpi(MPI_Allreduce(&value, &total, 1, MPI_INT64_T, MPI_SUM, handle_->comm), "MPI_Allreduce");
+  return total;
+}
+
+int64_t Communicator::max(int64_t value) const {
+  int64_t largest = 0;
+  check_mpi(MPI_Allreduce(&value, &largest, 1, MPI_INT64_T, MPI_MAX, handle_->comm), "MPI_Allreduce");
+  return largest;
+}
+
+bool Communicator::all_equal(uint64_t value) const {
+  // The largest value and the largest complement meet only where all are one.
+  uint64_t const mine[2] = {value, ~value};
+  uint64_t largest[2] = {0, 0};
+  check_mpi(MPI_Allreduce(mine, largest, 2, MPI_UINT64_T, MPI_MAX, handle_->comm), "MPI_Allreduce");
+  return largest[0] == ~largest[1];
+}
+
+}  // namespace fsllm

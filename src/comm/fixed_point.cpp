@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/comm/fixed_point.hpp"
+
+#include <ATen/ops/empty.h>
+
+#include <bit>
+#include <cmath>
+
+#include "fsllm/core/error.hpp"
+
+namespace fsllm {
+namespace {
+
+/// Adding 1.5·2^52 to |x| < 2^51 rounds x to the nearest integer, ties to even, and leaves it in the low
+/// bits; unlike llrint this needs no instruction that plain x86-64 lacks as a vector one.
+constexpr double kMagic = 0x1.8p52;
+constexpr double kMagicLimit = 0x1p51;
+/// |weight·value| in units must stay below this.
+constexpr double kLimit = 0x1p62;
+constexpr int64_t kBlock = 512;
+/// Unit of the bound on the largest sum, so that the bound itself cannot overflow.
+constexpr int kBoundShift = 24;
+
+/// Largest magnitude; a value that is not finite gives infinity.
+double largest_of(double const* values, int64_t count) {
+  double largest = 0;
+  bool finite = true;
+  for (int64_t i = 0; i < count; ++i) {
+    double const magnitude = std::fabs(values[i]);
+    finite &= magnitude <= 0x1.fffffffffffffp1023;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return finite ? largest : HUGE_VAL;
+}
+
+void add_rounded(int64_t* sum, double const* values, int64_t count, double largest) {
+  if (largest < kMagicLimit) {
+    for (int64_t i = 0; i < count; ++i)
+      sum[i] += std::bit_cast<int64_t>(values[i] + kMagic) - std::bit_cast<int64_t>(kMagic);
+  } else {
+    for (int64_t i = 0; i < count; ++i)
+      sum[i] =
+          static_cast<int64_t>(static_cast<uint64_t>(sum[i]) + static_cast<uint64_t>(std::llrint(values[i])));
+  }
+}
+
+/// Adds scale·values rounded; gives the largest magnitude met, at or above kLimit where it stopped.
+template <class T>
+double add_scaled(int64_t* sum, T const* values, int64_t count, double scale) {
+  double scaled[kBlock], largest = 0;
+  for (int64_t begin = 0; begin < count; begin += kBlock) {
+    int64_t const length = std::min(kBlock, count - begin);
+    for (int64_t i = 0; i < length; ++i) scaled[i] = static_cast<double>(values[begin + i]) * scale;
+    double const here = largest_of(scaled, length);
+    largest = std::max(largest, here);
+    if (!(largest < kLimit)) break;
+    add_rounded(sum + begin, scaled, length, here);
+  }
+  return largest;
+}
+
+double add_tensor(int64_t* sum, at::Tensor const& tensor, double scale, std::string const& name) {
+  auto const host = tensor.detach().cpu().contiguous();
+  switch (host.scalar_type()) {
+    case at::kFloat:
+      return add_scaled(sum, host.const_data_ptr<float>(), host.numel(), scale);
+    case at::kDouble:
+      return add_scaled(sum, host.const_data_ptr<double>(), host.numel(), scale);
+    case at::kHalf:
+    case at::kBFloat16:
+      return add_tensor(sum, host.to(at::kFloat), scale, name);
+    default:
+      fail(fmt::format(
+          "tensor {} of type {} has no fixed-point sum (floating point only). Convert it to float first.",
+          name, c10::toString(host.scalar_type())));
+  }
+}
+
+}  // namespace
+
+FixedPointSum::FixedPointSum(TensorMap const& layout, int bits) : layout_(layout), bits_(bits) {
+  FSLLM_CHECK(bits >= 2 && bits <= 60, "hpc.fixed_point_bits = {} (must be in [2, 60]). Use 48.", bits);
+  values_.resize(static_cast<size_t>(num_parameters(layout)) + 2);
+}
+
+void FixedPointSum::add(TensorMap const& update, double weight, std::string const& who) {
+  check_same_layout(layout_, update, "update of " + who);
+  double const unit = std::ldexp(1.0, bits_), limit = kLimit / unit;
+  FSLLM_CHECK(std::isfinite(weight) && std::fabs(weight) < limit,
+              "the weight of {} is {} (must be finite and below {}). Use relative weights, or lower "
+              "hpc.fixed_point_bits.",
+              who, weight, limit);
+  double largest = std::fabs(weight) * unit;
+  int64_t* position = values_.data();
+  for (auto const& [name, tensor] : update) {
+    double const here = add_tensor(position, tensor, weight * unit, name);
+    FSLLM_CHECK(here < kLimit,
+                "the weighted update of {} by {} holds a value that is {} (exact sums need values below {}). "
+                "Lower the "
+                "learning rate or clip gradients; hpc.reduce: native takes larger values.",
+                name, who, std::isfinite(here) ? fmt::format("{:g} in magnitude", here / unit) : "not finite",
+                limit);
+    largest = std::max(largest, here);
+    position += tensor.numel();
+  }
+  position[0] += static_cast<int64_t>(std::ldexp(largest, -kBoundShift)) + 1;
+  position[1] += std::llrint(weight * unit);
+}
+
+void FixedPointSum::reduce(Collective& collective, int root) {
+  collective.reduce_sum(std::span<int64_t>(values_), root);
+}
+
+double FixedPointSum::weight() const {
+  return std::ldexp(static_cast<double>(values_.back()), -bits_);
+}
+
+TensorMap FixedPointSum::mean() const {
+  FSLLM_CHECK(
+      values_.back() != 0,
+      "no weight arrived (every client of the round failed or has no rows). Check the clients' data.");
+  FSLLM_CHECK(
+      std::ldexp(static_cast<double>(values_[values_.size() - 2]), kBoundShift) < 0x1p63,
+      "the clients' updates may together exceed the exact range of {} (hpc.fixed_point_bits = {}). Lower "
+      "hpc.fixed_point_bits, or use hpc.reduce: native.",
+      std::ldexp(1.0, 63 - bits_), bits_);
+  double const divisor = static_cast<double>(values_.back());
+  TensorMap result;
+  int64_t const* position = values_.data();
+  for (auto const& [name, tensor] : layout_) {
+    auto const values = at::empty(tensor.sizes(), at::TensorOptions().dtype(at::kDouble));
+    auto* const out = values.mutable_data_ptr<double>();
+    for (int64_t i = 0; i < tensor.numel(); ++i) out[i] = static_cast<double>(position[i]) / divisor;
+    result.emplace(name, values.to(tensor.options()));
+    position += tensor.numel();
+  }
+  return result;
+}
+
+}  // namespace fsllm

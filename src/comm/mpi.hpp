@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <mpi.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+
+#include "fsllm/comm/communicator.hpp"
+
+namespace fsllm {
+
+/// What Communicator shares: MPI's handle, freed by the last owner unless it is MPI's own or MPI has ended.
+struct Communicator::Handle {
+  Handle(MPI_Comm communicator, bool is_owned) : comm(communicator), owned(is_owned) {}
+  ~Handle();
+  Handle(Handle const&) = delete;
+  Handle& operator=(Handle const&) = delete;
+  MPI_Comm comm;
+  bool owned;
+};
+
+/// An Error with MPI's text unless `code` is MPI_SUCCESS; `what` names the MPI function.
+void check_mpi(int code, char const* what);
+
+/// MPI counts are 32 bit: calls part(offset, count) for consecutive parts of at most 2^30.
+template <class Part>
+void for_each_part(int64_t total, Part&& part) {
+  constexpr int64_t kLargest = int64_t{1} << 30;
+  for (int64_t offset = 0; offset < total; offset += kLargest)
+    part(offset, static_cast<int>(std::min(kLargest, total - offset)));
+}
+
+}  // namespace fsllm

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <sched.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <string>
+
+#include "fsllm/comm/communicator.hpp"
+#include "fsllm/core/error.hpp"
+#include "mpi.hpp"
+
+namespace fsllm {
+namespace {
+
+int64_t environment_number(char const* name) {
+  char const* const text = std::getenv(name);
+  return text == nullptr ? -1 : std::atoll(text);
+}
+
+/// How many processes the launcher started, as far as its environment says; and which variable says so.
+struct Launched {
+  int64_t count = 1;
+  std::string by;
+};
+
+/// Slurm numbers real steps from 0; a batch script and its like have no number or one above this.
+constexpr int64_t kFirstSpecialStep = 0xFFFFFFF0;
+
+Launched launched() {
+  // mpirun inside Slurm starts its daemons as a step of its own: its variables come first.
+  for (char const* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"})
+    if (auto const count = environment_number(name); count > 0) return {count, name};
+  if (auto const rank = environment_number("PMIX_RANK"); rank > 0) return {rank + 1, "PMIX_RANK"};
+  auto const step = environment_number("SLURM_STEP_ID");
+  if (step < 0 || step >= kFirstSpecialStep) return {};
+  for (char const* name : {"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"})
+    if (auto const count = environment_number(name); count > 0) return {count, name};
+  return {};
+}
+
+/// "0-3,8": the cores that this process may run on.
+std::string core_list() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return "?";
+  std::string text;
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (!CPU_ISSET(core, &set)) continue;
+    int last = core;
+    while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, &set)) ++last;
+    text += fmt::format("{}{}", text.empty() ? "" : ",", core);
+    if (last > core) text += fmt::format("-{}", last);
+    core = last;
+  }
+  return text;
+}
+
+std::string host_name() {
+  char name[256] = "";
+  return gethostname(name, sizeof name - 1) == 0 ? name : "?";
+}
+
+}  // namespace
+
+MpiSession::MpiSession(int& argc, char**& argv) {
+  int provided = MPI_THREAD_SINGLE;
+  check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN);
+  FSLLM_CHECK(provided >= MPI_THREAD_FUNNELED,
+              "MPI offers thread level {} only (MPI_THREAD_FUNNELED is needed). Use an MPI library built "
+              "with threads.",
+              provided);
+}
+
+MpiSession::~MpiSession() {
+  if (std::uncaught_exceptions() == 0) MPI_Finalize();
+}
+
+void abort_all_ranks(int exit_code) {
+  std::fflush(nullptr);
+  int started = 0, ended = 0;
+  MPI_Initialized(&started);
+  MPI_Finalized(&ended);
+  if (started != 0 && ended == 0) MPI_Abort(MPI_COMM_WORLD, exit_code);
+  std::_Exit(exit_code);
+}
+
+void check_launch() {
+  if (Communicator::world().size() > 1) return;
+  auto const [count, by] = launched();
+  FSLLM_CHECK(count <= 1,
+              "this process is alone although {} were started ({} says so; this program uses {}). Start it "
+              "with mpirun of "
+              "that MPI, or under Slurm with: srun --mpi=pmix.",
+              count, by, mpi_library_version());
+}
+
+std::string mpi_library_version() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  std::string const version(text, static_cast<size_t>(length));
+  return version.substr(0, version.find_first_of("\n\0"));
+}
+
+std::string placement_table(Communicator const& world) {
+  auto const node = world.split_by_node();
+  auto const rows = world.all_gather(fmt::format("{:<24} {:>10}  {}", host_name(), node.rank(), core_list()));
+  std::string table = fmt::format("{:>5}  {:<24} {:>10}  {}", "rank", "host", "local rank", "cores");
+  for (size_t rank = 0; rank < rows.size(); ++rank) table += fmt::format("\n{:>5}  {}", rank, rows[rank]);
+  return table;
+}
+
+}  // namespace fsllm
