@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <filesystem>
+#include <string>
+
+#include "process.hpp"
+
+namespace fsllm::test {
+
+/// YAML of a small federated LoRA run on the token rows of tests/reference/federated (clients north, south,
+/// west).
+struct SmallRun {
+  std::string model = "llama";
+  std::string splits = "[1.0, 0.0, 0.0]";
+  std::string optimizer = "{type: SGD, lr: 0.5}";
+  std::string adapter = "{r: 4, lora_alpha: 8, target_modules: [q_proj, v_proj]}";
+  std::string init_from;  ///< PEFT folder; then `adapter` is left out
+  int rounds = 3, steps = 3, batch = 2;
+  bool shuffle = false;
+  std::string more;  ///< further YAML lines
+  std::string yaml(std::filesystem::path const& outdir) const;
+};
+
+/// The folder of fixture NAME in tests/reference.
+std::filesystem::path reference_dir(std::string const& name);
+
+}  // namespace fsllm::test

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bits do not depend on ranks, placement or interruption.
+#include <chrono>
+#include <thread>
+
+#include "federation.hpp"
+
+namespace fsllm::test {
+namespace {
+
+/// Five clients of unequal size, dropout, sampling of three a round, validation rows.
+SmallRun many_clients() {
+  SmallRun small;
+  small.splits = "[0.8, 0.2, 0.0]";
+  small.adapter = "{r: 4, lora_alpha: 8, lora_dropout: 0.2, target_modules: [q_proj, v_proj, o_proj]}";
+  small.optimizer = "{type: AdamW, lr: 0.01}";
+  small.shuffle = true;
+  small.more = "early_stop: {patience: 0}\n";
+  return small;
+}
+
+struct Result {
+  std::string adapter, record;
+  bool operator==(Result const&) const = default;
+};
+
+Result result_of(std::filesystem::path const& dir) {
+  return {read_text(dir / "run/adapter/adapter_model.safetensors"),
+          training_record(dir / "run/metrics.jsonl")};
+}
+
+Result train(TempDir const& dir, int np, SmallRun const& small,
+             std::vector<std::string> const& overrides = {}) {
+  std::vector<std::string> words{"fsllm_hpc", "--cfg",
+                                 write_config(dir.path(), small.yaml(dir.path())).string()};
+  words.insert(words.end(), overrides.begin(), overrides.end());
+  auto const outcome = run(dir.path(), np, words);
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
+  return result_of(dir.path());
+}
+
+class RankCounts : public testing::TestWithParam<std::vector<std::string>> {};
+
+TEST_P(RankCounts, GiveTheSameBits) {
+  TempDir alone;
+  auto const expected = train(alone, 0, many_clients(), GetParam());
+  ASSERT_FALSE(expected.adapter.empty());
+  for (int const np : {2, 3, 4}) {
+    TempDir dir;
+    auto const actual = train(dir, np, many_clients(), GetParam());
+    EXPECT_EQ(actual.adapter == expected.adapter, true) << np << " ranks";
+    EXPECT_EQ(actual.record, expected.record) << np << " ranks";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Invariance, RankCounts,
+                         testing::Values(
+                             // three clients: uneven on 2 ranks, fewer than 4 ranks
+                             std::vector<std::string>{},
+                             // five clients, three of them sampled each round, a server that only serves
+                             std::vector<std::string>{"federate.client_num", "5", "data.splitter", "iid",
+                                                      "data.splitter_args", "[]", "data.splits",
+                                                      "[0.6,0.4,0]", "federate.sample_client_num", "3",
+                                                      "hpc.server_trains", "False"},
+                             // FedOpt with momentum, accumulation
+                             std::vector<std::string>{"fedopt.use", "True", "fedopt.optimizer",
+                                                      "{type: Adam, lr: 0.01}", "grad.grad_accum_count", "2"},
+                             // every client alone
+                             std::vector<std::string>{"federate.method", "local"}));
+
+TEST(Resume, AfterSigkillInMidRoundIsBitwiseTheUninterruptedRun) {
+  auto small = many_clients();
+  small.rounds = 6;
+  small.steps = 40;
+  small.more += "fedopt: {use: True, optimizer: {type: SGD, lr: 1.0, momentum: 0.5}}\n";
+  TempDir whole;
+  auto const expected = train(whole, 2, small);
+  for (int const np_after : {2, 3, 0}) {
+    TempDir dir;
+    auto const config = write_config(dir.path(), small.yaml(dir.path())).string();
+    {
+      Background running(dir.path(), 2, {"fsllm_hpc", "--cfg", config});
+      while (running.running() && !std::filesystem::exists(dir / "run/checkpoints/round_000002"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      ASSERT_TRUE(running.running()) << "the run ended before it could be killed";
+      running.kill_hard();
+    }
+    ASSERT_FALSE(std::filesystem::exists(dir / "run/adapter")) << "killed too late";
+    auto const outcome = run(dir.path(), np_after, {"fsllm_hpc", "--cfg", config, "--resume"});
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
+    EXPECT_THAT(outcome.out, testing::HasSubstr("continuing after round"));
+    auto const actual = result_of(dir.path());
+    EXPECT_TRUE(actual.adapter == expected.adapter) << np_after << " ranks";
+    EXPECT_EQ(actual.record, expected.record) << np_after << " ranks";
+  }
+}
+
+TEST(Resume, SkipsADamagedCheckpoint) {
+  auto small = many_clients();
+  TempDir dir;
+  auto const expected = train(dir, 0, small);
+  std::filesystem::resize_file(dir / "run/checkpoints/round_000003/state.h5", 1000);
+  std::filesystem::remove_all(dir / "run/adapter");
+  auto const outcome = run(dir.path(), 0, {"fsllm_hpc", "--resume", (dir / "run").string()});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
+  EXPECT_THAT(outcome.out, testing::HasSubstr("round_000003"));
+  EXPECT_EQ(result_of(dir.path()).adapter == expected.adapter, true);
+  EXPECT_EQ(result_of(dir.path()).record, expected.record);
+}
+
+TEST(Resume, RefusesAnotherConfiguration) {
+  TempDir dir;
+  train(dir, 0, many_clients());
+  auto const outcome =
+      run(dir.path(), 0,
+          {"fsllm_hpc", "--cfg", (dir / "run.yaml").string(), "--resume", "train.optimizer.lr", "0.5"});
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.err, testing::HasSubstr("train.optimizer.lr (0.01 before, 0.5 now)"));
+}
+
+}  // namespace
+}  // namespace fsllm::test

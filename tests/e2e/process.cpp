@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "process.hpp"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+namespace fsllm::test {
+namespace {
+
+std::string environment(char const* name) {
+  char const* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+std::vector<std::string> command(int np, std::vector<std::string> const& arguments) {
+  std::vector<std::string> words;
+  if (np > 0) words = {environment("FSLLM_MPIEXEC"), "-np", std::to_string(np)};
+  words.push_back(environment("FSLLM_BIN_DIR") + "/" + arguments.at(0));
+  words.insert(words.end(), arguments.begin() + 1, arguments.end());
+  return words;
+}
+
+pid_t start(std::filesystem::path const& dir, std::vector<std::string> const& words) {
+  auto const out = (dir / "stdout.txt").string(), err = (dir / "stderr.txt").string();
+  std::vector<char*> argv;
+  for (auto const& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+  argv.push_back(nullptr);
+  pid_t const pid = fork();
+  if (pid != 0) return pid;
+  setpgid(0, 0);
+  dup2(open("/dev/null", O_RDONLY), 0);
+  dup2(open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644), 1);
+  dup2(open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644), 2);
+  execvp(argv[0], argv.data());
+  _exit(127);
+}
+
+int exit_code_of(int status) {
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+}  // namespace
+
+Outcome run(std::filesystem::path const& dir, int np, std::vector<std::string> const& arguments) {
+  pid_t const pid = start(dir, command(np, arguments));
+  int status = 0;
+  waitpid(pid, &status, 0);
+  return {exit_code_of(status), read_text(dir / "stdout.txt"), read_text(dir / "stderr.txt")};
+}
+
+Background::Background(std::filesystem::path const& dir, int np, std::vector<std::string> const& arguments)
+    : pid_(start(dir, command(np, arguments))) {}
+
+Background::~Background() {
+  if (pid_ > 0) kill_hard();
+}
+
+void Background::kill_hard() {
+  // Open MPI puts every rank into a group of its own: kill the children first, then the launcher.
+  std::system(("pkill -KILL -P " + std::to_string(pid_) + " 2>/dev/null").c_str());
+  kill(-pid_, SIGKILL);
+  int status = 0;
+  waitpid(pid_, &status, 0);
+  pid_ = -1;
+}
+
+bool Background::running() {
+  int status = 0;
+  if (pid_ > 0 && waitpid(pid_, &status, WNOHANG) == pid_) pid_ = -1;
+  return pid_ > 0;
+}
+
+std::filesystem::path write_config(std::filesystem::path const& dir, std::string const& yaml) {
+  auto const path = dir / "run.yaml";
+  std::ofstream(path) << yaml;
+  return path;
+}
+
+std::string read_text(std::filesystem::path const& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+std::vector<nlohmann::json> read_events(std::filesystem::path const& path) {
+  std::vector<nlohmann::json> events;
+  std::istringstream lines(read_text(path));
+  for (std::string line; std::getline(lines, line);) events.push_back(nlohmann::json::parse(line));
+  return events;
+}
+
+std::string training_record(std::filesystem::path const& metrics) {
+  std::string record;
+  for (auto event : read_events(metrics)) {
+    for (auto const* noise :
+         {"seconds", "tokens_per_second", "peak_rss_bytes", "bytes_up", "bytes_down", "ranks"})
+      event.erase(noise);
+    record += event.dump() + "\n";
+  }
+  return record;
+}
+
+}  // namespace fsllm::test
