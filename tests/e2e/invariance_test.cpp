@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Bits do not depend on ranks, placement or interruption.
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
@@ -24,9 +25,19 @@ struct Result {
   bool operator==(Result const&) const = default;
 };
 
+/// All files of the adapter folder (one a client under method local), one behind the other.
+std::string adapter_files(std::filesystem::path const& dir) {
+  std::vector<std::filesystem::path> files;
+  for (auto const& entry : std::filesystem::recursive_directory_iterator(dir))
+    if (entry.is_regular_file()) files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  std::string bytes;
+  for (auto const& file : files) bytes += read_text(file);
+  return bytes;
+}
+
 Result result_of(std::filesystem::path const& dir) {
-  return {read_text(dir / "run/adapter/adapter_model.safetensors"),
-          training_record(dir / "run/metrics.jsonl")};
+  return {adapter_files(dir / "run/adapter"), training_record(dir / "run/metrics.jsonl")};
 }
 
 Result train(TempDir const& dir, int np, SmallRun const& small,

@@ -41,6 +41,19 @@ pid_t start(std::filesystem::path const& dir, std::vector<std::string> const& wo
   _exit(127);
 }
 
+std::vector<pid_t> children_of(pid_t parent) {
+  std::vector<pid_t> children;
+  for (auto const& entry : std::filesystem::directory_iterator("/proc")) {
+    auto const name = entry.path().filename().string();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    auto const stat = read_text(entry.path() / "stat");
+    auto const after_name = stat.rfind(") ");  // the program's name may hold spaces
+    if (after_name != std::string::npos && std::atoi(stat.c_str() + after_name + 4) == parent)
+      children.push_back(std::stoi(name));
+  }
+  return children;
+}
+
 int exit_code_of(int status) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
@@ -62,8 +75,8 @@ Background::~Background() {
 }
 
 void Background::kill_hard() {
-  // Open MPI puts every rank into a group of its own: kill the children first, then the launcher.
-  std::system(("pkill -KILL -P " + std::to_string(pid_) + " 2>/dev/null").c_str());
+  // Open MPI puts every rank into a process group of its own.
+  for (pid_t const child : children_of(pid_)) kill(child, SIGKILL);
   kill(-pid_, SIGKILL);
   int status = 0;
   waitpid(pid_, &status, 0);

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/train/trainer.hpp"
+
+#include <ATen/ATen.h>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/model/causal_lm.hpp"
+#include "fsllm/train/loss.hpp"
+#include "support.hpp"
+
+namespace fsllm {
+namespace {
+
+TokenSplit rows_of_lengths(std::vector<int> const& lengths) {
+  TokenSplit split;
+  for (size_t row = 0; row < lengths.size(); ++row) {
+    std::vector<int32_t> ids;
+    std::vector<uint8_t> target;
+    for (int i = 0; i < lengths[row]; ++i) {
+      ids.push_back(3 + static_cast<int32_t>((17 * row + 5 * i + i * i) % 90));
+      target.push_back(i >= 2);
+    }
+    split.append(ids, target, -1);
+  }
+  return split;
+}
+
+std::unique_ptr<CausalLM> tiny_model() {
+  auto model = load_model(test::source_file("tests/reference/llama"), {});
+  model->make_trainable("fp32");
+  return model;
+}
+
+TrainConfig config_of(std::string const& yaml) {
+  auto config = Config::parse(yaml, "test.yaml");
+  auto const loaded = load_train_config(config);
+  config.finish();
+  return loaded;
+}
+
+struct Trained {
+  TensorMap weights;
+  TrainResult result;
+};
+
+Trained train(TrainConfig const& config, TokenSplit const& data, ClientRound const& which = {}) {
+  auto const model = tiny_model();
+  auto parameters = model->parameters();
+  auto const result = train_client(*model, parameters, data, config, which);
+  return {clone(parameters), result};
+}
+
+double largest_difference(TensorMap const& a, TensorMap const& b) {
+  double worst = 0;
+  for (auto const& [name, tensor] : a)
+    worst = std::max(worst, (tensor - b.at(name)).abs().max().item<double>());
+  return worst;
+}
+
+auto const kData = rows_of_lengths({9, 4, 12, 7, 5, 16});
+
+TEST(Trainer, AccumulationAndMicroBatchesWeighByTokens) {
+  auto const whole =
+      train(config_of("train: {optimizer: {lr: 0.05}}\ndataloader: {batch_size: 6, shuffle: False}"), kData);
+  auto const accumulated = train(config_of("train: {optimizer: {lr: 0.05}}\ngrad: {grad_accum_count: "
+                                           "3}\ndataloader: {batch_size: 2, shuffle: False}"),
+                                 kData);
+  auto const micro = train(
+      config_of(
+          "train: {optimizer: {lr: 0.05}, micro_batch_size: 4}\ndataloader: {batch_size: 6, shuffle: False}"),
+      kData);
+  EXPECT_EQ(whole.result.targets, accumulated.result.targets);
+  EXPECT_NEAR(whole.result.loss_sum, accumulated.result.loss_sum, 1e-4 * whole.result.loss_sum);
+  EXPECT_LE(largest_difference(whole.weights, accumulated.weights), 1e-6);
+  EXPECT_LE(largest_difference(whole.weights, micro.weights), 1e-6);
+}
+
+TEST(Trainer, EpochsVisitEveryRow) {
+  auto const once = train(config_of("train: {batch_or_epoch: epoch, local_update_steps: 2, optimizer: {lr: "
+                                    "0.01}}\ndataloader: {batch_size: 4}"),
+                          kData);
+  EXPECT_EQ(once.result.samples, 12);
+  EXPECT_EQ(once.result.steps, 4);
+  EXPECT_EQ(once.result.tokens, 2 * static_cast<int64_t>(kData.tokens.size()));
+}
+
+TEST(Trainer, IsAFunctionOfSeedClientAndRound) {
+  auto const config =
+      config_of("train: {local_update_steps: 3, optimizer: {lr: 0.05}}\ndataloader: {batch_size: 2}");
+  auto const first = train(config, kData, {1, 2, 3, 10});
+  EXPECT_EQ(largest_difference(first.weights, train(config, kData, {1, 2, 3, 10}).weights), 0);
+  EXPECT_GT(largest_difference(first.weights, train(config, kData, {1, 2, 4, 10}).weights), 0);
+  EXPECT_GT(largest_difference(first.weights, train(config, kData, {1, 3, 3, 10}).weights), 0);
+  EXPECT_GT(largest_difference(first.weights, train(config, kData, {2, 2, 3, 10}).weights), 0);
+}
+
+TEST(Trainer, ClippingBoundsTheStep) {
+  auto const config =
+      config_of("train: {optimizer: {lr: 1.0}}\ngrad: {grad_clip: 0.25}\ndataloader: {batch_size: 6}");
+  auto const before = clone(tiny_model()->parameters());
+  auto const trained = train(config, kData);
+  EXPECT_NEAR(l2_norm(subtract(trained.weights, before)), 0.25, 1e-4);
+}
+
+TEST(Trainer, SkipsStepsThatAreNotFinite) {
+  auto const model = tiny_model();
+  auto parameters = model->parameters();
+  at::Tensor weight = parameters.begin()->second.detach();
+  weight.flatten()[0].fill_(std::numeric_limits<float>::infinity());
+  auto const before = clone(parameters);
+  auto const result =
+      train_client(*model, parameters, kData,
+                   config_of("train: {local_update_steps: 2}\ndataloader: {batch_size: 6}"), {});
+  EXPECT_EQ(result.skipped_steps, 2);
+  EXPECT_EQ(result.targets, 0);
+  for (auto const& [name, tensor] : before)
+    EXPECT_TRUE(at::equal(tensor, parameters.at(name).detach())) << name;
+}
+
+TEST(Trainer, EmptyClientIsAnError) {
+  EXPECT_ERROR(train(config_of("dataloader: {batch_size: 2}"), TokenSplit{}, {0, 7, 0, 1}),
+               "client 7 has no training rows");
+}
+
+TEST(Loss, OfASplitDoesNotDependOnBatching) {
+  auto const model = load_model(test::source_file("tests/reference/llama"), {});
+  auto const all = evaluate_split(*model, kData, 4096), one = evaluate_split(*model, kData, 1);
+  EXPECT_EQ(all.targets, one.targets);
+  EXPECT_EQ(all.rows, 6);
+  EXPECT_NEAR(all.sum, one.sum, 1e-5 * all.sum);
+}
+
+}  // namespace
+}  // namespace fsllm
