@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -17,8 +18,9 @@ struct Checkpoint {
 };
 
 /// DIR/round_000010/state.h5 + manifest.json (SHA-256 of the state): written under a temporary name, flushed,
-/// renamed; then all but the newest `keep_last` are removed. A full disk is an Error and leaves older ones
-/// alone.
+/// renamed; then all but the newest `keep_last` are removed, later rounds (from before a resume), and what
+/// killed runs left half written. A full disk is an Error and leaves older ones alone. One process at a time
+/// writes to a folder.
 void save_checkpoint(std::filesystem::path const& dir, Checkpoint const& checkpoint, int keep_last);
 
 /// The newest checkpoint whose checksum holds; damaged ones are skipped with a warning that names them.
