@@ -103,7 +103,7 @@ std::string mpi_library_version() {
   int length = 0;
   MPI_Get_library_version(text, &length);
   std::string const version(text, static_cast<size_t>(length));
-  return version.substr(0, version.find_first_of("\n\0"));
+  return version.substr(0, version.find_last_not_of(" \n", version.find('\n')) + 1);
 }
 
 std::string placement_table(Communicator const& world) {

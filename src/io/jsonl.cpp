@@ -29,11 +29,21 @@ int64_t newlines(std::string_view text) {
 }
 
 /// nlohmann's "[json.exception...] parse error at line 1, column 5: reason" without its preamble.
-std::string reason(json::parse_error const& error) {
-  std::string const what = error.what();
-  auto const column = what.find("column ");
-  auto const colon = what.find(": ", column == std::string::npos ? 0 : column);
-  return colon == std::string::npos ? what : what.substr(colon + 2);
+std::string reason(json::exception const& error) {
+  std::string_view const what = error.what();
+  for (std::string_view before : {"column ", "] "}) {
+    auto const at = what.find(before);
+    if (at == std::string::npos) continue;
+    auto const end = before == "] " ? at + before.size() : what.find(": ", at) + 2;
+    return std::string(what.substr(end));
+  }
+  return std::string(what);
+}
+
+/// Where parsing stopped, in bytes; numbers beyond double (json::out_of_range) have no place.
+size_t byte_of(json::exception const& error) {
+  auto const* const parse = dynamic_cast<json::parse_error const*>(&error);
+  return parse != nullptr ? parse->byte : 0;
 }
 
 std::string unzip(std::filesystem::path const& path) {
@@ -135,8 +145,8 @@ class RecordReader {
     json record;
     try {
       record = json::parse(text);
-    } catch (json::parse_error const& error) {
-      size_t const at = std::min(error.byte, text.size());
+    } catch (json::exception const& error) {
+      size_t const at = std::min(byte_of(error), text.size());
       return report(reason(error), place_.line + newlines(text.substr(0, at)));
     }
     if (!record.is_object())
@@ -188,8 +198,9 @@ json parse_json(std::string_view text, std::string const& source) {
   text = without_bom(text);
   try {
     return json::parse(text);
-  } catch (json::parse_error const& error) {
-    auto const before = text.substr(0, std::min(error.byte > 0 ? error.byte - 1 : 0, text.size()));
+  } catch (json::exception const& error) {
+    size_t const at = byte_of(error);
+    auto const before = text.substr(0, std::min(at > 0 ? at - 1 : 0, text.size()));
     auto const column = before.size() - (before.rfind('\n') + 1) + 1;
     fail(fmt::format("{}:{}:{}: {}", source, newlines(before) + 1, column, reason(error)));
   }

@@ -50,7 +50,7 @@ json parse_unique(std::string_view text, Refusal const& refuse) {
   };
   try {
     return json::parse(text, watch);
-  } catch (json::parse_error const& error) {
+  } catch (json::exception const& error) {
     refuse.now(fmt::format("its header is not JSON: {}", error.what()));
   }
 }

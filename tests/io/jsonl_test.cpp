@@ -61,6 +61,7 @@ TEST(Jsonl, ErrorsSayFileLineAndWhy) {
   EXPECT_ERROR(read_strictly("{}\n{\"a\" 1}"), "f:2: syntax error");
   EXPECT_ERROR(read_strictly("{}\n[1]"), "f:2: expected a JSON object, found array");
   EXPECT_ERROR(read_strictly("{\"a\":\"\xff\"}"), "f:1: syntax error");
+  EXPECT_ERROR(read_strictly("{}\n{\"a\":1e999}"), "f:2: number overflow parsing '1e999'");
   EXPECT_ERROR(read_strictly("[{}\n"), "f:2: the JSON array has no end");
   EXPECT_ERROR(read_strictly("["), "f:1: the JSON array has no end");
   EXPECT_ERROR(read_strictly("[{},]"), "f:1: a JSON object is missing");
@@ -99,6 +100,7 @@ TEST(Jsonl, MissingFileIsAnError) {
 TEST(Json, OneDocument) {
   EXPECT_EQ(parse_json("\xEF\xBB\xBF{\"a\": [1, 2]}", "c")["a"][1], 2);
   EXPECT_ERROR(parse_json("{\n  \"a\": nul\n}", "config.json"), "config.json:2:11: syntax error");
+  EXPECT_ERROR(parse_json("[1e999]", "config.json"), "config.json:1:1: number overflow parsing '1e999'");
   EXPECT_ERROR(parse_json("", "config.json"), "config.json:1:1: syntax error");
   EXPECT_ERROR(parse_json("{} x", "config.json"), "config.json:1:4: syntax error");
   // Deep nesting must not overflow the stack.

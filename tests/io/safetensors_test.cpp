@@ -149,6 +149,7 @@ TEST(Safetensors, EveryBrokenHeaderHasItsMessage) {
       {"{", 0, "its header is not JSON"},
       {"{\"a\":\"\xff\"}", 0, "its header is not JSON"},
       {std::string(100000, '['), 0, "its header is not JSON"},
+      {R"({"a":1e999})", 0, "number overflow"},
       {R"({"a":5})", 0, "'a' is not an object"},
       {R"({"a":{"shape":[1],"data_offsets":[0,4]}})", 4, "'a' has no valid dtype"},
       {R"({"a":{"dtype":3,"shape":[1],"data_offsets":[0,4]}})", 4, "'a' has no valid dtype"},
