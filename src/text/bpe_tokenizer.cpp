@@ -109,14 +109,12 @@ std::optional<int32_t> BpeTokenizer::token_id(std::string_view token) const {
 std::string BpeTokenizer::piece(int32_t id) const {
   auto const added = added_.find(id);
   if (added != added_.end()) return added->second.special ? "" : added->second.content;
-  std::string text = bpe_.token(id), bytes;
+  std::string const text = bpe_.token(id);
+  std::string bytes;
   if (pretokenizer_.byte_level()) return bytes_of_alphabet(text, bytes) ? bytes : text;
   int const byte = byte_of_token(text);
   if (byte >= 0) return {static_cast<char>(byte)};
-  constexpr std::string_view kMark = "\xE2\x96\x81";
-  for (size_t at = text.find(kMark); at != std::string::npos; at = text.find(kMark, at))
-    text.replace(at, kMark.size(), " ");
-  return text;
+  return replace_all(text, kVisibleSpace, " ");
 }
 
 }  // namespace fsllm

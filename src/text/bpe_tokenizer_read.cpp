@@ -4,6 +4,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/names.hpp"
 #include "fsllm/text/bpe_tokenizer.hpp"
+#include "fsllm/text/utf8.hpp"
 
 namespace fsllm {
 namespace {
@@ -27,8 +28,6 @@ AddedToken parse_added_token(json const& entry) {
 constexpr char const* kBosNames[] = {"<s>", "<|begin_of_text|>", "<bos>", "<|endoftext|>"};
 constexpr char const* kEosNames[] = {"</s>", "<|end_of_text|>", "<eos>", "<|endoftext|>"};
 
-constexpr char const* kMark = "\xE2\x96\x81";
-
 }  // namespace
 
 BpeTokenizer::BpeTokenizer(json const& document, SpecialTokenRules const& rules, std::string const& sha256,
@@ -38,7 +37,7 @@ BpeTokenizer::BpeTokenizer(json const& document, SpecialTokenRules const& rules,
       bpe_(document.at("model"), pretokenizer_.byte_level(), where + ": model"),
       decoder_(member(document, "decoder"), where),
       sha256_(sha256) {
-  if (!pretokenizer_.byte_level() && bpe_.mark_only_leads(kMark) && bpe_.id_of(kMark)) mark_ = kMark;
+  if (!pretokenizer_.byte_level() && bpe_.mark_only_leads(kVisibleSpace) && bpe_.id_of(kVisibleSpace)) mark_ = kVisibleSpace;
   read_added_tokens(document, rules, where);
   read_post_processor(member(document, "post_processor"), where);
   apply_rules(rules);

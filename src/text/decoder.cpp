@@ -93,8 +93,7 @@ Step metaspace(json const& description, std::string const&) {
     for (size_t i = 0; i < tokens.size(); ++i) {
       auto& token = tokens[i];
       char const* const space = i == 0 && drop_first ? "" : " ";
-      for (size_t at = token.find(mark); at != std::string::npos; at = token.find(mark, at))
-        token.replace(at, mark.size(), space);
+      token = replace_all(token, mark, space);
     }
   };
 }

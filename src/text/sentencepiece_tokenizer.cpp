@@ -122,10 +122,7 @@ std::string SentencePieceTokenizer::piece(int32_t id) const {
   if (id < 0 || id >= vocab_size() || is_special(id)) return "";
   std::string text = processors_->first.IdToPiece(id);
   if (processors_->first.IsByte(id)) return {static_cast<char>(byte_of_token(text))};
-  constexpr std::string_view kMark = "\xE2\x96\x81";
-  for (size_t at = text.find(kMark); at != std::string::npos; at = text.find(kMark, at))
-    text.replace(at, kMark.size(), " ");
-  return text;
+  return replace_all(text, kVisibleSpace, " ");
 }
 
 }  // namespace fsllm

@@ -34,7 +34,8 @@ BatchConfig load_batch_config(Config& config);
 
 /// The order of training batches of one client in one round: a pure function of (seed, client, round).
 /// shuffle: each epoch of the round is a fresh permutation; otherwise rows are taken in file order, going on
-/// from round to round (row (round·steps + step)·batch_size + k modulo rows, for `steps` a round).
+/// from round to round (row (round·steps + step)·batch_size + k modulo rows, for `steps` a round), or, with
+/// `steps_per_round` 0 (rounds of whole epochs), from the first row in each epoch.
 class BatchOrder {
  public:
   BatchOrder(int64_t rows, BatchConfig const& config, uint64_t seed, int64_t client, int64_t round,

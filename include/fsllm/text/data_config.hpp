@@ -8,16 +8,17 @@
 
 namespace fsllm {
 
-/// Keys `data.*`, `llm.tok_len`: where samples come from and how they are split.
+/// Keys `data.*`, `llm.tok_len`, `compat.fsllm`: where samples come from, how they are split and tokenised.
 struct DataConfig {
   std::string root, type, splitter, shards;
   double lda_alpha = 0.5;
   int64_t lda_min_size = 1;
   std::string natural_field;
   std::vector<double> splits{0.8, 0.1, 0.1};
-  std::string on_bad_row, truncate;
+  std::string on_bad_row = "error", truncate = "prompt_left", prompt_template = "alpaca";
   int64_t tok_len = 128;
   double subsample = 1.0;
+  bool compat = false;  ///< FS-LLM's "None" input, right truncation and fixed split
 };
 DataConfig load_data_config(Config& config);
 

@@ -11,9 +11,11 @@ namespace fsllm {
 struct Sample {
   std::string instruction, input, output;
   std::string category;            ///< "" for none; LDA and meta split by it
+  std::string owner;               ///< value of the field that splitter natural goes by
   std::vector<int32_t> ids;        ///< token rows only
   std::vector<uint8_t> is_target;  ///< token rows only
-  std::string place;               ///< "file:line", for messages
+  bool is_tokens = false;
+  std::string place;  ///< "file:line", for messages
 };
 
 }  // namespace fsllm

@@ -6,6 +6,9 @@
 
 namespace fsllm {
 
+/// U+2581, which SentencePiece writes for a space.
+inline constexpr char const* kVisibleSpace = "\xE2\x96\x81";
+
 /// One code point of a text and the bytes it takes.
 struct CodePoint {
   char32_t value = 0;
@@ -22,6 +25,9 @@ bool is_ascii(std::string_view text);
 /// `text` itself if it is valid UTF-8; else `buffer`, in which each maximal broken part (Unicode 15, section
 /// 3.9, table 3-8) has become one U+FFFD, as Python's and Rust's lossy decoders do it.
 std::string_view valid_utf8(std::string_view text, std::string& buffer);
+
+/// Every `from` (not empty) as `to`.
+std::string replace_all(std::string_view text, std::string_view from, std::string_view to);
 
 /// Unicode White_Space.
 bool is_white_space(char32_t code_point);

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "fsllm/core/table.hpp"
+#include "fsllm/text/data_config.hpp"
+#include "fsllm/text/sample.hpp"
+
+namespace fsllm {
+
+/// How the rows of one data set are written. Empty field names: the data set has no such field.
+struct DataFormat {
+  std::vector<std::string>
+      files;  ///< accepted names under data.root, each also with .gz; the first present is read
+  std::string instruction, input, output, category;
+  std::string (*answer)(std::string) = nullptr;  ///< changes the output, where the data set needs it
+  std::string source;                            ///< where the file is published
+};
+/// A new data set is one more row here.
+std::vector<Row<DataFormat>> const& data_formats();
+
+/// Reads all samples of `data.type` (a name of the table, or a .json / .jsonl file) under `data.root`. Rows
+/// that have `input_ids` are token rows. Bad rows: Error with file:line, or skipped (`data.on_bad_row`) and
+/// counted in `skipped`.
+std::vector<Sample> read_samples(DataConfig const& config, int64_t* skipped = nullptr);
+
+}  // namespace fsllm

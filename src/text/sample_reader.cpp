@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sample_reader.hpp"
+
+#include <fmt/ranges.h>
+
+#include <nlohmann/json.hpp>
+
+namespace fsllm {
+namespace {
+
+using nlohmann::json;
+
+std::string missing_field(json const& row, std::string const& name) {
+  std::vector<std::string> present;
+  for (auto const& [key, value] : row.items()) present.push_back(key);
+  return fmt::format("field '{}' is missing (the row has: {})", name, fmt::join(present, ", "));
+}
+
+/// A text field that must be there.
+std::string read_text(json const& row, std::string const& name, std::string& text) {
+  auto const found = row.find(name);
+  if (found == row.end() || found->is_null()) return missing_field(row, name);
+  if (!found->is_string())
+    return fmt::format("field '{}' is not a text but a JSON {}", name, found->type_name());
+  text = found->get<std::string>();
+  return "";
+}
+
+/// The input may be absent. FS-LLM then trains on the word "None".
+std::string read_input(json const& row, DataFormat const& format, DataConfig const& config,
+                       std::string& text) {
+  bool const absent = format.input.empty() || !row.contains(format.input) || row.at(format.input).is_null();
+  if (!absent) return read_text(row, format.input, text);
+  text = config.compat ? "None" : "";
+  return "";
+}
+
+/// A text, number or truth value as text: categories and owners.
+std::string read_label(json const& value, std::string const& name, std::string& text) {
+  if (!value.is_primitive())
+    return fmt::format("field '{}' is not a name but a JSON {}", name, value.type_name());
+  text = value.is_string() ? value.get<std::string>() : value.dump();
+  return "";
+}
+
+std::string read_tokens(json const& row, Sample& sample) {
+  auto const& ids = row.at("input_ids");
+  if (!row.contains("labels")) return missing_field(row, "labels");
+  auto const& labels = row.at("labels");
+  if (!ids.is_array() || !labels.is_array() || ids.size() != labels.size())
+    return "input_ids and labels are not two lists of the same length";
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (!ids[i].is_number_integer() || !labels[i].is_number_integer())
+      return fmt::format("input_ids[{}] = {}, labels[{}] = {} are not whole numbers", i, ids[i].dump(), i,
+                         labels[i].dump());
+    auto const id = ids[i].get<int64_t>(), label = labels[i].get<int64_t>();
+    if (id < 0 || id > INT32_MAX) return fmt::format("input_ids[{}] = {} is not a token id", i, id);
+    if (label != -100 && label != id)
+      return fmt::format("labels[{}] = {} is neither -100 nor input_ids[{}] = {}", i, label, i, id);
+    sample.ids.push_back(static_cast<int32_t>(id));
+    sample.is_target.push_back(label == id ? 1 : 0);
+  }
+  sample.is_tokens = true;
+  return "";
+}
+
+std::string read_texts(json const& row, DataFormat const& format, DataConfig const& config, Sample& sample) {
+  auto why = read_text(row, format.instruction, sample.instruction);
+  if (why.empty()) why = read_input(row, format, config, sample.input);
+  if (why.empty()) why = read_text(row, format.output, sample.output);
+  if (why.empty() && format.answer != nullptr) sample.output = format.answer(std::move(sample.output));
+  return why;
+}
+
+}  // namespace
+
+std::string read_sample(json const& row, DataFormat const& format, DataConfig const& config, Sample& sample) {
+  auto why = row.contains("input_ids") ? read_tokens(row, sample) : read_texts(row, format, config, sample);
+  if (!why.empty()) return why;
+  auto const& category = format.category;
+  if (!category.empty() && row.contains(category) && !row.at(category).is_null())
+    why = read_label(row.at(category), category, sample.category);
+  if (!why.empty() || config.splitter != "natural") return why;
+  auto const& field = config.natural_field;
+  if (!row.contains(field) || row.at(field).is_null()) return missing_field(row, field);
+  return read_label(row.at(field), field, sample.owner);
+}
+
+}  // namespace fsllm

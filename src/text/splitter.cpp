@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/text/splitter.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+#include <span>
+
+#include "client_split.hpp"
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/rng.hpp"
+
+namespace fsllm {
+namespace {
+
+/// The subsample's rows, ascending.
+std::vector<int64_t> chosen_rows(int64_t rows, double share, uint64_t seed) {
+  std::vector<int64_t> chosen(static_cast<size_t>(rows));
+  std::iota(chosen.begin(), chosen.end(), 0);
+  if (share >= 1) return chosen;
+  Philox(seed, Purpose::subsample).shuffle(std::span(chosen));
+  chosen.resize(
+      static_cast<size_t>(std::max<int64_t>(1, static_cast<int64_t>(share * static_cast<double>(rows)))));
+  std::sort(chosen.begin(), chosen.end());
+  return chosen;
+}
+
+/// numpy.random.seed(12345) and numpy.random.permutation: MT19937, Fisher–Yates from the end, and bounded
+/// numbers by masking and rejection.
+void shuffle_as_numpy(std::span<int64_t> values) {
+  std::mt19937 generator(12345);
+  for (size_t i = values.size(); i > 1; --i) {
+    uint32_t mask = static_cast<uint32_t>(i - 1);
+    for (int shift = 1; shift < 32; shift *= 2) mask |= mask >> shift;
+    uint32_t drawn = generator() & mask;
+    while (drawn > i - 1) drawn = generator() & mask;
+    std::swap(values[i - 1], values[drawn]);
+  }
+}
+
+/// Cuts the shuffled rows into train = int(s0·n), val = int(s1·n), test = the rest (val takes it where s2 is
+/// 0).
+SplitPlan::Parts cut_parts(std::vector<int64_t> const& order, std::vector<double> const& shares) {
+  auto const n = static_cast<double>(order.size());
+  auto const train = static_cast<int64_t>(shares[0] * n);
+  bool const no_test = shares[2] == 0 && shares[1] > 0;
+  auto const val = no_test ? static_cast<int64_t>(order.size()) - train : static_cast<int64_t>(shares[1] * n);
+  auto const begin = order.begin();
+  return {{begin, begin + train}, {begin + train, begin + train + val}, {begin + train + val, order.end()}};
+}
+
+void check_clients(SplitInput const& input, SplitPlan const& plan) {
+  auto const rows = static_cast<int64_t>(plan.server.train.size());
+  FSLLM_CHECK(input.client_num >= 1,
+              "federate.client_num = {} (splitter {} must know how many clients there are). Set it "
+              "to at least 1.",
+              input.client_num, input.config.splitter);
+  FSLLM_CHECK(
+      rows == 0 || input.client_num <= rows,
+      "federate.client_num = {} (only {} training rows in {}). Lower it to at most {}, or use more data.",
+      input.client_num, rows, input.config.type, rows);
+}
+
+}  // namespace
+
+std::vector<Row<Splitter>> const& splitters() {
+  static std::vector<Row<Splitter>> const rows{
+      {"iid", split_iid, "shuffled, equal shares"},
+      {"lda", split_lda, "a Dirichlet share of every category (Hsu et al. 2019)"},
+      {"meta", split_meta, "whole categories, one or more a client"},
+      {"natural", split_natural, "one client for each value of a field"},
+  };
+  return rows;
+}
+
+SplitPlan plan_split(std::vector<Sample> const& samples, DataConfig const& config, int64_t client_num,
+                     uint64_t seed) {
+  auto const split = find_row(splitters(), config.splitter, "data.splitter").build;
+  auto order = chosen_rows(static_cast<int64_t>(samples.size()), config.subsample, seed);
+  if (config.compat) {
+    shuffle_as_numpy(order);
+  } else {
+    Philox(seed, Purpose::data_split).shuffle(std::span(order));
+  }
+  SplitPlan plan;
+  plan.server = cut_parts(order, config.splits);
+  SplitInput input{samples, config, client_num, seed};
+  if (config.splitter == "natural") input.client_num = count_owners(input, plan);
+  check_clients(input, plan);
+  plan.clients.resize(static_cast<size_t>(input.client_num));
+  split(input, plan);
+  return plan;
+}
+
+}  // namespace fsllm
