@@ -79,14 +79,15 @@ void agree(Config const& config, std::string const& name, T& given, T const& sav
 
 void merge_saved(Config const& config, PeftConfig& lora, PeftConfig const& saved) {
   auto const dir = saved.init_from;
-  auto targets = saved.target_modules;
-  std::sort(targets.begin(), targets.end());
-  std::sort(lora.target_modules.begin(), lora.target_modules.end());
-  if (!saved.target_pattern.empty()) targets = {saved.target_pattern};
   agree(config, "r", lora.rank, saved.rank, dir);
   agree(config, "lora_alpha", lora.alpha, saved.alpha, dir);
   agree(config, "lora_dropout", lora.dropout, saved.dropout, dir);
   agree(config, "use_rslora", lora.rslora, saved.rslora, dir);
+  // Saved adapters list the names that all-linear stood for; their tensors show whether those are all.
+  if (lora.target_modules == std::vector<std::string>{"all-linear"}) return;
+  auto targets = saved.target_pattern.empty() ? saved.target_modules : std::vector{saved.target_pattern};
+  std::sort(targets.begin(), targets.end());
+  std::sort(lora.target_modules.begin(), lora.target_modules.end());
   agree(config, "target_modules", lora.target_modules, targets, dir);
   lora.target_modules = saved.target_modules;
   lora.target_pattern = saved.target_pattern;

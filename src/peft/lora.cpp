@@ -48,8 +48,7 @@ at::Tensor LoraAdapter::apply(at::Tensor const& x, at::Tensor const& y, Linear c
 
 Lora::Lora(PeftConfig const& config, CausalLM& model) : config_(config) {
   auto const targets = find_targets(config, model);
-  if (config_.target_modules.empty() && config_.target_pattern.empty())
-    config_.target_modules = model.config().lora_targets;
+  config_.target_modules = target_names(config, model);
   for (auto const* linear : targets) {
     auto adapter = std::make_shared<LoraAdapter>();
     auto const options = at::TensorOptions().dtype(at::kFloat).device(linear->weight.device());

@@ -46,8 +46,12 @@ class Lora final : public Peft {
 
 std::unique_ptr<Peft> make_lora(PeftConfig const& config, CausalLM& model);
 
-/// PEFT's rule: a module is a target if its path is the name or ends with ".name" ("all-linear": every one),
-/// or if the whole path matches the pattern. Targets that name nothing are Errors.
+/// The names that select modules: as configured, PEFT's defaults for the family, or all for "all-linear";
+/// none where a pattern selects.
+std::vector<std::string> target_names(PeftConfig const& config, CausalLM& model);
+
+/// PEFT's rule: a module is a target if its path is a name or ends with ".name", or if the whole path matches
+/// the pattern. Names and patterns that select nothing are Errors.
 std::vector<Linear*> find_targets(PeftConfig const& config, CausalLM& model);
 
 }  // namespace fsllm::detail

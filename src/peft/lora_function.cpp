@@ -16,14 +16,20 @@ at::Tensor dropped(at::Tensor const& x, at::Tensor const& mask, double keep) {
   return mask.defined() ? at::mul(x, mask).div_(keep) : x;
 }
 
+/// Not a tensor argument: custom functions do not take undefined tensors.
+struct Dropout {
+  at::Tensor mask;
+  double keep;
+};
+
 struct AddLowRank : Function<AddLowRank> {
   static at::Tensor forward(AutogradContext* ctx, at::Tensor const& x, at::Tensor y, at::Tensor const& a,
-                            at::Tensor const& b, at::Tensor const& mask, double keep, double scale) {
+                            at::Tensor const& b, Dropout const& dropout, double scale) {
     auto const type = x.scalar_type();
-    auto const inner = at::mm(dropped(x, mask, keep), a.to(type).t());  // [N, r]
+    auto const inner = at::mm(dropped(x, dropout.mask, dropout.keep), a.to(type).t());  // [N, r]
     y.addmm_(inner, b.to(type).t(), 1, scale);
-    ctx->save_for_backward({x, a, b, inner, mask});
-    ctx->saved_data["keep"] = keep;
+    ctx->save_for_backward({x, a, b, inner, dropout.mask});
+    ctx->saved_data["keep"] = dropout.keep;
     ctx->saved_data["scale"] = scale;
     ctx->mark_dirty({y});
     return y;
@@ -35,7 +41,7 @@ struct AddLowRank : Function<AddLowRank> {
     double const keep = ctx->saved_data["keep"].toDouble(), scale = ctx->saved_data["scale"].toDouble();
     auto const type = x.scalar_type();
     auto const scaled = at::mm(grads[0], b.to(type)).mul_(scale);  // [N, r], gradient of x Aᵀ
-    Tensors result(7);
+    Tensors result(6);
     if (ctx->needs_input_grad(0)) result[0] = dropped(at::mm(scaled, a.to(type)), mask, keep);
     result[1] = grads[0];
     if (ctx->needs_input_grad(2)) result[2] = at::mm(scaled.t(), dropped(x, mask, keep)).to(a.scalar_type());
@@ -48,7 +54,7 @@ struct AddLowRank : Function<AddLowRank> {
 
 at::Tensor add_low_rank(at::Tensor const& x, at::Tensor const& y, at::Tensor const& a, at::Tensor const& b,
                         at::Tensor const& keep_mask, double keep, double scale) {
-  return AddLowRank::apply(x, y, a, b, keep_mask, keep, scale);
+  return AddLowRank::apply(x, y, a, b, Dropout{keep_mask, keep}, scale);
 }
 
 }  // namespace fsllm::detail

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <regex>
 #include <set>
 
@@ -14,9 +15,10 @@ namespace {
 constexpr char const* kKey = "llm.adapter.args[0].target_modules";
 
 bool names_module(std::string const& target, std::string const& module) {
-  return target == "all-linear" || module == target || module.ends_with("." + target);
+  return module == target || module.ends_with("." + target);
 }
 
+/// The last parts of the paths, each once.
 std::vector<std::string> last_names(std::vector<Linear*> const& linears) {
   std::set<std::string> names;
   for (auto const* linear : linears) names.insert(linear->name.substr(linear->name.rfind('.') + 1));
@@ -37,9 +39,17 @@ std::vector<Linear*> match_pattern(std::string const& pattern, std::vector<Linea
 
 }  // namespace
 
+std::vector<std::string> target_names(PeftConfig const& config, CausalLM& model) {
+  if (!config.target_pattern.empty()) return {};
+  auto const& given = config.target_modules;
+  if (given.empty()) return model.config().lora_targets;
+  bool const all = std::find(given.begin(), given.end(), "all-linear") != given.end();
+  return all ? last_names(model.linears()) : given;
+}
+
 std::vector<Linear*> find_targets(PeftConfig const& config, CausalLM& model) {
   auto const linears = model.linears();
-  auto const targets = config.target_modules.empty() ? model.config().lora_targets : config.target_modules;
+  auto const targets = target_names(config, model);
   auto const known = last_names(linears);
   std::vector<Linear*> found;
   if (!config.target_pattern.empty()) {

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/model/config.hpp"
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "fixture.hpp"
+#include "fsllm/core/error.hpp"
+#include "fsllm/io/jsonl.hpp"
+#include "support.hpp"
+
+namespace fsllm::test {
+namespace {
+
+using nlohmann::json;
+
+/// Reads the config of a fixture after `patch` (RFC 7386: null removes a key).
+ModelConfig patched(std::string const& name, json const& patch = json::object()) {
+  auto config = read_json(load_reference(name).dir / "config.json");
+  config.merge_patch(patch);
+  TempDir dir;
+  std::ofstream(dir / "config.json") << config;
+  return load_model_config(dir.path());
+}
+
+TEST(ModelConfig, ReadsEveryFamily) {
+  auto const llama = patched("llama");
+  EXPECT_EQ(llama.architecture, "LlamaForCausalLM");
+  EXPECT_EQ(llama.num_kv_heads, 2);
+  EXPECT_EQ(llama.head_dim, 8);
+  EXPECT_EQ(llama.rope_theta, 10000) << "inside rope_parameters";
+  auto const llama3 = patched("llama3");
+  EXPECT_EQ(llama3.rope_scaling, RopeScaling::llama3);
+  EXPECT_EQ(llama3.rope_factor, 8);
+  EXPECT_EQ(llama3.rope_theta, 500) << "beside rope_scaling";
+  EXPECT_TRUE(llama3.mlp_bias && llama3.out_bias && llama3.tied_embeddings);
+  EXPECT_EQ(patched("mistral").layer_windows, (std::vector<int64_t>{6, 6}));
+  EXPECT_EQ(patched("qwen2").layer_windows, (std::vector<int64_t>{0, 5}));
+  auto const gpt2 = patched("gpt2");
+  EXPECT_EQ(gpt2.intermediate_size, 128);
+  EXPECT_EQ(gpt2.activation, ActivationKind::gelu_tanh);
+  EXPECT_TRUE(gpt2.conv1d && gpt2.tied_embeddings);
+}
+
+TEST(ModelConfig, WindowsFollowTheFamilysRules) {
+  auto config = read_json(load_reference("mistral").dir / "config.json");
+  EXPECT_EQ(patched("qwen2", {{"use_sliding_window", false}}).window_of(1), 0);
+  EXPECT_EQ(patched("qwen2", {{"layer_types", nullptr}, {"max_window_layers", 0}}).window_of(0), 5);
+  config["sliding_window"] = nullptr;
+  TempDir dir;
+  std::ofstream(dir / "config.json") << config;
+  EXPECT_EQ(load_model_config(dir.path()).window_of(0), 0);
+  config.erase("sliding_window");
+  std::ofstream(dir / "config.json") << config;
+  EXPECT_EQ(load_model_config(dir.path()).window_of(0), 4096);
+}
+
+TEST(ModelConfig, EosMayBeAListAndComeFromTheGenerationConfig) {
+  auto config = read_json(load_reference("llama").dir / "config.json");
+  config["eos_token_id"] = {2, 7};
+  TempDir dir;
+  std::ofstream(dir / "config.json") << config;
+  std::ofstream(dir / "generation_config.json") << R"({"eos_token_id": [7, 9]})";
+  auto const read = load_model_config(dir.path());
+  EXPECT_EQ(read.eos_ids, (std::vector<int32_t>{2, 7, 9}));
+  EXPECT_EQ(read.eos_id, 2);
+  EXPECT_EQ(read.bos_id, 1);
+  EXPECT_EQ(read.pad_id, std::nullopt);
+}
+
+struct BadConfig {
+  char const* family;
+  char const* patch;
+  char const* message;
+};
+
+class Bad : public testing::TestWithParam<BadConfig> {};
+TEST_P(Bad, IsNamed) {
+  EXPECT_ERROR(patched(GetParam().family, json::parse(GetParam().patch)), GetParam().message);
+}
+INSTANTIATE_TEST_SUITE_P(
+    ModelConfig, Bad,
+    testing::Values(
+        BadConfig{"llama", R"({"model_type": "lama"})",
+                  "model_type = 'lama' (not a model family of this version). Did you mean 'llama'?"},
+        BadConfig{"llama", R"({"model_type": null})", "model_type = ''"},
+        BadConfig{"llama", R"({"hidden_size": null})", "'hidden_size' is missing"},
+        BadConfig{"llama", R"({"hidden_size": "64"})", "'hidden_size' = \"64\" (a whole number is needed)"},
+        BadConfig{"llama", R"({"hidden_size": 1e30})", "'hidden_size' = 1e+30 (a whole number is needed)"},
+        BadConfig{"llama", R"({"vocab_size": -3})", "'vocab_size' = -3 (must be in 1 .. 268435456)"},
+        BadConfig{"llama", R"({"num_hidden_layers": 18446744073709551615})",
+                  "'num_hidden_layers' = 18446744073709551615"},
+        BadConfig{"llama", R"({"num_hidden_layers": 100000000})", "must be in 1 .. 10000"},
+        BadConfig{"llama", R"({"num_key_value_heads": 3})",
+                  "4 attention heads (not a multiple of 3 key/value heads)"},
+        BadConfig{"llama", R"({"head_dim": 7})", "head size 7 (rotary positions need an even one)"},
+        BadConfig{"llama", R"({"hidden_act": "gelo"})",
+                  "'hidden_act' = 'gelo' (not a known activation). Did you mean 'gelu'?"},
+        BadConfig{"llama", R"({"rms_norm_eps": 0})", "must be positive"},
+        BadConfig{"llama", R"({"rms_norm_eps": true})", "'rms_norm_eps' = true (a number is needed)"},
+        BadConfig{"llama", R"({"tie_word_embeddings": 1})",
+                  "'tie_word_embeddings' = 1 (true or false is needed)"},
+        BadConfig{"llama", R"({"architectures": "x"})",
+                  "'architectures' = \"x\" (a list of strings is needed)"},
+        BadConfig{"llama", R"({"architectures": [1]})", "'architectures' holds 1 (a string is needed)"},
+        BadConfig{"llama", R"({"eos_token_id": -2})", "'eos_token_id' = -2 (token ids are needed)"},
+        BadConfig{"llama", R"({"rope_parameters": 3})", "'rope_parameters' = 3 (an object is needed)"},
+        BadConfig{"llama", R"({"rope_parameters": {"rope_type": "yarn"}})",
+                  "rope_type = 'yarn' (known: default, linear, llama3)"},
+        BadConfig{"llama3", R"({"rope_scaling": {"factor": 0.5}})", "'factor' below 1"},
+        BadConfig{"llama3", R"({"rope_scaling": {"high_freq_factor": 1}})", "impossible llama3 numbers"},
+        BadConfig{"mistral", R"({"sliding_window": -1})", "'sliding_window' is negative"},
+        BadConfig{"qwen2", R"({"layer_types": ["full_attention"]})", "1 'layer_types' (2 layers)"},
+        BadConfig{"gpt2", R"({"n_head": 5})", "hidden size 32 (not a multiple of 5 heads)"},
+        BadConfig{"gpt2", R"({"scale_attn_by_inverse_layer_idx": true})", "not available in this version"}));
+
+TEST(ModelConfig, MissingAndBrokenFilesAreNamed) {
+  TempDir dir;
+  EXPECT_ERROR(load_model_config(dir.path()), "no config.json in " + dir.path().string());
+  std::ofstream(dir / "config.json") << "[1]";
+  EXPECT_ERROR(load_model_config(dir.path()), "config.json: not a JSON object");
+  std::ofstream(dir / "config.json") << "{\"a\": ";
+  EXPECT_ERROR(load_model_config(dir.path()), "config.json");
+}
+
+}  // namespace
+}  // namespace fsllm::test

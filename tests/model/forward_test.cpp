@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/tensor.h>
+
+#include "fixture.hpp"
+#include "fsllm/core/error.hpp"
+#include "fsllm/io/safetensors.hpp"
+#include "support.hpp"
+
+namespace fsllm::test {
+namespace {
+
+class EveryFamily : public testing::TestWithParam<std::string> {
+ protected:
+  Reference reference_ = load_reference(GetParam());
+};
+INSTANTIATE_TEST_SUITE_P(Model, EveryFamily, testing::ValuesIn(reference_names()),
+                         [](auto const& test) { return test.param; });
+
+/// Rows of all_logits against "row<i>.logits".
+void expect_golden_logits(CausalLM& model, Reference const& reference, double tolerance) {
+  auto const logits = all_logits(model, reference.rows);
+  int64_t start = 0;
+  double worst = 0;
+  for (size_t row = 0; row < reference.rows.size(); ++row) {
+    auto const length = static_cast<int64_t>(reference.rows[row].size());
+    auto const& golden = reference.golden.at("row" + std::to_string(row) + ".logits");
+    auto const mine = logits.narrow(0, start, length);
+    EXPECT_TRUE(tensors_near(mine, golden, tolerance)) << "row " << row;
+    worst = std::max(worst, (mine.to(at::kDouble).sub(golden.to(at::kDouble))).abs().max().item<double>());
+    start += length;
+  }
+  testing::Test::RecordProperty("largest_logit_error", std::to_string(worst));
+  std::printf("%s: largest logit error %.2e\n", reference.dir.filename().c_str(), worst);
+}
+
+TEST_P(EveryFamily, LogitsEqualTransformersInFp32) {
+  expect_golden_logits(*load_model(reference_.dir), reference_, 1e-4);
+}
+
+TEST_P(EveryFamily, LogitsEqualTransformersInFp64) {
+  expect_golden_logits(*load_model(reference_.dir, {.compute_dtype = "fp64"}), reference_, 2e-5);
+}
+
+TEST_P(EveryFamily, TenLossesOfFullTrainingEqualTransformers) {
+  auto const model = load_model(reference_.dir);
+  model->make_trainable("fp32");
+  auto const parameters = model->parameters();
+  ForwardContext context{.training = true, .dropout = {}};
+  for (size_t step = 0; step < reference_.losses_full_sgd.size(); ++step) {
+    auto const loss = mean_loss(*model, reference_, context);
+    double const golden = reference_.losses_full_sgd[step];
+    EXPECT_NEAR(loss.item<double>(), golden, 1e-4 * golden) << "step " << step;
+    loss.backward();
+    at::NoGradGuard const no_grad;
+    for (auto const& [name, parameter] : parameters) {
+      ASSERT_TRUE(parameter.grad().defined()) << name;
+      parameter.add_(parameter.grad(), -0.05);
+      parameter.mutable_grad().zero_();
+    }
+  }
+}
+
+TEST_P(EveryFamily, RowsDoNotSeeEachOther) {
+  auto const model = load_model(reference_.dir, {.compute_dtype = "fp64"});
+  auto const together = all_logits(*model, reference_.rows);
+  int64_t start = 0;
+  for (auto const& row : reference_.rows) {
+    auto const alone = all_logits(*model, {row});
+    EXPECT_TRUE(tensors_near(together.narrow(0, start, alone.size(0)), alone, 1e-12));
+    start += alone.size(0);
+  }
+}
+
+TEST_P(EveryFamily, RowsOfEqualLengthShareACallWithTheSameResult) {
+  auto const model = load_model(reference_.dir, {.compute_dtype = "fp64"});
+  auto const& row = reference_.rows[0];
+  std::vector<int64_t> const reversed(row.rbegin(), row.rend());
+  auto const together = all_logits(*model, {row, reversed});
+  EXPECT_TRUE(tensors_near(together.narrow(0, 0, 17), all_logits(*model, {row}), 1e-12));
+  EXPECT_TRUE(tensors_near(together.narrow(0, 17, 17), all_logits(*model, {reversed}), 1e-12));
+}
+
+TEST_P(EveryFamily, CacheInPiecesGivesTheLogitsOfOnePass) {
+  auto const model = load_model(reference_.dir, {.compute_dtype = "fp64"});
+  at::NoGradGuard const no_grad;
+  auto const whole = all_logits(*model, {reference_.rows[0], reference_.rows[2]});
+  std::vector<std::vector<int64_t>> const rows = {reference_.rows[0], reference_.rows[2]};
+  KvCache cache(model->config().num_layers, 2);
+  ForwardContext context;
+  std::vector<size_t> done = {0, 0};
+  for (std::vector<size_t> const& piece : {std::vector<size_t>{7, 3}, {1, 1}, {8, 6}, {1, 1}}) {
+    std::vector<std::vector<int64_t>> parts;
+    for (size_t row = 0; row < 2; ++row)
+      parts.emplace_back(rows[row].begin() + done[row], rows[row].begin() + done[row] + piece[row]);
+    auto const logits = model->logits(model->hidden_states(ragged(parts), context, &cache));
+    auto const first = static_cast<int64_t>(piece[0]), second = static_cast<int64_t>(piece[1]);
+    EXPECT_TRUE(tensors_near(logits.narrow(0, 0, first), whole.narrow(0, done[0], first), 1e-12));
+    EXPECT_TRUE(tensors_near(logits.narrow(0, first, second), whole.narrow(0, 17 + done[1], second), 1e-12));
+    for (size_t row = 0; row < 2; ++row) done[row] += piece[row];
+  }
+}
+
+/// bf16 storage computed in fp32 equals the same rounded weights stored in fp32.
+TEST_P(EveryFamily, HalfStorageIsConvertedOnTheFly) {
+  TempDir dir;
+  copy_model(reference_.dir, dir.path());
+  auto tensors = SafetensorsReader(reference_.dir).tensors();
+  for (auto& [name, tensor] : tensors) tensor = tensor.to(at::kBFloat16);
+  write_safetensors(dir / "model.safetensors", tensors);
+  auto const half = load_model(dir.path());
+  auto const full = load_model(dir.path(), {.storage_dtype = "fp32"});
+  EXPECT_EQ(half->linears()[0]->weight.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(full->linears()[0]->weight.scalar_type(), at::kFloat);
+  EXPECT_TRUE(tensors_near(all_logits(*half, reference_.rows), all_logits(*full, reference_.rows), 1e-6));
+}
+
+TEST_P(EveryFamily, ComputesInHalfTypes) {
+  auto const exact = all_logits(*load_model(reference_.dir), reference_.rows);
+  for (auto const* type : {"bf16", "fp16"}) {
+    auto const model = load_model(reference_.dir, {.storage_dtype = type, .compute_dtype = type});
+    auto const logits = all_logits(*model, reference_.rows).to(at::kFloat);
+    auto const relative = logits.sub(exact).norm().item<double>() / exact.norm().item<double>();
+    EXPECT_LT(relative, std::string(type) == "bf16" ? 0.03 : 0.004) << type;
+  }
+}
+
+TEST(Forward, FrozenWeightsStayViewsOfTheFile) {
+  auto const reference = load_reference("llama");
+  SafetensorsReader const reader(reference.dir);
+  auto const model = load_model(reference.dir);
+  for (auto const& [name, tensor] : model->parameters()) {
+    EXPECT_FALSE(tensor.requires_grad()) << name;
+    EXPECT_TRUE(tensor.storage().resizable() == false) << name << " is an own copy";
+    EXPECT_TRUE(at::equal(tensor, reader.tensor(name))) << name;
+  }
+}
+
+TEST(Forward, TrainableParametersAreOwnCopiesAndTiedOnesOne) {
+  auto const model = load_model(load_reference("llama3").dir);
+  auto const before = model->parameters();
+  model->make_trainable("fp32");
+  auto const after = model->parameters();
+  EXPECT_EQ(after.count("lm_head.weight"), 0U);
+  for (auto const& [name, tensor] : after) {
+    EXPECT_TRUE(tensor.requires_grad() && tensor.is_leaf() && tensor.is_contiguous()) << name;
+    EXPECT_NE(tensor.const_data_ptr(), before.at(name).const_data_ptr()) << name;
+  }
+}
+
+TEST(Forward, BadInputIsNamed) {
+  auto const llama = load_model(load_reference("llama").dir);
+  auto const gpt2 = load_model(load_reference("gpt2").dir);
+  EXPECT_ERROR(all_logits(*llama, {{5, 96}}), "token id 96 (the model's vocabulary has 96 tokens)");
+  EXPECT_ERROR(all_logits(*llama, {{5, -1}}), "token id -1");
+  EXPECT_ERROR(all_logits(*llama, {{}}), "a batch of 0 tokens");
+  EXPECT_ERROR(all_logits(*gpt2, {std::vector<int64_t>(41, 7)}),
+               "a row of 41 tokens (the model has 40 positions)");
+}
+
+}  // namespace
+}  // namespace fsllm::test

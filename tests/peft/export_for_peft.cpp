@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// export_for_peft OUT_DIR: for every reference model a random adapter, the logits with it, and the merged
+// model.
+#include <ATen/core/grad_mode.h>
+
+#include <cstdio>
+
+#include "fixture.hpp"
+#include "fsllm/core/rng.hpp"
+#include "fsllm/io/safetensors.hpp"
+#include "fsllm/peft/peft.hpp"
+
+namespace {
+
+using namespace fsllm;
+
+void randomize(TensorMap const& state) {
+  at::NoGradGuard const no_grad;
+  uint64_t index = 0;
+  for (auto const& [name, tensor] : state) {
+    Philox random(7, Purpose::test, 0, 0, index++);
+    auto* values = tensor.mutable_data_ptr<float>();
+    for (int64_t i = 0; i < tensor.numel(); ++i) values[i] = static_cast<float>(0.1 * random.normal());
+  }
+}
+
+void export_one(std::string const& name, std::filesystem::path const& out) {
+  auto const reference = test::load_reference(name);
+  auto const model = load_model(reference.dir);
+  PeftConfig config{.method = "lora", .rank = 4, .alpha = 6, .rslora = name == "llama3"};
+  if (name == "mistral") config.target_modules = {"all-linear"};
+  if (name == "gpt2") config.target_modules = {"c_attn", "c_proj", "c_fc"};
+  auto const peft = make_peft(config, *model, 3);
+  randomize(peft->state());
+  save_adapter(out / "adapter", *peft, peft->state(), reference.dir.string());
+  write_safetensors(out / "logits.safetensors", {{"logits", test::all_logits(*model, reference.rows)}});
+  peft->merge_into(*model);
+  save_model(out / "merged", *model, reference.dir, "fp32");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::fprintf(stderr, "usage: export_for_peft OUT_DIR\n");
+    return 2;
+  }
+  for (auto const& name : test::reference_names()) export_one(name, std::filesystem::path(argv[1]) / name);
+  return 0;
+}
