@@ -47,6 +47,8 @@ ClientData::ClientData(std::filesystem::path dir, std::string tokenizer_sha256, 
       max_positions_(max_positions),
       merged_(merged),
       index_(read_shard_index(dir_)) {
+  std::erase_if(index_.clients,
+                [](auto const& client) { return client.client_id == 0; });  // the server's rows
   FSLLM_CHECK(!index_.clients.empty(), "{} lists no client (the index is empty). Shard again.",
               (dir_ / "index.json").string());
   if (merged_) {

@@ -36,15 +36,15 @@ void scale_gradients(TensorMap const& parameters, double norm, double max_norm) 
     if (tensor.grad().defined()) tensor.grad().mul_(factor);
 }
 
-int64_t batches_per_epoch(TrainConfig const& config, int64_t rows) {
-  int64_t const batch = std::min(config.batch.batch_size, rows);
-  return config.batch.drop_last ? rows / batch : (rows + batch - 1) / batch;
+BatchOrder order_of(TrainConfig const& config, int64_t rows, ClientRound const& which) {
+  int64_t const batches = config.epochs ? 0 : config.local_update_steps * config.accumulation;
+  return BatchOrder(rows, config.batch, which.seed, which.client, which.round, batches);
 }
 
 /// Batches of a client in a round.
 int64_t planned_batches(TrainConfig const& config, int64_t rows) {
   if (!config.epochs) return config.local_update_steps * config.accumulation;
-  return config.local_update_steps * batches_per_epoch(config, rows);
+  return config.local_update_steps * order_of(config, rows, {}).steps_per_epoch();
 }
 
 /// The rows of one optimiser step, cut into forward passes.
@@ -107,15 +107,10 @@ int64_t planned_steps(TrainConfig const& config, int64_t rows) {
 
 TrainResult train_client(CausalLM& model, TensorMap& parameters, TokenSplit const& data,
                          TrainConfig const& config, ClientRound const& which, StepObserver const& observe) {
-  FSLLM_CHECK(data.rows() > 0,
-              "client {} has no training rows (its shard is empty). Lower federate.client_num or raise "
-              "data.splits[0].",
-              which.client);
+  auto order = order_of(config, data.rows(), which);
   auto const start = std::chrono::steady_clock::now();
   int64_t const steps = planned_steps(config, data.rows());
   Optimizer optimizer(config.optimizer, parameters);
-  BatchOrder order(data.rows(), config.batch, which.seed, which.client, which.round,
-                   steps * config.accumulation);
   TrainResult result;
   for (int64_t step = 0; step < steps; ++step) {
     auto const batches = batches_of_step(order, data, config, step);

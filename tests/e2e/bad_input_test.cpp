@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every mistake ends in seconds with exit code 2 and one message of ours, on one rank or several.
+#include <algorithm>
+#include <fstream>
+
+#include "federation.hpp"
+
+namespace fsllm::test {
+namespace {
+
+struct Mistake {
+  std::string name;
+  std::vector<std::string> overrides;
+  std::string message;
+  int np = 0;
+};
+
+class BadInput : public testing::TestWithParam<Mistake> {};
+
+size_t count_of(std::string const& text, std::string const& word) {
+  size_t count = 0;
+  for (size_t at = text.find(word); at != std::string::npos; at = text.find(word, at + 1)) ++count;
+  return count;
+}
+
+void expect_message(Outcome const& outcome, std::string const& message) {
+  EXPECT_EQ(outcome.exit_code, 2) << outcome.err << outcome.out;
+  EXPECT_THAT(outcome.err, testing::HasSubstr(message)) << outcome.out;
+  EXPECT_EQ(count_of(outcome.err, "error: "), 1U) << outcome.err;
+}
+
+TEST_P(BadInput, EndsWithOneMessage) {
+  auto const& mistake = GetParam();
+  TempDir dir;
+  SmallRun small;
+  std::vector<std::string> words{"fsllm_hpc", "--cfg",
+                                 write_config(dir.path(), small.yaml(dir.path())).string()};
+  words.insert(words.end(), mistake.overrides.begin(), mistake.overrides.end());
+  expect_message(run(dir.path(), mistake.np, words), mistake.message);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Command, BadInput,
+    testing::Values(
+        Mistake{"unknown_key",
+                {"federate.clent_num", "3"},
+                "federate.clent_num (unknown key). Did you mean 'federate.client_num'?"},
+        Mistake{"unknown_key_np2", {"trian.lr", "3"}, "trian.lr (unknown key)", 2},
+        Mistake{"section_as_value", {"train", "5"}, "train is given as a value (it is a section"},
+        Mistake{"wrong_type",
+                {"federate.total_round_num", "many"},
+                "federate.total_round_num = 'many' (a whole number is needed)",
+                2},
+        Mistake{"wrong_bool", {"dataloader.shuffle", "maybe"}, "must be True or False"},
+        Mistake{"list_for_number", {"train.optimizer.lr", "[0.1, 0.2]"}, "train.optimizer.lr is a list"},
+        Mistake{"number_for_list", {"data.splits", "0.8"}, "data.splits = '0.8' (a list is needed"},
+        Mistake{"splits_above_one", {"data.splits", "[0.9, 0.9, 0.1]"}, "data.splits"},
+        Mistake{"no_value", {"seed"}, "seed stands alone on the command line"},
+        Mistake{"unknown_option", {"--frobnicate"}, "--frobnicate"},
+        Mistake{"unknown_method",
+                {"federate.method", "fedsgd"},
+                "federate.method = 'fedsgd' (not a known method)",
+                2},
+        Mistake{"unknown_splitter", {"data.splitter", "lad"}, "Did you mean 'lda'?"},
+        Mistake{"unknown_optimizer", {"train.optimizer", "{type: AdmW}"}, "Did you mean 'AdamW'?"},
+        Mistake{"unknown_adapter", {"llm.adapter.args", "[{adapter_method: lorra}]"}, "lorra"},
+        Mistake{"unavailable_adapter",
+                {"llm.adapter.args", "[{adapter_method: prefix}]"},
+                "not available in this version"},
+        Mistake{
+            "unavailable_feature", {"asyn.use", "True"}, "asyn.use = True is not available in this version"},
+        Mistake{"rank_zero", {"llm.adapter.args", "[{adapter_method: lora, r: 0}]"}, "r = 0", 2},
+        Mistake{"targets_match_nothing",
+                {"llm.adapter.args", "[{adapter_method: lora, target_modules: [q_porj]}]"},
+                "q_porj",
+                2},
+        Mistake{"more_clients_than_rows",
+                {"data.splitter", "iid", "data.splitter_args", "[]", "federate.client_num", "40"},
+                "federate.client_num",
+                2},
+        Mistake{"more_clients_than_values", {"federate.client_num", "4"}, "federate.client_num"},
+        Mistake{"sampled_above_clients",
+                {"federate.sample_client_num", "40"},
+                "federate.sample_client_num = 40",
+                2},
+        Mistake{"no_such_client",
+                {"federate.client_idx_for_local_train", "9"},
+                "federate.client_idx_for_local_train = 9"},
+        Mistake{"model_missing",
+                {"model.type", "no-such-model@huggingface_llm"},
+                "model.type = 'no-such-model@huggingface_llm' (no folder",
+                2},
+        Mistake{"data_missing", {"data.type", "nothing.jsonl"}, "nothing.jsonl", 2},
+        Mistake{"data_type_unknown", {"data.type", "alpacca@llm"}, "Did you mean 'alpaca@llm'?"},
+        Mistake{"field_missing", {"data.splitter_args", "[{field: country}]"}, "country", 2},
+        Mistake{"shards_missing", {"data.shards", "/nonexistent/shards"}, "/nonexistent/shards", 2},
+        Mistake{"init_from_missing",
+                {"llm.adapter.init_from", "/nonexistent/adapter"},
+                "/nonexistent/adapter",
+                2},
+        Mistake{"outdir_unwritable", {"outdir", "/proc/nowhere"}, "/proc/nowhere", 2},
+        Mistake{"tok_len_zero", {"llm.tok_len", "0"}, "llm.tok_len = 0"},
+        Mistake{"bad_fixed_point",
+                {"hpc.fixed_point_bits", "80"},
+                "hpc.fixed_point_bits = 80 (must be in [2, 60])"},
+        Mistake{"bad_threads", {"hpc.threads", "lots"}, "hpc.threads = 'lots'"},
+        Mistake{"momentum_of_adamw",
+                {"train.optimizer", "{type: AdamW, momentum: 0.9}"},
+                "AdamW has no such argument"},
+        Mistake{"client_role", {"distribute", "{use: True, role: client}"}, "Run the server's file instead"}),
+    [](auto const& info) { return info.param.name; });
+
+TEST(BadFiles, BrokenYamlNamesTheLine) {
+  TempDir dir;
+  auto const config = write_config(dir.path(), "seed: 1\nmodel: {type: x\ndata: ]\n");
+  expect_message(run(dir.path(), 2, {"fsllm_hpc", "--cfg", config.string()}), "run.yaml:3 is not valid YAML");
+}
+
+TEST(BadFiles, MissingConfiguration) {
+  TempDir dir;
+  expect_message(run(dir.path(), 2, {"fsllm_hpc", "--cfg", (dir / "none.yaml").string()}), "none.yaml");
+  expect_message(run(dir.path(), 0, {"fsllm_hpc"}), "no configuration given");
+}
+
+class BrokenModel : public testing::TestWithParam<std::pair<std::string, std::string>> {};
+
+TEST_P(BrokenModel, IsNamed) {
+  auto const [what, message] = GetParam();
+  TempDir dir;
+  std::filesystem::copy(reference_dir("llama"), dir / "model");
+  auto const weights = dir / "model/model.safetensors", config = dir / "model/config.json";
+  if (what == "truncated") std::filesystem::resize_file(weights, 5000);
+  if (what == "empty") std::filesystem::resize_file(weights, 0);
+  if (what == "absent") std::filesystem::remove(weights);
+  if (what == "config_absent") std::filesystem::remove(config);
+  if (what == "config_broken") std::ofstream(config) << "{\"model_type\": ";
+  if (what == "family") std::ofstream(config) << "{\"model_type\": \"perceiver\"}";
+  if (what == "shape") {
+    auto text = read_text(config);
+    text.replace(text.find("\"vocab_size\": 96"), 16, "\"vocab_size\": 97");
+    std::ofstream(config) << text;
+  }
+  auto const run_yaml = write_config(dir.path(), SmallRun{}.yaml(dir.path()));
+  for (int const np : {0, 2})
+    expect_message(run(dir.path(), np,
+                       {"fsllm_hpc", "--cfg", run_yaml.string(), "model.type", (dir / "model").string()}),
+                   message);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Files, BrokenModel,
+    testing::Values(std::pair{"truncated", "model.safetensors"}, std::pair{"empty", "model.safetensors"},
+                    std::pair{"absent", "model.safetensors"}, std::pair{"config_absent", "config.json"},
+                    std::pair{"config_broken", "config.json"}, std::pair{"family", "perceiver"},
+                    std::pair{"shape", "embed_tokens"}),
+    [](auto const& info) { return std::string(info.param.first); });
+
+TEST(BadFiles, BadRowsNameFileAndLine) {
+  TempDir dir;
+  std::ofstream(dir / "rows.jsonl")
+      << "{\"input_ids\": [3, 4, 5], \"labels\": [-100, 4, 5], \"client\": \"a\"}\n{\"input_ids\": [3, 4\n";
+  auto const config = write_config(dir.path(), SmallRun{}.yaml(dir.path()));
+  expect_message(
+      run(dir.path(), 2, {"fsllm_hpc", "--cfg", config.string(), "data.root", dir.path().string()}),
+      "rows.jsonl:2");
+}
+
+TEST(BadFiles, TokenBeyondTheVocabulary) {
+  TempDir dir;
+  std::ofstream(dir / "rows.jsonl")
+      << "{\"input_ids\": [3, 400, 5], \"labels\": [-100, 400, 5], \"client\": \"a\"}\n";
+  auto const config = write_config(dir.path(), SmallRun{}.yaml(dir.path()));
+  expect_message(run(dir.path(), 0,
+                     {"fsllm_hpc", "--cfg", config.string(), "data.root", dir.path().string(),
+                      "federate.client_num", "1"}),
+                 "400");
+}
+
+TEST(BadFiles, DamagedShard) {
+  TempDir dir;
+  auto const config = write_config(dir.path(), SmallRun{}.yaml(dir.path())).string();
+  auto const shards = (dir / "shards").string();
+  ASSERT_EQ(run(dir.path(), 2, {"fsllm_shard", "--cfg", config, "--out", shards}).exit_code, 0);
+  std::filesystem::resize_file(dir / "shards/client_00002.h5", 700);
+  expect_message(run(dir.path(), 2, {"fsllm_hpc", "--cfg", config, "data.shards", shards}),
+                 "client_00002.h5");
+}
+
+TEST(BadFiles, SecondRunInTheSameDirectory) {
+  TempDir dir;
+  auto const config = write_config(dir.path(), SmallRun{}.yaml(dir.path())).string();
+  ASSERT_EQ(run(dir.path(), 0, {"fsllm_hpc", "--cfg", config}).exit_code, 0);
+  expect_message(run(dir.path(), 2, {"fsllm_hpc", "--cfg", config}),
+                 "already holds a run. Continue it with --resume");
+  EXPECT_EQ(run(dir.path(), 0, {"fsllm_hpc", "--cfg", config, "--overwrite"}).exit_code, 0);
+}
+
+TEST(BadFiles, DivergingTrainingIsReportedAndLeavesNothingBroken) {
+  TempDir dir;
+  auto const config = write_config(dir.path(), SmallRun{}.yaml(dir.path())).string();
+  auto const outcome = run(dir.path(), 2, {"fsllm_hpc", "--cfg", config, "train.optimizer.lr", "1e30"});
+  EXPECT_TRUE(outcome.exit_code == 2 || outcome.exit_code == 0) << outcome.err;
+  EXPECT_THAT(outcome.out + outcome.err, testing::HasSubstr("train.optimizer.lr"));
+}
+
+}  // namespace
+}  // namespace fsllm::test
