@@ -108,7 +108,7 @@ INSTANTIATE_TEST_SUITE_P(
                 {"train.optimizer", "{type: AdamW, momentum: 0.9}"},
                 "AdamW has no such argument"},
         Mistake{"client_role", {"distribute", "{use: True, role: client}"}, "Run the server's file instead"}),
-    [](auto const& info) { return info.param.name; });
+    [](auto const& instance) { return instance.param.name; });
 
 TEST(BadFiles, BrokenYamlNamesTheLine) {
   TempDir dir;
@@ -153,7 +153,7 @@ INSTANTIATE_TEST_SUITE_P(
                     std::pair{"absent", "model.safetensors"}, std::pair{"config_absent", "config.json"},
                     std::pair{"config_broken", "config.json"}, std::pair{"family", "perceiver"},
                     std::pair{"shape", "embed_tokens"}),
-    [](auto const& info) { return std::string(info.param.first); });
+    [](auto const& instance) { return std::string(instance.param.first); });
 
 TEST(BadFiles, BadRowsNameFileAndLine) {
   TempDir dir;

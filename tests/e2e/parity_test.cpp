@@ -59,7 +59,7 @@ INSTANTIATE_TEST_SUITE_P(Federated, Parity,
                          testing::Values(Case{"llama_sgd", 0}, Case{"llama_adamw", 2},
                                          Case{"llama_clip_accumulate", 0}, Case{"gpt2_adamw", 3},
                                          Case{"qwen2_sgd", 2}),
-                         [](auto const& info) { return info.param.name; });
+                         [](auto const& instance) { return instance.param.name; });
 
 }  // namespace
 }  // namespace fsllm::test
