@@ -27,8 +27,7 @@ set_up=() configure=() ctest=(--test-dir "build/$preset" -j 2 --output-on-failur
 ((ci)) && set_up+=(--with-style-tools) configure+=(-DFSLLM_WERROR=ON -DFSLLM_HEADER_CHECK=ON)
 
 bash tools/bootstrap.sh ${set_up[@]+"${set_up[@]}"}
-cmake --preset "$preset" ${configure[@]+"${configure[@]}"}
-cmake --build --preset "$preset" -j "${FSLLM_BUILD_JOBS:-2}"
+bash tools/build.sh "$preset" ${configure[@]+"${configure[@]}"}
 
 status=0
 ctest "${ctest[@]}" "$@" || status=$?

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Configures and builds a preset with as many jobs as cores and memory allow (2 GB a compiler).
+# usage: tools/build.sh [PRESET] [CMAKE_ARGUMENTS]   (default release; FSLLM_BUILD_JOBS=N sets the jobs)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+preset=${1:-release}
+shift $(($# > 0))
+jobs=$(nproc)
+memory=$(awk '/^MemAvailable/ { print int($2 / 2e6) }' /proc/meminfo)
+((jobs <= memory)) || jobs=$memory
+((jobs >= 1)) || jobs=1
+
+cmake --preset "$preset" "$@"
+cmake --build --preset "$preset" -j "${FSLLM_BUILD_JOBS:-$jobs}"
