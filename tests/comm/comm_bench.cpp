@@ -6,6 +6,7 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <functional>
 
@@ -15,19 +16,18 @@
 namespace fsllm {
 namespace {
 
-/// The median of `repeats` calls, each timed as that of the slowest rank, in seconds.
-double time_of(std::function<void()> const& call, int repeats = 7) {
-  std::vector<double> times;
-  for (int i = 0; i <= repeats; ++i) {
+/// The best of `repeats` calls, each timed as that of the slowest rank, in seconds.
+double time_of(std::function<void()> const& call, int repeats = 9) {
+  double best = HUGE_VAL;
+  for (int i = 0; i < repeats; ++i) {
     MPI_Barrier(MPI_COMM_WORLD);
     double const start = MPI_Wtime();
     call();
     double mine = MPI_Wtime() - start, slowest = 0;
     MPI_Allreduce(&mine, &slowest, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
-    if (i > 0) times.push_back(slowest);  // the first warms up
+    best = std::min(best, slowest);
   }
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
+  return best;
 }
 
 void print_row(bool prints, char const* what, double seconds, double bytes, double mpi, double copy) {
