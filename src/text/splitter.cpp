@@ -74,6 +74,15 @@ std::vector<Row<Splitter>> const& splitters() {
   return rows;
 }
 
+/// Rows of a part keep the order of the file: chance decides which rows, batching decides their order.
+static void sort_parts(SplitPlan& plan) {
+  plan.clients.push_back(std::move(plan.server));
+  for (auto& parts : plan.clients)
+    for (auto* rows : {&parts.train, &parts.val, &parts.test}) std::sort(rows->begin(), rows->end());
+  plan.server = std::move(plan.clients.back());
+  plan.clients.pop_back();
+}
+
 SplitPlan plan_split(std::vector<Sample> const& samples, DataConfig const& config, int64_t client_num,
                      uint64_t seed) {
   auto const split = find_row(splitters(), config.splitter, "data.splitter").build;
@@ -90,6 +99,7 @@ SplitPlan plan_split(std::vector<Sample> const& samples, DataConfig const& confi
   check_clients(input, plan);
   plan.clients.resize(static_cast<size_t>(input.client_num));
   split(input, plan);
+  if (!config.compat) sort_parts(plan);
   return plan;
 }
 
