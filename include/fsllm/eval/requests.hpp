@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -10,13 +9,20 @@
 
 namespace fsllm {
 
-/// Answers lm-evaluation-harness style requests (DESIGN: loglikelihood, loglikelihood_rolling,
-/// generate_until), a batch at a time. `tokenizer` may be null when every request gives ids. The answer to
-/// request i is entry i. A malformed request is an Error that names its "place" (file:line).
 struct Request {
-  std::string place;
-  std::string json;  ///< the request object
+  std::string place;  ///< "file:line", for messages
+  std::string json;   ///< the request object
 };
+
+/// Answers lm-evaluation-harness style requests, a batch at a time; the answer to request i is entry i, one
+/// JSON object.
+///   loglikelihood: context + continuation, or context_ids + continuation_ids → loglikelihood, is_greedy,
+///   num_tokens loglikelihood_rolling: text, or ids (the first of them is context only) → loglikelihood
+///   generate_until: context or context_ids, until, max_tokens (256, at most half of the positions),
+///   temperature (0), seed (0) → ids of all new tokens before EOS, and text (cut before the first stop
+///   string) where there is a tokenizer
+/// `tokenizer` may be null when every request gives ids. A malformed request is an Error that names its
+/// place.
 std::vector<std::string> answer_requests(CausalLM& model, Tokenizer const* tokenizer,
                                          std::vector<Request> const& requests, int64_t batch_tokens = 2048);
 

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "fsllm/model/causal_lm.hpp"
+
+namespace fsllm {
+
+/// Tokens of which the last `targets` are scored given all before them.
+struct ScoredRow {
+  std::vector<int32_t> ids;  ///< more than `targets`
+  int64_t targets = 0;       ///< at most the model's positions
+};
+
+struct RowScore {
+  double loglikelihood = 0;  ///< sum of log-probabilities (natural logarithm) of the targets
+  bool is_greedy = true;     ///< every target is the most likely token at its place
+};
+
+/// Scores rows in batches of at most `batch_tokens` tokens (and at least one row), longest first. The last
+/// token is not fed; rows longer than the model's positions + 1 lose their beginning; rows that feed the same
+/// tokens share one pass.
+std::vector<RowScore> score_rows(CausalLM& model, std::vector<ScoredRow> const& rows, int64_t batch_tokens);
+
+/// Cuts prefix + tokens into rows that together score every token of `tokens` once, each within `max_length`
+/// fed tokens and with as much context as fits (lm-evaluation-harness: get_rolling_token_windows with
+/// context_len 1, make_disjoint_window).
+std::vector<ScoredRow> rolling_windows(std::vector<int32_t> const& tokens, int32_t prefix,
+                                       int64_t max_length);
+
+}  // namespace fsllm

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "request_reader.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/names.hpp"
+
+namespace fsllm::detail {
+
+using nlohmann::json;
+
+namespace {
+
+bool is_space(uint32_t c) {
+  return (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
+         c == 0x3000;
+}
+
+/// The last code point of a text and the bytes it takes (at most three: no space takes four).
+std::pair<uint32_t, size_t> last_character(std::string_view text) {
+  uint32_t value = 0;
+  for (size_t size = 1; size <= std::min<size_t>(3, text.size()); ++size) {
+    auto const byte = static_cast<uint8_t>(text[text.size() - size]);
+    if (byte < 0x80) return {byte, 1};
+    if (byte >= 0xc0) return {value | (byte & (0x7fU >> size)) << (6 * (size - 1)), size};
+    value |= (byte & 0x3fU) << (6 * (size - 1));
+  }
+  return {0, 1};
+}
+
+}  // namespace
+
+size_t trailing_space(std::string_view text) {
+  size_t const all = text.size();
+  while (!text.empty()) {
+    auto const [character, size] = last_character(text);
+    if (!is_space(character)) break;
+    text.remove_suffix(size);
+  }
+  return all - text.size();
+}
+
+RequestReader::RequestReader(Request const& request, ModelConfig const& config, Tokenizer const* tokenizer)
+    : place_(request.place),
+      json_(json::parse(request.json, nullptr, false)),
+      config_(config),
+      tokenizer_(tokenizer) {
+  if (!json_.is_object()) refuse("not a JSON object. Write one request a line.");
+  if (!has("id")) refuse("'id' is missing (answers are told apart by it). Add one.");
+  std::vector<std::string> const known = {"loglikelihood", "loglikelihood_rolling", "generate_until"};
+  type_ = text("type");
+  if (std::find(known.begin(), known.end(), type_) == known.end())
+    refuse(fmt::format("type = '{}' (not a kind of request).{}", type_, did_you_mean(type_, known)));
+}
+
+void RequestReader::refuse(std::string const& message) const {
+  fail(fmt::format("{}: {}", place_, message));
+}
+
+std::string RequestReader::text(char const* key) const {
+  auto const found = json_.find(key);
+  if (found == json_.end()) refuse(fmt::format("'{}' is missing. Add it.", key));
+  if (!found->is_string()) refuse(fmt::format("'{}' is not a text. Correct it.", key));
+  return found->get<std::string>();
+}
+
+std::vector<int32_t> RequestReader::ids(char const* key) const {
+  auto const found = json_.find(key);
+  if (found == json_.end()) refuse(fmt::format("'{}' is missing. Add it.", key));
+  if (!found->is_array()) refuse(fmt::format("'{}' is not a list of token ids. Correct it.", key));
+  std::vector<int32_t> ids;
+  for (auto const& id : *found) {
+    bool const valid = id.is_number_integer() && id.get<double>() >= 0 &&
+                       id.get<double>() < static_cast<double>(config_.vocab_size);
+    if (!valid)
+      refuse(fmt::format("'{}' holds {} (token ids of this model are 0 .. {}). Correct it.", key, id.dump(),
+                         config_.vocab_size - 1));
+    ids.push_back(id.get<int32_t>());
+  }
+  return ids;
+}
+
+int64_t RequestReader::integer(char const* key, int64_t fallback) const {
+  if (!has(key)) return fallback;
+  auto const& value = json_[key];
+  bool const valid = value.is_number_integer() && value.get<double>() >= 0 && value.get<double>() < 9e18;
+  if (!valid)
+    refuse(fmt::format("'{}' = {} (a whole number from 0 is needed). Correct it.", key, value.dump()));
+  return value.get<int64_t>();
+}
+
+double RequestReader::number(char const* key, double fallback) const {
+  if (!has(key)) return fallback;
+  auto const& value = json_[key];
+  if (!value.is_number() || !std::isfinite(value.get<double>()) || value.get<double>() < 0)
+    refuse(fmt::format("'{}' = {} (a number from 0 is needed). Correct it.", key, value.dump()));
+  return value.get<double>();
+}
+
+std::vector<int32_t> RequestReader::encode(std::string const& text, bool add_special_tokens) const {
+  if (tokenizer_ == nullptr)
+    refuse("a text (the model's folder holds no tokenizer). Give token ids, or add the tokenizer's files.");
+  return tokenizer_->encode(text, add_special_tokens);
+}
+
+int32_t RequestReader::prefix_id() const {
+  auto const bos = tokenizer_->bos_id(), eos = tokenizer_->eos_id();
+  if (!bos && !eos)
+    refuse("an empty context (the tokenizer has neither BOS nor EOS to stand for it). Give one.");
+  return bos ? *bos : *eos;
+}
+
+ScoredRow RequestReader::text_continuation() const {
+  auto context = text("context"), continuation = text("continuation");
+  auto const spaces = trailing_space(context);
+  continuation.insert(0, context, context.size() - spaces);
+  context.resize(context.size() - spaces);
+  if (context.empty()) {
+    auto ids = encode(continuation, false);
+    auto const count = static_cast<int64_t>(ids.size());
+    ids.insert(ids.begin(), prefix_id());
+    return {std::move(ids), count};
+  }
+  auto whole = encode(context + continuation, true);
+  auto const before = static_cast<int64_t>(encode(context, true).size());
+  auto const count = static_cast<int64_t>(whole.size()) - before;
+  return {std::move(whole), count};
+}
+
+ScoredRow RequestReader::continuation() const {
+  ScoredRow row;
+  if (has("context_ids") || has("continuation_ids")) {
+    row.ids = ids("context_ids");
+    auto const scored = ids("continuation_ids");
+    if (row.ids.empty()) refuse("'context_ids' is empty (nothing predicts the first token). Start with BOS.");
+    row.ids.insert(row.ids.end(), scored.begin(), scored.end());
+    row.targets = static_cast<int64_t>(scored.size());
+  } else {
+    row = text_continuation();
+  }
+  if (row.targets < 1) refuse("an empty continuation (there is nothing to score). Give at least one token.");
+  if (row.targets > config_.max_positions)
+    refuse(fmt::format("a continuation of {} tokens (the model has {} positions). Shorten it.", row.targets,
+                       config_.max_positions));
+  return row;
+}
+
+std::vector<ScoredRow> RequestReader::windows() const {
+  if (!has("ids")) {
+    auto const tokens = encode(text("text"), false);
+    return tokens.empty() ? std::vector<ScoredRow>()
+                          : rolling_windows(tokens, prefix_id(), config_.max_positions);
+  }
+  auto const given = ids("ids");
+  if (given.empty()) return {};
+  return rolling_windows({given.begin() + 1, given.end()}, given.front(), config_.max_positions);
+}
+
+std::vector<int32_t> RequestReader::prompt(int64_t max_tokens) const {
+  if (max_tokens >= config_.max_positions)
+    refuse(
+        fmt::format("max_tokens = {} (the model has {} positions, one at least for the context). Lower it.",
+                    max_tokens, config_.max_positions));
+  std::vector<int32_t> prompt;
+  if (has("context_ids")) {
+    prompt = ids("context_ids");
+    if (prompt.empty()) refuse("'context_ids' is empty (generation needs a token to start from). Give BOS.");
+  } else {
+    prompt = encode(text("context"), true);
+    if (prompt.empty()) prompt.push_back(prefix_id());
+  }
+  auto const room = static_cast<size_t>(config_.max_positions - max_tokens);
+  if (prompt.size() > room) prompt.erase(prompt.begin(), prompt.end() - static_cast<std::ptrdiff_t>(room));
+  return prompt;
+}
+
+std::vector<std::string> RequestReader::stop_strings() const {
+  std::vector<std::string> stops;
+  if (!has("until")) return stops;
+  auto const& until = json_["until"];
+  for (auto const& stop : until.is_array() ? until : json::array({until})) {
+    if (!stop.is_string())
+      refuse(fmt::format("'until' holds {} (a text is needed). Correct it.", stop.dump()));
+    if (!stop.get<std::string>().empty()) stops.push_back(stop.get<std::string>());
+  }
+  if (!stops.empty() && tokenizer_ == nullptr)
+    refuse("'until' (stop strings need a tokenizer, and the model's folder holds none). Leave it empty.");
+  return stops;
+}
+
+}  // namespace fsllm::detail

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/eval/scoring.hpp"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/argmax.h>
+#include <ATen/ops/gather.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <map>
+
+namespace fsllm {
+namespace {
+
+/// Logits held at once, so that a large vocabulary does not multiply into gigabytes.
+constexpr int64_t kMostLogits = int64_t{1} << 24;
+
+/// One distinct input and the rows that it answers.
+struct Pass {
+  std::vector<int32_t> input;
+  std::vector<size_t> rows;
+};
+
+/// What is fed for a row: all but the last token, cut from the left to the model's positions.
+std::vector<int32_t> input_of(ScoredRow const& row, int64_t max_length) {
+  auto const end = row.ids.end() - 1;
+  return {end - std::min<int64_t>(max_length, end - row.ids.begin()), end};
+}
+
+std::vector<Pass> distinct_passes(std::vector<ScoredRow> const& rows, int64_t max_length) {
+  std::map<std::vector<int32_t>, std::vector<size_t>> rows_of;
+  for (size_t row = 0; row < rows.size(); ++row) rows_of[input_of(rows[row], max_length)].push_back(row);
+  std::vector<Pass> passes;
+  for (auto& [input, indices] : rows_of) passes.push_back({input, std::move(indices)});
+  std::stable_sort(passes.begin(), passes.end(),
+                   [](Pass const& a, Pass const& b) { return a.input.size() > b.input.size(); });
+  return passes;
+}
+
+/// Where a target's logits come from, and whose it is.
+struct Target {
+  int64_t position, id;
+  size_t row;
+};
+
+/// Adds the targets' log-probabilities given hidden states [N, hidden] of the batch.
+void add_scores(CausalLM& model, at::Tensor const& hidden, std::vector<Target> const& targets,
+                std::vector<RowScore>& scores) {
+  auto const step = static_cast<size_t>(std::max<int64_t>(1, kMostLogits / model.config().vocab_size));
+  for (size_t first = 0; first < targets.size(); first += step) {
+    auto const count = std::min(step, targets.size() - first);
+    std::vector<int64_t> positions, ids;
+    for (size_t i = first; i < first + count; ++i) {
+      positions.push_back(targets[i].position);
+      ids.push_back(targets[i].id);
+    }
+    auto const logits =
+        model.logits(at::index_select(hidden, 0, at::tensor(positions, at::kLong).to(hidden.device())));
+    auto const wide = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
+    auto const index = at::tensor(ids, at::kLong).to(hidden.device()).unsqueeze(1);
+    auto const found = at::gather(at::log_softmax(wide, -1), 1, index).squeeze(1).to(at::kCPU, at::kDouble);
+    auto const best = at::argmax(wide, -1).to(at::kCPU);
+    for (size_t i = 0; i < count; ++i) {
+      auto& score = scores[targets[first + i].row];
+      score.loglikelihood += found.const_data_ptr<double>()[i];
+      score.is_greedy = score.is_greedy && best.const_data_ptr<int64_t>()[i] == ids[i];
+    }
+  }
+}
+
+void score_batch(CausalLM& model, std::vector<ScoredRow> const& rows, std::vector<Pass> const& passes,
+                 size_t first, size_t end, std::vector<RowScore>& scores) {
+  std::vector<int64_t> ids;
+  std::vector<Target> targets;
+  RaggedInput input;
+  for (size_t i = first; i < end; ++i) {
+    ids.insert(ids.end(), passes[i].input.begin(), passes[i].input.end());
+    input.offsets.push_back(static_cast<int64_t>(ids.size()));
+    for (auto const row : passes[i].rows)
+      for (int64_t back = rows[row].targets; back > 0; --back)
+        targets.push_back({input.offsets.back() - back, rows[row].ids[rows[row].ids.size() - back], row});
+  }
+  input.ids = at::tensor(ids, at::kLong);
+  ForwardContext context;
+  add_scores(model, model.hidden_states(input, context), targets, scores);
+}
+
+}  // namespace
+
+std::vector<RowScore> score_rows(CausalLM& model, std::vector<ScoredRow> const& rows, int64_t batch_tokens) {
+  at::NoGradGuard const no_grad;
+  std::vector<RowScore> scores(rows.size());
+  auto const passes = distinct_passes(rows, model.config().max_positions);
+  for (size_t first = 0; first < passes.size();) {
+    auto tokens = static_cast<int64_t>(passes[first].input.size());
+    size_t end = first + 1;
+    while (end < passes.size() && tokens + static_cast<int64_t>(passes[end].input.size()) <= batch_tokens)
+      tokens += static_cast<int64_t>(passes[end++].input.size());
+    score_batch(model, rows, passes, first, end, scores);
+    first = end;
+  }
+  return scores;
+}
+
+std::vector<ScoredRow> rolling_windows(std::vector<int32_t> const& tokens, int32_t prefix,
+                                       int64_t max_length) {
+  std::vector<ScoredRow> rows;
+  auto const total = static_cast<int64_t>(tokens.size());
+  for (int64_t done = 0; done < total;) {
+    int64_t const targets = std::min(max_length, total - done), end = done + targets;
+    int64_t const start = std::max<int64_t>(0, end - max_length - 1);
+    ScoredRow row{{}, targets};
+    if (done == 0) row.ids.push_back(prefix);
+    row.ids.insert(row.ids.end(), tokens.begin() + (done == 0 ? 0 : start), tokens.begin() + end);
+    rows.push_back(std::move(row));
+    done = end;
+  }
+  return rows;
+}
+
+}  // namespace fsllm
