@@ -3,6 +3,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 
@@ -21,16 +22,20 @@ constexpr int64_t kBlock = 512;
 /// Unit of the bound on the largest sum, so that the bound itself cannot overflow.
 constexpr int kBoundShift = 24;
 
-/// Largest magnitude; a value that is not finite gives infinity.
-double largest_of(double const* values, int64_t count) {
-  double largest = 0;
-  bool finite = true;
-  for (int64_t i = 0; i < count; ++i) {
-    double const magnitude = std::fabs(values[i]);
-    finite &= magnitude <= 0x1.fffffffffffffp1023;
-    largest = magnitude > largest ? magnitude : largest;
+/// Largest magnitude of a whole block; a value that is not finite gives infinity. Independent lanes, as
+/// compilers may not reorder one running maximum.
+double largest_of(double const* values) {
+  constexpr int kLanes = 8;
+  double largest[kLanes] = {}, poison[kLanes] = {};  // 0·x is not a number unless x is finite
+  for (int64_t i = 0; i < kBlock; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      double const magnitude = std::fabs(values[i + lane]);
+      largest[lane] = magnitude > largest[lane] ? magnitude : largest[lane];
+      poison[lane] += 0 * magnitude;
+    }
   }
-  return finite ? largest : HUGE_VAL;
+  bool const finite = std::all_of(poison, poison + kLanes, [](double sum) { return sum == 0; });
+  return finite ? *std::max_element(largest, largest + kLanes) : HUGE_VAL;
 }
 
 void add_rounded(int64_t* sum, double const* values, int64_t count, double largest) {
@@ -51,7 +56,8 @@ double add_scaled(int64_t* sum, T const* values, int64_t count, double scale) {
   for (int64_t begin = 0; begin < count; begin += kBlock) {
     int64_t const length = std::min(kBlock, count - begin);
     for (int64_t i = 0; i < length; ++i) scaled[i] = static_cast<double>(values[begin + i]) * scale;
-    double const here = largest_of(scaled, length);
+    std::fill(scaled + length, scaled + kBlock, 0.0);
+    double const here = largest_of(scaled);
     largest = std::max(largest, here);
     if (!(largest < kLimit)) break;
     add_rounded(sum + begin, scaled, length, here);

@@ -102,7 +102,7 @@ std::string mpi_library_version() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
   int length = 0;
   MPI_Get_library_version(text, &length);
-  std::string const version(text, static_cast<size_t>(length));
+  std::string const version = text;  // some count a final zero into the length
   return version.substr(0, version.find_last_not_of(" \n", version.find('\n')) + 1);
 }
 

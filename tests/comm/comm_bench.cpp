@@ -38,12 +38,12 @@ void print_row(bool prints, char const* what, double seconds, double bytes, doub
   fmt::print("\n");
 }
 
-void run(int64_t mebibytes) {
+void run(int64_t mebibytes, int64_t window_kibibytes) {
   auto const world = Communicator::world();
   bool const prints = world.rank() == 0;
   int64_t const count = (mebibytes << 20) / 4;
   double const bytes = 4.0 * static_cast<double>(count);
-  auto const collective = make_host_collective(world);
+  auto const collective = make_host_collective(world, window_kibibytes << 10);
   TensorMap map{{"w", at::full({count}, 1.0, at::kFloat)}};
   auto* const data = map.at("w").mutable_data_ptr<float>();
   std::vector<float> other(static_cast<size_t>(count));
@@ -91,5 +91,5 @@ void run(int64_t mebibytes) {
 
 int main(int argc, char** argv) {
   fsllm::MpiSession session(argc, argv);
-  fsllm::run(argc > 1 ? std::atoll(argv[1]) : 64);
+  fsllm::run(argc > 1 ? std::atoll(argv[1]) : 64, argc > 2 ? std::atoll(argv[2]) : 1024);
 }

@@ -69,6 +69,7 @@ TEST(Session, VersionAndPlacement) {
   auto const world = Communicator::world();
   EXPECT_THAT(mpi_library_version(),
               testing::AnyOf(testing::StartsWith("Open MPI v"), testing::StartsWith("MPICH")));
+  EXPECT_EQ(mpi_library_version().find_first_of(std::string("\n\0", 2)), std::string::npos);
   auto const table = placement_table(world);
   EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), world.size());
   EXPECT_THAT(table, testing::ContainsRegex("\n +0  [^ ]+ +0  [0-9]"));
