@@ -73,13 +73,31 @@ std::vector<Row<Kind>> const& optimizer_table() {
   return table;
 }
 
-void check_argument(Config const& config, std::string const& prefix, std::string const& argument,
-                    Row<Kind> const& row) {
+/// Arguments that ask for something: those whose value is not the default of every optimiser.
+std::vector<std::string> arguments_in_use(OptimizerConfig const& c) {
+  OptimizerConfig const none;
+  std::vector<std::string> used;
+  auto const note = [&](char const* name, bool in_use) {
+    if (in_use) used.emplace_back(name);
+  };
+  note("momentum", c.momentum != none.momentum);
+  note("dampening", c.dampening != none.dampening);
+  note("nesterov", c.nesterov);
+  note("betas", c.beta1 != none.beta1 || c.beta2 != none.beta2);
+  note("amsgrad", c.amsgrad);
+  note("alpha", c.alpha != none.alpha);
+  note("centered", c.centered);
+  note("lr_decay", c.lr_decay != none.lr_decay);
+  return used;
+}
+
+void check_arguments(Config const& config, std::string const& prefix, OptimizerConfig const& c,
+                     Row<Kind> const& row) {
   auto const& has = row.build.arguments;
-  FSLLM_CHECK(
-      !config.has(prefix + "." + argument) || std::find(has.begin(), has.end(), argument) != has.end(),
-      "{} ({} has no such argument). Remove it, or choose another {}.type.",
-      config.where(prefix + "." + argument), row.name, prefix);
+  for (auto const& argument : arguments_in_use(c))
+    FSLLM_CHECK(std::find(has.begin(), has.end(), argument) != has.end(),
+                "{} ({} has no such argument). Remove it, or choose another {}.type.",
+                config.where(prefix + "." + argument), row.name, prefix);
 }
 
 }  // namespace
@@ -112,9 +130,7 @@ OptimizerConfig load_optimizer_config(Config& config, std::string const& prefix,
   c.alpha = config.get(key("alpha"), 0.99, "Smoothing of RMSprop.", within_open(0, 1));
   c.centered = config.get(key("centered"), false, "Centred RMSprop.");
   c.lr_decay = config.get(key("lr_decay"), 0.0, "Learning-rate decay of Adagrad.", at_least(0));
-  for (auto const* argument : {"momentum", "dampening", "nesterov", "weight_decay", "betas", "eps", "amsgrad",
-                               "alpha", "centered", "lr_decay"})
-    check_argument(config, prefix, argument, row);
+  check_arguments(config, prefix, c, row);
   FSLLM_CHECK(!c.nesterov || (c.momentum > 0 && c.dampening == 0),
               "{} (needs momentum above 0 and no dampening). Set {}.", config.where(key("nesterov")),
               key("momentum"));

@@ -31,11 +31,11 @@ def adamw(params, lr):
 
 
 CASES = {
-    "llama_sgd": dict(model="llama", optimizer=sgd, lr=0.5, batch=2, steps=3, accumulation=1, clip=0.0),
+    "llama_sgd": dict(model="llama", optimizer=sgd, lr=0.1, batch=2, steps=3, accumulation=1, clip=0.0),
     "llama_adamw": dict(model="llama", optimizer=adamw, lr=0.01, batch=2, steps=3, accumulation=1, clip=0.0),
-    "llama_clip_accumulate": dict(model="llama", optimizer=sgd, lr=0.5, batch=2, steps=2, accumulation=2, clip=0.3),
+    "llama_clip_accumulate": dict(model="llama", optimizer=sgd, lr=0.2, batch=2, steps=2, accumulation=2, clip=0.3),
     "gpt2_adamw": dict(model="gpt2", optimizer=adamw, lr=0.01, batch=3, steps=2, accumulation=1, clip=0.0),
-    "qwen2_sgd": dict(model="qwen2", optimizer=sgd, lr=0.2, batch=2, steps=3, accumulation=1, clip=0.0),
+    "qwen2_sgd": dict(model="qwen2", optimizer=sgd, lr=0.05, batch=2, steps=3, accumulation=1, clip=0.0),
 }
 
 
