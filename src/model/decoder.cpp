@@ -10,6 +10,9 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/split_with_sizes.h>
 
+#include <algorithm>
+#include <functional>
+
 #include "fsllm/core/error.hpp"
 #include "functions.hpp"
 
@@ -33,8 +36,11 @@ at::Tensor activate(at::Tensor const& x, ActivationKind kind) {
 }  // namespace
 
 at::Tensor Decoder::hidden_states(RaggedInput const& input, ForwardContext& context, KvCache* cache) {
+  check_input(input);
   AttentionPlan plan(input, cache, device_);
-  check_input(input, plan);
+  FSLLM_CHECK(config_.position != PositionKind::learned || plan.end_position() <= config_.max_positions,
+              "a row of {} tokens (the model has {} positions). Shorten the rows (llm.tok_len).",
+              plan.end_position(), config_.max_positions);
   if (config_.position == PositionKind::rope)
     std::tie(cos_, sin_) = rope_.rows(plan.positions(), plan.end_position());
   auto x = embed(input, plan);
@@ -57,17 +63,17 @@ at::Tensor Decoder::logits(at::Tensor const& hidden) {
       hidden, context);
 }
 
-void Decoder::check_input(RaggedInput const& input, AttentionPlan const& plan) const {
-  FSLLM_CHECK(input.ids.numel() > 0 && input.ids.numel() == input.offsets.back(),
-              "a batch of {} tokens in rows of {} (they must agree and hold a token). Correct the rows.",
-              input.ids.numel(), input.offsets.back());
+void Decoder::check_input(RaggedInput const& input) const {
+  auto const& offsets = input.offsets;
+  bool const rows_fit =
+      input.num_rows() > 0 && input.ids.numel() == offsets.back() &&
+      std::adjacent_find(offsets.begin(), offsets.end(), std::greater_equal<>()) == offsets.end();
+  FSLLM_CHECK(rows_fit, "a batch of {} tokens in {} rows (every row needs a token). Correct the rows.",
+              input.ids.numel(), input.num_rows());
   auto const least = input.ids.min().item<int64_t>(), most = input.ids.max().item<int64_t>();
   FSLLM_CHECK(least >= 0 && most < config_.vocab_size,
               "token id {} (the model's vocabulary has {} tokens). Use the tokenizer of this model.",
               least < 0 ? least : most, config_.vocab_size);
-  FSLLM_CHECK(config_.position != PositionKind::learned || plan.end_position() <= config_.max_positions,
-              "a row of {} tokens (the model has {} positions). Shorten the rows (llm.tok_len).",
-              plan.end_position(), config_.max_positions);
 }
 
 at::Tensor Decoder::embed(RaggedInput const& input, AttentionPlan const& plan) const {

@@ -41,8 +41,8 @@ at::Tensor LoraAdapter::apply(at::Tensor const& x, at::Tensor const& y, Linear c
   if (!context.training || dropout == 0) return add_low_rank(x, y, a, b, {}, 1, scale);
   if (!context.dropout)
     fail_internal(__FILE__, __LINE__, "training with dropout needs a generator: " + base.name);
-  auto const mask =
-      at::empty(x.sizes(), x.options().dtype(at::kBool)).bernoulli_(1 - dropout, context.dropout);
+  auto const options = at::TensorOptions().dtype(at::kBool).device(context.dropout->device());
+  auto const mask = at::empty(x.sizes(), options).bernoulli_(1 - dropout, context.dropout).to(x.device());
   return add_low_rank(x, y, a, b, mask, 1 - dropout, scale);
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
 #include "fixture.hpp"
 #include "fsllm/core/error.hpp"
@@ -138,6 +139,21 @@ TEST(Forward, FrozenWeightsStayViewsOfTheFile) {
   }
 }
 
+/// Frozen projections keep nothing of their input for the backward pass, whatever the weights are stored as.
+TEST(Forward, FrozenLinearDoesNotSaveItsInput) {
+  auto const dir = load_reference("llama").dir;
+  for (auto const* storage : {"fp32", "bf16"}) {
+    auto const model = load_model(dir, {.storage_dtype = storage});
+    auto const leaf = at::zeros({5, 32}).set_requires_grad(true);
+    auto const x = leaf.mul(2);
+    auto const holders = x.storage().use_count();
+    ForwardContext context;
+    auto const y = model->linears()[0]->forward(x, context);
+    EXPECT_TRUE(y.requires_grad());
+    EXPECT_EQ(x.storage().use_count(), holders) << storage;
+  }
+}
+
 TEST(Forward, TrainableParametersAreOwnCopiesAndTiedOnesOne) {
   auto const model = load_model(load_reference("llama3").dir);
   auto const before = model->parameters();
@@ -155,7 +171,9 @@ TEST(Forward, BadInputIsNamed) {
   auto const gpt2 = load_model(load_reference("gpt2").dir);
   EXPECT_ERROR(all_logits(*llama, {{5, 96}}), "token id 96 (the model's vocabulary has 96 tokens)");
   EXPECT_ERROR(all_logits(*llama, {{5, -1}}), "token id -1");
-  EXPECT_ERROR(all_logits(*llama, {{}}), "a batch of 0 tokens");
+  EXPECT_ERROR(all_logits(*llama, {{}}), "a batch of 0 tokens in 1 rows");
+  EXPECT_ERROR(all_logits(*llama, {}), "a batch of 0 tokens in 0 rows");
+  EXPECT_ERROR(all_logits(*llama, {{5}, {}, {6}}), "a batch of 2 tokens in 3 rows (every row needs a token)");
   EXPECT_ERROR(all_logits(*gpt2, {std::vector<int64_t>(41, 7)}),
                "a row of 41 tokens (the model has 40 positions)");
 }
