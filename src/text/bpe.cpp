@@ -27,6 +27,13 @@ size_t pair_hash(uint64_t key) {
 
 }  // namespace
 
+void Bpe::reserve_merges(size_t count) {
+  size_t slots = 16;
+  while (slots < 2 * count + 2) slots *= 2;
+  merges_.assign(slots, {});
+  merge_mask_ = slots - 1;
+}
+
 void Bpe::add_merge(int32_t left, int32_t right, Merge merge) {
   uint64_t const key = pair_key(left, right);
   size_t i = pair_hash(key) & merge_mask_;
@@ -155,6 +162,29 @@ void Bpe::merge_long(Memory& memory) const {
 std::string const& Bpe::token(int32_t id) const {
   static std::string const none;
   return id >= 0 && id < size() ? tokens_[static_cast<size_t>(id)] : none;
+}
+
+int byte_of_token(std::string_view token) {
+  if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return -1;
+  auto const digit = [](char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+  };
+  int const high = digit(token[3]), low = digit(token[4]);
+  return high < 0 || low < 0 ? -1 : 16 * high + low;
+}
+
+void Bpe::encode_marked(std::string_view text, std::string_view mark, std::vector<int32_t>& ids,
+                        Memory& memory) const {
+  size_t begin = 0;
+  for (size_t at = mark.empty() ? std::string_view::npos : text.find(mark); at != std::string_view::npos;
+       at = text.find(mark, at)) {
+    encode(text.substr(begin, at - begin), ids, memory);
+    begin = at;
+    while (text.substr(at).starts_with(mark)) at += mark.size();
+  }
+  encode(text.substr(begin), ids, memory);
 }
 
 bool Bpe::mark_only_leads(std::string_view mark) const {

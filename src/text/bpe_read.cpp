@@ -88,10 +88,7 @@ std::optional<int32_t> Bpe::id_of(std::string_view token) const {
 
 void Bpe::read_merges(json const& merges, std::string const& where) {
   FSLLM_CHECK(merges.is_array(), "{}: merges is not a list. Copy the file again.", where);
-  size_t slots = 16;
-  while (slots < 2 * merges.size() + 2) slots *= 2;
-  merges_.assign(slots, {});
-  merge_mask_ = slots - 1;
+  reserve_merges(merges.size());
   for (size_t i = 0; i < merges.size(); ++i) {
     auto const [left, right] = parts_of_merge(merges[i], i, where);
     auto const left_id = id_of(left), right_id = id_of(right), merged_id = id_of(left + right);

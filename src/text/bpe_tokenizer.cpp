@@ -7,32 +7,8 @@
 
 namespace fsllm {
 
-/// Borrows a Memory for one call.
-class BpeTokenizer::Lease {
- public:
-  explicit Lease(BpeTokenizer const& owner) : owner_(owner) {
-    std::lock_guard<std::mutex> const lock(owner.mutex_);
-    if (!owner.free_.empty()) {
-      memory_ = std::move(owner.free_.back());
-      owner.free_.pop_back();
-    }
-    if (!memory_) memory_ = std::make_unique<Memory>();
-  }
-  ~Lease() {
-    std::lock_guard<std::mutex> const lock(owner_.mutex_);
-    owner_.free_.push_back(std::move(memory_));
-  }
-  Lease(Lease const&) = delete;
-  Lease& operator=(Lease const&) = delete;
-  Memory& operator*() { return *memory_; }
-
- private:
-  BpeTokenizer const& owner_;
-  std::unique_ptr<Memory> memory_;
-};
-
 std::vector<int32_t> BpeTokenizer::encode(std::string_view text, bool add_special_tokens) const {
-  Lease lease(*this);
+  auto lease = pool_.borrow();
   auto& memory = *lease;
   text = valid_utf8(text, memory.valid);
   std::vector<int32_t> ids;
@@ -74,16 +50,7 @@ void BpeTokenizer::encode_words(std::string_view text, bool at_start, std::vecto
   pretokenizer_.split(text, at_start, memory.pieces);
   for (auto const& piece : memory.pieces.pieces) {
     auto const word = memory.pieces.text.substr(piece.begin, piece.end - piece.begin);
-    size_t begin = 0;
-    if (!mark_.empty()) {
-      // A cut before each run of marks that follows something else.
-      for (size_t at = word.find(mark_); at != std::string_view::npos; at = word.find(mark_, at)) {
-        if (at > begin) bpe_.encode(word.substr(begin, at - begin), ids, memory.bpe);
-        begin = at;
-        while (word.substr(at).starts_with(mark_)) at += mark_.size();
-      }
-    }
-    bpe_.encode(word.substr(begin), ids, memory.bpe);
+    bpe_.encode_marked(word, mark_, ids, memory.bpe);
   }
 }
 

@@ -37,7 +37,8 @@ BpeTokenizer::BpeTokenizer(json const& document, SpecialTokenRules const& rules,
       bpe_(document.at("model"), pretokenizer_.byte_level(), where + ": model"),
       decoder_(member(document, "decoder"), where),
       sha256_(sha256) {
-  if (!pretokenizer_.byte_level() && bpe_.mark_only_leads(kVisibleSpace) && bpe_.id_of(kVisibleSpace)) mark_ = kVisibleSpace;
+  if (!pretokenizer_.byte_level() && bpe_.mark_only_leads(kVisibleSpace) && bpe_.id_of(kVisibleSpace))
+    mark_ = kVisibleSpace;
   read_added_tokens(document, rules, where);
   read_post_processor(member(document, "post_processor"), where);
   apply_rules(rules);

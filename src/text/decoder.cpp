@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "fsllm/core/table.hpp"
+#include "fsllm/text/bpe.hpp"
 #include "fsllm/text/normalizer.hpp"
 #include "fsllm/text/pretokenizer.hpp"
 #include "fsllm/text/utf8.hpp"
@@ -114,17 +115,6 @@ std::vector<Row<Builder>> const& table() {
 }
 
 }  // namespace
-
-int byte_of_token(std::string const& token) {
-  if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return -1;
-  auto const digit = [](char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-  };
-  int const high = digit(token[3]), low = digit(token[4]);
-  return high < 0 || low < 0 ? -1 : 16 * high + low;
-}
 
 Decoder::Decoder(json const& description, std::string const& where) {
   if (!description.is_null()) add(description, where);

@@ -6,8 +6,8 @@
 #include <algorithm>
 
 #include "fsllm/core/error.hpp"
-#include "fsllm/text/decoder.hpp"
 #include "fsllm/text/utf8.hpp"
+#include "sentencepiece_model.hpp"
 
 namespace fsllm {
 namespace {
@@ -44,6 +44,11 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string const& model, Special
   load(processors->first, model, where);
   load(processors->following, model + std::string(kNoPrefix), where);
   processors_ = std::move(processors);
+  if (auto const parsed = parse_sentencepiece_model(model); parsed.is_plain_bpe()) {
+    bpe_ = std::make_unique<Bpe const>(parsed);
+    if (bpe_->mark_only_leads(kVisibleSpace)) mark_ = kVisibleSpace;
+    add_dummy_prefix_ = parsed.add_dummy_prefix;
+  }
   auto const& sp = processors_->first;
   std::vector<AddedToken> specials;
   std::vector<std::string> contents;
@@ -67,26 +72,42 @@ int64_t SentencePieceTokenizer::vocab_size() const {
 }
 
 std::vector<int32_t> SentencePieceTokenizer::encode(std::string_view text, bool add_special_tokens) const {
-  std::string buffer;
-  text = valid_utf8(text, buffer);
-  std::vector<TextPart> parts;
-  specials_.split(text, 0, text.size(), parts);
+  auto lease = pool_.borrow();
+  auto& memory = *lease;
+  text = valid_utf8(text, memory.valid);
+  memory.parts.clear();
+  specials_.split(text, 0, text.size(), memory.parts);
   std::vector<int32_t> ids;
-  std::vector<int> chunk;
   if (add_special_tokens && add_bos_ && bos_) ids.push_back(*bos_);
-  for (auto const& part : parts) {
+  for (auto const& part : memory.parts) {
     if (part.id >= 0) {
       ids.push_back(part.id);
-      continue;
+    } else {
+      encode_chunk(text.substr(part.begin, part.end - part.begin), part.begin == 0, ids, memory);
     }
-    auto const& processor = part.begin == 0 ? processors_->first : processors_->following;
-    auto const status = processor.Encode({text.data() + part.begin, part.end - part.begin}, &chunk);
-    FSLLM_CHECK(status.ok(), "SentencePiece could not encode {} bytes ({}). Shorten the text.", text.size(),
-                status.ToString());
-    ids.insert(ids.end(), chunk.begin(), chunk.end());
   }
   if (add_special_tokens && add_eos_ && eos_) ids.push_back(*eos_);
   return ids;
+}
+
+void SentencePieceTokenizer::encode_chunk(std::string_view text, bool at_start, std::vector<int32_t>& ids,
+                                          Memory& memory) const {
+  if (bpe_) {
+    memory.text.assign(add_dummy_prefix_ && at_start ? kVisibleSpace : "");
+    for (char const c : text) {
+      if (c == ' ') {
+        memory.text.append(kVisibleSpace);
+      } else {
+        memory.text.push_back(c);
+      }
+    }
+    return bpe_->encode_marked(memory.text, mark_, ids, memory.bpe);
+  }
+  auto const& processor = at_start ? processors_->first : processors_->following;
+  auto const status = processor.Encode({text.data(), text.size()}, &memory.chunk);
+  FSLLM_CHECK(status.ok(), "SentencePiece could not encode {} bytes ({}). Shorten the text.", text.size(),
+              status.ToString());
+  ids.insert(ids.end(), memory.chunk.begin(), memory.chunk.end());
 }
 
 std::string SentencePieceTokenizer::decode(std::vector<int32_t> const& ids, bool skip_special_tokens) const {

@@ -209,10 +209,27 @@ def write_sentencepiece(name, **options):
     write(name, {"tokenizer.model": model.getvalue()}, cases)
 
 
+def write_prompts(name, tokenizer, eos):
+    """Alpaca rows as Hugging Face users tokenise them: prompt + output + EOS together, the prompt alone for its length."""
+    head = "Below is an instruction that describes a task"
+    with_input = head + (", paired with an input that provides further context. Write a response that appropriately "
+                         "completes the request.\n\n### Instruction:\n{}\n\n### Input:\n{}\n\n### Response:")
+    without = head + ". Write a response that appropriately completes the request.\n\n### Instruction:\n{}\n\n### Response:"
+    with open(OUT / name / "prompts.jsonl", "w", encoding="utf-8") as out:
+        for i, text in enumerate(TEXTS[3:27]):
+            row = {"instruction": TEXTS[i + 4], "input": text.strip() if i % 2 else "", "output": TEXTS[-1 - i]}
+            prompt = (with_input if row["input"] else without).format(row["instruction"], row["input"])
+            row["ids"] = tokenizer.encode(prompt + row["output"] + eos).ids
+            row["prompt_tokens"] = len(tokenizer.encode(prompt).ids)
+            out.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
 def main():
     shutil.rmtree(OUT, ignore_errors=True)
     for make in (gpt2, smollm, llama3, qwen, neox, falcon, mistral, llama2, metaspace_words):
         write_bpe(make.__name__, make(), pairs=make in (qwen, mistral, llama3))
+    write_prompts("llama3", Tokenizer.from_file(str(OUT / "llama3" / "tokenizer.json")), "<|end|>")
+    write_prompts("mistral", Tokenizer.from_file(str(OUT / "mistral" / "tokenizer.json")), "</s>")
     llama = dict(normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True,
                  allow_whitespace_only_pieces=True)
     write_sentencepiece("sentencepiece_bpe", model_type="bpe", vocab_size=400, byte_fallback=True, **llama)

@@ -18,8 +18,7 @@ DATA = pathlib.Path(os.environ["FSLLM_TEST_DATA"])
 OUT = pathlib.Path(__file__).resolve().parent.parent / "text" / "real_tokenizers.json"
 JSON = {"gpt2": "tokenizers/gpt2/tokenizer.json", "gpt-neox": "tokenizers/gpt-neox/20B_tokenizer.json",
         "qwen3": "tokenizers/qwen3/tokenizer.json.gz", "mistral-v3": "tokenizers/mistral-v3/tokenizer.json"}
-MODEL = {"llama2": "tokenizers/llama2/tokenizer.model", "stories260K": "models/stories260K/tokenizer.model",
-         "tiny": "tokenizers/tiny/test_model.model"}
+MODEL = {"llama2": "tokenizers/llama2/tokenizer.model", "stories260K": "models/stories260K/tokenizer.model"}
 
 
 def read_text(path):

@@ -12,6 +12,8 @@
 
 namespace fsllm {
 
+struct SentencePieceModel;
+
 /// Word → ids, for words seen before. Bounded: emptied when it is full.
 class WordCache {
  public:
@@ -39,6 +41,8 @@ class Bpe {
  public:
   /// `byte_level`: words are raw bytes, tokens are written in GPT-2's byte alphabet. `where` names the file.
   Bpe(nlohmann::json const& model, bool byte_level, std::string const& where);
+  /// The merges that a SentencePiece BPE model implies (it must be plain, see there).
+  explicit Bpe(SentencePieceModel const& model);
 
   struct Symbol {
     int32_t id, previous, next;
@@ -62,6 +66,11 @@ class Bpe {
   /// Appends the ids of one word.
   void encode(std::string_view word, std::vector<int32_t>& ids, Memory& memory) const;
 
+  /// Appends the ids of a text that is cut into words before each run of `mark` ("" for one word): see
+  /// mark_only_leads.
+  void encode_marked(std::string_view text, std::string_view mark, std::vector<int32_t>& ids,
+                     Memory& memory) const;
+
   /// The text of a token as the file writes it; "" for an id outside of the vocabulary.
   std::string const& token(int32_t id) const;
   std::optional<int32_t> id_of(std::string_view token) const;
@@ -75,6 +84,8 @@ class Bpe {
   void read_vocabulary(nlohmann::json const& vocab, std::string const& where);
   void read_merges(nlohmann::json const& merges, std::string const& where);
   void read_symbols(nlohmann::json const& model, std::string const& where);
+  void read_splits(SentencePieceModel const& model);
+  void reserve_merges(size_t count);
   void add_merge(int32_t left, int32_t right, Merge merge);
   Merge find_merge(int32_t left, int32_t right) const;
   /// The symbols that BPE starts from: bytes or characters, with byte fallback and unknown tokens.
@@ -96,5 +107,8 @@ class Bpe {
   std::array<int32_t, 256> fallback_ids_{};  ///< the tokens <0x00> … <0xFF>, or -1
   std::optional<int32_t> unknown_;
 };
+
+/// The byte that a token <0x0A> stands for, or -1.
+int byte_of_token(std::string_view token);
 
 }  // namespace fsllm

@@ -2,8 +2,6 @@
 #pragma once
 #include <filesystem>
 #include <map>
-#include <memory>
-#include <mutex>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -12,6 +10,7 @@
 #include "fsllm/text/bpe.hpp"
 #include "fsllm/text/decoder.hpp"
 #include "fsllm/text/normalizer.hpp"
+#include "fsllm/text/pool.hpp"
 #include "fsllm/text/pretokenizer.hpp"
 #include "fsllm/text/special_tokens.hpp"
 #include "fsllm/text/tokenizer.hpp"
@@ -43,7 +42,6 @@ class BpeTokenizer final : public Tokenizer {
     std::vector<TextPart> outer, inner;
     std::string valid, normalized;
   };
-  class Lease;
 
   void read_added_tokens(nlohmann::json const& document, SpecialTokenRules const& rules,
                          std::string const& where);
@@ -66,8 +64,7 @@ class BpeTokenizer final : public Tokenizer {
   std::string
       mark_;  ///< words may be cut before each run of this text ("" for none): shorter words, same ids
   int64_t vocab_size_ = 0;
-  mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<Memory>> free_;
+  mutable Pool<Memory> pool_;
 };
 
 }  // namespace fsllm

@@ -22,7 +22,4 @@ class Decoder {
   std::vector<std::function<void(std::vector<std::string>&)>> steps_;
 };
 
-/// The byte that a token <0x0A> stands for, or -1.
-int byte_of_token(std::string const& token);
-
 }  // namespace fsllm

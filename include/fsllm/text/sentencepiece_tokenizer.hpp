@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "fsllm/text/added_tokens.hpp"
+#include "fsllm/text/bpe.hpp"
+#include "fsllm/text/pool.hpp"
 #include "fsllm/text/special_tokens.hpp"
 #include "fsllm/text/tokenizer.hpp"
 
@@ -13,7 +14,8 @@ namespace fsllm {
 
 /// A SentencePiece `tokenizer.model` (unigram or BPE). Control symbols written in a text (<s>, </s>, <unk>)
 /// are parsed as such; the text behind one gets no prefix space, as in Hugging Face's non-legacy mode. BOS is
-/// added unless tokenizer_config.json says otherwise (LLaMA's rule). Safe from many threads.
+/// added unless tokenizer_config.json says otherwise (LLaMA's rule). Plain BPE models (LLaMA's) are encoded
+/// by our own BPE, the others by the library. Safe from many threads.
 class SentencePieceTokenizer final : public Tokenizer {
  public:
   /// `model` is the file's content; `where` names it in messages.
@@ -32,12 +34,23 @@ class SentencePieceTokenizer final : public Tokenizer {
 
  private:
   struct Processors;
+  struct Memory {
+    Bpe::Memory bpe;
+    std::string text, valid;
+    std::vector<TextPart> parts;
+    std::vector<int> chunk;
+  };
+  void encode_chunk(std::string_view text, bool at_start, std::vector<int32_t>& ids, Memory& memory) const;
   bool is_special(int32_t id) const;
   std::unique_ptr<Processors const> processors_;
+  std::unique_ptr<Bpe const> bpe_;  ///< null: the library encodes
+  std::string mark_;                ///< what bpe_'s words may be cut before
+  bool add_dummy_prefix_ = false;
   AddedTokenMatcher specials_;
   std::optional<int32_t> bos_, eos_, pad_;
   bool add_bos_, add_eos_;
   std::string sha256_;
+  mutable Pool<Memory> pool_;
 };
 
 }  // namespace fsllm

@@ -32,9 +32,9 @@ using Splitter = void (*)(SplitInput const&, SplitPlan& plan);
 std::vector<Row<Splitter>> const& splitters();
 
 /// train / val / test first (training rows = int(share·n)), then each part over the clients, keyed by `seed`;
-/// rows of a part keep the order of the file; val and test follow the client's distribution of categories in train. client_num above the training rows,
-/// categories or field values of the data is an Error with advice; 0 means "as many as there are" for
-/// natural.
+/// rows of a part keep the order of the file; val and test follow the client's distribution of categories in
+/// train. client_num above the training rows, categories or field values of the data is an Error with advice;
+/// 0 means "as many as there are" for natural.
 SplitPlan plan_split(std::vector<Sample> const& samples, DataConfig const& config, int64_t client_num,
                      uint64_t seed);
 

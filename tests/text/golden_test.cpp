@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Small tokenizers of every kind against the Python packages; made by
+// tests/reference/make_tokenizer_goldens.py.
+#include <nlohmann/json.hpp>
+
+#include "fsllm/io/jsonl.hpp"
+#include "fsllm/text/tokenizer.hpp"
+#include "support.hpp"
+
+namespace fsllm {
+namespace {
+
+using Ids = std::vector<int32_t>;
+
+class Golden : public testing::TestWithParam<char const*> {};
+
+TEST_P(Golden, EncodesAndDecodesAsThePythonPackage) {
+  auto const folder = test::source_file("tests/text/golden") / GetParam();
+  auto const tokenizer = load_tokenizer(folder);
+  int cases = 0;
+  for_each_json_record(folder / "cases.jsonl", [&](nlohmann::json const& row, RecordPlace const& place) {
+    SCOPED_TRACE(place.file + ":" + std::to_string(place.line) + ": " + row.at("text").dump());
+    auto const text = row.at("text").get<std::string>();
+    auto const ids = row.at("ids").get<Ids>();
+    EXPECT_EQ(tokenizer->encode(text), ids);
+    EXPECT_EQ(tokenizer->encode(text), ids) << "from the word cache";
+    EXPECT_EQ(tokenizer->encode(text, false), row.at("plain").get<Ids>());
+    if (row.contains("text_without_special")) {
+      EXPECT_EQ(tokenizer->decode(ids, true), row.at("text_without_special"));
+    }
+    if (row.contains("text_of_ids")) {
+      EXPECT_EQ(tokenizer->decode(ids), row.at("text_of_ids"));
+    }
+    ++cases;
+  });
+  EXPECT_GT(cases, 30);
+}
+
+INSTANTIATE_TEST_SUITE_P(Tokenizers, Golden,
+                         testing::Values("gpt2", "smollm", "llama3", "qwen", "neox", "falcon", "mistral",
+                                         "llama2", "metaspace_words", "sentencepiece_bpe",
+                                         "sentencepiece_unknown", "sentencepiece_symbols",
+                                         "sentencepiece_unigram"),
+                         [](auto const& test) { return std::string(test.param); });
+
+}  // namespace
+}  // namespace fsllm
