@@ -26,9 +26,9 @@ po::options_description visible_options() {
   add("check", "validate configuration, data and model, without training");
   add("print-config", "print the resolved configuration");
   add("print-schema", "print the JSON Schema of the configuration");
-  add("describe", po::value<std::string>()->implicit_value("")->value_name("KEY"),
+  add("describe", po::value<std::string>()->value_name("[KEY]"),
       "keys with type, default, range and meaning");
-  add("resume", po::value<std::string>()->implicit_value("")->value_name("DIR"),
+  add("resume", po::value<std::string>()->value_name("[DIR]"),
       "continue a run from its newest good checkpoint");
   add("overwrite", "replace the run that the run directory holds");
   add("version", "version and build facts");
@@ -36,15 +36,19 @@ po::options_description visible_options() {
   return options;
 }
 
+/// Stands for the value that was left out.
+constexpr char const* kNoValue = "-";
+
 /// Options with an optional value get it in the form --name=value, which leaves nothing to guess.
 std::vector<std::string> with_explicit_values(int argc, char const* const* argv) {
   std::vector<std::string> arguments;
   for (int i = 1; i < argc; ++i) {
     std::string argument = argv[i];
     bool const next = i + 1 < argc && argv[i + 1][0] != '-';
-    bool const takes_next = (argument == "--describe" && next) ||
-                            (argument == "--resume" && next && std::filesystem::is_directory(argv[i + 1]));
-    if (takes_next) argument += std::string("=") + argv[++i];
+    if (argument == "--describe") argument += std::string("=") + (next ? argv[++i] : kNoValue);
+    if (argument == "--resume")
+      argument +=
+          std::string("=") + (next && std::filesystem::is_directory(argv[i + 1]) ? argv[++i] : kNoValue);
     arguments.push_back(std::move(argument));
   }
   return arguments;
@@ -90,7 +94,9 @@ CommandLine parse_command_line(int argc, char const* const* argv) {
   }
   CommandLine line;
   auto const text = [&](char const* name) {
-    return values.count(name) != 0 ? values[name].as<std::string>() : std::string();
+    if (values.count(name) == 0) return std::string();
+    auto const value = values[name].as<std::string>();
+    return value == kNoValue ? std::string() : value;
   };
   line.cfg = text("cfg");
   line.client_cfg = text("client_cfg");

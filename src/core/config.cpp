@@ -38,6 +38,14 @@ std::string place_of(std::string const& path, YamlEntry const& entry) {
   return fmt::format("{}: {}", entry.source, path);
 }
 
+/// Removes a key with everything below it.
+void erase_tree(FlatYaml& given, std::string const& path) {
+  auto const in_tree = [&](std::string const& other) { return other == path || is_under(other, path); };
+  std::erase_if(given.entries, [&](auto const& item) { return in_tree(item.first); });
+  std::erase_if(given.list_sizes, [&](auto const& item) { return in_tree(item.first); });
+  std::erase_if(given.order, in_tree);
+}
+
 void check_value(std::string const& place, std::string const& text, double number,
                  Constraint const& constraint) {
   FSLLM_CHECK(!constraint.allows || constraint.allows(number), "{} = {} (must be {}). Change it.", place,
@@ -180,10 +188,7 @@ Config Config::parse(std::string_view yaml, std::string const& source) {
 void Config::set(std::string const& path, std::string_view yaml_value) {
   auto const added = detail::flatten_yaml(yaml_value, "command line", path);
   auto& given = state_->given;
-  auto const replaced = [&](std::string const& old) { return old == path || is_under(old, path); };
-  std::erase_if(given.entries, [&](auto const& item) { return replaced(item.first); });
-  std::erase_if(given.list_sizes, [&](auto const& item) { return replaced(item.first); });
-  std::erase_if(given.order, replaced);
+  erase_tree(given, path);
   given.entries.insert(added.entries.begin(), added.entries.end());
   given.list_sizes.insert(added.list_sizes.begin(), added.list_sizes.end());
   given.order.insert(given.order.end(), added.order.begin(), added.order.end());
@@ -296,6 +301,8 @@ Config Config::overridden_by(Config const& over) const {
   copy.state_->given = state_->given;
   copy.state_->accepted_prefixes = state_->accepted_prefixes;
   auto& given = copy.state_->given;
+  for (auto const& [path, size] : over.state_->given.list_sizes) erase_tree(given, path);
+  for (auto const& path : over.state_->given.order) erase_tree(given, path);
   for (auto const& path : over.state_->given.order) {
     if (given.entries.insert_or_assign(path, over.state_->given.entries.at(path)).second)
       given.order.push_back(path);

@@ -3,6 +3,8 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <set>
+
 #include "fsllm/core/error.hpp"
 
 namespace fsllm::detail {
@@ -35,11 +37,15 @@ class Flattener {
 
  private:
   void add_map(YAML::Node const& node, std::string const& path, int depth, int line) {
+    std::set<std::string> seen;
     for (auto const& item : node) {
       FSLLM_CHECK(item.first.IsScalar(), "{}: {} has a key that is not plain text. Write KEY: VALUE.",
                   place(source_, line), path.empty() ? "the document" : path);
       auto const& key = item.first.Scalar();
-      add(item.second, path.empty() ? key : path + "." + key, depth + 1);
+      auto const child = path.empty() ? key : path + "." + key;
+      FSLLM_CHECK(seen.insert(key).second, "{}: {} stands twice. Keep one of them.",
+                  place(source_, from_file_ ? item.first.Mark().line + 1 : 0), child);
+      add(item.second, child, depth + 1);
     }
     if (node.size() == 0 && !path.empty()) out_.list_sizes.emplace(path, 0);
   }
@@ -124,7 +130,10 @@ void put_nested(YAML::Node node, std::vector<std::string> const& parts, size_t a
 FlatYaml flatten_yaml(std::string_view yaml, std::string const& source, std::string const& prefix) {
   FlatYaml flat;
   try {
-    auto const document = YAML::Load(std::string(yaml));
+    auto const documents = YAML::LoadAll(std::string(yaml));
+    auto const document = documents.empty() ? YAML::Node() : documents.front();
+    FSLLM_CHECK(documents.size() < 2, "{} starts a second document (one is read). Remove the line '---'.",
+                place(source, documents[1].Mark().line + 1));
     if (prefix.empty() && (document.IsNull() || !document.IsDefined())) return flat;
     Flattener(flat, source, source != "command line").add(document, prefix, 0);
   } catch (YAML::Exception const& error) {

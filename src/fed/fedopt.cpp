@@ -28,8 +28,8 @@ class FedOpt : public FedAlgorithm {
  private:
   double learning_rate(int64_t round) const {
     if (!config_.server_lr_annealing) return config_.server_optimizer.lr;
-    auto const lowered = static_cast<double>(round / config_.annealing_step_size);
-    return config_.server_optimizer.lr * std::pow(config_.annealing_gamma, lowered);
+    int64_t const lowerings = round / config_.annealing_step_size;
+    return config_.server_optimizer.lr * std::pow(config_.annealing_gamma, static_cast<double>(lowerings));
   }
 
   FedConfig config_;

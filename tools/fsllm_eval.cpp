@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// Scores requests in the manner of lm-evaluation-harness with a model and an adapter; every rank takes a
+// part.
+#include <ATen/Parallel.h>
+
+#include <boost/program_options.hpp>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "fsllm/app/program.hpp"
+#include "fsllm/core/log.hpp"
+#include "fsllm/eval/requests.hpp"
+#include "fsllm/io/files.hpp"
+#include "fsllm/io/jsonl.hpp"
+#include "fsllm/peft/peft.hpp"
+
+namespace {
+
+namespace po = boost::program_options;
+using namespace fsllm;
+
+po::options_description options() {
+  po::options_description all("Options");
+  auto add = all.add_options();
+  auto text = [](char const* name) { return po::value<std::string>()->value_name(name); };
+  add("model", text("DIR"), "model, Hugging Face layout");
+  add("adapter", text("DIR"), "PEFT adapter to score with");
+  add("requests", text("IN.jsonl"),
+      "one request a line: loglikelihood, loglikelihood_rolling or generate_until");
+  add("responses", text("OUT.jsonl"), "one answer a line, in the order of the requests");
+  add("dtype", text("TYPE")->default_value("fp32"), "type of activations: fp32, bf16 or fp16");
+  add("batch_tokens", po::value<int64_t>()->default_value(2048), "tokens in one forward pass");
+  add("help", "this text");
+  return all;
+}
+
+po::variables_map parse(int argc, char** argv) {
+  po::variables_map values;
+  try {
+    po::store(po::parse_command_line(argc, argv, options()), values);
+  } catch (po::error const& error) {
+    fail(fmt::format("command line: {}. See fsllm_eval --help.", error.what()));
+  }
+  return values;
+}
+
+std::string need(po::variables_map const& values, char const* name) {
+  FSLLM_CHECK(values.count(name) != 0, "--{} is missing. See fsllm_eval --help.", name);
+  return values[name].as<std::string>();
+}
+
+std::vector<Request> read_requests(std::string const& path) {
+  std::vector<Request> requests;
+  for_each_json_record(path, [&](nlohmann::json const& row, RecordPlace const& place) {
+    requests.push_back({fmt::format("{}:{}", place.file, place.line), row.dump()});
+  });
+  FSLLM_CHECK(!requests.empty(), "{} holds no request (the file is empty). Write one JSON object a line.",
+              path);
+  return requests;
+}
+
+struct Scorer {
+  std::unique_ptr<CausalLM> model;
+  std::unique_ptr<Peft> peft;
+  std::unique_ptr<Tokenizer> tokenizer;
+};
+
+Scorer load(po::variables_map const& values) {
+  auto const dir = need(values, "model");
+  Scorer scorer;
+  LoadOptions load_options;
+  load_options.compute_dtype = values["dtype"].as<std::string>();
+  scorer.model = load_model(dir, load_options);
+  if (values.count("adapter") != 0)
+    scorer.peft = make_peft(read_adapter_config(values["adapter"].as<std::string>()), *scorer.model, 0);
+  if (has_tokenizer(dir)) scorer.tokenizer = load_tokenizer(dir);
+  return scorer;
+}
+
+/// Rank r answers requests r, r + size, ...; rank 0 puts them back in order.
+int score(po::variables_map const& values, Communicator const& world) {
+  at::set_num_threads(1);
+  std::vector<Request> mine;
+  std::string answers, out;
+  size_t total = 0;
+  agree(world, [&] {
+    out = need(values, "responses");
+    auto const all = read_requests(need(values, "requests"));
+    total = all.size();
+    auto const size = static_cast<size_t>(world.size());
+    for (size_t i = static_cast<size_t>(world.rank()); i < total; i += size) mine.push_back(all[i]);
+    if (mine.empty()) return;
+    auto scorer = load(values);
+    for (auto const& answer :
+         answer_requests(*scorer.model, scorer.tokenizer.get(), mine, values["batch_tokens"].as<int64_t>()))
+      answers += answer + "\n";
+  });
+  auto const parts = world.gather(answers, 0);
+  agree(world, [&] {
+    if (world.rank() != 0) return;
+    std::vector<std::istringstream> streams;
+    for (auto const& part : parts) streams.emplace_back(part);
+    std::string ordered, line;
+    for (size_t i = 0; i < total; ++i) {
+      std::getline(streams[i % streams.size()], line);
+      ordered += line + "\n";
+    }
+    write_file_atomic(out, ordered);
+    log_info("{} answers written to {}", total, out);
+  });
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  fsllm::prepare_process();
+  return fsllm::run_program(argc, argv, [&](fsllm::Communicator const& world) {
+    po::variables_map values;
+    fsllm::agree(world, [&] { values = parse(argc, argv); });
+    if (argc == 1 || values.count("help") != 0) {
+      if (world.rank() == 0)
+        std::cout << "Scores requests with a model and an adapter; runs under mpirun too.\n\n"
+                     "  fsllm_eval --model DIR [--adapter DIR] --requests IN.jsonl --responses OUT.jsonl\n\n"
+                  << options();
+      return 0;
+    }
+    return score(values, world);
+  });
+}
