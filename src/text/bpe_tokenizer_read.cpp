@@ -43,6 +43,9 @@ BpeTokenizer::BpeTokenizer(json const& document, SpecialTokenRules const& rules,
   read_post_processor(member(document, "post_processor"), where);
   apply_rules(rules);
   vocab_size_ = bpe_.size();
+  for (auto const* ids : {&prefix_, &suffix_})
+    for (int32_t const id : *ids)
+      FSLLM_CHECK(id >= 0, "{}: post_processor adds the id {}. Copy the file again.", where, id);
   if (!added_.empty()) vocab_size_ = std::max<int64_t>(vocab_size_, added_.rbegin()->first + 1);
 }
 

@@ -22,14 +22,6 @@ Sample const& sample_of(SplitInput const& input, int64_t row) {
   return input.samples[static_cast<size_t>(row)];
 }
 
-/// Rows by label, labels in order.
-template <class Label>
-std::map<std::string, Rows> group_by(Rows const& rows, Label label) {
-  std::map<std::string, Rows> groups;
-  for (int64_t const row : rows) groups[label(row)].push_back(row);
-  return groups;
-}
-
 /// Client of every row that has one (-1 elsewhere) → plan.clients.
 void hand_out(SplitPlan& plan, std::vector<int64_t> const& owner) {
   for (auto const part : kParts)
@@ -83,6 +75,34 @@ std::vector<int64_t> cuts_of(std::vector<double> const& shares, size_t n) {
   }
   cuts.back() = static_cast<int64_t>(n);
   return cuts;
+}
+
+/// Rows of each category, split by split, and each category's shares of the clients.
+struct Categories {
+  std::map<std::string, Rows> rows[std::size(kParts)];
+  std::map<std::string, std::vector<double>> shares;
+};
+
+Categories categories_of(SplitInput const& input, SplitPlan const& plan) {
+  Categories categories;
+  for (size_t p = 0; p < std::size(kParts); ++p)
+    for (int64_t const row : plan.server.*kParts[p]) {
+      categories.rows[p][sample_of(input, row).category].push_back(row);
+      categories.shares[sample_of(input, row).category];
+    }
+  return categories;
+}
+
+/// One draw of all shares; the training rows that each client would get.
+std::vector<int64_t> draw_shares(SplitInput const& input, int64_t draw, Categories& categories) {
+  std::vector<int64_t> sizes(static_cast<size_t>(input.client_num));
+  Philox random(input.seed, Purpose::client_split, 0, static_cast<uint64_t>(draw));
+  for (auto& [category, share] : categories.shares) {
+    share = dirichlet(random, input.config.lda_alpha, sizes.size());
+    auto const cuts = cuts_of(share, categories.rows[0][category].size());
+    for (size_t k = 0; k < sizes.size(); ++k) sizes[k] += cuts[k + 1] - cuts[k];
+  }
+  return sizes;
 }
 
 /// Numbers first, by value; then other texts, alphabetically.
@@ -167,40 +187,27 @@ void split_natural(SplitInput const& input, SplitPlan& plan) {
 }
 
 void split_lda(SplitInput const& input, SplitPlan& plan) {
-  auto const label = [&](int64_t row) { return sample_of(input, row).category; };
-  std::map<std::string, Rows> by_part[std::size(kParts)];
-  std::map<std::string, std::vector<double>> shares;
-  for (size_t p = 0; p < std::size(kParts); ++p) {
-    by_part[p] = group_by(plan.server.*kParts[p], label);
-    for (auto const& [category, rows] : by_part[p]) shares[category];
+  auto categories = categories_of(input, plan);
+  int64_t draw = 0;
+  for (; draw < kMostDraws; ++draw) {
+    auto const sizes = draw_shares(input, draw, categories);
+    if (plan.server.train.empty() || std::ranges::min(sizes) >= input.config.lda_min_size) break;
   }
-  auto const clients = plan.clients.size();
-  // Draw until every client has enough training rows.
-  for (int64_t draw = 0;; ++draw) {
-    FSLLM_CHECK(draw < kMostDraws,
-                "federate.client_num = {} (splitter lda with alpha {} found no division of {} training rows "
-                "in {} draws that gives each client {}). Lower it, or raise alpha in data.splitter_args.",
-                input.client_num, input.config.lda_alpha, plan.server.train.size(), kMostDraws,
-                input.config.lda_min_size);
-    std::vector<int64_t> sizes(clients);
-    Philox random(input.seed, Purpose::client_split, 0, static_cast<uint64_t>(draw));
-    for (auto& [category, share] : shares) {
-      share = dirichlet(random, input.config.lda_alpha, clients);
-      auto const cuts = cuts_of(share, by_part[0][category].size());
-      for (size_t k = 0; k < clients; ++k) sizes[k] += cuts[k + 1] - cuts[k];
-    }
-    if (plan.server.train.empty() ||
-        *std::min_element(sizes.begin(), sizes.end()) >= input.config.lda_min_size)
-      break;
-  }
+  FSLLM_CHECK(draw < kMostDraws,
+              "federate.client_num = {} (splitter lda with alpha {} found no division of {} training rows in "
+              "{} draws that "
+              "gives each client {}). Lower it, or raise alpha in data.splitter_args.",
+              input.client_num, input.config.lda_alpha, plan.server.train.size(), kMostDraws,
+              input.config.lda_min_size);
   for (size_t p = 0; p < std::size(kParts); ++p) {
-    for (auto const& [category, rows] : by_part[p]) {
-      auto const cuts = cuts_of(shares[category], rows.size());
-      for (size_t k = 0; k < clients; ++k)
-        (plan.clients[k].*kParts[p])
-            .insert((plan.clients[k].*kParts[p]).end(), rows.begin() + cuts[k], rows.begin() + cuts[k + 1]);
+    for (auto const& [category, rows] : categories.rows[p]) {
+      auto const cuts = cuts_of(categories.shares.at(category), rows.size());
+      for (size_t k = 0; k < plan.clients.size(); ++k) {
+        auto& mine = plan.clients[k].*kParts[p];
+        mine.insert(mine.end(), rows.begin() + cuts[k], rows.begin() + cuts[k + 1]);
+      }
     }
-    for (size_t k = 0; k < clients; ++k)
+    for (size_t k = 0; k < plan.clients.size(); ++k)
       Philox(input.seed, Purpose::client_split, k + 1, 0, p).shuffle(std::span(plan.clients[k].*kParts[p]));
   }
 }

@@ -10,6 +10,8 @@
 namespace fsllm {
 namespace {
 
+using Rows = std::vector<int64_t>;
+
 EncodedSample encode_text(Sample const& sample, DataConfig const& config, Tokenizer const* tokenizer) {
   FSLLM_CHECK(tokenizer != nullptr,
               "{}: a text row (the model folder has no tokenizer.json or tokenizer.model). Copy the "
@@ -55,6 +57,27 @@ std::vector<std::string> categories_of(std::vector<Sample> const& samples, Split
   return {names.begin(), names.end()};
 }
 
+/// The sample as it goes into a shard, counted; nothing if it is dropped.
+std::optional<EncodedSample> fit_sample(Sample const& sample, DataConfig const& config,
+                                        Tokenizer const* tokenizer, int64_t vocab_size,
+                                        PrepareCounts& counts) {
+  auto encoded = encode_sample(sample, config, tokenizer);
+  check_ids(encoded, sample, vocab_size);
+  auto const bos = tokenizer != nullptr ? tokenizer->bos_id() : std::nullopt;
+  bool const too_long = truncate_sample(encoded, config.tok_len, config.truncate, bos);
+  if (too_long && config.truncate == "drop") {
+    ++counts.dropped_too_long;
+    return std::nullopt;
+  }
+  if (!has_target(encoded)) {
+    ++counts.dropped_without_target;
+    return std::nullopt;
+  }
+  ++counts.rows;
+  counts.truncated += too_long ? 1 : 0;
+  return encoded;
+}
+
 }  // namespace
 
 PrepareCounts& operator+=(PrepareCounts& a, PrepareCounts const& b) {
@@ -95,36 +118,29 @@ bool truncate_sample(EncodedSample& sample, int64_t tok_len, std::string const& 
 ClientShard make_shard(std::vector<Sample> const& samples, SplitPlan::Parts const& parts, int64_t client_id,
                        DataConfig const& config, Tokenizer const* tokenizer, int64_t vocab_size,
                        uint64_t seed, PrepareCounts& counts) {
-  ClientShard shard{client_id,
-                    config.type,
-                    config.splitter,
-                    tokenizer != nullptr ? tokenizer->sha256() : "",
-                    tokenizer != nullptr ? config.prompt_template : "",
-                    static_cast<int64_t>(seed),
-                    config.tok_len,
-                    vocab_size};
+  ClientShard shard{client_id, config.type, config.splitter};
+  if (tokenizer != nullptr) {
+    shard.tokenizer_sha256 = tokenizer->sha256();
+    shard.prompt_template = config.prompt_template;
+  }
+  shard.seed = static_cast<int64_t>(seed);
+  shard.tok_len = config.tok_len;
+  shard.vocab_size = vocab_size;
   shard.group_names = categories_of(samples, parts);
-  auto const bos = tokenizer != nullptr ? tokenizer->bos_id() : std::nullopt;
-  auto const add = [&](int64_t row, TokenSplit& split) {
-    auto const& sample = samples[static_cast<size_t>(row)];
-    auto encoded = encode_sample(sample, config, tokenizer);
-    check_ids(encoded, sample, vocab_size);
-    bool const too_long = truncate_sample(encoded, config.tok_len, config.truncate, bos);
-    if (too_long && config.truncate == "drop") {
-      ++counts.dropped_too_long;
-    } else if (!has_target(encoded)) {
-      ++counts.dropped_without_target;
-    } else {
-      ++counts.rows;
-      counts.truncated += too_long ? 1 : 0;
-      auto const name = std::lower_bound(shard.group_names.begin(), shard.group_names.end(), sample.category);
-      auto const group = static_cast<int32_t>(name - shard.group_names.begin());
-      split.append(encoded.ids, encoded.is_target, sample.category.empty() ? -1 : group);
+  auto const group_of = [&](std::string const& category) {
+    auto const name = std::lower_bound(shard.group_names.begin(), shard.group_names.end(), category);
+    return category.empty() ? -1 : static_cast<int32_t>(name - shard.group_names.begin());
+  };
+  auto const add = [&](Rows const& rows, TokenSplit& split) {
+    for (int64_t const row : rows) {
+      auto const& sample = samples[static_cast<size_t>(row)];
+      auto const encoded = fit_sample(sample, config, tokenizer, vocab_size, counts);
+      if (encoded) split.append(encoded->ids, encoded->is_target, group_of(sample.category));
     }
   };
-  for (int64_t const row : parts.train) add(row, shard.train);
-  for (int64_t const row : parts.val) add(row, shard.val);
-  for (int64_t const row : parts.test) add(row, shard.test);
+  add(parts.train, shard.train);
+  add(parts.val, shard.val);
+  add(parts.test, shard.test);
   return shard;
 }
 
