@@ -21,7 +21,8 @@ TEST(StoriesRequests, TextScoresEqualTheReference) {
   auto const tokenizer = load_tokenizer(dir);
   std::vector<Request> requests;
   std::vector<double> golden;
-  for (auto const& item : read_json(dir / "golden/forward.json").at("cases")) {
+  auto const forward = read_json(dir / "golden/forward.json");
+  for (auto const& item : forward.at("cases")) {
     auto const nll = item.at("nll").get<std::vector<double>>();
     golden.push_back(-std::accumulate(nll.begin(), nll.end(), 0.0));
     requests.push_back(
@@ -32,6 +33,7 @@ TEST(StoriesRequests, TextScoresEqualTheReference) {
          json{{"id", 0}, {"type", "loglikelihood"}, {"context", ""}, {"continuation", item.at("text")}}
              .dump()});
   }
+  ASSERT_EQ(requests.size(), 10U);
   auto const answers = answer_requests(*model, tokenizer.get(), requests, 60);
   for (size_t i = 0; i < answers.size(); ++i)
     EXPECT_NEAR(json::parse(answers[i]).at("loglikelihood").get<double>(), golden[i],
