@@ -93,7 +93,7 @@ void check_continuation(Setup const& s) {
               fmt::join(conflicts, "; "));
 }
 
-/// Collective: an empty run directory with the resolved configuration, or the one to continue in.
+/// Collective: an empty run directory, or the one to continue in.
 void prepare_directory(Setup& s, bool overwrite, Communicator const& comm) {
   agree(comm, [&] {
     if (comm.rank() != 0) return;
@@ -102,7 +102,6 @@ void prepare_directory(Setup& s, bool overwrite, Communicator const& comm) {
       check_continuation(s);
     else
       s.directory.prepare(overwrite);
-    write_file_atomic(s.directory.config(), s.resolved_yaml);
     log_to_file(s.directory.log().string());
   });
   s.resume = comm.max(comm.rank() == 0 && s.resume ? 1 : 0) != 0;
@@ -183,6 +182,8 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
                                         s.model.max_positions, s.run.fed.method == "global");
     check_client_count(s, *data);
     trainable = load_trainable(s);
+    // From here on the directory holds a run; what failed before may simply be started again.
+    if (comm.rank() == 0) write_file_atomic(s.directory.config(), s.resolved_yaml);
   });
   log_start(s, trainable, *data, comm);
   auto const collective = make_host_collective(comm);

@@ -11,7 +11,7 @@ namespace fsllm::detail {
 namespace {
 
 constexpr int kMaxDepth = 32;
-constexpr size_t kMaxEntries = 100000;
+constexpr size_t kMaxEntries = 4096;
 
 std::string place(std::string const& source, int line) {
   return line > 0 ? fmt::format("{}:{}", source, line) : source;
@@ -25,7 +25,7 @@ class Flattener {
   void add(YAML::Node const& node, std::string const& path, int depth) {
     int const line = from_file_ ? node.Mark().line + 1 : 0;
     FSLLM_CHECK(depth < kMaxDepth && out_.entries.size() < kMaxEntries,
-                "{}: {} (nested too deeply, or an alias that contains itself). Flatten it.",
+                "{}: {} (nested too deeply, too many keys, or an alias that contains itself). Flatten it.",
                 place(source_, line), path);
     if (node.IsMap())
       add_map(node, path, depth, line);

@@ -83,15 +83,15 @@ TEST(MainJob, Gsm8kShardedTrainedExportedScored) {
   EXPECT_GT(tuned, base + 5);
 }
 
-TEST(MainJob, DollyOneFilePerClient) {
+TEST(MainJob, DollySplitByCategory) {
   FSLLM_NEED_TEST_DATA("datasets/dolly15k-fed10");
   TempDir dir;
   std::filesystem::create_directories(dir / "data");
   std::filesystem::create_symlink(test_data("datasets/dolly15k-fed10/local_training_5.json.gz"),
-                                  dir / "data/dolly.json");
+                                  dir / "data/databricks-dolly-15k.jsonl.gz");
   auto const config = write_config(
       dir.path(), fmt::format("outdir: {0}\nexpname: dolly\nmodel: {{type: {1}}}\n"
-                              "data: {{root: {0}/data, type: dolly.json, splitter: lda, splitter_args: "
+                              "data: {{root: {0}/data, type: dolly-15k@llm, splitter: lda, splitter_args: "
                               "[{{alpha: 0.5}}], splits: [0.9, 0.1, 0.0]}}\n"
                               "llm: {{tok_len: 256, adapter: {{use: True, args: [{{adapter_method: lora, r: "
                               "4, lora_alpha: 8}}]}}}}\n"

@@ -6,7 +6,7 @@
 
 namespace fsllm {
 
-/// The known name nearest to `name` (Levenshtein distance at most 3 and below half its length), or "".
+/// The known name nearest to `name` (edit distance, swaps included, at most 3 and half its length), or "".
 std::string nearest_name(std::string_view name, std::vector<std::string> const& known);
 
 /// " Did you mean 'x'?" where there is a near name, else " Known: a, b, c." (or "" with nothing known).
