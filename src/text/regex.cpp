@@ -83,11 +83,13 @@ PCRE2_SPTR units(std::string_view text) {
 }  // namespace
 
 struct Regex::Code {
-  explicit Code(pcre2_code* compiled) : code(compiled) {}
+  explicit Code(pcre2_code* compiled)
+      : code(compiled), has_jit(pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE) == 0) {}
   ~Code() { pcre2_code_free(code); }
   Code(Code const&) = delete;
   Code& operator=(Code const&) = delete;
   pcre2_code* code;
+  bool has_jit;  ///< without it matching is slower, not different
 };
 
 struct Regex::Memory::Impl {
@@ -117,13 +119,13 @@ Regex::Regex(std::string const& pattern, std::string const& where) : where_(wher
               "whose pattern PCRE2 can read.",
               where, pattern, offset, message_of(error));
   code_ = std::make_shared<Code const>(code);
-  pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // without JIT support matching is slower, not different
 }
 
 bool Regex::find(std::string_view text, size_t from, Match& match, Memory& memory) const {
   auto* const data = memory.impl_->data.get();
-  int const found = pcre2_match(code_->code, units(text), text.size(), from, PCRE2_NO_UTF_CHECK, data,
-                                memory.impl_->context.get());
+  auto* const run = code_->has_jit ? &pcre2_jit_match : &pcre2_match;
+  int const found =
+      run(code_->code, units(text), text.size(), from, PCRE2_NO_UTF_CHECK, data, memory.impl_->context.get());
   if (found == PCRE2_ERROR_NOMATCH) return false;
   FSLLM_CHECK(found >= 0, "{}: matching failed ({}). Shorten the text of {} bytes.", where_,
               message_of(found), text.size());
