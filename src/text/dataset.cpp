@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 constexpr int64_t kSkippedShown = 5;
 
 /// GSM8K marks the final number by "####".
-std::string spoken_answer(std::string text) {
+std::string spoken_answer(std::string const& text) {
   return replace_all(text, "####", "The answer is");
 }
 

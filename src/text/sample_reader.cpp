@@ -68,7 +68,7 @@ std::string read_texts(json const& row, DataFormat const& format, DataConfig con
   auto why = read_text(row, format.instruction, sample.instruction);
   if (why.empty()) why = read_input(row, format, config, sample.input);
   if (why.empty()) why = read_text(row, format.output, sample.output);
-  if (why.empty() && format.answer != nullptr) sample.output = format.answer(std::move(sample.output));
+  if (why.empty() && format.answer != nullptr) sample.output = format.answer(sample.output);
   return why;
 }
 

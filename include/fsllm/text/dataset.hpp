@@ -15,8 +15,8 @@ struct DataFormat {
   std::vector<std::string>
       files;  ///< accepted names under data.root, each also with .gz; the first present is read
   std::string instruction, input, output, category;
-  std::string (*answer)(std::string) = nullptr;  ///< changes the output, where the data set needs it
-  std::string source;                            ///< where the file is published
+  std::string (*answer)(std::string const&) = nullptr;  ///< changes the output, where the data set needs it
+  std::string source;                                   ///< where the file is published
 };
 /// A new data set is one more row here.
 std::vector<Row<DataFormat>> const& data_formats();
