@@ -4,6 +4,11 @@
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
 
 #include "fsllm/core/error.hpp"
 
@@ -24,11 +29,16 @@ spdlog::level::level_enum to_spdlog(LogLevel level) {
   return spdlog::level::info;
 }
 
+bool started_by_mpirun() {
+  return std::getenv("OMPI_COMM_WORLD_RANK") != nullptr || std::getenv("PMI_RANK") != nullptr;
+}
+
 /// Log level and rank prefix are the only process-wide state of the program.
 spdlog::logger& logger() {
   static std::shared_ptr<spdlog::logger> const instance = [] {
-    auto made =
-        std::make_shared<spdlog::logger>("fsllm", std::make_shared<spdlog::sinks::stdout_color_sink_mt>());
+    auto const console = std::make_shared<spdlog::sinks::stdout_color_sink_mt>();
+    if (!output_is_terminal()) console->set_color_mode(spdlog::color_mode::never);
+    auto made = std::make_shared<spdlog::logger>("fsllm", console);
     made->set_pattern("%H:%M:%S %^%l%$ %v");
     return made;
   }();
@@ -41,6 +51,15 @@ std::string& file_pattern() {
 }
 
 }  // namespace
+
+bool output_is_terminal() {
+  if (isatty(STDOUT_FILENO) == 0) return false;
+  if (!started_by_mpirun()) return true;
+  std::error_code problem;
+  auto const target =
+      std::filesystem::read_symlink(fmt::format("/proc/{}/fd/1", getppid()), problem).string();
+  return !problem && target.starts_with("/dev/") && target != "/dev/null";
+}
 
 void start_log(int rank, int size, LogLevel level) {
   auto const prefix = size > 1 ? fmt::format("[rank {}] ", rank) : std::string();

@@ -2,9 +2,10 @@
 #include "fsllm/core/progress.hpp"
 
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <cmath>
+
+#include "fsllm/core/log.hpp"
 
 namespace fsllm {
 namespace {
@@ -27,7 +28,7 @@ Progress::Progress(std::string title, int64_t total, std::string unit, bool enab
       unit_(std::move(unit)),
       total_(total),
       enabled_(enabled),
-      terminal_(isatty(fileno(stdout)) != 0),
+      terminal_(output_is_terminal()),
       plain_interval_s_(plain_interval_s),
       start_(std::chrono::steady_clock::now()),
       shown_(start_) {}

@@ -182,11 +182,13 @@ std::vector<ClientReport> Run::train_round(int64_t round, Aggregation& aggregati
   int64_t steps = 0;
   for (int64_t const client : mine)
     steps += planned_steps(f_.train_config(client), f_.data.shard(client).train.rows());
-  Progress progress(fmt::format("round {}/{}", round + 1, config_.rounds), steps, "steps", server());
   std::vector<ClientReport> reports;
-  for (int64_t const client : mine)
-    reports.push_back(
-        train_client_here(client, round, weight_of(client) / all_weight, aggregation, progress));
+  {
+    Progress progress(fmt::format("round {}/{}", round + 1, config_.rounds), steps, "steps", server());
+    for (int64_t const client : mine)
+      reports.push_back(
+          train_client_here(client, round, weight_of(client) / all_weight, aggregation, progress));
+  }
   return gather_reports(reports, comm_);
 }
 

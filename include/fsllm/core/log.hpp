@@ -8,6 +8,10 @@ namespace fsllm {
 
 enum class LogLevel { debug, info, warning, error };
 
+/// Does a person watch standard output? mpirun gives its ranks a terminal of their own even when its output
+/// goes to a file: then its own output counts.
+bool output_is_terminal();
+
 /// Sets the rank prefix and the lowest level shown. Rank 0 shows `level` and above, the other ranks
 /// warnings and errors only. Called once by main; before it, everything from info up is shown.
 void start_log(int rank, int size, LogLevel level);

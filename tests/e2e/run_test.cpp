@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a run does besides federated LoRA, and what the command line tells.
+#include <fmt/core.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "federation.hpp"
+
+namespace fsllm::test {
+namespace {
+
+Outcome train(TempDir const& dir, int np, SmallRun const& small,
+              std::vector<std::string> const& overrides = {}) {
+  std::vector<std::string> words{"fsllm_hpc", "--cfg",
+                                 write_config(dir.path(), small.yaml(dir.path())).string()};
+  words.insert(words.end(), overrides.begin(), overrides.end());
+  return run(dir.path(), np, words);
+}
+
+SmallRun validated() {
+  SmallRun small;
+  small.splits = "[0.7, 0.3, 0.0]";
+  small.optimizer = "{type: AdamW, lr: 0.01}";
+  return small;
+}
+
+TEST(Run, GlobalBaselineTrainsOneClientOnAllRows) {
+  TempDir dir;
+  auto const outcome =
+      train(dir, 2, SmallRun{},
+            {"federate.method", "global", "train.batch_or_epoch", "epoch", "train.local_update_steps", "1"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
+  for (auto const& event : read_events(dir / "run/metrics.jsonl")) {
+    EXPECT_EQ(event.at("clients").size(), 1U);
+    EXPECT_EQ(event.at("train").at("samples"), 13);
+  }
+}
+
+TEST(Run, LocalBaselineOfOneClientUsesItsRowsAlone) {
+  TempDir alone, local;
+  ASSERT_EQ(train(alone, 2, SmallRun{}, {"federate.client_idx_for_local_train", "2"}).exit_code, 0);
+  ASSERT_EQ(train(local, 2, SmallRun{}, {"federate.method", "local"}).exit_code, 0);
+  for (auto const& event : read_events(alone / "run/metrics.jsonl"))
+    EXPECT_TRUE(event.at("clients").contains("2") && event.at("clients").size() == 1);
+  // Method local does the same for every client at once.
+  EXPECT_EQ(read_text(alone / "run/adapter/adapter_model.safetensors"),
+            read_text(local / "run/adapter/client_00002/adapter_model.safetensors"));
+}
+
+TEST(Run, FullModelTrainingWritesAModelThatScores) {
+  TempDir dir;
+  auto small = validated();
+  small.optimizer = "{type: SGD, lr: 0.02}";
+  auto const outcome = train(dir, 2, small, {"llm.adapter", "{use: False}"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
+  auto const events = read_events(dir / "run/metrics.jsonl");
+  EXPECT_LT(events.back().at("train").at("loss_per_token"), events.at(1).at("train").at("loss_per_token"));
+  std::ofstream(dir / "requests.jsonl")
+      << R"({"id": 1, "type": "loglikelihood", "context_ids": [3, 4], "continuation_ids": [5, 6]})"
+      << "\n";
+  auto const scored =
+      run(dir.path(), 2,
+          {"fsllm_eval", "--model", (dir / "run/model").string(), "--requests",
+           (dir / "requests.jsonl").string(), "--responses", (dir / "responses.jsonl").string()});
+  ASSERT_EQ(scored.exit_code, 0) << scored.err;
+  EXPECT_LT(read_events(dir / "responses.jsonl").at(0).at("loglikelihood").get<double>(), 0);
+}
+
+TEST(Run, StopsEarlyAndKeepsTheBest) {
+  TempDir dir;
+  auto small = validated();
+  small.rounds = 30;
+  small.optimizer = "{type: AdamW, lr: 0.1}";
+  small.more = "early_stop: {patience: 2}\n";
+  auto const outcome = train(dir, 2, small);
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
+  auto const end = read_events(dir / "run/metrics.jsonl").back();
+  EXPECT_TRUE(end.at("stopped_early").get<bool>());
+  EXPECT_LT(end.at("round").get<int>(), 30);
+  double best = 1e9;
+  int best_round = 0;
+  for (auto const& event : read_events(dir / "run/metrics.jsonl")) {
+    if (event.at("event") != "round" || event.at("val").at("loss_per_token").get<double>() >= best) continue;
+    best = event.at("val").at("loss_per_token");
+    best_round = event.at("round");
+  }
+  EXPECT_EQ(end.at("best_round").get<int>(), best_round);
+  EXPECT_TRUE(std::filesystem::exists(dir / "run/best/adapter_model.safetensors"));
+}
+
+TEST(Run, WithoutValidationRowsSaysSo) {
+  TempDir dir;
+  auto const outcome = train(dir, 0, SmallRun{});
+  EXPECT_THAT(outcome.out, testing::HasSubstr("no validation or test rows"));
+  EXPECT_FALSE(std::filesystem::exists(dir / "run/best"));
+}
+
+TEST(Run, ClientsMayHaveTheirOwnSettings) {
+  TempDir dir;
+  std::ofstream(dir / "clients.yaml") << "client_2:\n  train: {local_update_steps: 5}\n";
+  ASSERT_EQ(train(dir, 2, SmallRun{}, {"--client_cfg", (dir / "clients.yaml").string()}).exit_code, 0);
+  auto const event = read_events(dir / "run/metrics.jsonl").at(0);
+  EXPECT_EQ(event.at("clients").at("1").at("steps"), 3);
+  EXPECT_EQ(event.at("clients").at("2").at("steps"), 5);
+}
+
+TEST(Run, ResolvedConfigurationIsTheSameRun) {
+  TempDir first, second;
+  ASSERT_EQ(train(first, 0, validated()).exit_code, 0);
+  auto const again =
+      run(second.path(), 2,
+          {"fsllm_hpc", "--cfg", (first / "run/config.yaml").string(), "outdir", second.path().string()});
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_EQ(read_text(first / "run/adapter/adapter_model.safetensors"),
+            read_text(second / "run/adapter/adapter_model.safetensors"));
+}
+
+TEST(Run, MergedExportScoresLikeTheAdapter) {
+  TempDir dir;
+  ASSERT_EQ(train(dir, 0, SmallRun{}).exit_code, 0);
+  auto const model = reference_dir("llama").string(), adapter = (dir / "run/adapter").string(),
+             merged = (dir / "merged").string();
+  ASSERT_EQ(
+      run(dir.path(), 0, {"fsllm_export", "--model", model, "--adapter", adapter, "--merge", "--out", merged})
+          .exit_code,
+      0);
+  std::ofstream(dir / "requests.jsonl")
+      << R"({"id": 1, "type": "loglikelihood", "context_ids": [3, 4, 9], "continuation_ids": [5, 6]})"
+      << "\n";
+  auto score = [&](std::vector<std::string> const& what) {
+    std::vector<std::string> words{"fsllm_eval", "--requests", (dir / "requests.jsonl").string(),
+                                   "--responses", (dir / "out.jsonl").string()};
+    words.insert(words.end(), what.begin(), what.end());
+    auto const outcome = run(dir.path(), 0, words);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return read_events(dir / "out.jsonl").at(0).at("loglikelihood").get<double>();
+  };
+  double const base = score({"--model", model}), adapted = score({"--model", model, "--adapter", adapter});
+  EXPECT_GT(std::abs(base - adapted), 1e-2);
+  EXPECT_NEAR(score({"--model", merged}), adapted, 1e-4);
+}
+
+TEST(Run, FullDiskLeavesTheLastCheckpointUsable) {
+  TempDir dir;
+  auto const disk = (dir / "disk").string();
+  std::filesystem::create_directory(disk);
+  if (geteuid() != 0 || mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=200k") != 0)
+    GTEST_SKIP() << "a small disk needs root and mount";
+  auto small = validated();
+  small.rounds = 4;
+  std::vector<std::string> const keep{"outdir", disk,          "checkpoint.keep_last",
+                                      "100",    "data.shards", (dir / "shards").string()};
+  auto const config = write_config(dir.path(), small.yaml(dir.path())).string();
+  EXPECT_EQ(
+      run(dir.path(), 2, {"fsllm_shard", "--cfg", config, "--out", (dir / "shards").string()}).exit_code, 0);
+  auto const full = train(dir, 2, small, keep);
+  EXPECT_EQ(full.exit_code, 2) << full.out;
+  EXPECT_THAT(full.err, testing::HasSubstr("No space left on device"));
+  EXPECT_EQ(mount("tmpfs", disk.c_str(), "tmpfs", MS_REMOUNT, "size=20m"), 0);
+  auto resume = keep;
+  resume.emplace_back("--resume");
+  auto const resumed = train(dir, 2, small, resume);
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
+  EXPECT_THAT(resumed.out, testing::HasSubstr("continuing after round"));
+  TempDir whole;
+  EXPECT_EQ(train(whole, 0, small).exit_code, 0);
+  EXPECT_EQ(read_text(disk + "/run/adapter/adapter_model.safetensors"),
+            read_text(whole / "run/adapter/adapter_model.safetensors"));
+  umount(disk.c_str());
+}
+
+TEST(CommandLine, Informs) {
+  TempDir dir;
+  EXPECT_THAT(run(dir.path(), 0, {"fsllm_hpc", "--version"}).out, testing::HasSubstr("LibTorch"));
+  EXPECT_THAT(run(dir.path(), 0, {"fsllm_hpc", "--help"}).out, testing::HasSubstr("--cfg"));
+  EXPECT_THAT(run(dir.path(), 0, {"fsllm_hpc", "--describe", "train.optimizer.lr"}).out,
+              testing::HasSubstr("default 0.1, at least 0"));
+  auto const schema = nlohmann::json::parse(run(dir.path(), 0, {"fsllm_hpc", "--print-schema"}).out);
+  EXPECT_EQ(schema.at("properties").at("federate").at("properties").at("total_round_num").at("type"),
+            "integer");
+  for (auto const* program : {"fsllm_shard", "fsllm_eval", "fsllm_export", "fsllm_inspect"})
+    EXPECT_THAT(run(dir.path(), 0, {program, "--help"}).out, testing::HasSubstr("Options"));
+}
+
+TEST(CommandLine, ChecksWithoutTraining) {
+  TempDir dir;
+  auto const config = write_config(dir.path(), SmallRun{}.yaml(dir.path())).string();
+  auto const outcome = run(dir.path(), 2, {"fsllm_hpc", "--cfg", config, "--check"});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, testing::HasSubstr("3 clients"));
+  EXPECT_FALSE(std::filesystem::exists(dir / "run"));
+  auto const printed = run(dir.path(), 0, {"fsllm_hpc", "--cfg", config, "--print-config", "seed=7"});
+  EXPECT_THAT(printed.out, testing::HasSubstr("seed: 7"));
+}
+
+}  // namespace
+}  // namespace fsllm::test
