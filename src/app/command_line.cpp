@@ -26,6 +26,7 @@ po::options_description visible_options() {
   add("check", "validate configuration, data and model, without training");
   add("print-config", "print the resolved configuration");
   add("print-schema", "print the JSON Schema of the configuration");
+  add("print-markdown", "print docs/config.md: all keys as tables");
   add("describe", po::value<std::string>()->value_name("[KEY]"),
       "keys with type, default, range and meaning");
   add("resume", po::value<std::string>()->value_name("[DIR]"),
@@ -103,14 +104,14 @@ CommandLine parse_command_line(int argc, char const* const* argv) {
   line.check = values.count("check") != 0;
   line.print_config = values.count("print-config") != 0;
   line.print_schema = values.count("print-schema") != 0;
+  line.print_markdown = values.count("print-markdown") != 0;
   line.version = values.count("version") != 0;
   line.help = values.count("help") != 0;
   line.overwrite = values.count("overwrite") != 0;
   if (values.count("describe") != 0) line.describe = text("describe");
   if (values.count("resume") != 0) line.resume = text("resume");
   if (values.count("words") != 0) line.overrides = pair_up(values["words"].as<std::vector<std::string>>());
-  bool const informs = line.version || line.help || line.print_schema || line.describe;
-  FSLLM_CHECK(informs || !line.cfg.empty() || (line.resume && !line.resume->empty()),
+  FSLLM_CHECK(line.informs() || !line.cfg.empty() || (line.resume && !line.resume->empty()),
               "no configuration given (--cfg is missing). Write fsllm_hpc --cfg run.yaml, or see --help.");
   return line;
 }

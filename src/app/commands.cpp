@@ -6,6 +6,7 @@
 
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "fsllm/app/prepare_data.hpp"
 #include "fsllm/app/program.hpp"
@@ -206,28 +207,35 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   return 0;
 }
 
-/// Validates data and model headers without weights in memory or training. Collective.
+/// Reads and splits the data, and encodes the first rows; how many clients there are.
+int64_t check_rows(Setup const& s) {
+  constexpr size_t kEncoded = 100;
+  auto const samples = read_samples(s.run.data);
+  auto const plan = plan_split(samples, s.run.data, s.run.fed.client_num, s.run.fed.seed);
+  SplitPlan::Parts first;
+  first.train.resize(std::min(kEncoded, samples.size()));
+  std::iota(first.train.begin(), first.train.end(), 0);
+  PrepareCounts counts;
+  make_shard(samples, first, 1, s.run.data, s.tokenizer.get(), s.model.vocab_size, s.run.fed.seed, counts);
+  return static_cast<int64_t>(plan.clients.size());
+}
+
+int64_t check_shards(Setup const& s) {
+  ClientData data(s.run.data.shards, s.tokenizer_sha256(), s.model.vocab_size, s.model.max_positions, false);
+  check_client_count(s, data);
+  for (int64_t const client : data.clients()) data.shard(client);
+  return static_cast<int64_t>(data.clients().size());
+}
+
+/// Validates data, model and adapter without weights in memory or training. Collective.
 int check_command(Setup const& s, Communicator const& comm) {
   agree(comm, [&] {
     if (comm.rank() != 0) return;
-    int64_t clients = s.run.fed.client_num;
-    if (s.run.data.shards.empty()) {
-      auto const samples = read_samples(s.run.data);
-      clients = static_cast<int64_t>(
-          plan_split(samples, s.run.data, s.run.fed.client_num, s.run.fed.seed).clients.size());
-      FSLLM_CHECK(s.tokenizer || samples.empty() || !samples.front().ids.empty(),
-                  "{} holds no tokenizer (text data needs one). Put tokenizer.json or tokenizer.model there.",
-                  s.model_dir.string());
-    } else {
-      ClientData data(s.run.data.shards, s.tokenizer_sha256(), s.model.vocab_size, s.model.max_positions,
-                      false);
-      check_client_count(s, data);
-      for (int64_t const client : data.clients()) data.shard(client);
-      clients = static_cast<int64_t>(data.clients().size());
-    }
+    int64_t const clients = s.run.data.shards.empty() ? check_rows(s) : check_shards(s);
     auto const model = load_model(s.model_dir, s.load);
     int64_t bytes = 0;
     for (auto const& [name, tensor] : model->parameters()) bytes += static_cast<int64_t>(tensor.nbytes());
+    if (!s.run.peft.method.empty()) make_peft(s.run.peft, *model, s.run.fed.seed);
     fmt::print("configuration, data and model are good: {} clients, {} model {} with {:.1f} MiB of weights\n",
                clients, s.model.family, s.model_dir.string(), static_cast<double>(bytes) / 1048576);
   });
@@ -236,7 +244,8 @@ int check_command(Setup const& s, Communicator const& comm) {
 
 /// A configuration of defaults, with every key declared.
 Config all_keys() {
-  auto config = Config::parse("model: {type: none}\nfederate: {client_num: 1}\n", "defaults");
+  auto config = Config::parse("model: {type: none}\nfederate: {client_num: 1}\nllm: {adapter: {use: True}}\n",
+                              "defaults");
   load_run_config(config);
   return config;
 }
@@ -247,6 +256,7 @@ int information_command(CommandLine const& line) {
   if (line.help) fmt::print("{}", help_text());
   if (line.version) fmt::print("{}", version_text());
   if (line.print_schema) fmt::print("{}", all_keys().json_schema());
+  if (line.print_markdown) fmt::print("{}", markdown_of(all_keys()));
   if (line.describe) {
     auto const text = all_keys().describe(*line.describe);
     FSLLM_CHECK(!text.empty(), "no key contains '{}'. Write --describe alone for all keys.", *line.describe);

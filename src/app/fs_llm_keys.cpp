@@ -66,6 +66,9 @@ constexpr ForeignKey kForeignKeys[] = {
     {"criterion", nullptr, "cross-entropy over target tokens"},
     {"llm.retry_on_nan_loss", nullptr, "steps that are not finite are skipped and counted"},
     {"llm.chat", nullptr, "chat is a program of its own"},
+    {"cfg_file", nullptr, "--cfg"},
+    {"expname_tag", nullptr, "expname"},
+    {"print_decimal_digits", nullptr, "metrics.jsonl holds all digits"},
     {"check_completeness", nullptr, "ranks agree by construction"},
     {"verbose", nullptr, "the log level"},
     {"wandb.name_user", nullptr, "metrics.jsonl"},
@@ -80,6 +83,8 @@ constexpr ForeignKey kForeignKeys[] = {
     {"federate.lora_aggregation", "fedavg", nullptr},
     {"federate.transforms", "[]", nullptr},
     {"federate.exchange", "", nullptr},
+    {"trainer.sam", nullptr, "nothing for this trainer"},
+    {"trainer.local_entropy", nullptr, "nothing for this trainer"},
     {"train.data_para_dids", "[]", nullptr},
     {"train.activation_checkpointing", "none", nullptr},
     {"finetune.before_eval", "False", nullptr},
@@ -115,7 +120,15 @@ constexpr ForeignKey kForeignKeys[] = {
     {"hpc.shard_roots", "[]", nullptr},
     {"hpc.stage_dir", "", nullptr},
     {"attack.attack_method", "", nullptr},
+    {"attack", nullptr, "nothing while attack.attack_method is empty"},
     {"vertical.use", "False", nullptr},
+    {"vertical", nullptr, "nothing while vertical.use is False"},
+    {"sgdmf.use", "False", nullptr},
+    {"sgdmf", nullptr, "nothing while sgdmf.use is False"},
+    {"feat_engr.type", "", nullptr},
+    {"feat_engr", nullptr, "nothing while feat_engr.type is empty"},
+    {"regularizer.type", "", nullptr},
+    {"regularizer", nullptr, "nothing while regularizer.type is empty"},
 };
 
 bool same_text(std::string a, std::string b) {
@@ -135,6 +148,26 @@ bool is_off(std::string const& value, std::string const& off) {
 }
 
 }  // namespace
+
+std::string markdown_of(Config const& declared) {
+  std::string text =
+      "# Configuration keys\n\nMade by `fsllm_hpc --print-markdown > docs/config.md`; a test holds it to the "
+      "program. Values are YAML; `KEY VALUE` on the command line goes before the file.\n" +
+      declared.markdown() +
+      "\n## FS-LLM's keys that are not read\n\nThey are accepted. Where a value is named as off, another one "
+      "asks for a feature that is not available in this version, and is an error.\n\n"
+      "| key or section | off | instead |\n|---|---|---|\n";
+  auto const is_declared = [keys = declared.keys()](std::string const& path) {
+    return std::any_of(keys.begin(), keys.end(), [&](KeyInfo const& key) { return key.path == path; });
+  };
+  for (auto const& key : kForeignKeys) {
+    if (is_declared(key.path)) continue;
+    auto off = std::string(key.off == nullptr ? "" : *key.off == '\0' ? "''" : key.off);
+    std::replace(off.begin(), off.end(), '|', ',');
+    text += fmt::format("| `{}` | {} | {} |\n", key.path, off, key.instead == nullptr ? "" : key.instead);
+  }
+  return text;
+}
 
 void accept_fs_llm_keys(Config& config) {
   for (auto const& key : kForeignKeys) {

@@ -9,8 +9,7 @@ int main(int argc, char** argv) {
   fsllm::CommandLine line;
   try {
     line = fsllm::parse_command_line(argc, argv);
-    if (line.help || line.version || line.print_schema || line.describe)
-      return fsllm::is_silent_rank() ? 0 : fsllm::information_command(line);
+    if (line.informs()) return fsllm::is_silent_rank() ? 0 : fsllm::information_command(line);
   } catch (fsllm::Error const& error) {
     if (!fsllm::is_silent_rank()) std::cerr << "error: " << error.what() << std::endl;
     return fsllm::kExitBadInput;

@@ -10,17 +10,32 @@
 namespace fsllm {
 namespace {
 
+/// The server's file beside a client's, by FS-LLM's names: llama_client.yaml → llama_server.yaml.
+std::string server_file(std::string const& client_place) {
+  std::filesystem::path const client = client_place.substr(0, client_place.find(':'));
+  auto name = client.filename().string();
+  if (auto const at = name.find("client"); at != std::string::npos) name.replace(at, 6, "server");
+  auto const server = client.parent_path() / name;
+  return server != client && std::filesystem::exists(server) ? server.string() : "server.yaml";
+}
+
+bool given_as_true(Config const& config, std::string const& key) {
+  auto const text = config.text(key).value_or("");
+  return text == "True" || text == "true";
+}
+
 void check_role(Config& config) {
   auto const role = config.get("distribute.role", "server",
                                "Role of FS-LLM's distributed configurations; only the server's file is run.",
                                one_of({"server", "client"}));
   bool const distributed =
-      config.text("federate.mode").value_or("") == "distributed" || config.text("distribute.use").has_value();
-  FSLLM_CHECK(!(distributed && role == "client"),
-              "{} = client (MPI starts the clients; there is nothing to run for this file). Run the server's "
-              "file instead: "
-              "mpirun -np N fsllm_hpc --cfg server.yaml, and give per-client settings with --client_cfg.",
-              config.where("distribute.role"));
+      config.text("federate.mode").value_or("") == "distributed" || given_as_true(config, "distribute.use");
+  auto const place = config.where("distribute.role");
+  FSLLM_CHECK(
+      !(distributed && role == "client"),
+      "{} = client (MPI starts the clients; there is nothing to run for this file). Run the server's "
+      "file instead: mpirun -np N fsllm_hpc --cfg {}, and give per-client settings with --client_cfg.",
+      place, server_file(place));
 }
 
 void check_threads(Config const& config, std::string const& threads) {

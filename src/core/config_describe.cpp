@@ -56,6 +56,13 @@ void put_schema(Json& root, std::string const& path, Json schema) {
   }
 }
 
+/// Text that does not end its table cell.
+std::string in_cell(std::string const& text) {
+  std::string cell;
+  for (char const c : text) cell += c == '|' ? std::string("\\|") : std::string(1, c);
+  return cell;
+}
+
 }  // namespace
 
 std::string Config::describe(std::string const& filter) const {
@@ -67,6 +74,23 @@ std::string Config::describe(std::string const& filter) const {
     auto const range = key.constraint.text.empty() ? "" : ", " + key.constraint.text;
     text += fmt::format("{}\n    {}, default {}{}\n    {}\n", key.path, key.type, key.default_text, range,
                         key.doc);
+  }
+  return text;
+}
+
+std::string Config::markdown() const {
+  auto all = keys();
+  std::sort(all.begin(), all.end(), [](auto const& a, auto const& b) { return a.path < b.path; });
+  std::string text, section;
+  for (auto const& key : all) {
+    auto const dot = key.path.find('.');
+    auto const its = dot == std::string::npos ? std::string("top level") : key.path.substr(0, dot);
+    if (its != section)
+      text += fmt::format("\n## {}\n\n| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n",
+                          its);
+    section = its;
+    text += fmt::format("| `{}` | {} | {} | {} | {} |\n", key.path, key.type, in_cell(key.default_text),
+                        in_cell(key.constraint.text), in_cell(key.doc));
   }
   return text;
 }

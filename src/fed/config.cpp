@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/fed/config.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 #include "fsllm/core/error.hpp"
@@ -20,12 +22,19 @@ std::string lower(std::string text) {
   return text;
 }
 
+/// Methods of FS-LLM that have no row in the table yet.
+constexpr char const* kLaterMethods[] = {"pfedme", "ditto", "fedem", "fedrep", "fedprox", "fedswa"};
+
 std::string load_method(Config& config) {
   auto const given = config.get(
       "federate.method", "fedavg",
       "Federated algorithm: fedavg, fedopt, local (every client alone) or global (all rows in one client).");
   auto const known = known_methods();
   auto const name = lower(given);
+  for (auto const* later : kLaterMethods)
+    FSLLM_CHECK(name != later || std::find(known.begin(), known.end(), name) != known.end(),
+                "{} = '{}' is not available in this version. Use one of {}.", config.where("federate.method"),
+                given, fmt::join(known, ", "));
   FSLLM_CHECK(std::find(known.begin(), known.end(), name) != known.end(), "{} = '{}' (not a known method).{}",
               config.where("federate.method"), given, did_you_mean(name, known));
   return name;

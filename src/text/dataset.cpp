@@ -28,12 +28,22 @@ bool is_json_name(std::string const& name) {
   return false;
 }
 
+/// Data sets of FS-LLM that have no row in the table yet.
+constexpr char const* kLaterDataSets[] = {"rosetta_alpaca@llm", "code_search_net@llm"};
+
 DataFormat format_of(DataConfig const& config) {
   FSLLM_CHECK(!config.type.empty(),
               "data.type is not set (there is nothing to train on). Name a data set such as "
               "gsm8k@llm, or a .json or .jsonl file under data.root.");
-  if (is_json_name(config.type))
-    return {{config.type}, "instruction", "input", "output", "category", nullptr, ""};
+  std::string const suffix = "@llm";
+  auto const file =
+      config.type.ends_with(suffix) ? config.type.substr(0, config.type.size() - suffix.size()) : config.type;
+  if (is_json_name(file)) return {{file}, "instruction", "input", "output", "category", nullptr, ""};
+  for (auto const* later : kLaterDataSets)
+    FSLLM_CHECK(config.type != later,
+                "data.type = '{}' is not available in this version. Give its rows as a .json or .jsonl file "
+                "with the fields instruction, input, output and category.",
+                config.type);
   return find_row(data_formats(), config.type, "data.type").build;
 }
 

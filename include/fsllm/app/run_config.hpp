@@ -40,6 +40,9 @@ std::map<int64_t, TrainConfig> load_client_configs(Config const& base, Config co
 /// features that this version does not have (an Error unless they are off).
 void accept_fs_llm_keys(Config& config);
 
+/// docs/config.md: all declared keys, and what becomes of FS-LLM's others.
+std::string markdown_of(Config const& declared);
+
 /// `model.type` under `llm.cache.model`, then as a path of its own. Nothing is downloaded; the Error says
 /// what to place where.
 std::filesystem::path resolve_model(RunConfig const& config);

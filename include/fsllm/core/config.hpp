@@ -86,6 +86,8 @@ class Config {
   std::vector<KeyInfo> keys() const;
   /// Human-readable description of keys whose path contains `filter`; "" means all.
   std::string describe(std::string const& filter) const;
+  /// One Markdown table a section of all declared keys.
+  std::string markdown() const;
   /// JSON Schema draft-07 of all declared keys.
   std::string json_schema() const;
 
