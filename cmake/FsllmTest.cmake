@@ -2,6 +2,11 @@
 find_package(GTest REQUIRED)
 
 set(FSLLM_TEST_DATA "${PROJECT_SOURCE_DIR}/../shared/data" CACHE PATH "Real data sets and models for tests")
+set(_python ${PROJECT_SOURCE_DIR}/.deps/venv/bin/python)
+if(NOT EXISTS ${_python})
+  set(_python "")
+endif()
+set(FSLLM_TEST_PYTHON "${_python}" CACHE FILEPATH "A Python with transformers and peft, for tests against them")
 set(FSLLM_TEST_ENVIRONMENT
   OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_hwloc_base_binding_policy=none
@@ -9,7 +14,8 @@ set(FSLLM_TEST_ENVIRONMENT
   OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_oob_tcp_if_include=lo
   OMP_NUM_THREADS=1
   FSLLM_SOURCE_DIR=${PROJECT_SOURCE_DIR} FSLLM_BIN_DIR=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}
-  "FSLLM_MPIEXEC=${MPIEXEC_EXECUTABLE}")
+  "FSLLM_MPIEXEC=${MPIEXEC_EXECUTABLE}"
+  "FSLLM_TEST_PYTHON=${FSLLM_TEST_PYTHON}")
 if(DEFINED ENV{FSLLM_TEST_DATA})
   list(APPEND FSLLM_TEST_ENVIRONMENT FSLLM_TEST_DATA=$ENV{FSLLM_TEST_DATA})
 else()
