@@ -3,17 +3,21 @@
 // part.
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <boost/program_options.hpp>
+#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "fsllm/app/evaluate.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/eval/requests.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/jsonl.hpp"
 #include "fsllm/peft/peft.hpp"
+#include "fsllm/text/template.hpp"
 
 namespace {
 
@@ -25,7 +29,16 @@ po::options_description options() {
   auto add = all.add_options();
   auto text = [](char const* name) { return po::value<std::string>()->value_name(name); };
   add("model", text("DIR"), "model, Hugging Face layout");
-  add("adapter", text("DIR"), "PEFT adapter to score with");
+  add("adapter", po::value<std::vector<std::string>>()->value_name("[NAME=]DIR"),
+      "PEFT adapter to score with; may be repeated with --tasks");
+  add("tasks", text("FILE.jsonl"),
+      "rows with instruction, input and output: exact match and loss by category");
+  add("data", text("DIR")->default_value("."), "folder of the task's file");
+  add("out", text("DIR"), "folder for results.json and predictions.jsonl");
+  add("base", "with --tasks: score the model without an adapter too");
+  add("prompt_template", text("NAME")->default_value("alpaca"), "with --tasks: as data.prompt_template");
+  add("limit", po::value<int64_t>()->default_value(0), "with --tasks: the first rows only; 0: all");
+  add("examples", po::value<int64_t>()->default_value(0), "with --tasks: rows to print with their answers");
   add("requests", text("IN.jsonl"),
       "one request a line: loglikelihood, loglikelihood_rolling or generate_until");
   add("responses", text("OUT.jsonl"), "one answer a line, in the order of the requests");
@@ -50,6 +63,14 @@ std::string need(po::variables_map const& values, char const* name) {
   return values[name].as<std::string>();
 }
 
+/// Requests are scored with one adapter.
+std::string the_adapter(po::variables_map const& values) {
+  auto const given = values["adapter"].as<std::vector<std::string>>();
+  FSLLM_CHECK(given.size() == 1, "--adapter is given {} times (requests are scored with one). Give one.",
+              given.size());
+  return given.front();
+}
+
 std::vector<Request> read_requests(std::string const& path) {
   std::vector<Request> requests;
   for_each_json_record(path, [&](nlohmann::json const& row, RecordPlace const& place) {
@@ -71,9 +92,10 @@ Scorer load(po::variables_map const& values) {
   Scorer scorer;
   LoadOptions load_options;
   load_options.compute_dtype = values["dtype"].as<std::string>();
+  load_options.cache_dir = user_cache_dir();
   scorer.model = load_model(dir, load_options);
   if (values.count("adapter") != 0)
-    scorer.peft = make_peft(read_adapter_config(values["adapter"].as<std::string>()), *scorer.model, 0);
+    scorer.peft = make_peft(read_adapter_config(the_adapter(values)), *scorer.model, 0);
   if (has_tokenizer(dir)) scorer.tokenizer = load_tokenizer(dir);
   return scorer;
 }
@@ -112,6 +134,51 @@ int score(po::variables_map const& values, Communicator const& world) {
   return 0;
 }
 
+/// NAME=DIR, or a folder alone, which is called "adapter".
+Candidate candidate(std::string const& given) {
+  auto const equals = given.find('=');
+  bool const named = equals != std::string::npos && equals > 0 && !std::filesystem::exists(given);
+  return named ? Candidate{given.substr(0, equals), given.substr(equals + 1)} : Candidate{"adapter", given};
+}
+
+EvaluateJob job_of(po::variables_map const& values) {
+  EvaluateJob job;
+  job.model_dir = need(values, "model");
+  if (values.count("base") != 0 || values.count("adapter") == 0) job.candidates.push_back({"base", ""});
+  if (values.count("adapter") != 0)
+    for (auto const& given : values["adapter"].as<std::vector<std::string>>())
+      job.candidates.push_back(candidate(given));
+  for (auto const& one : job.candidates)
+    FSLLM_CHECK(std::ranges::count(job.candidates, one.name, &Candidate::name) == 1,
+                "--adapter: two are called '{}' (tables tell them apart by name). Write NAME=DIR.", one.name);
+  job.data.type = need(values, "tasks");
+  FSLLM_CHECK(job.data.type.find(".json") != std::string::npos,
+              "--tasks {} (not available in this version). Give a .json or .jsonl file of rows.",
+              job.data.type);
+  job.data.root = need(values, "data");
+  job.data.prompt_template = need(values, "prompt_template");
+  find_prompt_template(job.data.prompt_template);
+  job.limit = values["limit"].as<int64_t>();
+  job.dtype = need(values, "dtype");
+  job.batch_tokens = values["batch_tokens"].as<int64_t>();
+  need(values, "out");
+  return job;
+}
+
+/// Collective: rows with expected answers, by every adapter.
+int run_tasks(po::variables_map const& values, Communicator const& world) {
+  EvaluateJob job;
+  agree(world, [&] { job = job_of(values); });
+  auto const evaluation = evaluate(job, world);
+  agree(world, [&] {
+    if (world.rank() != 0) return;
+    write_evaluation(evaluation, need(values, "out"));
+    fmt::print("{}{}", evaluation_table(evaluation),
+               evaluation_examples(evaluation, values["examples"].as<int64_t>()));
+  });
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -121,11 +188,13 @@ int main(int argc, char** argv) {
     fsllm::agree(world, [&] { values = parse(argc, argv); });
     if (argc == 1 || values.count("help") != 0) {
       if (world.rank() == 0)
-        std::cout << "Scores requests with a model and an adapter; runs under mpirun too.\n\n"
-                     "  fsllm_eval --model DIR [--adapter DIR] --requests IN.jsonl --responses OUT.jsonl\n\n"
-                  << options();
+        std::cout
+            << "Scores requests with a model and an adapter; runs under mpirun too.\n\n"
+               "  fsllm_eval --model DIR [--adapter DIR] --requests IN.jsonl --responses OUT.jsonl\n"
+               "  fsllm_eval --model DIR [--base] [--adapter [NAME=]DIR]... --tasks FILE.jsonl --out DIR\n\n"
+            << options();
       return 0;
     }
-    return score(values, world);
+    return values.count("tasks") != 0 ? run_tasks(values, world) : score(values, world);
   });
 }

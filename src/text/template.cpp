@@ -20,11 +20,17 @@ std::string alpaca(Sample const& sample) {
       sample.instruction, sample.input);
 }
 
+/// The instruction and the input, a line each: few tokens around short rows.
+std::string plain(Sample const& sample) {
+  return sample.instruction + "\n" + (sample.input.empty() ? "" : sample.input + "\n");
+}
+
 }  // namespace
 
 std::vector<Row<PromptTemplate>> const& prompt_templates() {
   static std::vector<Row<PromptTemplate>> const rows{
       {"alpaca", alpaca, "Stanford Alpaca's prompt, with or without input"},
+      {"plain", plain, "instruction and input, a line each"},
   };
   return rows;
 }

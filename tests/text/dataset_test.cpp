@@ -139,6 +139,14 @@ TEST(Template, AlpacaLeavesOutTheInputThatIsNotThere) {
   EXPECT_ERROR(find_prompt_template("alpca"), "data.prompt_template = 'alpca'");
 }
 
+TEST(Template, PlainIsALineForInstructionAndInput) {
+  Sample sample;
+  sample.instruction = "Add {}.";
+  EXPECT_EQ(find_prompt_template("plain")(sample), "Add {}.\n");
+  sample.input = "1, 2";
+  EXPECT_EQ(find_prompt_template("plain")(sample), "Add {}.\n1, 2\n");
+}
+
 TEST(DataConfig, ReadsItsKeys) {
   auto config = Config::parse(R"(
 data: {root: d, type: x.json, splitter: lda, splitter_args: [{alpha: 0.05}], splits: [0.9, 0.1, 0.0]}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "fsllm/comm/communicator.hpp"
+#include "fsllm/eval/exact_match.hpp"
+#include "fsllm/text/data_config.hpp"
+
+namespace fsllm {
+
+/// The model with one adapter, under the name that stands in tables.
+struct Candidate {
+  std::string name;
+  std::filesystem::path adapter;  ///< PEFT folder; empty: the model alone
+};
+
+struct EvaluateJob {
+  std::filesystem::path model_dir;
+  std::vector<Candidate> candidates;
+  DataConfig data;    ///< root, type and prompt template of the rows
+  int64_t limit = 0;  ///< the first rows only; 0: all
+  std::string dtype = "fp32";
+  int64_t batch_tokens = 2048;
+};
+
+struct Evaluation {
+  std::vector<Candidate> candidates;
+  std::vector<Sample> rows;
+  std::vector<std::vector<RowAnswer>> answers;  ///< [candidate][row]; on rank 0
+};
+
+/// Collective: every candidate answers the rows; rank r those of index r, r + size, ... The model is loaded
+/// once.
+Evaluation evaluate(EvaluateJob const& job, Communicator const& comm);
+
+/// Writes results.json (sums of each candidate, over all rows and by category) and predictions.jsonl (a row
+/// a line) into `dir`.
+void write_evaluation(Evaluation const& evaluation, std::filesystem::path const& dir);
+/// Loss a token and share of exact answers: a line a category, a column a candidate.
+std::string evaluation_table(Evaluation const& evaluation);
+/// `count` rows with the answers of all candidates; first those that only the last one knows.
+std::string evaluation_examples(Evaluation const& evaluation, int64_t count);
+
+}  // namespace fsllm
