@@ -107,6 +107,23 @@ std::vector<std::string> path_parts(std::string const& path) {
   return parts;
 }
 
+/// Only the first document would be read. A marker "---" in the first column is never part of a value.
+void check_one_document(std::string_view yaml, std::string const& source) {
+  bool content = false;
+  int line_number = 0;
+  while (!yaml.empty()) {
+    auto const end = yaml.find('\n');
+    auto const line = yaml.substr(0, end);
+    ++line_number;
+    FSLLM_CHECK(!(content && line.starts_with("---")),
+                "{} starts a second document (one is read). Remove the line '---'.",
+                place(source, line_number));
+    content =
+        content || line.starts_with("---") || (!line.empty() && line.front() != '#' && line.front() != '%');
+    yaml = end == std::string_view::npos ? std::string_view() : yaml.substr(end + 1);
+  }
+}
+
 void put_nested(YAML::Node node, std::vector<std::string> const& parts, size_t at, YAML::Node const& value) {
   if (at == parts.size() - 1) {
     node[parts[at]] = value;
@@ -130,10 +147,8 @@ void put_nested(YAML::Node node, std::vector<std::string> const& parts, size_t a
 FlatYaml flatten_yaml(std::string_view yaml, std::string const& source, std::string const& prefix) {
   FlatYaml flat;
   try {
-    auto const documents = YAML::LoadAll(std::string(yaml));
-    auto const document = documents.empty() ? YAML::Node() : documents.front();
-    FSLLM_CHECK(documents.size() < 2, "{} starts a second document (one is read). Remove the line '---'.",
-                place(source, documents[1].Mark().line + 1));
+    check_one_document(yaml, source);
+    auto const document = YAML::Load(std::string(yaml));
     if (prefix.empty() && (document.IsNull() || !document.IsDefined())) return flat;
     Flattener(flat, source, source != "command line").add(document, prefix, 0);
   } catch (YAML::Exception const& error) {

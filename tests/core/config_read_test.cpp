@@ -191,7 +191,7 @@ TEST(ConfigRead, BrokenDocuments) {
   EXPECT_ERROR(parsed("a: [1, {b: 2}]\n"), "a holds lists or maps inside a list");
   EXPECT_ERROR(parsed("a: [{b: 2}, 1]\n"), "a[1] is not a map");
   EXPECT_ERROR(parsed("[a, b]: 1\n"), "has a key that is not plain text");
-  EXPECT_ERROR(parsed("a: 1\n---\nb: 2\n"), "run.yaml:3");
+  EXPECT_ERROR(parsed("a: 1\n---\nb: 2\n"), "run.yaml:2");
 }
 
 TEST(ConfigRead, DocumentsMadeToHurt) {

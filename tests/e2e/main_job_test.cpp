@@ -61,11 +61,11 @@ TEST(MainJob, Gsm8kShardedTrainedExportedScored) {
       dir.path(),
       fmt::format("outdir: {0}\nexpname: gsm\nmodel: {{type: {1}}}\n"
                   "data: {{root: {0}/data, type: gsm8k@llm, splitter: iid, splits: [0.99, 0.005, 0.005]}}\n"
-                  "llm: {{tok_len: 256, adapter: {{use: True, args: [{{adapter_package: peft, "
+                  "llm: {{tok_len: 160, adapter: {{use: True, args: [{{adapter_package: peft, "
                   "adapter_method: lora, r: 8, lora_alpha: 16}}]}}}}\n"
-                  "federate: {{client_num: 3, total_round_num: 4}}\n"
+                  "federate: {{client_num: 3, total_round_num: 3}}\n"
                   "dataloader: {{batch_size: 4}}\n"
-                  "train: {{local_update_steps: 30, optimizer: {{type: AdamW, lr: 0.005}}}}\n",
+                  "train: {{local_update_steps: 20, optimizer: {{type: AdamW, lr: 0.005}}}}\n",
                   dir.path().string(), test_data("models/stories260K").string()));
   auto const sharded =
       run(dir.path(), 2, {"fsllm_shard", "--cfg", config.string(), "--out", (dir / "shards").string()});
