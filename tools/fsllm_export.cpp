@@ -5,8 +5,10 @@
 #include <iostream>
 
 #include "fsllm/app/program.hpp"
+#include "fsllm/io/gguf.hpp"
 #include "fsllm/model/causal_lm.hpp"
 #include "fsllm/peft/peft.hpp"
+#include "fsllm/text/gguf_tokenizer.hpp"
 
 namespace {
 
@@ -17,7 +19,7 @@ po::options_description options() {
   po::options_description all("Options");
   auto add = all.add_options();
   auto text = [](char const* name) { return po::value<std::string>()->value_name(name); };
-  add("model", text("DIR"), "base model, Hugging Face layout");
+  add("model", text("DIR"), "base model, Hugging Face layout or a .gguf file");
   add("adapter", text("DIR"), "PEFT adapter");
   add("merge", "write the base model with the adapter merged into its weights");
   add("out", text("DIR"), "folder to write");
@@ -51,10 +53,11 @@ int export_model(int argc, char** argv) {
               "export). Add it.");
   FSLLM_CHECK(!std::filesystem::exists(std::filesystem::path(out) / "config.json"),
               "{} already holds a model. Choose another --out.", out);
-  auto const model = load_model(model_dir);
+  auto const model = load_model(model_dir, {.cache_dir = user_cache_dir()});
   auto const peft = make_peft(read_adapter_config(adapter_dir), *model, 0);
   peft->merge_into(*model);
   save_model(out, *model, model_dir, values["dtype"].as<std::string>());
+  if (is_gguf(model_dir)) export_gguf_tokenizer(model_dir, out);
   fmt::print("merged model written to {}\n", out);
   return 0;
 }

@@ -16,6 +16,8 @@
 #include "fsllm/fed/round.hpp"
 #include "fsllm/io/checkpoint.hpp"
 #include "fsllm/io/files.hpp"
+#include "fsllm/io/gguf.hpp"
+#include "fsllm/text/gguf_tokenizer.hpp"
 #include "fsllm/text/prepare.hpp"
 
 namespace fsllm {
@@ -67,6 +69,11 @@ void configure(Setup& s, CommandLine const& line, std::string const& yaml, std::
   config.set_resolved("expname", s.run.expname);
   s.resolved_yaml = config.dump();
   s.directory = run_directory(s.run);
+}
+
+/// Where converted weights of this run lie.
+std::filesystem::path weight_cache(Setup const& s) {
+  return s.run.stage_dir.empty() ? s.directory.root / "weights" : std::filesystem::path(s.run.stage_dir);
 }
 
 /// Collective: reads and checks everything that does not need the weights.
@@ -139,7 +146,9 @@ struct Trainable {
 
 Trainable load_trainable(Setup const& s) {
   Trainable t;
-  t.model = load_model(s.model_dir, s.load);
+  auto options = s.load;
+  options.cache_dir = weight_cache(s);
+  t.model = load_model(s.model_dir, options);
   if (s.run.peft.method.empty()) {
     t.model->make_trainable("fp32");
     t.parameters = t.model->parameters();
@@ -158,6 +167,7 @@ void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir,
   auto const live = clone(t.parameters);
   copy_values(t.parameters, values);
   save_model(dir, *t.model, s.model_dir, "fp32");
+  if (is_gguf(s.model_dir)) export_gguf_tokenizer(s.model_dir, dir);
   copy_values(t.parameters, live);
 }
 
@@ -232,7 +242,9 @@ int check_command(Setup const& s, Communicator const& comm) {
   agree(comm, [&] {
     if (comm.rank() != 0) return;
     int64_t const clients = s.run.data.shards.empty() ? check_rows(s) : check_shards(s);
-    auto const model = load_model(s.model_dir, s.load);
+    auto options = s.load;
+    options.values = false;
+    auto const model = load_model(s.model_dir, options);
     int64_t bytes = 0;
     for (auto const& [name, tensor] : model->parameters()) bytes += static_cast<int64_t>(tensor.nbytes());
     if (!s.run.peft.method.empty()) make_peft(s.run.peft, *model, s.run.fed.seed);

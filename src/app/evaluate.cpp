@@ -29,6 +29,7 @@ Loaded load(EvaluateJob const& job) {
   Loaded loaded;
   LoadOptions options;
   options.compute_dtype = job.dtype;
+  options.cache_dir = user_cache_dir();
   loaded.model = load_model(job.model_dir, options);
   FSLLM_CHECK(has_tokenizer(job.model_dir),
               "{} holds no tokenizer (exact match compares texts). Put tokenizer.json or tokenizer.model "

@@ -9,6 +9,7 @@
 #include "fsllm/fed/run_directory.hpp"
 #include "fsllm/io/checkpoint.hpp"
 #include "fsllm/io/files.hpp"
+#include "fsllm/io/gguf.hpp"
 #include "fsllm/io/jsonl.hpp"
 #include "fsllm/io/safetensors.hpp"
 #include "fsllm/io/shard.hpp"
@@ -92,6 +93,18 @@ Json adapter_json(fs::path const& dir) {
   return facts;
 }
 
+Json gguf_json(GgufReader const& reader) {
+  Json facts{{"tensors", reader.tensors().size()}, {"parameters", 0}, {"dtypes", Json::object()}};
+  int64_t parameters = 0;
+  for (auto const& [name, tensor] : reader.tensors()) {
+    auto& count = facts["dtypes"][tensor.type];
+    count = count.is_null() ? 1 : count.get<int64_t>() + 1;
+    parameters += tensor.count();
+  }
+  facts["parameters"] = parameters;
+  return facts;
+}
+
 Json model_json(fs::path const& dir) {
   auto const config = load_model_config(dir);
   Json facts{{"kind", "model"},
@@ -103,7 +116,7 @@ Json model_json(fs::path const& dir) {
              {"vocabulary", config.vocab_size},
              {"positions", config.max_positions},
              {"tokenizer", has_tokenizer(dir)}};
-  facts.update(tensors_json(SafetensorsReader(dir)));
+  facts.update(is_gguf(dir) ? gguf_json(GgufReader(dir)) : tensors_json(SafetensorsReader(dir)));
   return facts;
 }
 
@@ -126,8 +139,11 @@ Json inspect(fs::path const& path) {
   FSLLM_CHECK(fs::exists(path),
               "{} does not exist. Give a shard, checkpoint, adapter, model or run directory.", path.string());
   if (!fs::is_directory(path)) {
+    if (path.extension() == ".gguf") return model_json(path);
     FSLLM_CHECK(path.extension() == ".h5",
-                "{} is not a shard (its name does not end in .h5). Give the folder instead.", path.string());
+                "{} is neither a shard nor a GGUF model (its name ends in neither .h5 nor .gguf). Give the "
+                "folder instead.",
+                path.string());
     return shard_json(path);
   }
   if (fs::exists(path / "index.json")) return shards_json(path);

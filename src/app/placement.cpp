@@ -6,6 +6,7 @@
 #include "fsllm/app/run_config.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/io/gguf.hpp"
 #include "fsllm/io/safetensors.hpp"
 
 namespace fsllm {
@@ -27,6 +28,7 @@ bool fast_bf16() {
 }
 
 bool file_is_bf16(std::filesystem::path const& model_dir) {
+  if (is_gguf(model_dir)) return GgufReader(model_dir).info("token_embd.weight").type == "BF16";
   SafetensorsReader const reader(model_dir);
   auto const names = reader.names();
   return !names.empty() && reader.dtype(names.front()) == "BF16";

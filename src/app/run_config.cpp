@@ -80,7 +80,8 @@ RunConfig load_run_config(Config& config) {
   run.expname =
       config.get("expname", "", "Name of this run's directory; '' makes one from method, model and data.");
   run.model_type = config.get(
-      "model.type", "", "NAME@huggingface_llm under llm.cache.model, or a folder in Hugging Face layout.");
+      "model.type", "",
+      "NAME@huggingface_llm under llm.cache.model, a folder in Hugging Face layout, or a .gguf file.");
   run.model_cache = config.get("llm.cache.model", "", "Folder that holds models by name.");
   run.threads =
       config.get("hpc.threads", "auto", "OpenMP threads a rank; auto: 1 under exact reduction on CPU.");
@@ -88,6 +89,9 @@ RunConfig load_run_config(Config& config) {
   run.use_gpu = config.get("use_gpu", false, "Train on GPUs.");
   run.half = config.get("train.is_enable_half", false,
                         "Keep frozen weights in fp16 (storage type; LoRA and optimiser stay fp32).");
+  run.stage_dir = config.get("hpc.stage_dir", "",
+                             "Folder (of the node, say) for weights that must be converted: GGUF, another "
+                             "storage type; empty: the run directory.");
   run.storage_dtype =
       config.get("train.storage_dtype", "auto", "Type of frozen weights in memory; auto: as in the file.",
                  one_of({"auto", "fp32", "bf16", "fp16"}));
@@ -105,7 +109,8 @@ RunConfig load_run_config(Config& config) {
   accept_fs_llm_keys(config);
   config.finish();
   FSLLM_CHECK(!run.model_type.empty(),
-              "model.type is missing (no model to train). Set it to a folder in Hugging Face layout.");
+              "model.type is missing (no model to train). Set it to a folder in Hugging Face layout, or to a "
+              ".gguf file.");
   check_federation(run, config);
   return run;
 }
@@ -141,7 +146,7 @@ std::filesystem::path resolve_model(RunConfig const& run) {
     if (fs::is_directory(place) || fs::is_regular_file(place)) return fs::canonical(place);
   fail(
       fmt::format("model.type = '{}' (no folder {}). Put the model there (config.json, model.safetensors, "
-                  "tokenizer.json or tokenizer.model), "
+                  "tokenizer.json or tokenizer.model; or a .gguf file), "
                   "or set llm.cache.model to the folder that holds it; nothing is downloaded.",
                   run.model_type, places.front().string()));
 }
@@ -155,6 +160,7 @@ std::vector<std::string> conflicting_keys(std::string const& old_yaml, std::stri
   static std::vector<std::string> const free{"outdir",
                                              "expname",
                                              "hpc.threads",
+                                             "hpc.stage_dir",
                                              "checkpoint.every_rounds",
                                              "checkpoint.keep_last",
                                              "federate.total_round_num",

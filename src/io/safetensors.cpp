@@ -116,33 +116,4 @@ TensorMap SafetensorsReader::tensors() const {
   return all;
 }
 
-void write_safetensors(fs::path const& path, TensorMap const& tensors,
-                       std::map<std::string, std::string> const& metadata) {
-  std::vector<std::pair<std::string, at::Tensor>> order(tensors.begin(), tensors.end());
-  std::stable_sort(order.begin(), order.end(), [](auto const& a, auto const& b) {
-    return a.second.element_size() > b.second.element_size();
-  });
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
-  int64_t offset = 0;
-  for (auto const& [name, tensor] : order) {
-    int64_t const end = offset + static_cast<int64_t>(tensor.nbytes());
-    header[name] = {{"dtype", dtype_name(tensor.scalar_type(), name)},
-                    {"shape", tensor.sizes().vec()},
-                    {"data_offsets", {offset, end}}};
-    offset = end;
-  }
-  std::string text = header.dump();
-  text.resize((text.size() + sizeof(uint64_t) + 63) / 64 * 64 - sizeof(uint64_t), ' ');
-  uint64_t const length = text.size();
-  AtomicFile file(path);
-  file.write({reinterpret_cast<char const*>(&length), sizeof length});
-  file.write(text);
-  for (auto const& [name, tensor] : order) {
-    auto const values = tensor.detach().cpu().contiguous();
-    file.write({static_cast<char const*>(values.const_data_ptr()), values.nbytes()});
-  }
-  file.commit();
-}
-
 }  // namespace fsllm

@@ -8,7 +8,9 @@
 #include "families/family.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/names.hpp"
+#include "fsllm/io/gguf.hpp"
 #include "fsllm/io/jsonl.hpp"
+#include "gguf/gguf_config.hpp"
 
 namespace fsllm {
 namespace detail {
@@ -68,24 +70,29 @@ void read_special_ids(std::filesystem::path const& dir, detail::ConfigJson const
   if (!config.eos_ids.empty()) config.eos_id = config.eos_ids.front();
 }
 
-}  // namespace
-
-ModelConfig load_model_config(std::filesystem::path const& model_dir) {
-  auto const file = model_dir / "config.json";
+detail::ConfigJson read_description(std::filesystem::path const& model) {
+  if (is_gguf(model)) return {detail::gguf_config(GgufReader(model)), model.string()};
+  auto const file = model / "config.json";
   FSLLM_CHECK(std::filesystem::exists(file),
               "no config.json in {} (a Hugging Face model folder holds config.json and model.safetensors). "
               "Place the model's files there.",
-              model_dir.string());
-  detail::ConfigJson const json(read_json(file), file.string());
+              model.string());
+  return {read_json(file), file.string()};
+}
+
+}  // namespace
+
+ModelConfig load_model_config(std::filesystem::path const& model) {
+  auto const json = read_description(model);
   ModelConfig config;
   config.family = json.text("model_type", "");
-  auto const& family = detail::find_family(config.family, file.string());
+  auto const& family = detail::find_family(config.family, json.source());
   auto const architectures = json.texts("architectures");
   config.architecture = architectures.empty() ? "" : architectures.front();
   config.lora_targets = family.lora_targets;
   family.read_config(json, config);
   check_sizes(config, json);
-  read_special_ids(model_dir, json, config);
+  read_special_ids(model, json, config);
   return config;
 }
 

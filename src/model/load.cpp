@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/empty.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -7,14 +8,16 @@
 #include "decoder.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
-#include "fsllm/io/safetensors.hpp"
+#include "fsllm/io/gguf.hpp"
 #include "fsllm/model/dtype.hpp"
+#include "weights.hpp"
 
 namespace fsllm {
 namespace {
 
 using detail::Decoder;
 using detail::Family;
+using detail::WeightSource;
 
 /// The first few of many, for a message of one line.
 std::string listed(std::vector<std::string> const& names) {
@@ -25,13 +28,14 @@ std::string listed(std::vector<std::string> const& names) {
 }
 
 /// "transformer." or "" – files saved from the model without its head have no prefix.
-std::string prefix_in(SafetensorsReader const& reader, Family const& family) {
+std::string prefix_in(WeightSource const& reader, Family const& family) {
   auto const embedding = family.embedding + ".weight";
   return !reader.contains(family.prefix + embedding) && reader.contains(embedding) ? "" : family.prefix;
 }
 
-void check_names(SafetensorsReader const& reader, Decoder const& decoder, Family const& family,
-                 std::string const& folder) {
+void check_names(WeightSource const& reader, Decoder const& decoder, Family const& family,
+                 std::filesystem::path const& model) {
+  bool const gguf = is_gguf(model);
   std::vector<std::string> missing, unexpected;
   std::set<std::string> known;
   for (auto const& parameter : decoder.layout()) {
@@ -45,15 +49,15 @@ void check_names(SafetensorsReader const& reader, Decoder const& decoder, Family
   };
   for (auto const& name : reader.names())
     if (known.count(name) == 0 && !ignored(name)) unexpected.push_back(name);
-  FSLLM_CHECK(
-      missing.empty() && unexpected.empty(),
-      "the tensors of {} do not fit its config.json ({}{}{}). Use the config.json that belongs to them.",
-      folder, missing.empty() ? "" : "missing: " + listed(missing),
-      missing.empty() || unexpected.empty() ? "" : "; ",
-      unexpected.empty() ? "" : "unexpected: " + listed(unexpected));
+  FSLLM_CHECK(missing.empty() && unexpected.empty(), "the tensors of {} do not fit its {} ({}{}{}). {}.",
+              model.string(), gguf ? "metadata" : "config.json",
+              missing.empty() ? "" : "missing: " + listed(missing),
+              missing.empty() || unexpected.empty() ? "" : "; ",
+              unexpected.empty() ? "" : "unexpected: " + listed(unexpected),
+              gguf ? "Use another file" : "Use the config.json that belongs to them");
 }
 
-void check_shapes(SafetensorsReader const& reader, Decoder const& decoder) {
+void check_shapes(WeightSource const& reader, Decoder const& decoder) {
   for (auto const& parameter : decoder.layout()) {
     auto const shape = reader.shape(parameter.name);
     FSLLM_CHECK(shape == parameter.shape,
@@ -67,25 +71,52 @@ void check_shapes(SafetensorsReader const& reader, Decoder const& decoder) {
   }
 }
 
+/// A model whose names and shapes are checked, with nothing in it yet.
+struct Opened {
+  std::unique_ptr<WeightSource> source;
+  std::unique_ptr<Decoder> decoder;
+  std::optional<at::ScalarType> storage;
+};
+
+Opened open_model(std::filesystem::path const& model, LoadOptions const& options) {
+  auto const config = load_model_config(model);
+  auto const compute = parse_dtype(options.compute_dtype, "train.compute_dtype");
+  Opened opened;
+  if (options.storage_dtype != "auto")
+    opened.storage = parse_dtype(options.storage_dtype, "train.storage_dtype");
+  auto const& family = detail::find_family(config.family, model.string());
+  opened.source = is_gguf(model) ? detail::open_gguf(model, config, family) : detail::open_safetensors(model);
+  opened.decoder = std::make_unique<Decoder>(config, family, prefix_in(*opened.source, family), compute,
+                                             c10::Device(options.device));
+  check_names(*opened.source, *opened.decoder, family, model);
+  check_shapes(*opened.source, *opened.decoder);
+  return opened;
+}
+
+/// Can every tensor be used as it lies in the file?
+bool fits_as_is(Opened const& opened) {
+  auto const& layout = opened.decoder->layout();
+  return opened.source->mapped() && std::all_of(layout.begin(), layout.end(), [&](auto const& parameter) {
+           return stored_type(*opened.source, parameter.name, opened.storage) ==
+                  stored_type(*opened.source, parameter.name, {});
+         });
+}
+
 }  // namespace
 
-std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model_dir, LoadOptions const& options) {
-  auto const config = load_model_config(model_dir);
-  auto const compute = parse_dtype(options.compute_dtype, "train.compute_dtype");
-  std::optional<at::ScalarType> storage;
-  if (options.storage_dtype != "auto") storage = parse_dtype(options.storage_dtype, "train.storage_dtype");
-  auto const& family = detail::find_family(config.family, (model_dir / "config.json").string());
+std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOptions const& options) {
+  auto opened = open_model(model, options);
+  bool const convert = options.values && !options.cache_dir.empty() && !fits_as_is(opened);
+  if (convert)
+    opened.source = detail::open_safetensors(
+        detail::cached_weights(model, *opened.source, opened.storage, options.cache_dir));
   c10::Device const device(options.device);
-
-  SafetensorsReader const reader(model_dir);
-  auto decoder = std::make_unique<Decoder>(config, family, prefix_in(reader, family), compute, device);
-  check_names(reader, *decoder, family, model_dir.string());
-  check_shapes(reader, *decoder);
-  for (auto const& parameter : decoder->layout()) {
-    auto const view = reader.tensor(parameter.name);
-    *parameter.tensor = view.to(device, storage.value_or(view.scalar_type()));
+  for (auto const& parameter : opened.decoder->layout()) {
+    auto const type = stored_type(*opened.source, parameter.name, opened.storage);
+    *parameter.tensor = options.values ? opened.source->tensor(parameter.name).to(device, type)
+                                       : at::empty(parameter.shape, at::TensorOptions(device).dtype(type));
   }
-  return decoder;
+  return std::move(opened.decoder);
 }
 
 }  // namespace fsllm

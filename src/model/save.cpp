@@ -3,10 +3,12 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/files.hpp"
+#include "fsllm/io/gguf.hpp"
 #include "fsllm/io/jsonl.hpp"
 #include "fsllm/io/safetensors.hpp"
 #include "fsllm/model/causal_lm.hpp"
 #include "fsllm/model/dtype.hpp"
+#include "gguf/gguf_config.hpp"
 
 namespace fsllm {
 namespace {
@@ -24,8 +26,8 @@ std::string torch_name(at::ScalarType type) {
 
 void write_config(std::filesystem::path const& out_dir, std::filesystem::path const& source_dir,
                   at::ScalarType type) {
-  auto const text = read_file(source_dir / "config.json");
-  auto config = nlohmann::ordered_json::parse(text);
+  auto config = is_gguf(source_dir) ? nlohmann::ordered_json(detail::gguf_config(GgufReader(source_dir)))
+                                    : nlohmann::ordered_json::parse(read_file(source_dir / "config.json"));
   config.erase("torch_dtype");
   config["dtype"] = torch_name(type);
   write_file_atomic(out_dir / "config.json", config.dump(2) + "\n");

@@ -4,6 +4,8 @@
 #include <string_view>
 #include <vector>
 
+#include "fsllm/text/special_tokens.hpp"
+
 namespace fsllm {
 
 /// The fields of a SentencePiece ModelProto that decide whether and how our own BPE can stand in for the
@@ -27,5 +29,7 @@ struct SentencePieceModel {
 
 /// Reads a serialised ModelProto; broken parts end the reading.
 SentencePieceModel parse_sentencepiece_model(std::string_view bytes);
+/// A ModelProto that the SentencePiece library reads: BPE with byte fallback where there are byte pieces.
+std::string serialize(SentencePieceModel const& model, SpecialTokenRules const& rules);
 
 }  // namespace fsllm

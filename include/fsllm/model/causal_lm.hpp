@@ -21,10 +21,18 @@ struct RaggedInput {
 };
 
 struct LoadOptions {
-  std::string storage_dtype = "auto";  ///< fp32, bf16, fp16, auto = as in the file
+  std::string storage_dtype = "auto";  ///< fp32, bf16, fp16, auto = as in the file (quantised blocks: fp32)
   std::string compute_dtype = "fp32";  ///< type of activations: fp32, bf16, fp16 (fp64 in tests)
   std::string device = "cpu";
+  /// Where weights of another type or format than wanted are kept after conversion, one mapped copy for all
+  /// ranks of a node and for the next run; empty: every process converts in its own memory.
+  std::filesystem::path cache_dir = {};
+  bool values = true;  ///< false: tensors of the right shapes and types without values, for checks
 };
+
+/// For programs without a run directory: $XDG_CACHE_HOME/fsllm, ~/.cache/fsllm, or a folder of this user in
+/// the temporary directory; made on the way.
+std::filesystem::path user_cache_dir();
 
 /// A decoder-only language model. Weights from files are memory-mapped views that must not be written to.
 class CausalLM {
@@ -49,9 +57,9 @@ class CausalLM {
   virtual std::string device() const = 0;
 };
 
-/// Loads an HF folder (config.json + safetensors). Missing, unexpected and mis-shaped tensors are Errors with
-/// names.
-std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model_dir, LoadOptions const& options = {});
+/// Loads an HF folder (config.json + safetensors) or a GGUF file. Missing, unexpected and mis-shaped tensors
+/// are Errors with names.
+std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOptions const& options = {});
 
 /// Writes config.json, model.safetensors and the tokenizer files of `source_dir` as an HF folder; `dtype` is
 /// fp32, bf16, fp16, or auto for the types the live tensors have.

@@ -44,9 +44,9 @@ struct ModelConfig {
   int64_t window_of(size_t layer) const { return layer_windows.empty() ? 0 : layer_windows[layer]; }
 };
 
-/// Reads config.json (and the EOS ids of generation_config.json) of an HF folder; unknown model types and
-/// impossible numbers are Errors.
-ModelConfig load_model_config(std::filesystem::path const& model_dir);
+/// Reads config.json (and the EOS ids of generation_config.json) of an HF folder, or the metadata of a GGUF
+/// file; unknown model types and impossible numbers are Errors.
+ModelConfig load_model_config(std::filesystem::path const& model);
 
 /// Model types of the family table, for messages and --describe.
 std::vector<std::string> known_model_families();

@@ -28,11 +28,11 @@ struct Tokenizer {
   virtual std::string sha256() const = 0;
 };
 
-/// Reads tokenizer.json (byte-level BPE), else tokenizer.model (SentencePiece), and tokenizer_config.json /
-/// special_tokens_map.json / config.json beside it for BOS, EOS and pad. Errors name the file and the
-/// construct.
-std::unique_ptr<Tokenizer> load_tokenizer(std::filesystem::path const& model_dir);
-/// Does the folder hold a tokenizer at all? (Token-row data needs none.)
-bool has_tokenizer(std::filesystem::path const& model_dir);
+/// Of a folder: reads tokenizer.json (byte-level BPE), else tokenizer.model (SentencePiece), and
+/// tokenizer_config.json / special_tokens_map.json / config.json beside it for BOS, EOS and pad. Of a GGUF
+/// file: its metadata. Errors name the file and the construct.
+std::unique_ptr<Tokenizer> load_tokenizer(std::filesystem::path const& model);
+/// Does the folder or GGUF file hold a tokenizer at all? (Token-row data needs none.)
+bool has_tokenizer(std::filesystem::path const& model);
 
 }  // namespace fsllm

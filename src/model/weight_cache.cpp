@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// Converted weights, kept for the other ranks of the node and for the next run.
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/log.hpp"
+#include "fsllm/io/checksum.hpp"
+#include "fsllm/io/files.hpp"
+#include "fsllm/io/jsonl.hpp"
+#include "fsllm/io/safetensors_writer.hpp"
+#include "fsllm/model/causal_lm.hpp"
+#include "fsllm/model/dtype.hpp"
+#include "weights.hpp"
+
+namespace fsllm {
+namespace detail {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr int kVersion = 1;
+constexpr size_t kPage = 4096;
+constexpr char const *kWeights = "model.safetensors", *kStamp = "stamp.json";
+
+/// One process of a node at a time. Where the file system has no locks, several may convert at once, which
+/// costs time only: each works in a folder of its own.
+class Lock {
+ public:
+  explicit Lock(fs::path const& path)
+      : descriptor_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+    FSLLM_CHECK(descriptor_ >= 0,
+                "cannot write {} ({}). Make the folder writable, or set hpc.stage_dir to another one.",
+                path.string(), std::strerror(errno));
+    int code = 0;
+    do code = ::flock(descriptor_, LOCK_EX);
+    while (code != 0 && errno == EINTR);
+    held_ = code == 0;
+  }
+  ~Lock() { ::close(descriptor_); }
+  Lock(Lock const&) = delete;
+  Lock& operator=(Lock const&) = delete;
+  bool held() const { return held_; }
+
+ private:
+  int descriptor_;
+  bool held_ = false;
+};
+
+int64_t modified_ns(fs::path const& file) {
+  struct stat info {};
+  FSLLM_CHECK(::stat(file.c_str(), &info) == 0, "cannot read {} ({}). Check the path.", file.string(),
+              std::strerror(errno));
+  return int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
+}
+
+/// What the copy is made of: another program version, type or source gives another text.
+json identity(WeightSource const& source, std::string const& storage) {
+  json files = json::array();
+  for (auto const& [file, header] : source.files())
+    files.push_back({{"path", fs::weakly_canonical(file).string()},
+                     {"bytes", fs::file_size(file)},
+                     {"modified_ns", modified_ns(file)},
+                     {"header_sha256", header}});
+  return {{"version", kVersion}, {"storage_dtype", storage}, {"source", files}};
+}
+
+std::string checksum_of(fs::path const& file) {
+  return fmt::format("{:016x}", checksum64(MappedFile(file).bytes()));
+}
+
+/// Why the copy in `folder` cannot be used; "" for a good one.
+std::string defect(fs::path const& folder, json const& wanted) {
+  if (!fs::exists(folder / kStamp)) return "not there";
+  try {
+    auto const stamp = read_json(folder / kStamp);
+    if (!stamp.is_object() || stamp.value("identity", json()) != wanted) return "of another source";
+    if (stamp.value("checksum", "") != checksum_of(folder / kWeights)) return "damaged";
+  } catch (Error const& error) {
+    return error.what();
+  }
+  return "";
+}
+
+void check_space(fs::path const& folder, int64_t bytes) {
+  std::error_code error;
+  auto const space = fs::space(folder, error);
+  FSLLM_CHECK(
+      error || space.available >= static_cast<uintmax_t>(bytes),
+      "{} has {} MiB left (the converted weights take {} MiB). Free some space, or set hpc.stage_dir to "
+      "another folder.",
+      folder.string(), space.available >> 20, bytes >> 20);
+}
+
+void write_copy(WeightSource const& source, std::optional<at::ScalarType> storage, json const& wanted,
+                fs::path const& folder) {
+  std::vector<SafetensorsWriter::Entry> entries;
+  int64_t bytes = 0;
+  for (auto const& name : source.names()) {
+    entries.push_back({name, stored_type(source, name, storage), source.shape(name)});
+    int64_t size = static_cast<int64_t>(c10::elementSize(entries.back().type));
+    for (int64_t const extent : entries.back().shape) size *= extent;
+    bytes += size;
+  }
+  check_space(folder, bytes);
+  SafetensorsWriter writer(folder / kWeights, std::move(entries), {{"format", "pt"}}, kPage);
+  for (auto const& entry : writer.order()) writer.write(source.tensor(entry.name).to(entry.type));
+  writer.commit();
+  json const stamp{{"identity", wanted}, {"checksum", checksum_of(folder / kWeights)}};
+  write_file_atomic(folder / kStamp, stamp.dump(2) + "\n");
+}
+
+/// Puts `made` in the place of `folder`. Processes that have the old one mapped keep it.
+void replace(fs::path const& made, fs::path const& folder, json const& wanted) {
+  auto const old = fs::path(made) += ".old";
+  std::error_code ignored, error;
+  fs::rename(folder, old, ignored);
+  fs::rename(made, folder, error);
+  fs::remove_all(old, ignored);
+  if (error) fs::remove_all(made, ignored);
+  // Without locks another process may have come first; its copy is as good.
+  FSLLM_CHECK(!error || defect(folder, wanted).empty(),
+              "cannot write {} ({}). Check the folder's permissions.", folder.string(), error.message());
+}
+
+/// Folders of processes that were killed while they converted.
+void remove_leftovers(fs::path const& folder) {
+  std::error_code ignored;
+  auto const prefix = folder.filename().string() + ".partial.";
+  for (auto const& entry : fs::directory_iterator(folder.parent_path(), ignored))
+    if (entry.path().filename().string().starts_with(prefix)) fs::remove_all(entry.path(), ignored);
+}
+
+}  // namespace
+
+fs::path cached_weights(fs::path const& model, WeightSource const& source,
+                        std::optional<at::ScalarType> storage, fs::path const& cache_dir) {
+  auto const type = storage ? dtype_name(*storage) : "auto";
+  auto const wanted = identity(source, type);
+  auto const place = fs::weakly_canonical(model);
+  auto const folder =
+      cache_dir / fmt::format("{}-{}-{}", place.stem().string(), type, sha256(place.string()).substr(0, 8));
+  if (defect(folder, wanted).empty()) return folder;
+  make_folder(cache_dir);
+  Lock const lock(fs::path(folder) += ".lock");
+  auto const why = defect(folder, wanted);
+  if (why.empty()) return folder;
+  if (lock.held()) remove_leftovers(folder);
+  if (why != "not there")
+    log_warning("the converted weights in {} are made again ({})", folder.string(), why);
+  log_info("converting {} to {} in {}", model.string(), storage ? type : "the types of the file",
+           folder.string());
+  std::array<char, 256> host{};
+  ::gethostname(host.data(), host.size() - 1);
+  auto const made = fs::path(folder) += fmt::format(".partial.{}.{}", host.data(), ::getpid());
+  make_folder(made);
+  try {
+    write_copy(source, storage, wanted, made);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(made, ignored);
+    throw;
+  }
+  replace(made, folder, wanted);
+  return folder;
+}
+
+}  // namespace detail
+
+std::filesystem::path user_cache_dir() {
+  namespace fs = std::filesystem;
+  fs::path place;
+  if (char const* xdg = std::getenv("XDG_CACHE_HOME"); xdg != nullptr && *xdg == '/') place = xdg;
+  if (char const* home = std::getenv("HOME"); place.empty() && home != nullptr && *home == '/')
+    place = fs::path(home) / ".cache";
+  std::error_code error;
+  if (!place.empty() && (fs::create_directories(place / "fsllm", error), !error) &&
+      ::access((place / "fsllm").c_str(), W_OK) == 0)
+    return place / "fsllm";
+  // Others can write to the temporary directory: the folder must be this user's own.
+  auto const own = fs::temp_directory_path() / fmt::format("fsllm-{}", ::geteuid());
+  ::mkdir(own.c_str(), 0700);
+  struct stat info {};
+  FSLLM_CHECK(::lstat(own.c_str(), &info) == 0 && S_ISDIR(info.st_mode) && info.st_uid == ::geteuid(),
+              "{} is not a folder of yours (it would hold converted weights). Set XDG_CACHE_HOME to a folder "
+              "that you can write to.",
+              own.string());
+  return own;
+}
+
+}  // namespace fsllm

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "weights.hpp"
+
+#include <cstring>
+
+#include "fsllm/io/files.hpp"
+#include "fsllm/io/safetensors.hpp"
+
+namespace fsllm::detail {
+namespace {
+
+class SafetensorsWeights final : public WeightSource {
+ public:
+  explicit SafetensorsWeights(std::filesystem::path const& model_dir) : reader_(model_dir) {}
+  std::vector<std::string> names() const override { return reader_.names(); }
+  bool contains(std::string const& name) const override { return reader_.contains(name); }
+  std::vector<int64_t> shape(std::string const& name) const override { return reader_.shape(name); }
+  std::string dtype(std::string const& name) const override { return reader_.dtype(name); }
+  at::Tensor tensor(std::string const& name) const override { return reader_.tensor(name); }
+  std::string file_of(std::string const& name) const override { return reader_.file_of(name); }
+  std::map<std::filesystem::path, std::string> files() const override {
+    std::map<std::filesystem::path, std::string> files;
+    for (auto const& name : names())
+      if (auto& hash = files[file_of(name)]; hash.empty()) hash = header_sha256(file_of(name));
+    return files;
+  }
+  bool mapped() const override { return true; }
+
+ private:
+  /// The reader has checked the header's length.
+  static std::string header_sha256(std::filesystem::path const& path) {
+    MappedFile const file(path);
+    uint64_t length = 0;
+    std::memcpy(&length, file.bytes().data(), sizeof length);
+    return sha256(file.text().substr(0, sizeof length + length));
+  }
+
+  SafetensorsReader reader_;
+};
+
+}  // namespace
+
+std::unique_ptr<WeightSource> open_safetensors(std::filesystem::path const& model_dir) {
+  return std::make_unique<SafetensorsWeights>(model_dir);
+}
+
+at::ScalarType stored_type(WeightSource const& source, std::string const& name,
+                           std::optional<at::ScalarType> storage) {
+  if (storage) return *storage;
+  auto const type = source.dtype(name);
+  if (type == "BF16") return at::kBFloat16;
+  return type == "F16" ? at::kHalf : at::kFloat;
+}
+
+}  // namespace fsllm::detail

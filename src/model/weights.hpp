@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "families/family.hpp"
+#include "fsllm/core/tensor_map.hpp"
+#include "fsllm/model/config.hpp"
+
+namespace fsllm::detail {
+
+/// The weights of a model under their Hugging Face names, whatever file they come from.
+struct WeightSource {
+  virtual ~WeightSource() = default;
+  virtual std::vector<std::string> names() const = 0;
+  virtual bool contains(std::string const& name) const = 0;
+  virtual std::vector<int64_t> shape(std::string const& name) const = 0;
+  virtual std::string dtype(std::string const& name) const = 0;  ///< "F32", "F16", "BF16", ... of tensor()
+  virtual at::Tensor tensor(std::string const& name) const = 0;
+  /// The file that holds a tensor, for messages.
+  virtual std::string file_of(std::string const& name) const = 0;
+  /// Every file that is read, with the SHA-256 of its header.
+  virtual std::map<std::filesystem::path, std::string> files() const = 0;
+  /// tensor() gives views into mapped files, which the ranks of a node share.
+  virtual bool mapped() const = 0;
+};
+
+std::unique_ptr<WeightSource> open_safetensors(std::filesystem::path const& model_dir);
+/// Tensors are renamed, dequantised, and brought into Hugging Face's order of rows.
+std::unique_ptr<WeightSource> open_gguf(std::filesystem::path const& file, ModelConfig const& config,
+                                        Family const& family);
+
+/// What to store a tensor of `source` as.
+at::ScalarType stored_type(WeightSource const& source, std::string const& name,
+                           std::optional<at::ScalarType> storage);
+
+/// The converted copy of `source` below `cache_dir`: made now, by one process at a time, unless a good one is
+/// there. A copy that is damaged or of another source is made anew.
+std::filesystem::path cached_weights(std::filesystem::path const& model, WeightSource const& source,
+                                     std::optional<at::ScalarType> storage,
+                                     std::filesystem::path const& cache_dir);
+
+}  // namespace fsllm::detail
