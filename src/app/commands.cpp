@@ -11,6 +11,7 @@
 #include "fsllm/app/prepare_data.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/app/run_config.hpp"
+#include "fsllm/comm/nccl.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/fed/round.hpp"
@@ -185,6 +186,8 @@ void log_start(Setup const& s, Trainable const& t, ClientData const& data, Commu
 int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   prepare_directory(s, line.overwrite, comm);
   at::set_num_threads(threads_per_rank(s.run, comm.split_by_node().size()));
+  auto const device = choose_device(s.run, comm);
+  s.load.device = device.device;
   auto const shards = shards_of(s, comm);
   Trainable trainable;
   std::unique_ptr<ClientData> data;
@@ -197,7 +200,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
     if (comm.rank() == 0) write_file_atomic(s.directory.config(), s.resolved_yaml);
   });
   log_start(s, trainable, *data, comm);
-  auto const collective = make_host_collective(comm);
+  auto const collective = device.nccl ? make_nccl_collective(comm, device.gpu) : make_host_collective(comm);
   Federation federation{s.run.fed,
                         [&](int64_t client) -> TrainConfig const& {
                           auto const own = s.client_train.find(client);

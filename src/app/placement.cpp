@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "fsllm/app/run_config.hpp"
+#include "fsllm/comm/nccl.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/io/gguf.hpp"
@@ -42,11 +43,30 @@ int threads_per_rank(RunConfig const& run, int ranks_on_node) {
   return exact ? 1 : std::max(1, usable_cores() / std::max(1, ranks_on_node));
 }
 
+DevicePlan choose_device(RunConfig const& run, Communicator const& world) {
+  DevicePlan plan;
+  if (!run.use_gpu) return plan;
+  int const gpus = cuda_device_count();
+  bool const everywhere = !world.any(gpus == 0);
+  if (!everywhere) {
+    if (world.rank() == 0)
+      log_warning("use_gpu: True, but this build has no CUDA or a node has no GPU: the run uses the CPU");
+    return plan;
+  }
+  plan.gpu = world.split_by_node().rank() % gpus;
+  plan.device = fmt::format("cuda:{}", plan.gpu);
+  auto uuids = world.all_gather(cuda_device_uuid(plan.gpu));
+  std::sort(uuids.begin(), uuids.end());
+  plan.nccl = std::adjacent_find(uuids.begin(), uuids.end()) == uuids.end();
+  if (!plan.nccl && world.rank() == 0)
+    log_warning("two ranks share a GPU: updates travel through host memory. Start one rank a GPU for NCCL.");
+  return plan;
+}
+
 LoadOptions load_options(RunConfig const& run, std::filesystem::path const& model_dir) {
   LoadOptions options;
   options.storage_dtype = run.storage_dtype;
   options.compute_dtype = run.compute_dtype;
-  if (run.use_gpu) log_warning("use_gpu: True, but this build has no CUDA: the run uses the CPU");
   if (options.compute_dtype == "auto") {
     bool const bf16 = run.storage_dtype == "bf16" || (run.storage_dtype == "auto" && file_is_bf16(model_dir));
     options.compute_dtype = bf16 && fast_bf16() ? "bf16" : "fp32";

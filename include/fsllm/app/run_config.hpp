@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 
+#include "fsllm/comm/communicator.hpp"
 #include "fsllm/core/config.hpp"
 #include "fsllm/fed/config.hpp"
 #include "fsllm/fed/run_directory.hpp"
@@ -22,7 +23,7 @@ struct RunConfig {
   std::string threads;  ///< "auto" or a number
   bool use_gpu = false;
   std::string stage_dir;  ///< place of converted weights; empty: the run directory
-  bool half = false;  ///< train.is_enable_half
+  bool half = false;      ///< train.is_enable_half
   std::string storage_dtype, compute_dtype;
   DataConfig data;
   PeftConfig peft;
@@ -53,6 +54,16 @@ RunDirectory run_directory(RunConfig const& config);
 /// OpenMP threads of this rank: hpc.threads, or one under exact reduction, else the cores this process may
 /// use divided by the ranks of its node.
 int threads_per_rank(RunConfig const& config, int ranks_on_node);
+
+/// Where this rank computes, and how its updates travel.
+struct DevicePlan {
+  std::string device = "cpu";  ///< "cpu" or "cuda:1"
+  int gpu = -1;
+  bool nccl = false;  ///< every rank has a GPU of its own
+};
+/// Collective: GPU = local rank modulo the GPUs of the node when use_gpu asks for it and there are any. Two
+/// ranks on one GPU are warned of and use host collectives, which NCCL's refusal makes necessary.
+DevicePlan choose_device(RunConfig const& config, Communicator const& world);
 
 /// Types of weights and activations. "auto" follows the file, `train.is_enable_half` and the CPU's features.
 LoadOptions load_options(RunConfig const& config, std::filesystem::path const& model_dir);
