@@ -46,6 +46,23 @@ void erase_tree(FlatYaml& given, std::string const& path) {
   std::erase_if(given.order, in_tree);
 }
 
+/// What the user may have meant: a near name, or a known key that stands in the wrong section.
+std::string advice_for(std::string const& path, std::vector<std::string> const& known) {
+  if (!nearest_name(path, known).empty()) return did_you_mean(path, known);
+  std::vector<std::string> elsewhere;
+  for (auto const& key : known)
+    if (path.ends_with("." + key) || key.ends_with("." + path)) elsewhere.push_back(key);
+  if (elsewhere.size() != 1) return " See --describe for all keys.";
+  return fmt::format(" Did you mean '{}'? Check the indentation.", elsewhere.front());
+}
+
+/// As in a YAML file: nothing is ''.
+std::string listed(std::vector<std::string> const& choices) {
+  std::vector<std::string> shown = choices;
+  std::replace(shown.begin(), shown.end(), std::string(), std::string("''"));
+  return fmt::format("{}", fmt::join(shown, ", "));
+}
+
 void check_value(std::string const& place, std::string const& text, double number,
                  Constraint const& constraint) {
   FSLLM_CHECK(!constraint.allows || constraint.allows(number), "{} = {} (must be {}). Change it.", place,
@@ -56,7 +73,7 @@ void check_choice(std::string const& place, std::string const& text, Constraint 
   auto const& choices = constraint.choices;
   if (choices.empty() || std::find(choices.begin(), choices.end(), text) != choices.end()) return;
   fail(fmt::format(
-      "{} = '{}' (must be one of {}).{}", place, text, fmt::join(choices, ", "),
+      "{} = '{}' (must be one of {}).{}", place, text, listed(choices),
       nearest_name(text, choices).empty() ? " Choose one of them." : did_you_mean(text, choices)));
 }
 
@@ -79,8 +96,10 @@ int64_t parse_scalar<int64_t>(std::string const& place, std::string const& text,
   int64_t value = 0;
   char const* begin = text.data() + (text.starts_with('+') ? 1 : 0);
   auto const [end, error] = std::from_chars(begin, text.data() + text.size(), value);
-  FSLLM_CHECK(error == std::errc() && end == text.data() + text.size() && !text.empty(),
-              "{} = '{}' (a whole number is needed). Change it.", place, text);
+  FSLLM_CHECK(
+      error == std::errc() && end == text.data() + text.size() && !text.empty(), "{} = '{}' ({}). Change it.",
+      place, text,
+      error == std::errc::result_out_of_range ? "it does not fit into 64 bits" : "a whole number is needed");
   check_value(place, text, static_cast<double>(value), constraint);
   return value;
 }
@@ -174,7 +193,7 @@ Constraint within_open(double low, double high) {
   return {fmt::format("in [{}, {})", low, high), [low, high](double x) { return x >= low && x < high; }, {}};
 }
 Constraint one_of(std::vector<std::string> choices) {
-  return {fmt::format("one of {}", fmt::join(choices, ", ")), {}, std::move(choices)};
+  return {"one of " + listed(choices), {}, std::move(choices)};
 }
 
 Config::Config() : state_(std::make_shared<State>()) {}
@@ -288,11 +307,10 @@ void Config::finish() const {
     if (section && entry.kind == YamlEntry::Kind::list && entry.items.empty()) continue;
     FSLLM_CHECK(
         !section,
-        "{} is given as a value (it is a section with keys below it). Write {}.KEY, see --describe {}.",
-        place_of(path, entry), path, path);
-    auto const nearest = nearest_name(path, known);
-    fail(fmt::format("{} (unknown key).{}", place_of(path, entry),
-                     nearest.empty() ? " See --describe for all keys." : did_you_mean(path, known)));
+        "{} is given as a value (it is a section with keys below it). Write KEY: VALUE lines below it; "
+        "--describe {} lists them.",
+        place_of(path, entry), path);
+    fail(fmt::format("{} (unknown key).{}", place_of(path, entry), advice_for(path, known)));
   }
 }
 

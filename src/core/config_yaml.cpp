@@ -26,7 +26,7 @@ class Flattener {
     int const line = from_file_ ? node.Mark().line + 1 : 0;
     FSLLM_CHECK(depth < kMaxDepth && out_.entries.size() < kMaxEntries,
                 "{}: {} (nested too deeply, too many keys, or an alias that contains itself). Flatten it.",
-                place(source_, line), path);
+                place(source_, line), path.size() > 60 ? path.substr(0, 60) + "..." : path);
     if (node.IsMap())
       add_map(node, path, depth, line);
     else if (node.IsSequence() && node.size() > 0 && node[0].IsMap())
@@ -142,6 +142,18 @@ void put_nested(YAML::Node node, std::vector<std::string> const& parts, size_t a
   put_nested(node[parts[at]], parts, at + 1, value);
 }
 
+/// The first line whose indentation holds a tab, from 1; 0: none.
+int first_tab(std::string_view yaml) {
+  int line = 1;
+  bool indenting = true;
+  for (char const c : yaml) {
+    if (indenting && c == '\t') return line;
+    indenting = c == '\n' || (indenting && c == ' ');
+    line += c == '\n' ? 1 : 0;
+  }
+  return 0;
+}
+
 }  // namespace
 
 FlatYaml flatten_yaml(std::string_view yaml, std::string const& source, std::string const& prefix) {
@@ -149,9 +161,15 @@ FlatYaml flatten_yaml(std::string_view yaml, std::string const& source, std::str
   try {
     check_one_document(yaml, source);
     auto const document = YAML::Load(std::string(yaml));
+    FSLLM_CHECK(!prefix.empty() || !document.IsSequence(),
+                "{} is a list (a configuration is a map of keys). Write KEY: VALUE lines without '-'.",
+                place(source, document.Mark().line + 1));
     if (prefix.empty() && (document.IsNull() || !document.IsDefined())) return flat;
     Flattener(flat, source, source != "command line").add(document, prefix, 0);
   } catch (YAML::Exception const& error) {
+    if (int const line = first_tab(yaml); line > 0)
+      fail(fmt::format("{} is not valid YAML (it is indented by a tab). Indent by spaces.",
+                       place(source, line)));
     fail(fmt::format("{} is not valid YAML ({}). Correct it there.", place(source, error.mark.line + 1),
                      error.msg));
   }

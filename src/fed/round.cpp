@@ -6,6 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "fsllm/core/clock.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/metrics.hpp"
@@ -55,6 +56,7 @@ class Run {
   Selection selection_;
   std::unique_ptr<JsonlWriter> metrics_;
   int64_t done_ = 0, best_round_ = 0;
+  double first_step_ = 0;  ///< seconds from the start of the process to the end of its first step
   RoundReport last_;
 };
 
@@ -159,6 +161,7 @@ ClientReport Run::train_client_here(int64_t client, int64_t round, double weight
   report.client = client;
   report.result = train_client(f_.model, f_.parameters, f_.data.shard(client).train, f_.train_config(client),
                                {config_.seed, client, round, config_.rounds}, [&](int64_t, double loss) {
+                                 if (first_step_ == 0) first_step_ = seconds_since_process_start();
                                  progress.advance(1, fmt::format("client {}, loss {:.3f}", client, loss));
                                });
   auto const update = subtract(f_.parameters, start);
@@ -300,6 +303,7 @@ RunSummary Run::train(bool resume) {
     clock.lap("evaluate");
     measure_ranks(report, f_.collective, traffic);
     report.seconds = clock.seconds();
+    if (round == 0) report.seconds["to_first_step"] = first_step_;
     write_report(report);
     last_ = report;
     done_ = report.round;
