@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Configures and builds a preset with as many jobs as cores and memory allow (2 GB a compiler).
-# usage: tools/build.sh [PRESET] [CMAKE_ARGUMENTS]   (default release; FSLLM_BUILD_JOBS=N sets the jobs)
+# usage: tools/build.sh [--programs] [PRESET] [CMAKE_ARGUMENTS]   (default release; FSLLM_BUILD_JOBS=N sets the jobs)
+#   --programs   the programs alone, not the tests
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+target=all
+if [[ ${1:-} == --programs ]]; then target=programs; shift; fi
 preset=${1:-release}
 shift $(($# > 0))
 jobs=$(nproc)
@@ -13,4 +16,4 @@ memory=$(awk '/^MemAvailable/ { print int($2 / 2e6) }' /proc/meminfo)
 ((jobs >= 1)) || jobs=1
 
 cmake --preset "$preset" "$@"
-cmake --build --preset "$preset" -j "${FSLLM_BUILD_JOBS:-$jobs}"
+cmake --build --preset "$preset" --target "$target" -j "${FSLLM_BUILD_JOBS:-$jobs}"
