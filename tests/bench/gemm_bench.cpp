@@ -3,6 +3,7 @@
 //   gemm_bench MODEL_DIR TOKENS TARGETS SECONDS   → {"tokens_per_second": x, "gflops": y}
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -18,7 +19,7 @@ int main(int argc, char** argv) {
   }
   setenv("MKL_CBWR", "AUTO,STRICT", 0);
   at::set_num_threads(1);
-  at::NoGradGuard const no_grad;
+  c10::InferenceMode const no_grad;
   auto const model = fsllm::load_model(argv[1]);
   int64_t const tokens = std::atoll(argv[2]), targets = std::atoll(argv[3]);
   double const seconds = std::atof(argv[4]);
