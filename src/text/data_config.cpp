@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/text/dataset.hpp"
 #include "fsllm/text/splitter.hpp"
 #include "fsllm/text/template.hpp"
 
@@ -55,6 +56,7 @@ DataConfig load_data_config(Config& config) {
                          "Name of a data set (gsm8k@llm, ...), or a .json / .jsonl file under data.root");
   data.shards =
       config.get("data.shards", "", "Folder of ready client shards; empty: made from data.type at start");
+  if (data.shards.empty() && !data.type.empty()) data_format(data.type, config.where("data.type"));
   load_splitter(config, data);
   data.splits = config.get("data.splits", data.splits, "Shares of train, val and test; zeros are allowed",
                            within(0, 1));

@@ -31,22 +31,6 @@ bool is_json_name(std::string const& name) {
 /// Data sets of FS-LLM that have no row in the table yet.
 constexpr char const* kLaterDataSets[] = {"rosetta_alpaca@llm", "code_search_net@llm"};
 
-DataFormat format_of(DataConfig const& config) {
-  FSLLM_CHECK(!config.type.empty(),
-              "data.type is not set (there is nothing to train on). Name a data set such as "
-              "gsm8k@llm, or a .json or .jsonl file under data.root.");
-  std::string const suffix = "@llm";
-  auto const file =
-      config.type.ends_with(suffix) ? config.type.substr(0, config.type.size() - suffix.size()) : config.type;
-  if (is_json_name(file)) return {{file}, "instruction", "input", "output", "category", nullptr, ""};
-  for (auto const* later : kLaterDataSets)
-    FSLLM_CHECK(config.type != later,
-                "data.type = '{}' is not available in this version. Give its rows as a .json or .jsonl file "
-                "with the fields instruction, input, output and category.",
-                config.type);
-  return find_row(data_formats(), config.type, "data.type").build;
-}
-
 fs::path find_file(DataConfig const& config, DataFormat const& format) {
   for (auto const& name : format.files)
     for (auto const* ending : {"", ".gz"})
@@ -59,6 +43,21 @@ fs::path find_file(DataConfig const& config, DataFormat const& format) {
 }
 
 }  // namespace
+
+DataFormat data_format(std::string const& type, std::string const& key) {
+  FSLLM_CHECK(!type.empty(),
+              "data.type is not set (there is nothing to train on). Name a data set such as "
+              "gsm8k@llm, or a .json or .jsonl file under data.root.");
+  std::string const suffix = "@llm";
+  auto const file = type.ends_with(suffix) ? type.substr(0, type.size() - suffix.size()) : type;
+  if (is_json_name(file)) return {{file}, "instruction", "input", "output", "category", nullptr, ""};
+  for (auto const* later : kLaterDataSets)
+    FSLLM_CHECK(type != later,
+                "{} = '{}' is not available in this version. Give its rows as a .json or .jsonl file "
+                "with the fields instruction, input, output and category.",
+                key, type);
+  return find_row(data_formats(), type, key).build;
+}
 
 std::vector<Row<DataFormat>> const& data_formats() {
   static std::vector<Row<DataFormat>> const rows{
@@ -103,7 +102,7 @@ std::vector<Row<DataFormat>> const& data_formats() {
 }
 
 std::vector<Sample> read_samples(DataConfig const& config, int64_t* skipped) {
-  auto const format = format_of(config);
+  auto const format = data_format(config.type, "data.type");
   auto const path = find_file(config, format);
   std::vector<Sample> samples;
   int64_t bad = 0;

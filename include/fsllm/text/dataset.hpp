@@ -21,6 +21,10 @@ struct DataFormat {
 /// A new data set is one more row here.
 std::vector<Row<DataFormat>> const& data_formats();
 
+/// The format that `data.type` names: a row of the table, or a .json / .jsonl file. An unknown name is an Error
+/// that begins with `key`.
+DataFormat data_format(std::string const& type, std::string const& key);
+
 /// Reads all samples of `data.type` (a name of the table, or a .json / .jsonl file) under `data.root`. Rows
 /// that have `input_ids` are token rows. Bad rows: Error with file:line, or skipped (`data.on_bad_row`) and
 /// counted in `skipped`.
