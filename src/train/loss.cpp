@@ -2,26 +2,88 @@
 #include "fsllm/train/loss.hpp"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
 
 namespace fsllm {
 namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// Rows of logits that are in memory at once: enough to keep the GEMM efficient, small against the whole.
+constexpr int64_t kChunkRows = 128;
 
 at::Tensor index_tensor(std::vector<int64_t> const& values, CausalLM const& model) {
   return at::tensor(values, at::kLong).to(at::Device(model.device()));
 }
 
+/// Sum over rows of the cross-entropy; hidden [M, D], ids [M].
+at::Tensor loss_of(CausalLM& model, at::Tensor const& hidden, at::Tensor const& ids) {
+  auto const logits = model.logits(hidden);
+  auto const wide = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
+  return at::cross_entropy_loss(wide, ids, {}, at::Reduction::Sum);
+}
+
+/// Loss under a frozen head: the gradient of each chunk of rows is taken while its logits are at hand, so
+/// neither all logits nor their gradient ever exist at once.
+struct ChunkedLoss : torch::autograd::Function<ChunkedLoss> {
+  static at::Tensor forward(AutogradContext* ctx, at::Tensor const& hidden, at::Tensor const& ids,
+                            CausalLM* model) {
+    at::AutoGradMode const with_gradients(true);
+    std::vector<at::Tensor> gradients;
+    double sum = 0;
+    for (int64_t begin = 0; begin < hidden.size(0); begin += kChunkRows) {
+      int64_t const count = std::min(kChunkRows, hidden.size(0) - begin);
+      auto const rows = hidden.detach().narrow(0, begin, count).requires_grad_(true);
+      auto const loss = loss_of(*model, rows, ids.narrow(0, begin, count));
+      loss.backward();
+      sum += loss.item<double>();
+      gradients.push_back(rows.grad());
+    }
+    ctx->save_for_backward({at::cat(gradients)});
+    return at::full({}, sum,
+                    hidden.options().dtype(hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat));
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list const& grad) {
+    auto const saved = ctx->get_saved_variables().at(0);
+    return {saved.mul(grad.at(0).to(saved.scalar_type())), at::Tensor(), at::Tensor()};
+  }
+};
+
+/// Does the head itself learn (full-parameter training)?
+bool head_learns(CausalLM& model, at::Tensor const& hidden) {
+  return model.logits(hidden.detach().narrow(0, 0, 1)).requires_grad();
+}
+
+double loss_without_gradients(CausalLM& model, at::Tensor const& hidden, at::Tensor const& ids) {
+  double sum = 0;
+  for (int64_t begin = 0; begin < hidden.size(0); begin += kChunkRows) {
+    int64_t const count = std::min(kChunkRows, hidden.size(0) - begin);
+    sum += loss_of(model, hidden.narrow(0, begin, count), ids.narrow(0, begin, count)).item<double>();
+  }
+  return sum;
+}
+
+/// Hidden states [M, D] at the positions whose successors are scored.
+at::Tensor hidden_at_targets(CausalLM& model, Batch const& batch, ForwardContext& context) {
+  RaggedInput const input{index_tensor(batch.ids, model), batch.offsets};
+  return model.hidden_states(input, context).index_select(0, index_tensor(batch.target_positions, model));
+}
+
 }  // namespace
 
 at::Tensor summed_loss(CausalLM& model, Batch const& batch, ForwardContext& context) {
-  RaggedInput input{index_tensor(batch.ids, model), batch.offsets};
-  auto const hidden = model.hidden_states(input, context);
-  auto const at_targets = hidden.index_select(0, index_tensor(batch.target_positions, model));
-  auto const logits = model.logits(at_targets);
-  auto const wide = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
-  return at::cross_entropy_loss(wide, index_tensor(batch.target_ids, model), {}, at::Reduction::Sum);
+  auto const hidden = hidden_at_targets(model, batch, context);
+  auto const ids = index_tensor(batch.target_ids, model);
+  if (head_learns(model, hidden)) return loss_of(model, hidden, ids);
+  return ChunkedLoss::apply(hidden, ids, &model);
 }
 
 SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, int64_t batch_tokens) {
@@ -35,7 +97,8 @@ SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, int64_t batch
     } while (row < split.rows() &&
              batch.num_tokens() + split.offsets[row + 1] - split.offsets[row] <= batch_tokens);
     if (batch.num_targets() == 0) continue;
-    total.sum += summed_loss(model, batch, context).item<double>();
+    auto const hidden = hidden_at_targets(model, batch, context);
+    total.sum += loss_without_gradients(model, hidden, index_tensor(batch.target_ids, model));
     total.targets += batch.num_targets();
     total.rows += batch.num_rows();
   }

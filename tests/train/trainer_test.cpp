@@ -5,6 +5,7 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/model/causal_lm.hpp"
+#include "fsllm/peft/peft.hpp"
 #include "fsllm/train/loss.hpp"
 #include "support.hpp"
 
@@ -120,6 +121,35 @@ TEST(Trainer, SkipsStepsThatAreNotFinite) {
 TEST(Trainer, EmptyClientIsAnError) {
   EXPECT_ERROR(train(config_of("dataloader: {batch_size: 2}"), TokenSplit{}, {0, 7, 0, 1}),
                "client 7 has no training rows");
+}
+
+/// Loss and adapter gradients of all rows of `data`, `rows_a_batch` rows at a time.
+std::pair<double, TensorMap> loss_and_gradients(TokenSplit const& data, int64_t rows_a_batch) {
+  auto const model = load_model(test::source_file("tests/reference/llama"), {});
+  PeftConfig config;
+  config.method = "lora";
+  auto const peft = make_peft(config, *model, 5);
+  double sum = 0;
+  for (int64_t row = 0; row < data.rows();) {
+    Batch batch;
+    for (int64_t i = 0; i < rows_a_batch && row < data.rows(); ++i) append_row(batch, data, row++);
+    ForwardContext context;
+    auto const loss = summed_loss(*model, batch, context);
+    sum += loss.item<double>();
+    loss.backward();
+  }
+  TensorMap gradients;
+  for (auto const& [name, tensor] : peft->state()) gradients.emplace(name, tensor.grad().clone());
+  return {sum, gradients};
+}
+
+TEST(Loss, ManyTargetsAreTheSumOfFew) {
+  auto const data = rows_of_lengths(std::vector<int>(25, 19));  // 425 targets: several chunks
+  auto const [whole, gradients] = loss_and_gradients(data, 25);
+  auto const [parts, expected] = loss_and_gradients(data, 5);
+  EXPECT_NEAR(whole, parts, 1e-5 * parts);
+  EXPECT_GT(l2_norm(expected), 1);
+  EXPECT_LE(l2_norm(subtract(gradients, expected)), 1e-5 * l2_norm(expected));
 }
 
 TEST(Loss, OfASplitDoesNotDependOnBatching) {
