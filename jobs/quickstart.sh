@@ -35,6 +35,7 @@ export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=n
 launch() {  # launch PROGRAM ARGUMENTS...
   local program=build/release/bin/$1
   shift
+  local -x XDG_CACHE_HOME=$PWD/.deps/cache  # for the unpacked weights
   if ((ranks > 1)); then mpirun -np "$ranks" "$program" "$@"; else "$program" "$@"; fi
 }
 
@@ -46,7 +47,7 @@ train() {  # train RUN_DIRECTORY [KEY=VALUE]...
   shift
   [[ ! -e $dir/config.yaml ]] || echo "quickstart: $dir holds an earlier run of this demonstration, which is replaced"
   launch fsllm_hpc --cfg "$config" --overwrite ${given[@]+"${given[@]}"} "$@" \
-    data.shards="$shards" model.type="$model" outdir=exp expname="${dir#exp/}"
+    data.shards="$shards" model.type="$model" hpc.stage_dir=.deps/cache/fsllm outdir=exp expname="${dir#exp/}"
 }
 
 step "1 of 5: the machine and the programs"
