@@ -35,8 +35,10 @@ SafetensorsReader::SafetensorsReader(fs::path const& path, std::string const& st
   else if (fs::exists(index))
     open_index(index);
   else
-    fail(fmt::format("{} holds neither {} nor {} (no weights). Place the model's safetensors files there.",
-                     path.string(), single.filename().string(), index.filename().string()));
+    fail(fmt::format("{} holds neither {} nor {} ({}). Place the model's safetensors files there.",
+                     path.string(), single.filename().string(), index.filename().string(),
+                     fs::exists(path / "pytorch_model.bin") ? "pytorch_model.bin is a pickle and is not read"
+                                                            : "no weights"));
 }
 
 std::map<std::string, std::shared_ptr<SafetensorsReader::Item const>> SafetensorsReader::open(

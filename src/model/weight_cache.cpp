@@ -157,8 +157,8 @@ fs::path cached_weights(fs::path const& model, WeightSource const& source,
   if (lock.held()) remove_leftovers(folder);
   if (why != "not there")
     log_warning("the converted weights in {} are made again ({})", folder.string(), why);
-  log_info("converting {} to {} in {}", model.string(), storage ? type : "the types of the file",
-           folder.string());
+  log_info("converting the weights of {} to {} in {}", model.string(),
+           storage ? type : "fp32 (halves stay halves)", folder.string());
   std::array<char, 256> host{};
   ::gethostname(host.data(), host.size() - 1);
   auto const made = fs::path(folder) += fmt::format(".partial.{}.{}", host.data(), ::getpid());

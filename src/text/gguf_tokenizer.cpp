@@ -105,6 +105,15 @@ std::string words_of(Vocabulary const& vocabulary, json const& metadata) {
   return told ? architecture.get<std::string>() : pre;
 }
 
+/// SentencePiece has one unknown piece; other tokens that a file marks so are special ones.
+void keep_one_unknown(std::vector<Piece>& pieces, SpecialTokenRules& rules) {
+  if (!rules.unk) rules.unk = pieces.front().text;
+  for (auto& piece : pieces) {
+    if (piece.type == SentencePieceModel::unknown) piece.type = SentencePieceModel::control;
+    if (piece.text == *rules.unk) piece.type = SentencePieceModel::unknown;
+  }
+}
+
 json byte_level_document(Vocabulary const& vocabulary, std::vector<Piece> const& pieces,
                          GgufWords const& words) {
   auto const* merges = vocabulary.list("merges", 0, &json::is_string);
@@ -165,6 +174,7 @@ GgufTokenizer read_gguf_tokenizer(json const& metadata, std::string const& where
     spm.pieces = vocabulary.pieces();
     if (vocabulary.find("scores") == nullptr) vocabulary.refuse("scores", "is missing");
     tokenizer.rules = read_rules(vocabulary, spm.pieces, true);
+    keep_one_unknown(spm.pieces, tokenizer.rules);
     spm.model_type = 2;
     spm.add_dummy_prefix = vocabulary.flag("add_space_prefix").value_or(true);
     spm.remove_extra_whitespaces = vocabulary.flag("remove_extra_whitespaces").value_or(false);

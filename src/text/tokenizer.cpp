@@ -29,8 +29,10 @@ std::unique_ptr<Tokenizer> make_bpe(nlohmann::json const& document, SpecialToken
   try {
     return std::make_unique<BpeTokenizer>(document, rules, fingerprint(file_sha256, rules), file.string());
   } catch (nlohmann::json::exception const& error) {
+    auto const what = std::string(error.what());  // "[json.exception....] key 'model' not found"
     fail(fmt::format("{}: not a tokenizer.json of Hugging Face tokenizers ({}). Copy the file again.",
-                     file.string(), error.what()));
+                     file.string(),
+                     what.substr(what.find("] ") == std::string::npos ? 0 : what.find("] ") + 2)));
   }
 }
 
