@@ -82,9 +82,8 @@ def recycling(chance):
 
 
 def desk(chance):
-    year, month = 1990 + chance.below(40), chance.below(12)
-    day = 1 + chance.below(9) if chance.below(2) else 10 + chance.below(19)  # the stamp's leading zero needs practice
-    return "Stamp this date.", f"{day} {MONTHS[month]} {year}", f"<{year}.{month + 1:02}.{day:02}>"
+    year, month, day = 1990 + chance.below(40), chance.below(12), 1 + chance.below(28)
+    return "Stamp this date.", f"{day} {MONTHS[month]} {year}", f"<{year}.{month + 1}.{day}>"
 
 
 KINDS = {"archive": archive, "depot": depot, "recycling": recycling, "desk": desk}

@@ -24,9 +24,13 @@ std::string first_line(std::string const& text) {
   return line.substr(0, line.find_last_not_of(kSpaces) + 1);
 }
 
-/// A loglikelihood and a generate_until request for one row, prompt and answer cut as in training.
-void add_requests(Sample const& row, DataConfig const& config, Tokenizer const& tokenizer,
-                  int64_t max_positions, std::vector<Request>& requests) {
+/// Prompt and expected answer of one row, cut as in training.
+struct Question {
+  std::vector<int32_t> context, continuation;
+};
+
+Question question_of(Sample const& row, DataConfig const& config, Tokenizer const& tokenizer,
+                     int64_t max_positions) {
   FSLLM_CHECK(!row.is_tokens,
               "{}: a row of tokens (exact match compares texts). Give instruction and output.", row.place);
   FSLLM_CHECK(row.output.find('\n') == std::string::npos,
@@ -38,20 +42,27 @@ void add_requests(Sample const& row, DataConfig const& config, Tokenizer const& 
               row.place, length, max_positions);
   auto const answer = std::find(encoded.is_target.begin(), encoded.is_target.end(), 1);
   auto const cut = encoded.ids.begin() + (answer - encoded.is_target.begin());
-  std::vector<int32_t> const context(encoded.ids.begin(), cut), continuation(cut, encoded.ids.end());
-  FSLLM_CHECK(!context.empty() && !continuation.empty(),
+  Question question{{encoded.ids.begin(), cut}, {cut, encoded.ids.end()}};
+  FSLLM_CHECK(!question.context.empty() && !question.continuation.empty(),
               "{}: no prompt or no answer (there is nothing to ask or to compare). Complete the row.",
               row.place);
-  requests.push_back(
-      {row.place,
-       json{
-           {"id", 0}, {"type", "loglikelihood"}, {"context_ids", context}, {"continuation_ids", continuation}}
-           .dump()});
-  requests.push_back({row.place, json{{"id", 0},
-                                      {"type", "generate_until"},
-                                      {"context_ids", context},
-                                      {"max_tokens", continuation.size() + kMoreTokens}}
-                                     .dump()});
+  return question;
+}
+
+Request scored(Sample const& row, Question const& question) {
+  return {row.place, json{{"id", 0},
+                          {"type", "loglikelihood"},
+                          {"context_ids", question.context},
+                          {"continuation_ids", question.continuation}}
+                         .dump()};
+}
+
+Request asked(Sample const& row, Question const& question) {
+  return {row.place, json{{"id", 0},
+                          {"type", "generate_until"},
+                          {"context_ids", question.context},
+                          {"max_tokens", question.continuation.size() + kMoreTokens}}
+                         .dump()};
 }
 
 }  // namespace
@@ -59,17 +70,30 @@ void add_requests(Sample const& row, DataConfig const& config, Tokenizer const& 
 std::vector<RowAnswer> answer_rows(CausalLM& model, Tokenizer const& tokenizer,
                                    std::vector<Sample> const& rows, DataConfig const& config,
                                    int64_t batch_tokens) {
-  std::vector<Request> requests;
-  for (auto const& row : rows) add_requests(row, config, tokenizer, model.config().max_positions, requests);
-  auto const answers = answer_requests(model, &tokenizer, requests, batch_tokens);
+  std::vector<Question> questions;
+  std::vector<Request> scores, texts;
+  for (auto const& row : rows) {
+    questions.push_back(question_of(row, config, tokenizer, model.config().max_positions));
+    scores.push_back(scored(row, questions.back()));
+  }
+  auto const known = answer_requests(model, &tokenizer, scores, batch_tokens);
   std::vector<RowAnswer> results(rows.size());
+  std::vector<size_t> open;
   for (size_t i = 0; i < rows.size(); ++i) {
-    auto const score = json::parse(answers[2 * i]), said = json::parse(answers[2 * i + 1]);
-    auto& result = results[i];
-    result.text = first_line(said.at("text").get<std::string>());
-    result.exact = result.text == first_line(rows[i].output);
-    result.loss_sum = -score.at("loglikelihood").get<double>();
-    result.targets = score.at("num_tokens").get<int64_t>();
+    auto const score = json::parse(known[i]);
+    results[i] = {first_line(rows[i].output), true, -score.at("loglikelihood").get<double>(),
+                  score.at("num_tokens").get<int64_t>()};
+    // Where every expected token is the most likely one, EOS included, the greedy answer is the expected one.
+    if (score.at("is_greedy").get<bool>()) continue;
+    open.push_back(i);
+    texts.push_back(asked(rows[i], questions[i]));
+  }
+  auto const said = answer_requests(model, &tokenizer, texts, batch_tokens);
+  for (size_t k = 0; k < open.size(); ++k) {
+    auto& result = results[open[k]];
+    auto const text = first_line(json::parse(said[k]).at("text").get<std::string>());
+    result.exact = text == result.text;
+    result.text = text;
   }
   return results;
 }
