@@ -195,7 +195,10 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
     data = std::make_unique<ClientData>(shards, s.tokenizer_sha256(), s.model.vocab_size,
                                         s.model.max_positions, s.run.fed.method == "global");
     check_client_count(s, *data);
+    if (!s.run.data.shards.empty()) data->check(comm.rank(), comm.size());
     trainable = load_trainable(s);
+  });
+  agree(comm, [&] {
     // From here on the directory holds a run; what failed before may simply be started again.
     if (comm.rank() == 0) write_file_atomic(s.directory.config(), s.resolved_yaml);
   });
@@ -236,7 +239,7 @@ int64_t check_rows(Setup const& s) {
 int64_t check_shards(Setup const& s) {
   ClientData data(s.run.data.shards, s.tokenizer_sha256(), s.model.vocab_size, s.model.max_positions, false);
   check_client_count(s, data);
-  for (int64_t const client : data.clients()) data.shard(client);
+  data.check(0, 1);
   return static_cast<int64_t>(data.clients().size());
 }
 

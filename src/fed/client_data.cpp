@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/io/files.hpp"
 
 namespace fsllm {
 namespace {
@@ -88,6 +89,19 @@ ClientShard const& ClientData::shard(int64_t client) {
   }
   slot = std::move(loaded);
   return *slot;
+}
+
+void ClientData::check(int64_t part, int64_t parts) const {
+  for (size_t i = static_cast<size_t>(part); i < index_.clients.size(); i += static_cast<size_t>(parts)) {
+    auto const& client = index_.clients[i];
+    auto const path = shard_path(dir_, client.client_id);
+    auto const shard = load(client.client_id);
+    FSLLM_CHECK(
+        shard.client_id == client.client_id && sha256_file(path) == client.sha256,
+        "{} is not the shard that index.json lists (it holds client {}; its checksum differs). Make the "
+        "shards again: fsllm_shard --cfg FILE --out DIR.",
+        path.string(), shard.client_id);
+  }
 }
 
 ClientShard ClientData::load(int64_t client) const {

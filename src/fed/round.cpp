@@ -111,6 +111,14 @@ std::vector<std::vector<int64_t>> Run::place(std::vector<int64_t> const& clients
   return place_clients(clients, costs, comm_.size(), first);
 }
 
+/// Whether a finished checkpoint (damaged or not) lies there; a killed run's half one ends in .tmp.
+bool holds_whole_checkpoint(std::filesystem::path const& folder) {
+  if (!std::filesystem::exists(folder)) return false;
+  std::filesystem::directory_iterator const entries(folder);
+  return std::any_of(begin(entries), end(entries),
+                     [](auto const& entry) { return entry.path().extension() != ".tmp"; });
+}
+
 void Run::restore() {
   Checkpoint checkpoint;
   if (server()) {
@@ -123,6 +131,12 @@ void Run::restore() {
       algorithm_->load_state(checkpoint.texts.at("algorithm"));
       f_.directory.rewind_logs(checkpoint.round);
     } else {
+      auto const folder = f_.directory.checkpoints();
+      FSLLM_CHECK(
+          !holds_whole_checkpoint(folder),
+          "no checkpoint in {} can be read (the warnings above name the damage). Restore one, or remove "
+          "that folder to begin at round 0.",
+          folder.string());
       f_.directory.rewind_logs(-1);
       log_warning("no usable checkpoint in {}: the run starts from the beginning",
                   f_.directory.checkpoints().string());

@@ -116,6 +116,10 @@ void make_folder(fs::path const& path) {
               path.string(), error.message());
 }
 
+bool is_lfs_pointer(std::string_view bytes) {
+  return bytes.starts_with("version https://git-lfs.github.com/");
+}
+
 std::string sha256(std::string_view bytes) {
   Digest const digest = start_digest();
   EVP_DigestUpdate(digest.get(), bytes.data(), bytes.size());

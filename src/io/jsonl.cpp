@@ -202,7 +202,10 @@ json parse_json(std::string_view text, std::string const& source) {
     size_t const at = byte_of(error);
     auto const before = text.substr(0, std::min(at > 0 ? at - 1 : 0, text.size()));
     auto const column = before.size() - (before.rfind('\n') + 1) + 1;
-    fail(fmt::format("{}:{}:{}: {}", source, newlines(before) + 1, column, reason(error)));
+    FSLLM_CHECK(text.find_first_not_of(" \t\r\n") != std::string_view::npos,
+                "{} is empty (a JSON document is needed). Copy the file again.", source);
+    fail(fmt::format("{}:{}:{}: {}. Correct it, or copy the file again.", source, newlines(before) + 1,
+                     column, reason(error)));
   }
 }
 

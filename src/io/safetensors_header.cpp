@@ -9,6 +9,7 @@
 
 #include "dtype.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/io/files.hpp"
 
 namespace fsllm {
 namespace {
@@ -125,6 +126,7 @@ void check_tiling(SafetensorsHeader& header, int64_t data_size, int64_t data_sta
 SafetensorsHeader parse_safetensors_header(std::string_view file, std::string const& source) {
   Refusal const refuse(source);
   refuse.unless(file.size() >= kLengthBytes, fmt::format("it has only {} bytes", file.size()));
+  refuse.unless(!is_lfs_pointer(file), kLfsPointer);
   uint64_t length = 0;
   std::memcpy(&length, file.data(),
               kLengthBytes);  // little-endian, as every machine that LibTorch runs on here

@@ -93,6 +93,9 @@ void write_shard_index(std::filesystem::path const& dir, ShardIndex const& index
 
 ShardIndex read_shard_index(std::filesystem::path const& dir) {
   auto const path = (dir / "index.json").string();
+  FSLLM_CHECK(std::filesystem::exists(path),
+              "{} holds no index.json (no folder of shards). Give the folder that fsllm_shard wrote.",
+              dir.string());
   auto const json = read_json(path);
   try {
     ShardIndex index = index_from(json, path);

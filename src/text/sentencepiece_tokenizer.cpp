@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/io/files.hpp"
 #include "fsllm/text/utf8.hpp"
 #include "sentencepiece_model.hpp"
 
@@ -19,9 +20,12 @@ constexpr std::string_view kNoPrefix("\x1A\x02\x18\x00", 4);
 void load(sentencepiece::SentencePieceProcessor& processor, std::string const& model,
           std::string const& where) {
   auto const status = processor.LoadFromSerializedProto(model);
+  auto const why = is_lfs_pointer(model) ? std::string(kLfsPointer)
+                   : model.empty()       ? std::string("it is empty")
+                                         : fmt::format("{} bytes that do not parse", model.size());
   FSLLM_CHECK(status.ok(),
               "{}: not a SentencePiece model ({}). Copy the file again, or give tokenizer.json instead.",
-              where, status.ToString());
+              where, why);
 }
 
 std::optional<int32_t> known(int id) {

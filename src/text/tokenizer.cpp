@@ -26,6 +26,10 @@ std::string fingerprint(std::string const& file_sha256, SpecialTokenRules const&
 
 std::unique_ptr<Tokenizer> make_bpe(nlohmann::json const& document, SpecialTokenRules const& rules,
                                     std::string const& file_sha256, fs::path const& file) {
+  FSLLM_CHECK(
+      document.is_object(),
+      "{}: not a tokenizer.json of Hugging Face tokenizers (it is no JSON object). Copy the file again.",
+      file.string());
   try {
     return std::make_unique<BpeTokenizer>(document, rules, fingerprint(file_sha256, rules), file.string());
   } catch (nlohmann::json::exception const& error) {

@@ -1,11 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every mistake ends in seconds with exit code 2 and one message of ours, on one rank or several.
+#include "bad_input.hpp"
+
 #include <algorithm>
 #include <fstream>
-
-#include "federation.hpp"
+#include <iostream>
 
 namespace fsllm::test {
+namespace {
+
+size_t count_of(std::string const& text, std::string const& word) {
+  size_t count = 0;
+  for (size_t at = text.find(word); at != std::string::npos; at = text.find(word, at + 1)) ++count;
+  return count;
+}
+
+}  // namespace
+
+void expect_message(Outcome const& outcome, std::string const& message) {
+  std::cout << outcome.err;
+  EXPECT_EQ(outcome.exit_code, 2) << outcome.err << outcome.out;
+  EXPECT_THAT(outcome.err, testing::HasSubstr(message)) << outcome.out;
+  EXPECT_EQ(count_of(outcome.err, "error: "), 1U) << outcome.err;
+}
+
 namespace {
 
 struct Mistake {
@@ -16,18 +34,6 @@ struct Mistake {
 };
 
 class BadInput : public testing::TestWithParam<Mistake> {};
-
-size_t count_of(std::string const& text, std::string const& word) {
-  size_t count = 0;
-  for (size_t at = text.find(word); at != std::string::npos; at = text.find(word, at + 1)) ++count;
-  return count;
-}
-
-void expect_message(Outcome const& outcome, std::string const& message) {
-  EXPECT_EQ(outcome.exit_code, 2) << outcome.err << outcome.out;
-  EXPECT_THAT(outcome.err, testing::HasSubstr(message)) << outcome.out;
-  EXPECT_EQ(count_of(outcome.err, "error: "), 1U) << outcome.err;
-}
 
 TEST_P(BadInput, EndsWithOneMessage) {
   auto const& mistake = GetParam();

@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// FSLLM_DEMO_MODEL, or where tools/fetch_smollm2.sh puts it; empty: it is not there.
+/// FSLLM_DEMO_MODEL, or where tools/bootstrap.sh --with-demo-model puts it; empty: it is not there.
 fs::path demo_model() {
   if (char const* given = std::getenv("FSLLM_DEMO_MODEL"); given != nullptr) return given;
   auto const fetched = source_file(".deps/models/SmolLM2-135M-Instruct.Q4_1.gguf");
@@ -137,7 +137,8 @@ TEST_F(QuickstartSteps, MistakesAreExplained) {
 
 TEST(QuickstartModel, ExactMatchRises) {
   auto const model = demo_model();
-  if (model.empty()) GTEST_SKIP() << "no demo model: run tools/fetch_smollm2.sh, or set FSLLM_DEMO_MODEL";
+  if (model.empty())
+    GTEST_SKIP() << "no demo model: run tools/bootstrap.sh --with-demo-model, or set FSLLM_DEMO_MODEL";
   TempDir dir;
   auto const data = source_file("datasets/quickstart").string();
   auto const trained =

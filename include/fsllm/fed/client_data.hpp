@@ -23,6 +23,8 @@ class ClientData {
   std::vector<int64_t> const& clients() const { return clients_; }  ///< ids, ascending
   ShardSummary const& summary(int64_t client) const;
   ClientShard const& shard(int64_t client);
+  /// Reads every `parts`-th shard from `part` on and compares it with the index; damage is an Error.
+  void check(int64_t part, int64_t parts) const;
   ShardIndex const& index() const { return index_; }
 
  private:

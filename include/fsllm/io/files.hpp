@@ -18,6 +18,10 @@ void sync_path(std::filesystem::path const& path);
 /// Makes a folder with its parents; failure is an Error that names it.
 void make_folder(std::filesystem::path const& path);
 
+/// What a clone without Git LFS holds in place of a large file, and how a message calls it.
+bool is_lfs_pointer(std::string_view bytes);
+inline constexpr char const* kLfsPointer = "a Git LFS pointer stands in its place; run git lfs pull";
+
 /// Lower-case hex SHA-256.
 std::string sha256(std::string_view bytes);
 std::string sha256_file(std::filesystem::path const& path);
