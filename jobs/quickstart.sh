@@ -5,6 +5,7 @@
 # usage: jobs/quickstart.sh [--full] [KEY=VALUE]...
 #   --full      more rounds, and each client alone beside the federation
 #   KEY=VALUE   any key of configs/quickstart.yaml, e.g. seed=2
+# FSLLM_DEMO_MODEL=PATH in the environment: another model, a .gguf file or a Hugging Face folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -12,7 +13,7 @@ full=0 given=()
 for argument; do
   case $argument in
     --full) full=1 ;;
-    -h | --help) sed -n '5,7s/^# \{0,1\}//p' jobs/quickstart.sh; exit 0 ;;
+    -h | --help) sed -n '5,8s/^# \{0,1\}//p' jobs/quickstart.sh; exit 0 ;;
     [a-z]*=*) given+=("$argument") ;;
     *) echo "quickstart: unknown argument $argument (--full and KEY=VALUE are known). See --help." >&2; exit 2 ;;
   esac
@@ -47,33 +48,26 @@ train() {  # train RUN_DIRECTORY [KEY=VALUE]...
   shift
   [[ ! -e $dir/config.yaml ]] || echo "quickstart: $dir holds an earlier run of this demonstration, which is replaced"
   launch fsllm_hpc --cfg "$config" --overwrite ${given[@]+"${given[@]}"} "$@" \
-    data.shards="$shards" model.type="$model" hpc.stage_dir=.deps/cache/fsllm outdir=exp expname="${dir#exp/}"
+    data.shards="$shards" model.type="$model" outdir=exp expname="${dir#exp/}"
 }
 
-step "1 of 5: the machine and the programs"
-bash tools/bootstrap.sh
+model=${FSLLM_DEMO_MODEL:-.deps/models/SmolLM2-135M-Instruct.Q4_1.gguf}
+
+step "1 of 4: the machine, the model (SmolLM2-135M-Instruct) and the programs"
+if [[ -n ${FSLLM_DEMO_MODEL:-} ]]; then bash tools/bootstrap.sh; else bash tools/bootstrap.sh --with-demo-model; fi
 bash tools/build.sh --programs release
-built=$SECONDS
+built=$SECONDS model=$(realpath "$model")
 
-step "2 of 5: the model, SmolLM2-135M-Instruct"
-if [[ -n ${FSLLM_DEMO_MODEL:-} ]]; then
-  model=$FSLLM_DEMO_MODEL
-else
-  bash tools/fetch_smollm2.sh
-  model=.deps/models/SmolLM2-135M-Instruct.Q4_1.gguf
-fi
-model=$(realpath "$model")
-
-step "3 of 5: the data of four clients"
+step "2 of 4: the data of four clients"
 rm -rf "$shards"
 set_keys=("model.type=$model" ${given[@]+"${given[@]}"})
 launch fsllm_shard --cfg "$config" --out "$shards" "${set_keys[@]/#/--set=}"
 
-step "4 of 5: training on $ranks ranks"
+step "3 of 4: training on $ranks ranks"
 train "$federated"
 ((!full)) || { echo; train "$alone" federate.method=local; }
 
-step "5 of 5: questions that no client has seen, before and after"
+step "4 of 4: questions that no client has seen, before and after"
 adapters=("--adapter=federated=$federated/adapter")
 if ((full)); then
   for client in 1 2 3 4; do adapters+=("--adapter=alone-$client=$alone/adapter/client_0000$client"); done
@@ -84,7 +78,7 @@ launch fsllm_eval --model "$model" --base "${adapters[@]}" --tasks test.jsonl --
 cat <<TEXT
 
 run directory      $federated  (config.yaml, metrics.jsonl, eval_results.log, checkpoints)
-adapter            $federated/adapter  (loads with peft.PeftModel.from_pretrained)
+adapter            $federated/adapter  (PEFT format)
 answers one by one $federated/evaluation/predictions.jsonl
 time               $(minutes "$started"), of which $(minutes "$built") after the build
 TEXT
