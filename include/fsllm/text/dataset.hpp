@@ -21,8 +21,8 @@ struct DataFormat {
 /// A new data set is one more row here.
 std::vector<Row<DataFormat>> const& data_formats();
 
-/// The format that `data.type` names: a row of the table, or a .json / .jsonl file. An unknown name is an Error
-/// that begins with `key`.
+/// The format that `data.type` names: a row of the table, or a .json / .jsonl file. An unknown name is an
+/// Error that begins with `key`.
 DataFormat data_format(std::string const& type, std::string const& key);
 
 /// Reads all samples of `data.type` (a name of the table, or a .json / .jsonl file) under `data.root`. Rows
