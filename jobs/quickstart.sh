@@ -68,10 +68,11 @@ train "$federated"
 ((!full)) || { echo; train "$alone" federate.method=local; }
 
 step "4 of 4: questions that no client has seen, before and after"
-adapters=("--adapter=federated=$federated/adapter")
+adapters=()
 if ((full)); then
   for client in 1 2 3 4; do adapters+=("--adapter=alone-$client=$alone/adapter/client_0000$client"); done
 fi
+adapters+=("--adapter=federated=$federated/adapter")
 launch fsllm_eval --model "$model" --base "${adapters[@]}" --tasks test.jsonl --data "$data" \
   --prompt_template plain --examples 1 --out "$federated/evaluation"
 

@@ -53,18 +53,41 @@ std::string predictions(Evaluation const& evaluation) {
 
 using Sums = std::vector<std::map<std::string, ExactMatch>>;
 
-std::string table_line(Evaluation const& evaluation, Sums const& sums, std::string const& category) {
-  auto line = fmt::format("{:<14}{:>6}", category.empty() ? "all" : category, sums.front().at(category).rows);
-  for (int const part : {0, 1}) {
-    line += "  ";
-    for (size_t c = 0; c < sums.size(); ++c) {
-      auto const& sum = sums[c].at(category);
-      auto const width = std::max<size_t>(8, evaluation.candidates[c].name.size() + 2);
-      line += part == 0 ? fmt::format("{:>{}.1f} %", 100 * sum.share(), width - 2)
-                        : fmt::format("{:>{}.3f}", sum.loss(), width);
-    }
+/// What a table shows of each candidate.
+struct Measure {
+  char const* title;
+  std::string (*cell)(ExactMatch const&);
+};
+constexpr Measure kExactMatch{"exact match",
+                              [](ExactMatch const& m) { return fmt::format("{:.1f} %", 100 * m.share()); }};
+constexpr Measure kLoss{"loss a token", [](ExactMatch const& m) { return fmt::format("{:.3f}", m.loss()); }};
+constexpr size_t kWidestTable = 100;
+
+size_t column_width(Candidate const& candidate) {
+  return std::max<size_t>(9, candidate.name.size() + 2);
+}
+
+std::string table_of(Evaluation const& evaluation, Sums const& sums, std::vector<Measure> const& measures) {
+  std::string titles = fmt::format("{:<20}", ""), names = fmt::format("{:<14}{:>6}", "", "rows");
+  for (auto const& measure : measures) {
+    auto const start = names.size();
+    for (auto const& candidate : evaluation.candidates)
+      names += fmt::format("{:>{}}", candidate.name, column_width(candidate));
+    titles += fmt::format("{:>{}}", measure.title, names.size() - start);
   }
-  return line + "\n";
+  std::string lines;
+  auto const add = [&](std::string const& category, std::string const& label) {
+    lines += fmt::format("{:<14}{:>6}", label, sums.front().at(category).rows);
+    for (auto const& measure : measures)
+      for (size_t c = 0; c < sums.size(); ++c)
+        lines +=
+            fmt::format("{:>{}}", measure.cell(sums[c].at(category)), column_width(evaluation.candidates[c]));
+    lines += "\n";
+  };
+  for (auto const& [category, sum] : sums.front())
+    if (!category.empty()) add(category, category);
+  add("", "all");
+  return titles + "\n" + names + "\n" + lines;
 }
 
 /// Rows worth showing, in order.
@@ -99,17 +122,13 @@ void write_evaluation(Evaluation const& evaluation, std::filesystem::path const&
 
 std::string evaluation_table(Evaluation const& evaluation) {
   Sums sums;
-  std::string names;
+  size_t width = 20;
   for (size_t c = 0; c < evaluation.candidates.size(); ++c) {
     sums.push_back(sums_of(evaluation, c));
-    auto const& name = evaluation.candidates[c].name;
-    names += fmt::format("{:>{}}", name, std::max<size_t>(8, name.size() + 2));
+    width += 2 * column_width(evaluation.candidates[c]);
   }
-  auto table = fmt::format("{:<20}  {:<{}}  {}\n", "", "   exact match", names.size(), "   loss a token");
-  table += fmt::format("{:<14}{:>6}  {}  {}\n", "", "rows", names, names);
-  for (auto const& [category, sum] : sums.front())
-    if (!category.empty()) table += table_line(evaluation, sums, category);
-  return table + table_line(evaluation, sums, "");
+  if (width <= kWidestTable) return table_of(evaluation, sums, {kExactMatch, kLoss});
+  return table_of(evaluation, sums, {kExactMatch}) + "\n" + table_of(evaluation, sums, {kLoss});
 }
 
 std::string evaluation_examples(Evaluation const& evaluation, int64_t count) {

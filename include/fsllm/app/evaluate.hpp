@@ -38,7 +38,8 @@ Evaluation evaluate(EvaluateJob const& job, Communicator const& comm);
 /// Writes results.json (sums of each candidate, over all rows and by category) and predictions.jsonl (a row
 /// a line) into `dir`.
 void write_evaluation(Evaluation const& evaluation, std::filesystem::path const& dir);
-/// Loss a token and share of exact answers: a line a category, a column a candidate.
+/// Share of exact answers and loss a token: a line a category, a column a candidate; two tables where one is
+/// wide.
 std::string evaluation_table(Evaluation const& evaluation);
 /// `count` rows with the answers of all candidates; first those that only the last one knows.
 std::string evaluation_examples(Evaluation const& evaluation, int64_t count);
