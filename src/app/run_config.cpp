@@ -166,7 +166,8 @@ std::vector<std::string> conflicting_keys(std::string const& old_yaml, std::stri
                                              "federate.total_round_num",
                                              "llm.cache.model",
                                              "hpc.server_trains"};
-  auto const before = Config::parse(old_yaml, "config.yaml of the run directory"), now = Config::parse(new_yaml, "configuration");
+  auto const before = Config::parse(old_yaml, "config.yaml of the run directory"),
+             now = Config::parse(new_yaml, "configuration");
   std::vector<std::string> conflicts;
   for (auto const& key : now.given_keys()) {
     if (std::find(free.begin(), free.end(), key) != free.end()) continue;
