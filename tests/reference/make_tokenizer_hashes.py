@@ -3,6 +3,8 @@
 the SHA-256 of all ids (little-endian int32, end to end) as the Python packages give them.
 
     FSLLM_TEST_DATA=DIR python tests/reference/make_tokenizer_hashes.py      (tokenizers 0.23, sentencepiece 0.2)
+
+and, where tools/bootstrap.sh --with-demo-model was run, those of SmolLM2 (transformers 5.23, gguf 0.19).
 """
 import gzip
 import hashlib
@@ -19,6 +21,18 @@ OUT = pathlib.Path(__file__).resolve().parent.parent / "text" / "real_tokenizers
 JSON = {"gpt2": "tokenizers/gpt2/tokenizer.json", "gpt-neox": "tokenizers/gpt-neox/20B_tokenizer.json",
         "qwen3": "tokenizers/qwen3/tokenizer.json.gz", "mistral-v3": "tokenizers/mistral-v3/tokenizer.json"}
 MODEL = {"llama2": "tokenizers/llama2/tokenizer.model", "stories260K": "models/stories260K/tokenizer.model"}
+
+SMOLLM2 = OUT.parent.parent.parent / ".deps/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def smollm2():
+    """transformers reads the vocabulary, but not what `tokenizer.ggml.pre = smollm` stands for: digits one by one."""
+    from tokenizers import pre_tokenizers
+    from transformers import AutoTokenizer
+    tokenizer = AutoTokenizer.from_pretrained(SMOLLM2.parent, gguf_file=SMOLLM2.name).backend_tokenizer
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True),
+                                                       pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+    return tokenizer
 
 
 def read_text(path):
@@ -50,6 +64,12 @@ def main():
     for name, path in MODEL.items():
         processor = sentencepiece.SentencePieceProcessor(model_file=str(DATA / path))
         out[name] = {"file": path} | summary(processor.encode)
+    if SMOLLM2.exists():
+        tokenizer = smollm2()
+        out["smollm2"] = {"file": SMOLLM2.name} | summary(
+            lambda text: tokenizer.encode(text, add_special_tokens=False).ids)
+    else:
+        out["smollm2"] = json.loads(OUT.read_text())["smollm2"]
     OUT.write_text(json.dumps(out, indent=1) + "\n")
 
 

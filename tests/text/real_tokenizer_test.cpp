@@ -11,6 +11,7 @@
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/jsonl.hpp"
 #include "fsllm/text/tokenizer.hpp"
+#include "real_texts.hpp"
 #include "support.hpp"
 
 namespace fsllm {
@@ -52,18 +53,6 @@ std::unique_ptr<Tokenizer> load_alone(fs::path const& file) {
   return load_tokenizer(folder.path());
 }
 
-void for_each_text(std::function<void(std::string const&)> const& use) {
-  auto const fields_of = [&](fs::path const& file, std::vector<std::string> const& fields) {
-    for_each_json_record(file, [&](nlohmann::json const& row, RecordPlace const&) {
-      for (auto const& field : fields) use(row.at(field).get<std::string>());
-    });
-  };
-  fields_of(test::test_data("datasets/gsm8k/train.jsonl"), {"question", "answer"});
-  std::vector<fs::path> dolly(fs::directory_iterator(test::test_data("datasets/dolly15k-fed10")), {});
-  std::sort(dolly.begin(), dolly.end());
-  for (auto const& file : dolly) fields_of(file, {"instruction", "context", "response"});
-}
-
 class RealTokenizer : public testing::TestWithParam<RealCase> {};
 
 TEST_P(RealTokenizer, GivesEveryIdOfGsm8kAndDolly) {
@@ -71,7 +60,7 @@ TEST_P(RealTokenizer, GivesEveryIdOfGsm8kAndDolly) {
   auto const tokenizer = load_alone(test::test_data(GetParam().file));
   std::string bytes;
   int64_t tokens = 0;
-  for_each_text([&](std::string const& text) {
+  test::for_each_real_text([&](std::string const& text) {
     auto const ids = tokenizer->encode(text, false);
     tokens += static_cast<int64_t>(ids.size());
     bytes.append(reinterpret_cast<char const*>(ids.data()), 4 * ids.size());
