@@ -23,7 +23,7 @@ done
 
 ci=0; [[ ${CI:-} == true ]] && ci=1
 set_up=() configure=() ctest=(--test-dir "build/$preset" -j 2 --output-on-failure --test-output-size-passed 1000000)
-((fast)) && ctest+=(-LE slow) || set_up+=(--with-python-tests)
+((fast)) && ctest+=(-LE slow) || set_up+=(--with-python-tests --with-demo-model)
 ((ci)) && set_up+=(--with-style-tools) configure+=(-DFSLLM_WERROR=ON -DFSLLM_HEADER_CHECK=ON)
 
 bash tools/bootstrap.sh ${set_up[@]+"${set_up[@]}"}

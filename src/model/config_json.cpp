@@ -57,8 +57,8 @@ int64_t ConfigJson::size(std::string const& key, int64_t largest) const {
   return value;
 }
 
-int64_t ConfigJson::size_or(std::string const& key, int64_t fallback) const {
-  return has(key) ? size(key) : fallback;
+int64_t ConfigJson::size_or(std::string const& key, int64_t fallback, int64_t largest) const {
+  return has(key) ? size(key, largest) : fallback;
 }
 
 double ConfigJson::number(std::string const& key, double fallback) const {

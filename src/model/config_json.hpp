@@ -20,7 +20,7 @@ class ConfigJson {
   int64_t integer(std::string const& key, int64_t fallback) const;
   /// A count from 1 to `largest`; larger ones are no real model and would overflow products of sizes.
   int64_t size(std::string const& key, int64_t largest = int64_t{1} << 28) const;
-  int64_t size_or(std::string const& key, int64_t fallback) const;
+  int64_t size_or(std::string const& key, int64_t fallback, int64_t largest = int64_t{1} << 28) const;
   double number(std::string const& key, double fallback) const;
   bool boolean(std::string const& key, bool fallback) const;
   std::string text(std::string const& key, std::string const& fallback) const;

@@ -108,7 +108,8 @@ TEST(GgufSmolLm2, TrainsAStepIsScoredAndExported) {
   TempDir dir;
   std::ofstream rows(dir / "rows.jsonl");
   for (int i = 0; i < 6; ++i)
-    rows << R"({"instruction": "Add 1 to )" << i << R"(.", "input": "", "output": ")" << i + 1 << "\"}\n";
+    rows << R"({"instruction": "What is the sum of 1 and )" << i
+         << R"(?", "input": "", "output": "The sum of 1 and )" << i << " is " << i + 1 << ".\"}\n";
   rows.close();
   auto const config = write_config(
       dir.path(),
@@ -124,7 +125,7 @@ TEST(GgufSmolLm2, TrainsAStepIsScoredAndExported) {
   ASSERT_EQ(trained.exit_code, 0) << trained.err << trained.out;
   auto const events = read_events(dir.path() / "run" / "metrics.jsonl");
   ASSERT_FALSE(events.empty());
-  EXPECT_LT(events.front().at("train").at("loss_per_token").get<double>(), 8);
+  EXPECT_LT(events.front().at("train").at("loss_per_token").get<double>(), 4);
   EXPECT_EQ(copies_in(dir / "stage").size(), 1U);
 
   auto const merged =

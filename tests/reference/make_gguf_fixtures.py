@@ -6,6 +6,7 @@
 blocks.gguf         a tensor of every type that the program reads, and metadata of every value type
 blocks.safetensors  the same tensors as gguf.quants.dequantize gives them (fp32)
 blocks.json         the same metadata
+../../fuzz/corpus/gguf/   small whole files, and files broken in one place each
 NAME.gguf           the tiny models NAME of this folder as llama.cpp's converter writes them (fp32; q and k rows of
                     llama interleaved, Conv1D of gpt2 transposed), so that their logits must be those of the folder
 """
@@ -130,11 +131,67 @@ def make_model(name, architecture):
     finish(writer)
 
 
+def small_model(path, tokenizer, kinds):
+    """One block of 32 dimensions with a vocabulary of 8, all that a GGUF model has."""
+    random = np.random.default_rng(5)
+    writer = gguf.GGUFWriter(path, "llama")
+    for add, value in ((writer.add_embedding_length, 32), (writer.add_block_count, 1), (writer.add_head_count, 4),
+                       (writer.add_head_count_kv, 2), (writer.add_context_length, 16),
+                       (writer.add_feed_forward_length, 32), (writer.add_layer_norm_rms_eps, 1e-5),
+                       (writer.add_tokenizer_model, tokenizer), (writer.add_eos_token_id, 2), (writer.add_bos_token_id, 1)):
+        add(value)
+    tokens = ["<unk>", "<s>", "</s>", "a", "b", "ab", "1", "\u0120" if tokenizer == "gpt2" else "\u2581"]
+    writer.add_token_list(tokens)
+    writer.add_token_types([2, 3, 3, 1, 1, 1, 1, 1])
+    if tokenizer == "gpt2":
+        writer.add_tokenizer_pre("smollm")
+        writer.add_token_merges(["a b"])
+    else:
+        writer.add_token_scores([0.0, 0.0, 0.0, -2.0, -3.0, -1.0, -4.0, -5.0])
+    shapes = {"token_embd": (8, 32), "blk.0.attn_q": (32, 32), "blk.0.attn_k": (16, 32), "blk.0.attn_v": (16, 32),
+              "blk.0.attn_output": (32, 32), "blk.0.ffn_gate": (32, 32), "blk.0.ffn_up": (32, 32),
+              "blk.0.ffn_down": (32, 32)}
+    for i, (name, shape) in enumerate(shapes.items()):
+        kind = kinds[i % len(kinds)]
+        writer.add_tensor(name + ".weight", random_blocks(random, kind, *shape), raw_dtype=kind)
+    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
+        writer.add_tensor(name + ".weight", np.ones(32, np.float32))
+    finish(writer)
+
+
+def make_corpus():
+    corpus = HERE.parent / "fuzz/corpus/gguf"
+    corpus.mkdir(exist_ok=True)
+    small_model(corpus / "gpt2_words.gguf", "gpt2", [T.Q4_0, T.Q5_1, T.Q8_0])
+    small_model(corpus / "sentencepiece.gguf", "llama", [T.Q4_1, T.Q5_0])
+    blocks = (OUT / "blocks.gguf").read_bytes()
+    good = (corpus / "gpt2_words.gguf").read_bytes()
+    text = lambda s: len(s).to_bytes(8, "little") + s
+    u32, u64 = (lambda n: n.to_bytes(4, "little")), (lambda n: n.to_bytes(8, "little"))
+    start = lambda tensors, keys, version=3: b"GGUF" + u32(version) + u64(tensors) + u64(keys)
+    tensor = lambda name, shape, kind, at: text(name) + u32(len(shape)) + b"".join(map(u64, shape)) + u32(kind) + u64(at)
+    broken = {
+        "blocks": blocks, "cut_in_data": good[:-40], "cut_in_tokens": good[:700], "version_1": start(0, 0, 1),
+        "big_endian": b"GGUF\0\0\0\3" + bytes(16), "many_keys": start(0, 2**63), "many_tensors": start(2**63, 0),
+        "long_key": start(0, 1) + u64(2**63), "long_array": start(0, 1) + text(b"k") + u32(9) + u32(4) + u64(2**61),
+        "deep": start(0, 1) + text(b"k") + u32(9) + (u32(9) + u64(1)) * 30, "twice": start(0, 2) + (text(b"k") + u32(7) + b"\1") * 2,
+        "alignment": start(0, 1) + text(b"general.alignment") + u32(4) + u32(0),
+        "overflow": start(1, 0) + tensor(b"w", (2**32, 2**31, 2**31), 0, 0) + bytes(64),
+        "beyond": start(1, 0) + tensor(b"w", (8,), 0, 2**63 - 32) + bytes(64),
+        "overlap": start(2, 0) + tensor(b"a", (16,), 0, 0) + tensor(b"b", (16,), 0, 32) + bytes(160),
+        "half_block": start(1, 0) + tensor(b"w", (48,), 2, 0) + bytes(64),
+        "float_count": good.replace(b"llama.attention.head_count\4", b"llama.attention.head_count\6"),
+    }
+    for name, content in broken.items():
+        (corpus / name).write_bytes(content)
+
+
 def main():
     OUT.mkdir(exist_ok=True)
     make_blocks()
     for name, architecture in (("llama", "llama"), ("mistral", "llama"), ("qwen2", "qwen2"), ("gpt2", "gpt2")):
         make_model(name, architecture)
+    make_corpus()
 
 
 if __name__ == "__main__":

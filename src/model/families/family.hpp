@@ -28,7 +28,7 @@ struct Family {
       ignored_suffixes;  ///< tensors of old files that are no weights (".attn.bias" masks)
 };
 
-constexpr int64_t kMostLayers = 10000;
+constexpr int64_t kMostLayers = 10000, kLargestHead = 65536;
 
 Family llama_family();
 Family mistral_family();
