@@ -232,7 +232,14 @@ int64_t check_rows(Setup const& s) {
   first.train.resize(std::min(kEncoded, samples.size()));
   std::iota(first.train.begin(), first.train.end(), 0);
   PrepareCounts counts;
-  make_shard(samples, first, 1, s.run.data, s.tokenizer.get(), s.model.vocab_size, s.run.fed.seed, counts);
+  auto const rows =
+      make_shard(samples, first, 1, s.run.data, s.tokenizer.get(), s.model.vocab_size, s.run.fed.seed, counts)
+          .train;
+  for (size_t i = 1; i < rows.offsets.size(); ++i)
+    FSLLM_CHECK(s.model.max_positions == 0 || rows.offsets[i] - rows.offsets[i - 1] <= s.model.max_positions,
+                "llm.tok_len = {} (the model takes {} tokens, and a row has {}). Set it to {}.",
+                s.run.data.tok_len, s.model.max_positions, rows.offsets[i] - rows.offsets[i - 1],
+                s.model.max_positions);
   return static_cast<int64_t>(plan.clients.size());
 }
 

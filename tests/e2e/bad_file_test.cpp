@@ -231,6 +231,10 @@ std::vector<Damage> damages() {
          write(d / "data/alpaca_data.json.gz", "no gzip");
        },
        "alpaca_data.json.gz:1: syntax error"},
+      {"rows_beyond_the_positions",
+       keep,
+       "llm.tok_len = 100 (the model takes 64 tokens, and a row has 100). Set it to 64.",
+       {"--check", "llm.tok_len", "100"}},
       {"data_is_folder",
        [](fs::path const& d) {
          fs::remove(d / "data/alpaca_data.json");

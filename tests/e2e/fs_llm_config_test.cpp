@@ -54,7 +54,8 @@ class Baselines : public testing::Test {
     fs::create_directory(own);
     return run(own, 0,
                {"fsllm_hpc", "--cfg", source_file("configs/fs_llm/" + path).string(), "--check", "model.type",
-                (dir_ / "model").string(), "data.root", (dir_ / "data").string(), "use_gpu", "False"});
+                (dir_ / "model").string(), "data.root", (dir_ / "data").string(), "use_gpu", "False",
+                "llm.tok_len", "60"});
   }
 
   TempDir dir_;
@@ -112,16 +113,16 @@ TEST_F(Baselines, EveryKeyOfFsLlmIsKnown) {
       run(dir_.path(), 0,
           {"fsllm_hpc", "--cfg", source_file("tests/e2e/fs_llm/all_keys.yaml").string(), "--check",
            "model.type", (dir_ / "model").string(), "data.root", (dir_ / "data").string(), "data.type",
-           "alpaca@llm", "data.splitter", "iid", "federate.client_num", "3"});
+           "alpaca@llm", "data.splitter", "iid", "federate.client_num", "3", "llm.tok_len", "60"});
   EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
 }
 
 TEST_F(Baselines, CustomFilesCarryTheSuffixOfFsLlm) {
   fs::rename(dir_ / "data/alpaca_data.json", dir_ / "data/mine.json");
-  auto const outcome =
-      run(dir_.path(), 0,
-          {"fsllm_hpc", "--cfg", source_file("configs/fs_llm/llama.yaml").string(), "--check", "model.type",
-           (dir_ / "model").string(), "data.root", (dir_ / "data").string(), "data.type", "mine.json@llm"});
+  auto const outcome = run(dir_.path(), 0,
+                           {"fsllm_hpc", "--cfg", source_file("configs/fs_llm/llama.yaml").string(),
+                            "--check", "model.type", (dir_ / "model").string(), "data.root",
+                            (dir_ / "data").string(), "data.type", "mine.json@llm", "llm.tok_len", "60"});
   EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
 }
 

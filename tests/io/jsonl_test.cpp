@@ -101,7 +101,7 @@ TEST(Json, OneDocument) {
   EXPECT_EQ(parse_json("\xEF\xBB\xBF{\"a\": [1, 2]}", "c")["a"][1], 2);
   EXPECT_ERROR(parse_json("{\n  \"a\": nul\n}", "config.json"), "config.json:2:11: syntax error");
   EXPECT_ERROR(parse_json("[1e999]", "config.json"), "config.json:1:1: number overflow parsing '1e999'");
-  EXPECT_ERROR(parse_json("", "config.json"), "config.json:1:1: syntax error");
+  EXPECT_ERROR(parse_json("", "config.json"), "config.json is empty (a JSON document is needed)");
   EXPECT_ERROR(parse_json("{} x", "config.json"), "config.json:1:4: syntax error");
   // Deep nesting must not overflow the stack.
   EXPECT_ERROR(parse_json(std::string(1000000, '['), "deep"), "deep:1:1000001: syntax error");
