@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tiny models of tests/reference as GGUF files (make_gguf_fixtures.py), and the cache of converted
-// weights.
+// The tiny models of tests/reference as GGUF files (make_gguf_fixtures.py).
 #include <ATen/ATen.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -32,20 +29,6 @@ fs::path same_in_hugging_face(std::string const& name, TempDir const& dir) {
   config["use_sliding_window"] = false;
   write_file_atomic(dir / name / "config.json", config.dump());
   return dir / name;
-}
-
-/// The one folder of converted weights in a cache.
-fs::path copy_in(fs::path const& cache) {
-  std::vector<fs::path> folders;
-  for (auto const& entry : fs::directory_iterator(cache))
-    if (entry.is_directory()) folders.push_back(entry.path());
-  EXPECT_EQ(folders.size(), 1U);
-  return folders.empty() ? cache : folders.front();
-}
-
-ino_t inode(fs::path const& file) {
-  struct stat info {};
-  return ::stat(file.c_str(), &info) == 0 ? info.st_ino : 0;
 }
 
 class GgufModel : public testing::TestWithParam<char const*> {};
@@ -116,116 +99,37 @@ TEST(GgufModels, RefuseWhatThisVersionLacks) {
   EXPECT_ERROR(config_of(sizes), "x.gguf: 'llama.embedding_length' is missing");
 }
 
-TEST(WeightCache, IsReadByTheNextRun) {
+/// A file with the divisors of four frequencies (head size 8, base 500000).
+ModelConfig scaled_by(std::vector<float> const& divisors) {
   TempDir dir;
-  LoadOptions const options{.cache_dir = dir / "cache"};
-  load_model(gguf("llama"), options);
-  auto const file = copy_in(dir / "cache") / "model.safetensors";
-  auto const first = inode(file);
-  auto const model = load_model(gguf("llama"), options);
-  EXPECT_EQ(inode(file), first);
-  EXPECT_EQ(model->parameters().size(), 21U);
+  GgufBuilder builder;
+  builder.header(2, 8).key("general.architecture", 8).text("llama");
+  for (auto const& [key, value] : {std::pair<char const*, uint32_t>{"embedding_length", 32},
+                                   {"block_count", 1},
+                                   {"attention.head_count", 4},
+                                   {"feed_forward_length", 32},
+                                   {"context_length", 131072},
+                                   {"rope.dimension_count", 8}})
+    builder.key(std::string("llama.") + key, 4).number(value);
+  builder.key("llama.rope.freq_base", 6).number(500000.0F);
+  builder.tensor("token_embd.weight", {32, 8}, 0, 0).tensor("rope_freqs.weight", {divisors.size()}, 0, 1024);
+  builder.pad().data(1024);
+  for (float const divisor : divisors) builder.number(divisor);
+  std::ofstream(dir / "x.gguf") << builder.bytes();
+  return load_model_config(dir / "x.gguf");
 }
 
-TEST(WeightCache, BeginsItsDataOnAPage) {
-  TempDir dir;
-  load_model(gguf("llama"), {.cache_dir = dir / "cache"});
-  auto const bytes = read_file(copy_in(dir / "cache") / "model.safetensors");
-  uint64_t length = 0;
-  std::memcpy(&length, bytes.data(), sizeof length);
-  EXPECT_EQ((length + sizeof length) % 4096, 0U);
-}
-
-TEST(WeightCache, IsMadeAgainWhenDamaged) {
-  TempDir dir;
-  LoadOptions const options{.cache_dir = dir / "cache"};
-  load_model(gguf("llama"), options);
-  auto const expected = load_model(gguf("llama"))->parameters();
-  auto const folder = copy_in(dir / "cache");
-  auto const good = read_file(folder / "model.safetensors");
-  for (auto const& [name, damage] : std::vector<std::pair<std::string, std::string>>{
-           {"model.safetensors", good.substr(0, good.size() - 1) + '\x7F'},
-           {"model.safetensors", good.substr(0, 5000)},
-           {"model.safetensors", ""},
-           {"stamp.json", "{"},
-           {"stamp.json", "[]"},
-           {"stamp.json", R"({"checksum": 5, "identity": 3})"}}) {
-    std::ofstream(folder / name) << damage;
-    auto const read = load_model(gguf("llama"), options)->parameters();
-    for (auto const& [key, values] : expected) EXPECT_TRUE(at::equal(read.at(key), values)) << name << key;
-    EXPECT_EQ(read_file(folder / "model.safetensors"), good) << name;
-  }
-  fs::remove(folder / "model.safetensors");
-  EXPECT_NO_THROW(load_model(gguf("llama"), options));
-}
-
-TEST(WeightCache, IsMadeAgainForAnotherSource) {
-  TempDir dir;
-  LoadOptions const options{.cache_dir = dir / "cache"};
-  fs::copy_file(gguf("llama"), dir / "model.gguf");
-  load_model(dir / "model.gguf", options);
-  fs::copy_file(gguf("mistral"), dir / "model.gguf", fs::copy_options::overwrite_existing);
-  auto const read = load_model(dir / "model.gguf", options)->parameters();
-  EXPECT_TRUE(
-      at::equal(read.at("lm_head.weight"), load_model(gguf("mistral"))->parameters().at("lm_head.weight")));
-  EXPECT_NO_THROW(copy_in(dir / "cache"));
-}
-
-TEST(WeightCache, HoldsSafetensorsInAnotherType) {
-  TempDir dir;
-  auto const reference = load_reference("llama");
-  auto const converted = all_logits(*load_model(reference.dir, {.storage_dtype = "bf16"}), reference.rows);
-  LoadOptions options{.storage_dtype = "bf16", .cache_dir = dir / "cache"};
-  EXPECT_TRUE(at::equal(all_logits(*load_model(reference.dir, options), reference.rows), converted));
-  EXPECT_EQ(SafetensorsReader(copy_in(dir / "cache")).dtype("model.norm.weight"), "BF16");
-  options.storage_dtype = "auto";
-  options.cache_dir = dir / "none";
-  load_model(reference.dir, options);
-  EXPECT_FALSE(fs::exists(dir / "none")) << "a file that fits is mapped as it is";
-}
-
-TEST(WeightCache, ProcessesAtOnceMakeOneCopy) {
-  TempDir dir;
-  constexpr int kProcesses = 4;
-  std::vector<pid_t> children;
-  for (int i = 0; i < kProcesses; ++i) {
-    pid_t const child = ::fork();
-    if (child == 0) {
-      bool good = false;
-      try {
-        auto const model = load_model(gguf("llama"), {.cache_dir = dir / "cache"});
-        good = model->parameters().size() == 21;
-      } catch (std::exception const&) {
-      }
-      ::_exit(good ? 0 : 1);
-    }
-    children.push_back(child);
-  }
-  for (pid_t const child : children) {
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    EXPECT_EQ(status, 0);
-  }
-  int entries = 0;
-  for (auto const& entry : fs::directory_iterator(dir / "cache")) entries += entry.exists() ? 1 : 0;
-  EXPECT_EQ(entries, 2) << "the copy and its lock";
-}
-
-TEST(WeightCache, AFolderThatCannotBeWrittenIsNamed) {
-  TempDir dir;
-  std::ofstream(dir / "file") << "x";
-  EXPECT_ERROR(load_model(gguf("llama"), {.cache_dir = dir / "file" / "cache"}), "file/cache");
-}
-
-TEST(WeightCache, LeftoversOfKilledProcessesAreRemoved) {
-  TempDir dir;
-  LoadOptions const options{.cache_dir = dir / "cache"};
-  load_model(gguf("llama"), options);
-  auto const folder = copy_in(dir / "cache");
-  fs::create_directories(folder.string() + ".partial.host.1");
-  fs::remove(folder / "stamp.json");
-  load_model(gguf("llama"), options);
-  EXPECT_FALSE(fs::exists(folder.string() + ".partial.host.1"));
+// Wavelengths 6, 167, 4443 and 118,000: the third lies between 8192 / 4 and 8192 / 1 and is interpolated
+// (transformers, _compute_llama3_parameters), the last is divided by the factor.
+TEST(GgufModels, DivisorsOfFrequenciesAreLlama3Scaling) {
+  auto const config = scaled_by({1, 1, 2.6945297F, 8});
+  EXPECT_EQ(config.rope_scaling, RopeScaling::llama3);
+  EXPECT_EQ(config.rope_factor, 8);
+  EXPECT_EQ(config.rope_low_freq_factor, 1);
+  EXPECT_EQ(config.rope_high_freq_factor, 4);
+  EXPECT_EQ(config.rope_original_positions, 8192);
+  for (auto const& other : std::vector<std::vector<float>>{{1, 1, 2.8F, 8}, {1, 2, 2.69453F, 8}, {1, 1, 8}})
+    EXPECT_ERROR(scaled_by(other), "rope_freqs.weight holds position scaling that is not llama3's");
 }
 
 }  // namespace
