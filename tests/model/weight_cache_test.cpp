@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 
@@ -136,6 +137,24 @@ TEST(WeightCache, AFolderThatCannotBeWrittenIsNamed) {
   TempDir dir;
   std::ofstream(dir / "file") << "x";
   EXPECT_ERROR(load_model(gguf("llama"), {.cache_dir = dir / "file" / "cache"}), "file/cache");
+}
+
+TEST(WeightCache, ProgramsWithoutARunUseTheCacheOfTheUser) {
+  TempDir dir;
+  auto const set = [](char const* name, fs::path const& value) { ::setenv(name, value.c_str(), 1); };
+  std::string const home = std::getenv("HOME") != nullptr ? std::getenv("HOME") : "";
+  set("XDG_CACHE_HOME", dir / "xdg");
+  EXPECT_EQ(user_cache_dir(), dir.path() / "xdg" / "fsllm");
+  EXPECT_TRUE(fs::is_directory(dir.path() / "xdg" / "fsllm"));
+  ::unsetenv("XDG_CACHE_HOME");
+  set("HOME", dir / "home");
+  EXPECT_EQ(user_cache_dir(), dir.path() / "home/.cache/fsllm");
+  std::ofstream(dir / "file") << "x";
+  set("HOME", dir / "file");
+  set("TMPDIR", dir.path());
+  EXPECT_EQ(user_cache_dir(), dir / fmt::format("fsllm-{}", ::geteuid()));
+  ::unsetenv("TMPDIR");
+  set("HOME", home);
 }
 
 TEST(WeightCache, LeftoversOfKilledProcessesAreRemoved) {
