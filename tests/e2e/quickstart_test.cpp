@@ -61,7 +61,9 @@ class QuickstartSteps : public testing::Test {
                                    "data.root",
                                    source_file("datasets/quickstart").string(),
                                    "outdir",
-                                   dir_.path().string()};
+                                   dir_.path().string(),
+                                   "hpc.stage_dir",
+                                   (dir_ / "weights").string()};
     words.insert(words.end(), more.begin(), more.end());
     return run(dir_.path(), np, words);
   }
@@ -144,11 +146,11 @@ TEST(QuickstartModel, ExactMatchRises) {
     GTEST_SKIP() << "no demo model: run tools/bootstrap.sh --with-demo-model, or set FSLLM_DEMO_MODEL";
   TempDir dir;
   auto const data = source_file("datasets/quickstart").string();
-  auto const trained =
-      run(dir.path(), 2,
-          {"fsllm_hpc", "--cfg", source_file("configs/quickstart.yaml").string(), "model.type",
-           model.string(), "data.root", data, "outdir", dir.path().string(), "federate.total_round_num", "3",
-           "eval.freq", "3", "train.local_update_steps", "4"});
+  auto const trained = run(
+      dir.path(), 2,
+      {"fsllm_hpc", "--cfg", source_file("configs/quickstart.yaml").string(), "model.type", model.string(),
+       "data.root", data, "outdir", dir.path().string(), "hpc.stage_dir", (dir / "weights").string(),
+       "federate.total_round_num", "3", "eval.freq", "3", "train.local_update_steps", "4"});
   ASSERT_EQ(trained.exit_code, 0) << trained.err << trained.out;
   auto const asked = run(dir.path(), 2,
                          {"fsllm_eval", "--model", model.string(), "--base", "--adapter",
