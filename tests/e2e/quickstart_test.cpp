@@ -145,6 +145,7 @@ TEST(QuickstartModel, ExactMatchRises) {
   if (model.empty())
     GTEST_SKIP() << "no demo model: run tools/bootstrap.sh --with-demo-model, or set FSLLM_DEMO_MODEL";
   TempDir dir;
+  setenv("XDG_CACHE_HOME", dir.path().c_str(), 1);  // where fsllm_eval unpacks the weights
   auto const data = source_file("datasets/quickstart").string();
   auto const trained = run(
       dir.path(), 2,
