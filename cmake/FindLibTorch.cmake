@@ -3,7 +3,7 @@
 # even for a CPU build. Looks in Torch_ROOT, CMAKE_PREFIX_PATH and .deps/libtorch.
 #
 # Defines: LibTorch::LibTorch, LibTorch_VERSION, LibTorch_INCLUDE_DIRS.
-# With FSLLM_CUDA=ON also links torch_cuda, c10_cuda, the CUDA runtime and NCCL.
+# With FSLLM_CUDA=ON also LibTorch::CUDA: torch_cuda, c10_cuda, the CUDA runtime and NCCL.
 
 set(_libtorch_hints ${Torch_ROOT} $ENV{Torch_ROOT} ${PROJECT_SOURCE_DIR}/.deps/libtorch/torch)
 find_path(LibTorch_INCLUDE_DIR ATen/ATen.h HINTS ${_libtorch_hints} PATH_SUFFIXES include
@@ -84,10 +84,11 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
     find_package(CUDAToolkit REQUIRED)
     find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${NCCL_ROOT} $ENV{NCCL_ROOT} ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include REQUIRED)
     find_library(NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ${NCCL_ROOT} $ENV{NCCL_ROOT} ${CUDAToolkit_LIBRARY_DIR} PATH_SUFFIXES lib REQUIRED)
-    target_include_directories(LibTorch::LibTorch SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS} ${NCCL_INCLUDE_DIR})
-    target_link_libraries(LibTorch::LibTorch INTERFACE -Wl,--no-as-needed ${LibTorch_CUDA_LIBRARY} -Wl,--as-needed
+    # Apart from LibTorch::LibTorch: one module sees the headers, so all other objects are those of a CPU build.
+    add_library(LibTorch::CUDA INTERFACE IMPORTED)
+    target_include_directories(LibTorch::CUDA SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS} ${NCCL_INCLUDE_DIR})
+    target_link_libraries(LibTorch::CUDA INTERFACE -Wl,--no-as-needed ${LibTorch_CUDA_LIBRARY} -Wl,--as-needed
                           ${LibTorch_C10_CUDA_LIBRARY} CUDA::cudart ${NCCL_LIBRARY})
-    target_compile_definitions(LibTorch::LibTorch INTERFACE FSLLM_WITH_CUDA=1)
   endif()
 endif()
 mark_as_advanced(LibTorch_INCLUDE_DIR LibTorch_CPU_LIBRARY LibTorch_C10_LIBRARY)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Configures and builds a preset with as many jobs as cores and memory allow (2 GB a compiler).
-# usage: tools/build.sh [--programs] [PRESET] [CMAKE_ARGUMENTS]   (default release; FSLLM_BUILD_JOBS=N sets the jobs)
-#   --programs   the programs alone, not the tests
+# usage: tools/build.sh [--target NAME] [PRESET] [CMAKE_ARGUMENTS]   (default release; FSLLM_BUILD_JOBS=N sets the jobs)
+#   --target NAME   only that, e.g. programs (no tests)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 target=all
-if [[ ${1:-} == --programs ]]; then target=programs; shift; fi
+if [[ ${1:-} == --target ]]; then target=${2:?--target needs a name}; shift 2; fi
 preset=${1:-release}
 shift $(($# > 0))
 jobs=$(nproc)

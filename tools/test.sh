@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Sets the machine up, builds, and runs all tests; ends with ctest's own summary.
-# usage: tools/test.sh [--fast] [--preset NAME] [-- CTEST_ARGUMENTS]
+# usage: tools/test.sh [--fast] [--cuda] [--preset NAME] [-- CTEST_ARGUMENTS]
 #   --fast    leaves out the tests labelled slow and the Python packages
 #   --preset  dev, release (default) or asan
-# With CI=true warnings are errors, headers are compiled alone, the style tools are installed, and a test
-# that skips for want of test data fails the run where the folder of test data exists.
+#   --cuda    also builds the programs with CUDA and NCCL, and runs the tests labelled gpu (they skip without a GPU)
+# With CI=true warnings are errors, headers are compiled alone, the style tools are installed, --cuda is on where
+# there is a CUDA toolkit with NCCL, and a test that skips for want of test data fails the run where the folder of
+# test data exists.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-preset=release fast=0
+preset=release fast=0 cuda=0
 while (($#)); do
   case $1 in
     --fast) fast=1 ;;
+    --cuda) cuda=1 ;;
     --preset) preset=${2:?--preset needs a name}; shift ;;
     --) shift; break ;;
-    -h | --help) sed -n '3,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '3,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "test: unknown option $1 (ctest's own go behind --)" >&2; exit 2 ;;
   esac
   shift
@@ -25,11 +28,18 @@ ci=0; [[ ${CI:-} == true ]] && ci=1
 set_up=() configure=() ctest=(--test-dir "build/$preset" -j 2 --output-on-failure --test-output-size-passed 1000000)
 ((fast)) && ctest+=(-LE slow) || set_up+=(--with-python-tests --with-demo-model)
 ((ci)) && set_up+=(--with-style-tools) configure+=(-DFSLLM_WERROR=ON -DFSLLM_HEADER_CHECK=ON)
+((ci)) && command -v nvcc >/dev/null && echo '#include <nccl.h>' | nvcc -E -x cu - >/dev/null 2>&1 && cuda=1
+((cuda)) && set_up+=(--cuda)
 
 bash tools/bootstrap.sh ${set_up[@]+"${set_up[@]}"}
 bash tools/build.sh "$preset" ${configure[@]+"${configure[@]}"}
 
 status=0
+if ((cuda)); then
+  bash tools/build.sh --target gpu_tests cuda ${configure[@]+"${configure[@]}"} -DFSLLM_HEADER_CHECK=OFF
+  build/cuda/bin/fsllm_hpc --version
+  ctest --test-dir build/cuda -L gpu --output-on-failure --test-output-size-passed 1000000 || status=$?
+fi
 ctest "${ctest[@]}" "$@" || status=$?
 
 data=${FSLLM_TEST_DATA:-../shared/data} log=build/$preset/Testing/Temporary/LastTest.log

@@ -14,6 +14,7 @@
 #include "fsllm/comm/nccl.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/core/process.hpp"
 #include "fsllm/fed/round.hpp"
 #include "fsllm/io/checkpoint.hpp"
 #include "fsllm/io/files.hpp"
@@ -172,6 +173,7 @@ void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir,
   copy_values(t.parameters, live);
 }
 
+/// Collective: what runs where, and what it takes before the first step.
 void log_start(Setup const& s, Trainable const& t, ClientData const& data, Communicator const& comm) {
   auto const table = placement_table(comm);
   log_info("fsllm_hpc {} on {} ranks, {} threads each\n{}", FSLLM_VERSION, comm.size(), at::get_num_threads(),
@@ -181,6 +183,13 @@ void log_start(Setup const& s, Trainable const& t, ClientData const& data, Commu
   log_info("{} clients, {} trainable parameters ({}), run directory {}", data.clients().size(),
            num_parameters(t.parameters), t.peft ? s.run.peft.method : "full model",
            s.directory.root.string());
+  comm.barrier();  // all ranks hold their model now
+  int64_t const memory = proportional_set_size();
+  int64_t const all = comm.sum(memory), largest = comm.max(memory);
+  if (all > 0)
+    log_info(
+        "memory before training: {:.0f} MiB on all ranks, {:.0f} MiB on the largest (shared pages divided)",
+        static_cast<double>(all) / 1048576, static_cast<double>(largest) / 1048576);
 }
 
 int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {

@@ -2,11 +2,15 @@
 #include "fsllm/app/program.hpp"
 
 #include <unistd.h>
+#if __has_include(<malloc.h>)
+#include <malloc.h>
+#endif
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <iostream>
+#include <limits>
 #include <thread>
 
 #include "fsllm/core/error.hpp"
@@ -69,6 +73,11 @@ int run_program(int argc, char** argv, std::function<int(Communicator const&)> c
 void prepare_process() {
   // Without it MKL's GEMM changes bits with the alignment of its operands.
   setenv("MKL_CBWR", "AUTO,STRICT", 0);
+#ifdef __GLIBC__
+  // Activations are freed and asked for again in every step: kept, their pages need not be cleared each time.
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+#endif
 }
 
 bool is_silent_rank() {

@@ -6,10 +6,10 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "fsllm/core/clock.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/metrics.hpp"
+#include "fsllm/core/process.hpp"
 #include "fsllm/core/progress.hpp"
 #include "fsllm/fed/aggregate.hpp"
 #include "fsllm/fed/evaluate.hpp"

@@ -32,60 +32,6 @@ fs::path model_file() {
   if (!fs::exists(model_file())) \
   GTEST_SKIP() << "no test data: " << model_file().string() << " (tools/bootstrap.sh --with-demo-model)"
 
-// First in this file: its processes are forked before LibTorch has threads.
-
-/// Proportional set size of this process, bytes: pages that n processes share count 1/n.
-int64_t proportional_set_size() {
-  std::ifstream file("/proc/self/smaps_rollup");
-  for (std::string line; std::getline(file, line);)
-    if (line.starts_with("Pss:")) return 1024 * std::stoll(line.substr(4));
-  return 0;
-}
-
-/// Loads the model in `count` processes at once, runs a token through each, and returns the sum of their
-/// sizes.
-int64_t memory_of(int count, fs::path const& cache) {
-  int ready[2], measured[2], go[2], end[2];
-  if (::pipe(ready) != 0 || ::pipe(measured) != 0 || ::pipe(go) != 0 || ::pipe(end) != 0) return -1;
-  for (int i = 0; i < count; ++i) {
-    if (::fork() != 0) continue;
-    auto const model = load_model(model_file(), {.cache_dir = cache});
-    at::Tensor sum = at::zeros({}, at::kDouble);
-    for (auto const& [_, tensor] : model->parameters()) sum += tensor.select(0, 0).sum().to(at::kDouble);
-    all_logits(*model, {{1, 2, 3}});
-    char token = 'r';
-    if (::write(ready[1], &token, 1) != 1 || ::read(go[0], &token, 1) != 1) ::_exit(1);
-    int64_t const size = proportional_set_size();
-    if (::write(measured[1], &size, sizeof size) != sizeof size || ::read(end[0], &token, 1) != 1) ::_exit(1);
-    ::_exit(0);
-  }
-  int64_t sum = 0;
-  char token = 'g';
-  for (int i = 0; i < count; ++i) EXPECT_EQ(::read(ready[0], &token, 1), 1);
-  for (int i = 0; i < count; ++i) EXPECT_EQ(::write(go[1], &token, 1), 1);
-  for (int i = 0; i < count; ++i) {
-    int64_t size = 0;
-    EXPECT_EQ(::read(measured[0], &size, sizeof size), static_cast<ssize_t>(sizeof size));
-    sum += size;
-  }
-  for (int i = 0; i < count; ++i) EXPECT_EQ(::write(end[1], &token, 1), 1);
-  for (int i = 0; i < count; ++i) ::wait(nullptr);
-  for (auto const* both : {ready, measured, go, end}) ::close(both[0]), ::close(both[1]);
-  return sum;
-}
-
-TEST(SmolLm2, FourProcessesShareOneCopy) {
-  FSLLM_NEED_SMOLLM2();
-  if (!fs::exists("/proc/self/smaps_rollup")) GTEST_SKIP() << "no smaps_rollup here";
-  TempDir dir;
-  memory_of(1, dir.path());
-  int64_t const one = memory_of(1, dir.path()), four = memory_of(4, dir.path());
-  std::printf("SmolLM2: %.0f MiB for one process, %.0f MiB for four together\n",
-              static_cast<double>(one) / 1048576, static_cast<double>(four) / 1048576);
-  EXPECT_GT(one, int64_t{500} << 20);
-  EXPECT_LT(four, 2 * one);
-}
-
 /// Largest difference of all logits in the golden file, those of the best tokens among them.
 double logit_error(CausalLM& model) {
   auto const golden = SafetensorsReader(source_file("tests/reference/smollm2/golden.safetensors")).tensors();

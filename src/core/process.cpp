@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "fsllm/core/clock.hpp"
+#include "fsllm/core/process.hpp"
 
 #include <unistd.h>
 
@@ -20,6 +20,13 @@ double seconds_since_process_start() {
   fields >> ticks;
   std::ifstream("/proc/uptime") >> uptime;
   return uptime - ticks / static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+
+int64_t proportional_set_size() {
+  std::ifstream rollup("/proc/self/smaps_rollup");
+  for (std::string line; std::getline(rollup, line);)
+    if (line.starts_with("Pss:")) return 1024 * std::stoll(line.substr(4));
+  return 0;
 }
 
 }  // namespace fsllm

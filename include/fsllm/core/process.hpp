@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+
+namespace fsllm {
+
+/// Seconds since the operating system created this process: dynamic linking and start-up included.
+double seconds_since_process_start();
+/// Bytes of memory of this process, where n processes that share a page count 1/n of it each: the sum over
+/// the ranks of a node is what they use together. 0 where the system does not tell (/proc/self/smaps_rollup).
+int64_t proportional_set_size();
+
+}  // namespace fsllm
