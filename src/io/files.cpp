@@ -183,4 +183,14 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
+void prefault(std::span<std::byte const> mapped) {
+#ifdef MADV_POPULATE_READ
+  auto const page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  auto const before = reinterpret_cast<uintptr_t>(mapped.data()) % page;
+  ::madvise(const_cast<std::byte*>(mapped.data()) - before, mapped.size() + before, MADV_POPULATE_READ);
+#else
+  std::ignore = mapped;
+#endif
+}
+
 }  // namespace fsllm

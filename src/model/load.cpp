@@ -8,6 +8,7 @@
 #include "decoder.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/io/files.hpp"
 #include "fsllm/io/gguf.hpp"
 #include "fsllm/model/dtype.hpp"
 #include "weights.hpp"
@@ -113,8 +114,14 @@ std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOpt
   c10::Device const device(options.device);
   for (auto const& parameter : opened.decoder->layout()) {
     auto const type = stored_type(*opened.source, parameter.name, opened.storage);
-    *parameter.tensor = options.values ? opened.source->tensor(parameter.name).to(device, type)
-                                       : at::empty(parameter.shape, at::TensorOptions(device).dtype(type));
+    if (!options.values) {
+      *parameter.tensor = at::empty(parameter.shape, at::TensorOptions(device).dtype(type));
+      continue;
+    }
+    auto const values = opened.source->tensor(parameter.name);
+    if (opened.source->mapped())
+      prefault({static_cast<std::byte const*>(values.const_data_ptr()), values.nbytes()});
+    *parameter.tensor = values.to(device, type);
   }
   return std::move(opened.decoder);
 }

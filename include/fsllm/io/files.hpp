@@ -58,4 +58,8 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+/// Brings mapped pages into this process at once, in the order of the file, rather than one by one at first
+/// use. A hint: nothing happens where the system cannot.
+void prefault(std::span<std::byte const> mapped);
+
 }  // namespace fsllm
