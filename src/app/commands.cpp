@@ -236,7 +236,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
 int64_t check_rows(Setup const& s) {
   constexpr size_t kEncoded = 100;
   auto const samples = read_samples(s.run.data);
-  auto const plan = plan_split(samples, s.run.data, s.run.fed.client_num, s.run.fed.seed);
+  auto const plan = plan_split(row_table(samples), s.run.data, s.run.fed.client_num, s.run.fed.seed);
   SplitPlan::Parts first;
   first.train.resize(std::min(kEncoded, samples.size()));
   std::iota(first.train.begin(), first.train.end(), 0);

@@ -80,7 +80,7 @@ ShardIndex make_shards(ShardJob const& job, std::filesystem::path const& out, Co
     FSLLM_CHECK(!problem, "{} cannot be created ({}). Choose another folder.", out.string(),
                 problem.message());
     auto const samples = read_samples(job.data);
-    auto const plan = plan_split(samples, job.data, job.client_num, job.seed);
+    auto const plan = plan_split(row_table(samples), job.data, job.client_num, job.seed);
     auto const clients = static_cast<int64_t>(plan.clients.size());
     for (int64_t client = 1 + comm.rank(); client <= clients; client += comm.size()) {
       auto const& parts = plan.clients[static_cast<size_t>(client - 1)];

@@ -34,14 +34,22 @@ void check_splits(Config const& config, std::vector<double> const& splits) {
 void load_splitter(Config& config, DataConfig& data) {
   data.splitter =
       config.get("data.splitter", "iid", "How samples are divided over clients", name_in(splitters()));
-  data.lda_alpha =
+  data.alpha =
       config.get("data.splitter_args[0].alpha", 0.5,
-                 "lda: Dirichlet concentration; smaller is more skewed (Hsu et al. 2019)", more_than(0));
+                 "lda, inner_dirichlet: Dirichlet concentration; smaller is more skewed", more_than(0));
   data.lda_min_size =
       config.get("data.splitter_args[0].min_size", int64_t{1},
                  "lda: draw again until each client has this many training rows", at_least(0));
   data.natural_field = config.get("data.splitter_args[0].field", "",
                                   "natural: the JSON field whose every distinct value is a client");
+  data.classes =
+      config.get("data.splitter_args[0].classes", int64_t{2},
+                 "pathological: pieces of the rows in order of category that each client gets", at_least(1));
+  data.distribution = config.get("data.splitter_args[0].distribution", "lognormal",
+                                 "quantity: how the sizes of clients are distributed",
+                                 one_of({"linear", "power", "lognormal"}));
+  data.spread = config.get("data.splitter_args[0].spread", 1.0,
+                           "quantity: sigma of lognormal, or exponent of power", at_least(0));
   FSLLM_CHECK(data.splitter != "natural" || !data.natural_field.empty(),
               "{} = natural (data.splitter_args names no field). Add data.splitter_args: [{{field: NAME}}].",
               config.where("data.splitter"));

@@ -69,7 +69,13 @@ std::vector<Row<Splitter>> const& splitters() {
       {"iid", split_iid, "shuffled, equal shares"},
       {"lda", split_lda, "a Dirichlet share of every category (Hsu et al. 2019)"},
       {"meta", split_meta, "whole categories, one or more a client"},
-      {"natural", split_natural, "one client for each value of a field"},
+      {"natural", split_by_owner, "one client for each value of a field"},
+      {"by_file", split_by_owner, "one client for each file of a data.type with wildcards"},
+      {"pathological", split_pathological, "a few categories a client (McMahan et al. 2017)"},
+      {"inner_dirichlet", split_inner_dirichlet,
+       "equal sizes, a Dirichlet mix of categories in each client (Acar et al. 2021)"},
+      {"quantity", split_quantity, "shuffled, sizes skewed: linear, power or lognormal"},
+      {"text_length", split_text_length, "by length: the first client has the shortest rows"},
   };
   return rows;
 }
@@ -83,10 +89,9 @@ static void sort_parts(SplitPlan& plan) {
   plan.clients.pop_back();
 }
 
-SplitPlan plan_split(std::vector<Sample> const& samples, DataConfig const& config, int64_t client_num,
-                     uint64_t seed) {
+SplitPlan plan_split(RowTable const& rows, DataConfig const& config, int64_t client_num, uint64_t seed) {
   auto const split = find_row(splitters(), config.splitter, "data.splitter").build;
-  auto order = chosen_rows(static_cast<int64_t>(samples.size()), config.subsample, seed);
+  auto order = chosen_rows(rows.rows(), config.subsample, seed);
   if (config.compat) {
     shuffle_as_numpy(order);
   } else {
@@ -94,8 +99,9 @@ SplitPlan plan_split(std::vector<Sample> const& samples, DataConfig const& confi
   }
   SplitPlan plan;
   plan.server = cut_parts(order, config.splits);
-  SplitInput input{samples, config, client_num, seed};
-  if (config.splitter == "natural") input.client_num = count_owners(input, plan);
+  SplitInput input{rows, config, client_num, seed};
+  if (config.splitter == "natural" || config.splitter == "by_file")
+    input.client_num = count_owners(input, plan);
   check_clients(input, plan);
   plan.clients.resize(static_cast<size_t>(input.client_num));
   split(input, plan);

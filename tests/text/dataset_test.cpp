@@ -155,7 +155,7 @@ llm: {tok_len: 64}
                               "run.yaml");
   auto const data = load_data_config(config);
   EXPECT_EQ(data.root + data.type + data.splitter + data.truncate, "dx.jsonldaprompt_left");
-  EXPECT_EQ(data.lda_alpha, 0.05);
+  EXPECT_EQ(data.alpha, 0.05);
   EXPECT_EQ(data.tok_len, 64);
   EXPECT_NO_THROW(config.finish());
 }

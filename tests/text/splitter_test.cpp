@@ -25,11 +25,17 @@ std::vector<Sample> make_samples(int64_t n, int64_t categories, int64_t owners =
   return samples;
 }
 
+std::set<std::string> categories_in(std::vector<Sample> const& samples, std::vector<int64_t> const& rows) {
+  std::set<std::string> names;
+  for (int64_t const row : rows) names.insert(samples[static_cast<size_t>(row)].category);
+  return names;
+}
+
 DataConfig config_for(std::string const& splitter, double alpha = 0.5) {
   DataConfig config;
   config.type = "data.json";
   config.splitter = splitter;
-  config.lda_alpha = alpha;
+  config.alpha = alpha;
   config.natural_field = "owner";
   return config;
 }
@@ -78,7 +84,7 @@ double distance(std::map<std::string, double> a, std::map<std::string, double> b
 }
 
 TEST(Splitter, EveryRowIsInOnePartOfOneClient) {
-  for (auto const* splitter : {"iid", "lda", "meta", "natural"}) {
+  for (auto const& [splitter, build, text] : splitters()) {
     for (int64_t const n : {40, 333, 1000}) {
       for (auto const& splits : {std::vector{0.8, 0.1, 0.1}, std::vector{1.0, 0.0, 0.0},
                                  std::vector{0.9, 0.1, 0.0}, std::vector{0.5, 0.0, 0.5}}) {
@@ -86,7 +92,7 @@ TEST(Splitter, EveryRowIsInOnePartOfOneClient) {
         auto config = config_for(splitter);
         config.splits = splits;
         auto const samples = make_samples(n, 5, 3);
-        auto const plan = plan_split(samples, config, 3, 11);
+        auto const plan = plan_split(row_table(samples), config, 3, 11);
         ASSERT_EQ(plan.clients.size(), 3U);
         expect_partition(plan, n);
         EXPECT_EQ(plan.server.train.size(), static_cast<size_t>(splits[0] * static_cast<double>(n)));
@@ -104,10 +110,10 @@ TEST(Splitter, EveryRowIsInOnePartOfOneClient) {
 
 TEST(Splitter, DependsOnTheSeedAlone) {
   auto const samples = make_samples(200, 5, 4);
-  for (auto const* splitter : {"iid", "lda", "meta", "natural"}) {
-    auto const a = plan_split(samples, config_for(splitter), 4, 1),
-               b = plan_split(samples, config_for(splitter), 4, 1),
-               c = plan_split(samples, config_for(splitter), 4, 2);
+  for (auto const& [splitter, build, text] : splitters()) {
+    auto const a = plan_split(row_table(samples), config_for(splitter), 4, 1),
+               b = plan_split(row_table(samples), config_for(splitter), 4, 1),
+               c = plan_split(row_table(samples), config_for(splitter), 4, 2);
     for (size_t k = 0; k < 4; ++k) EXPECT_EQ(joined(a.clients[k]), joined(b.clients[k])) << splitter;
     EXPECT_NE(a.server.train, c.server.train) << splitter;
   }
@@ -115,7 +121,7 @@ TEST(Splitter, DependsOnTheSeedAlone) {
 
 TEST(Splitter, IidSharesAreEqual) {
   auto const samples = make_samples(1003, 5);
-  auto const plan = plan_split(samples, config_for("iid"), 7, 3);
+  auto const plan = plan_split(row_table(samples), config_for("iid"), 7, 3);
   auto const whole = shares(samples, plan.server.train);
   for (auto const& client : plan.clients) {
     EXPECT_NEAR(static_cast<double>(client.train.size()), 802.0 / 7, 1);
@@ -126,7 +132,7 @@ TEST(Splitter, IidSharesAreEqual) {
 TEST(Splitter, LdaIsSkewedByAlphaAndTheSameInEveryPart) {
   auto const samples = make_samples(20000, 8);
   auto const mean_skew = [&](double alpha) {
-    auto const plan = plan_split(samples, config_for("lda", alpha), 10, 5);
+    auto const plan = plan_split(row_table(samples), config_for("lda", alpha), 10, 5);
     auto const whole = shares(samples, plan.server.train);
     double skew = 0;
     for (auto const& client : plan.clients) skew += distance(shares(samples, client.train), whole) / 10;
@@ -150,10 +156,10 @@ TEST(Splitter, LdaGivesEveryClientItsMinimum) {
   auto config = config_for("lda", 0.3);
   config.lda_min_size = 20;
   for (uint64_t seed = 0; seed < 20; ++seed)
-    for (auto const& client : plan_split(samples, config, 5, seed).clients)
+    for (auto const& client : plan_split(row_table(samples), config, 5, seed).clients)
       EXPECT_GE(client.train.size(), 20U);
   config.lda_min_size = 65;  // 5 * 65 > 320 training rows
-  EXPECT_ERROR(plan_split(samples, config, 5, 1),
+  EXPECT_ERROR(plan_split(row_table(samples), config, 5, 1),
                "federate.client_num = 5 (splitter lda with alpha 0.3 found no division");
 }
 
@@ -161,12 +167,12 @@ TEST(Splitter, LdaSurvivesAnAlphaThatUnderflows) {
   auto const samples = make_samples(400, 5);
   auto config = config_for("lda", 1e-6);
   config.lda_min_size = 0;
-  expect_partition(plan_split(samples, config, 3, 1), 400);
+  expect_partition(plan_split(row_table(samples), config, 3, 1), 400);
 }
 
 TEST(Splitter, MetaClientsHoldWholeCategories) {
   auto const samples = make_samples(500, 6);
-  auto const plan = plan_split(samples, config_for("meta"), 4, 9);
+  auto const plan = plan_split(row_table(samples), config_for("meta"), 4, 9);
   std::map<std::string, std::set<size_t>> holders;
   for (size_t k = 0; k < 4; ++k)
     for (int64_t const row : joined(plan.clients[k]))
@@ -180,7 +186,7 @@ TEST(Splitter, MetaClientsHoldWholeCategories) {
   for (auto const& [client, count] : held) EXPECT_GE(count, 1);
   EXPECT_EQ(held.size(), 4U);
   EXPECT_ERROR(
-      plan_split(samples, config_for("meta"), 7, 9),
+      plan_split(row_table(samples), config_for("meta"), 7, 9),
       "federate.client_num = 7 (splitter meta gives each client whole categories, and data.json has 6)");
 }
 
@@ -188,13 +194,13 @@ TEST(Splitter, NaturalClientsAreTheValuesOfAField) {
   std::vector<Sample> samples(60);
   std::vector<std::string> const owners{"10", "9", "anna", "2", "Bob"};
   for (size_t i = 0; i < samples.size(); ++i) samples[i].owner = owners[i % owners.size()];
-  auto const plan = plan_split(samples, config_for("natural"), 0, 4);
+  auto const plan = plan_split(row_table(samples), config_for("natural"), 0, 4);
   ASSERT_EQ(plan.clients.size(), 5U);
   std::vector<std::string> const order{"2", "9", "10", "Bob", "anna"};
   for (size_t k = 0; k < 5; ++k)
     for (int64_t const row : joined(plan.clients[k]))
       EXPECT_EQ(samples[static_cast<size_t>(row)].owner, order[k]);
-  EXPECT_ERROR(plan_split(samples, config_for("natural"), 3, 4),
+  EXPECT_ERROR(plan_split(row_table(samples), config_for("natural"), 3, 4),
                "federate.client_num = 3 (splitter natural makes every value of 'owner' a client, and "
                "data.json has 5)");
 }
@@ -205,31 +211,132 @@ TEST(Splitter, EveryNaturalClientTrainsIfItCan) {
   auto config = config_for("natural");
   config.splits = {0.6, 0.2, 0.2};
   for (uint64_t seed = 0; seed < 10; ++seed) {
-    auto const plan = plan_split(samples, config, 0, seed);
+    auto const plan = plan_split(row_table(samples), config, 0, seed);
     expect_partition(plan, 103);
     EXPECT_EQ(plan.server.train.size(), 61U);
     for (auto const& client : plan.clients) EXPECT_FALSE(client.train.empty());
   }
 }
 
+TEST(Splitter, PathologicalClientsHoldFewCategoriesTheSameInEveryPart) {
+  auto const samples = make_samples(4000, 10);
+  auto config = config_for("pathological");
+  for (int64_t const classes : {1, 2}) {
+    config.classes = classes;
+    auto const plan = plan_split(row_table(samples), config, 10, 3);
+    expect_partition(plan, 4000);
+    for (auto const& client : plan.clients) {
+      auto const trained = categories_in(samples, client.train);
+      EXPECT_LE(trained.size(),
+                static_cast<size_t>(3 * classes));  // a piece may lie over a border, or hold a rare one
+      EXPECT_NEAR(static_cast<double>(client.train.size()), 320, 2 * static_cast<double>(classes));
+      for (auto const* rows : {&client.val, &client.test})
+        for (auto const& name : categories_in(samples, *rows)) EXPECT_TRUE(trained.contains(name)) << name;
+    }
+  }
+  config.classes = 400;
+  EXPECT_ERROR(plan_split(row_table(samples), config, 10, 3),
+               "data.splitter_args[0].classes = 400 (splitter pathological cuts the 3200 training rows into "
+               "4000 pieces");
+}
+
+TEST(Splitter, InnerDirichletSkewsMixesButNotSizes) {
+  auto const samples = make_samples(20000, 8);
+  auto const mean_skew = [&](double alpha) {
+    auto const plan = plan_split(row_table(samples), config_for("inner_dirichlet", alpha), 10, 5);
+    expect_partition(plan, 20000);
+    auto const whole = shares(samples, plan.server.train);
+    double skew = 0;
+    for (auto const& client : plan.clients) {
+      EXPECT_EQ(client.train.size(), 1600U);
+      skew += distance(shares(samples, client.train), whole) / 10;
+      EXPECT_LT(distance(shares(samples, client.train), shares(samples, client.val)), 0.1);
+    }
+    return skew;
+  };
+  double const mild = mean_skew(100), usual = mean_skew(0.5), strong = mean_skew(0.05);
+  EXPECT_LT(mild, 0.15);
+  EXPECT_GT(usual, mild + 0.1);
+  EXPECT_GT(strong, usual + 0.05);
+}
+
+TEST(Splitter, QuantitySkewsSizesButNotMixes) {
+  auto const samples = make_samples(20000, 4);
+  auto config = config_for("quantity");
+  auto const sizes_of = [&](std::string const& distribution, double spread) {
+    config.distribution = distribution;
+    config.spread = spread;
+    auto const plan = plan_split(row_table(samples), config, 10, 7);
+    expect_partition(plan, 20000);
+    auto const whole = shares(samples, plan.server.train);
+    std::vector<double> sizes;
+    for (auto const& client : plan.clients) {
+      sizes.push_back(static_cast<double>(client.train.size()));
+      if (client.train.size() > 500) {
+        EXPECT_LT(distance(shares(samples, client.train), whole), 0.1);
+      }
+    }
+    return sizes;
+  };
+  auto const linear = sizes_of("linear", 1), power = sizes_of("power", 2), even = sizes_of("power", 0);
+  for (size_t k = 0; k < 10; ++k) {
+    EXPECT_NEAR(linear[k], 16000.0 * static_cast<double>(k + 1) / 55, 2);
+    EXPECT_NEAR(power[k] / power[0], 1 / std::pow(static_cast<double>(k + 1), 2), 0.01);
+    EXPECT_EQ(even[k], 1600);
+  }
+  auto const ratio = [](std::vector<double> const& sizes) {
+    return std::ranges::max(sizes) / std::ranges::min(sizes);
+  };
+  EXPECT_LT(ratio(sizes_of("lognormal", 0.1)), 2);
+  EXPECT_GT(ratio(sizes_of("lognormal", 2)), 10);
+}
+
+TEST(Splitter, TextLengthOrdersClients) {
+  auto samples = make_samples(1000, 2);
+  for (size_t i = 0; i < samples.size(); ++i) samples[i].output = std::string(i * 37 % 1000, 'x');
+  auto const plan = plan_split(row_table(samples), config_for("text_length"), 4, 2);
+  size_t longest = 0;
+  for (auto const& client : plan.clients) {
+    size_t shortest = 1000, until = 0;
+    for (int64_t const row : joined(client)) {
+      shortest = std::min(shortest, samples[static_cast<size_t>(row)].output.size());
+      until = std::max(until, samples[static_cast<size_t>(row)].output.size());
+    }
+    EXPECT_GE(shortest, longest);
+    longest = until;
+  }
+}
+
+TEST(Splitter, TablesOfSeveralRanksAreOne) {
+  auto const samples = make_samples(500, 5, 3);
+  auto const whole = row_table(samples);
+  std::vector<RowTable> parts(3);
+  for (int64_t i = 0; i < 500; ++i)
+    parts[static_cast<size_t>(i / 16 % 3)].add(samples[static_cast<size_t>(i)], i);
+  for (auto& part : parts) part = row_table_from_bytes(to_bytes(part));
+  auto const merged = merge(parts);
+  ASSERT_EQ(merged.rows(), 500);
+  EXPECT_EQ(to_bytes(merged), to_bytes(whole));
+}
+
 TEST(Splitter, ImpossibleClientNumbersAreExplained) {
   auto const samples = make_samples(10, 3);
-  EXPECT_ERROR(plan_split(samples, config_for("iid"), 9, 1),
+  EXPECT_ERROR(plan_split(row_table(samples), config_for("iid"), 9, 1),
                "federate.client_num = 9 (only 8 training rows in data.json). Lower it to at most 8");
-  EXPECT_ERROR(plan_split(samples, config_for("lda"), 0, 1),
+  EXPECT_ERROR(plan_split(row_table(samples), config_for("lda"), 0, 1),
                "federate.client_num = 0 (splitter lda must know");
-  EXPECT_ERROR(plan_split(samples, config_for("idd"), 2, 1), "Did you mean 'iid'?");
+  EXPECT_ERROR(plan_split(row_table(samples), config_for("idd"), 2, 1), "Did you mean 'iid'?");
 }
 
 TEST(Splitter, SubsampleKeepsAShare) {
   auto config = config_for("iid");
   config.subsample = 0.25;
   auto const samples = make_samples(200, 3);
-  auto const plan = plan_split(samples, config, 2, 1);
+  auto const plan = plan_split(row_table(samples), config, 2, 1);
   auto const rows = sorted(joined(plan.server));
   EXPECT_EQ(rows.size(), 50U);
   EXPECT_EQ(std::set<int64_t>(rows.begin(), rows.end()).size(), 50U);
-  EXPECT_NE(rows, sorted(joined(plan_split(samples, config, 2, 2).server)));
+  EXPECT_NE(rows, sorted(joined(plan_split(row_table(samples), config, 2, 2).server)));
 }
 
 TEST(Splitter, CompatIsNumpysPermutation) {
@@ -238,9 +345,9 @@ TEST(Splitter, CompatIsNumpysPermutation) {
   auto config = config_for("iid");
   config.compat = true;
   config.splits = {0.5, 0.25, 0.25};
-  auto const plan = plan_split(make_samples(20, 3), config, 2, 99);
+  auto const plan = plan_split(row_table(make_samples(20, 3)), config, 2, 99);
   EXPECT_EQ(joined(plan.server), expected);
-  auto const large = joined(plan_split(make_samples(100000, 3), config, 2, 7).server);
+  auto const large = joined(plan_split(row_table(make_samples(100000, 3)), config, 2, 7).server);
   int64_t checksum = 0;
   for (int64_t i = 0; i < 100000; ++i) checksum += large[static_cast<size_t>(i)] * i % 1000003;
   EXPECT_EQ(checksum, 50103095110) << "(permutation(100000) * arange(100000) % 1000003).sum()";

@@ -11,8 +11,11 @@ namespace fsllm {
 /// Keys `data.*`, `llm.tok_len`, `compat.fsllm`: where samples come from, how they are split and tokenised.
 struct DataConfig {
   std::string root, type, splitter, shards;
-  double lda_alpha = 0.5;
+  double alpha = 0.5;  ///< splitters lda and inner_dirichlet
   int64_t lda_min_size = 1;
+  int64_t classes = 2;                     ///< splitter pathological
+  std::string distribution = "lognormal";  ///< splitter quantity
+  double spread = 1;
   std::string natural_field;
   std::vector<double> splits{0.8, 0.1, 0.1};
   std::string on_bad_row = "error", truncate = "prompt_left", prompt_template = "alpaca";

@@ -5,7 +5,7 @@
 
 #include "fsllm/core/table.hpp"
 #include "fsllm/text/data_config.hpp"
-#include "fsllm/text/sample.hpp"
+#include "fsllm/text/row_table.hpp"
 
 namespace fsllm {
 
@@ -20,7 +20,7 @@ struct SplitPlan {
 
 /// What a splitter works from.
 struct SplitInput {
-  std::vector<Sample> const& samples;
+  RowTable const& rows;
   DataConfig const& config;
   int64_t client_num = 0;
   uint64_t seed = 0;
@@ -35,7 +35,6 @@ std::vector<Row<Splitter>> const& splitters();
 /// rows of a part keep the order of the file; val and test follow the client's distribution of categories in
 /// train. client_num above the training rows, categories or field values of the data is an Error with advice;
 /// 0 means "as many as there are" for natural.
-SplitPlan plan_split(std::vector<Sample> const& samples, DataConfig const& config, int64_t client_num,
-                     uint64_t seed);
+SplitPlan plan_split(RowTable const& rows, DataConfig const& config, int64_t client_num, uint64_t seed);
 
 }  // namespace fsllm
