@@ -101,28 +101,49 @@ std::vector<Row<DataFormat>> const& data_formats() {
   return rows;
 }
 
-std::vector<Sample> read_samples(DataConfig const& config, int64_t* skipped) {
+ReadCounts for_each_sample(DataConfig const& config, std::function<void(Sample&&)> const& row,
+                           std::function<bool(int64_t record)> const& wanted) {
   auto const format = data_format(config.type, "data.type");
   auto const path = find_file(config, format);
-  std::vector<Sample> samples;
-  int64_t bad = 0;
+  ReadCounts counts;
+  int64_t records = 0, passed_over = 0;
+  auto const is_wanted = [&] {
+    bool const yes = !wanted || wanted(records);
+    passed_over += yes ? 0 : 1;
+    ++records;
+    return yes;
+  };
   auto const reject = [&](std::string const& why, RecordPlace const& place) {
     FSLLM_CHECK(config.on_bad_row == "skip", "{}:{}: {}. Correct the row, or set data.on_bad_row: skip.",
                 place.file, place.line, why);
-    if (++bad <= kSkippedShown) log_warning("{}:{}: {}. The row is skipped.", place.file, place.line, why);
+    if (++counts.bad <= kSkippedShown)
+      log_warning("{}:{}: {}. The row is skipped.", place.file, place.line, why);
   };
-  auto const row = [&](nlohmann::json const& record, RecordPlace const& place) {
+  auto const read = [&](nlohmann::json const& record, RecordPlace const& place) {
+    if (!is_wanted()) return;
     Sample sample;
     auto const why = read_sample(record, format, config, sample);
     if (!why.empty()) return reject(why, place);
     sample.place = fmt::format("{}:{}", place.file, place.line);
-    samples.push_back(std::move(sample));
+    sample.record = records - 1;
+    ++counts.rows;
+    row(std::move(sample));
   };
-  for_each_json_record(path, row, reject);
-  if (bad > 0) log_warning("{}: {} bad rows skipped, {} read.", path.string(), bad, samples.size());
-  if (skipped != nullptr) *skipped = bad;
-  FSLLM_CHECK(!samples.empty(), "{} has no rows (it is empty{}). Check the file.", path.string(),
-              bad > 0 ? ", or every row is bad" : "");
+  auto const broken = [&](std::string const& why, RecordPlace const& place) {
+    if (is_wanted()) reject(why, place);
+  };
+  for_each_json_record(path, read, broken);
+  if (counts.bad > 0)
+    log_warning("{}: {} bad rows skipped, {} read.", path.string(), counts.bad, counts.rows);
+  FSLLM_CHECK(counts.rows + passed_over > 0, "{} has no rows (it is empty{}). Check the file.", path.string(),
+              counts.bad > 0 ? ", or every row is bad" : "");
+  return counts;
+}
+
+std::vector<Sample> read_samples(DataConfig const& config, int64_t* skipped) {
+  std::vector<Sample> samples;
+  auto const counts = for_each_sample(config, [&](Sample&& sample) { samples.push_back(std::move(sample)); });
+  if (skipped != nullptr) *skipped = counts.bad;
   return samples;
 }
 

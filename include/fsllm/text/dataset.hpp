@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -25,9 +26,20 @@ std::vector<Row<DataFormat>> const& data_formats();
 /// Error that begins with `key`.
 DataFormat data_format(std::string const& type, std::string const& key);
 
-/// Reads all samples of `data.type` (a name of the table, or a .json / .jsonl file) under `data.root`. Rows
-/// that have `input_ids` are token rows. Bad rows: Error with file:line, or skipped (`data.on_bad_row`) and
-/// counted in `skipped`.
+/// What a pass over a data set met.
+struct ReadCounts {
+  int64_t rows = 0;  ///< handed over
+  int64_t bad = 0;   ///< skipped (`data.on_bad_row: skip`)
+};
+
+/// Hands over the samples of `data.type` (a name of the table, or a .json / .jsonl file) under `data.root`,
+/// one by one in the order of the files. Rows that have `input_ids` are token rows. A bad row is an Error
+/// with file:line, or skipped and counted (`data.on_bad_row`); so is a data set without rows. With `wanted`,
+/// records for whose number it says no are passed over unread.
+ReadCounts for_each_sample(DataConfig const& config, std::function<void(Sample&&)> const& row,
+                           std::function<bool(int64_t record)> const& wanted = {});
+
+/// All of them in memory; `skipped` gets the number of bad rows.
 std::vector<Sample> read_samples(DataConfig const& config, int64_t* skipped = nullptr);
 
 }  // namespace fsllm

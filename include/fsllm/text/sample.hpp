@@ -15,7 +15,8 @@ struct Sample {
   std::vector<int32_t> ids;        ///< token rows only
   std::vector<uint8_t> is_target;  ///< token rows only
   bool is_tokens = false;
-  std::string place;  ///< "file:line", for messages
+  std::string place;   ///< "file:line", for messages
+  int64_t record = 0;  ///< number of its record among all records of the data set, bad ones too
 };
 
 }  // namespace fsllm
