@@ -62,7 +62,7 @@ bool output_is_terminal() {
 }
 
 void start_log(int rank, int size, LogLevel level) {
-  auto const prefix = size > 1 ? fmt::format("[rank {}] ", rank) : std::string();
+  auto const prefix = size > 1 && rank > 0 ? fmt::format("[rank {}] ", rank) : std::string();
   logger().set_pattern("%H:%M:%S %^%l%$ " + prefix + "%v");
   file_pattern() = "%Y-%m-%d %H:%M:%S %l " + prefix + "%v";
   logger().set_level(rank == 0 ? to_spdlog(level) : std::max(spdlog::level::warn, to_spdlog(level)));

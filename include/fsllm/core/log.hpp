@@ -12,8 +12,9 @@ enum class LogLevel { debug, info, warning, error };
 /// goes to a file: then its own output counts.
 bool output_is_terminal();
 
-/// Sets the rank prefix and the lowest level shown. Rank 0 shows `level` and above, the other ranks
-/// warnings and errors only. Called once by main; before it, everything from info up is shown.
+/// Sets the prefix "[rank r]" of ranks above 0 and the lowest level shown. Rank 0 shows `level` and above,
+/// the other ranks warnings and errors only. Called once by main; before it, everything from info up is
+/// shown.
 void start_log(int rank, int size, LogLevel level);
 
 /// Copies every message of this rank to a file as well (`exp_print.log`), appending.
