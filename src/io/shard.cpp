@@ -9,51 +9,32 @@
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/h5.hpp"
 #include "fsllm/io/jsonl.hpp"
+#include "shard_format.hpp"
 
 namespace fsllm {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char const* kFormat = "client_shard";
-constexpr char const* kRemake = "Make the shards again: fsllm_shard --cfg FILE --out DIR.";
-/// Tokens below this many are stored in two bytes.
-constexpr int64_t kSmallVocabulary = 65536;
-
 /// Refuses a split whose arrays do not fit together; `where` is "FILE (split train)".
 void check_split(TokenSplit const& split, ClientShard const& shard, std::string const& where) {
   auto const total = static_cast<int64_t>(split.tokens.size());
   FSLLM_CHECK(static_cast<int64_t>(split.target.size()) == total, "{}: {} targets for {} tokens. {}", where,
-              split.target.size(), total, kRemake);
+              split.target.size(), total, kRemakeShard);
   FSLLM_CHECK(!split.offsets.empty() && split.offsets.front() == 0 && split.offsets.back() == total &&
                   std::is_sorted(split.offsets.begin(), split.offsets.end()),
-              "{}: offsets do not rise from 0 to the number of tokens, {}. {}", where, total, kRemake);
+              "{}: offsets do not rise from 0 to the number of tokens, {}. {}", where, total, kRemakeShard);
   FSLLM_CHECK(static_cast<int64_t>(split.group.size()) == split.rows(),
-              "{}: {} group numbers for {} rows. {}", where, split.group.size(), split.rows(), kRemake);
+              "{}: {} group numbers for {} rows. {}", where, split.group.size(), split.rows(), kRemakeShard);
   for (int32_t const token : split.tokens)
     FSLLM_CHECK(token >= 0 && token < shard.vocab_size, "{}: token {} (the vocabulary has {}). {}", where,
-                token, shard.vocab_size, kRemake);
+                token, shard.vocab_size, kRemakeShard);
   for (uint8_t const target : split.target)
-    FSLLM_CHECK(target <= 1, "{}: target {} (0 or 1 expected). {}", where, target, kRemake);
+    FSLLM_CHECK(target <= 1, "{}: target {} (0 or 1 expected). {}", where, target, kRemakeShard);
   auto const groups = static_cast<int32_t>(shard.group_names.size());
   for (int32_t const group : split.group)
     FSLLM_CHECK(group >= -1 && group < groups, "{}: group {} ({} groups are named). {}", where, group, groups,
-                kRemake);
-}
-
-template <class T>
-std::vector<T> converted(std::vector<int32_t> const& tokens) {
-  return {tokens.begin(), tokens.end()};
-}
-
-void write_split(h5::File& file, std::string const& name, TokenSplit const& split, bool small) {
-  if (small)
-    file.write(name + "/tokens", converted<uint16_t>(split.tokens));
-  else
-    file.write(name + "/tokens", converted<uint32_t>(split.tokens));
-  file.write(name + "/target", split.target);
-  file.write(name + "/offsets", split.offsets);
-  file.write(name + "/group", split.group);
+                kRemakeShard);
 }
 
 std::vector<int32_t> read_tokens(h5::File const& file, std::string const& dataset, std::string const& where) {
@@ -64,7 +45,7 @@ std::vector<int32_t> read_tokens(h5::File const& file, std::string const& datase
   auto const tokens = file.read<uint32_t>(dataset);
   for (uint32_t const token : tokens)
     FSLLM_CHECK(token <= std::numeric_limits<int32_t>::max(), "{}: token {} (above 2^31). {}", where, token,
-                kRemake);
+                kRemakeShard);
   return {tokens.begin(), tokens.end()};
 }
 
@@ -75,19 +56,6 @@ TokenSplit read_split(h5::File const& file, std::string const& name, std::string
   split.offsets = file.read<int64_t>(name + "/offsets");
   split.group = file.read<int32_t>(name + "/group");
   return split;
-}
-
-void write_attributes(h5::File& file, ClientShard const& shard) {
-  file.set_attribute("/", "fsllm_format", std::string(kFormat));
-  file.set_attribute("/", "version", int64_t{kShardVersion});
-  file.set_attribute("/", "client_id", shard.client_id);
-  file.set_attribute("/", "dataset", shard.dataset);
-  file.set_attribute("/", "splitter", shard.splitter);
-  file.set_attribute("/", "seed", shard.seed);
-  file.set_attribute("/", "tokenizer_sha256", shard.tokenizer_sha256);
-  file.set_attribute("/", "prompt_template", shard.prompt_template);
-  file.set_attribute("/", "tok_len", shard.tok_len);
-  file.set_attribute("/", "vocab_size", shard.vocab_size);
 }
 
 void read_attributes(h5::File const& file, ClientShard& shard) {
@@ -102,20 +70,21 @@ void read_attributes(h5::File const& file, ClientShard& shard) {
 }
 
 void check_format(h5::File const& file, std::string const& path) {
-  FSLLM_CHECK(file.has_attribute("/", "fsllm_format") && file.text_attribute("/", "fsllm_format") == kFormat,
-              "{} is not a client shard (its attribute fsllm_format is not '{}'). Give the folder that "
-              "fsllm_shard wrote.",
-              path, kFormat);
+  FSLLM_CHECK(
+      file.has_attribute("/", "fsllm_format") && file.text_attribute("/", "fsllm_format") == kShardFormat,
+      "{} is not a client shard (its attribute fsllm_format is not '{}'). Give the folder that "
+      "fsllm_shard wrote.",
+      path, kShardFormat);
   int64_t const version = file.int_attribute("/", "version");
   FSLLM_CHECK(version == kShardVersion, "{} has shard version {} (this program reads version {}). {}", path,
-              version, kShardVersion, kRemake);
+              version, kShardVersion, kRemakeShard);
 }
 
 std::vector<std::string> read_group_names(h5::File const& file, std::string const& path) {
   auto const names = parse_json(file.read_text("/group_names"), path + "/group_names");
   FSLLM_CHECK(names.is_array() &&
                   std::all_of(names.begin(), names.end(), [](auto const& n) { return n.is_string(); }),
-              "{}: /group_names is not a JSON array of texts. {}", path, kRemake);
+              "{}: /group_names is not a JSON array of texts. {}", path, kRemakeShard);
   return names.get<std::vector<std::string>>();
 }
 
@@ -150,20 +119,17 @@ fs::path shard_path(fs::path const& dir, int64_t client_id) {
   return dir / (client_id == 0 ? std::string("server.h5") : fmt::format("client_{:05}.h5", client_id));
 }
 
-std::string write_shard(fs::path const& path, ClientShard const& shard) {
-  check_splits(shard, path.string());
-  AtomicFile target(path);
-  h5::File file(target.temporary(), h5::Mode::create);
-  write_attributes(file, shard);
-  file.write_text("/group_names", nlohmann::json(shard.group_names).dump());
-  bool const small = shard.vocab_size <= kSmallVocabulary;
-  write_split(file, "/train", shard.train, small);
-  write_split(file, "/val", shard.val, small);
-  write_split(file, "/test", shard.test, small);
-  file.close();
-  std::string checksum = sha256_file(target.temporary());
-  target.commit();
-  return checksum;
+void write_shard_attributes(h5::File& file, ClientShard const& shard) {
+  file.set_attribute("/", "fsllm_format", std::string(kShardFormat));
+  file.set_attribute("/", "version", int64_t{kShardVersion});
+  file.set_attribute("/", "client_id", shard.client_id);
+  file.set_attribute("/", "dataset", shard.dataset);
+  file.set_attribute("/", "splitter", shard.splitter);
+  file.set_attribute("/", "seed", shard.seed);
+  file.set_attribute("/", "tokenizer_sha256", shard.tokenizer_sha256);
+  file.set_attribute("/", "prompt_template", shard.prompt_template);
+  file.set_attribute("/", "tok_len", shard.tok_len);
+  file.set_attribute("/", "vocab_size", shard.vocab_size);
 }
 
 ClientShard read_shard(fs::path const& path, std::string const& tokenizer_sha256) {
@@ -173,7 +139,7 @@ ClientShard read_shard(fs::path const& path, std::string const& tokenizer_sha256
   read_attributes(file, shard);
   FSLLM_CHECK(tokenizer_sha256.empty() || tokenizer_sha256 == shard.tokenizer_sha256,
               "{} was made with another tokenizer (SHA-256 {}…, the model's is {}…). {}", path.string(),
-              shard.tokenizer_sha256.substr(0, 12), tokenizer_sha256.substr(0, 12), kRemake);
+              shard.tokenizer_sha256.substr(0, 12), tokenizer_sha256.substr(0, 12), kRemakeShard);
   shard.group_names = read_group_names(file, path.string());
   shard.train = read_split(file, "/train", path.string());
   shard.val = read_split(file, "/val", path.string());
