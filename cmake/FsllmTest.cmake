@@ -7,6 +7,9 @@ if(NOT EXISTS ${_python})
   set(_python "")
 endif()
 set(FSLLM_TEST_PYTHON "${_python}" CACHE FILEPATH "A Python with transformers and peft, for tests against them")
+if(NOT FSLLM_TEST_PYTHON)  # configured before the packages were there
+  set_property(CACHE FSLLM_TEST_PYTHON PROPERTY VALUE "${_python}")
+endif()
 set(FSLLM_TEST_ENVIRONMENT
   OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_hwloc_base_binding_policy=none

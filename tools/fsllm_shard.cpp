@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tokenises a data set once into one HDF5 shard a client.
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <boost/program_options.hpp>
+#include <charconv>
 #include <filesystem>
 #include <iostream>
 #include <sstream>
@@ -12,6 +16,7 @@
 #include "fsllm/core/log.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/model/config.hpp"
+#include "fsllm/text/split_report.hpp"
 
 namespace {
 
@@ -27,8 +32,10 @@ po::options_description options() {
   add("root", text("DIR"), "data.root: the folder that holds the data");
   add("model", text("DIR"), "model folder: its tokenizer and vocabulary");
   add("clients", text("N"), "number of clients");
-  add("splitter", text("S"), "data.splitter: iid, lda, meta, natural");
-  add("out", text("DIR"), "folder for the shards");
+  add("splitter", text("S"), "data.splitter: iid, lda, meta, natural, ...");
+  add("out", text("DIR"), "folder for the shards; an interrupted call with the same words goes on");
+  add("preview", text("N"),
+      "show the first N rows as the model gets them, what it learns between « and »; write nothing");
   add("set", po::value<std::vector<std::string>>()->value_name("KEY=VALUE"),
       "any other key of the configuration, as data.splits=[0.9,0.1,0]; may be repeated");
   add("help", "this text");
@@ -51,7 +58,12 @@ std::string text_of(po::variables_map const& values, char const* name) {
   return values.count(name) != 0 ? values[name].as<std::string>() : "";
 }
 
-RunConfig configuration(po::variables_map const& values, std::string const& yaml) {
+struct Configuration {
+  RunConfig run;
+  std::string resolved;
+};
+
+Configuration configuration(po::variables_map const& values, std::string const& yaml) {
   auto const cfg = text_of(values, "cfg");
   auto config = Config::parse(yaml, cfg);
   for (auto const& [option, key] : {std::pair{"data", "data.type"},
@@ -69,35 +81,81 @@ RunConfig configuration(po::variables_map const& values, std::string const& yaml
   }
   auto run = load_run_config(config);
   run.data.shards.clear();
-  return run;
+  return {run, config.dump()};
+}
+
+/// The text that the ids stand for, with « and » around what is scored.
+std::string marked(EncodedSample const& row, Tokenizer const* tokenizer) {
+  std::string text;
+  for (size_t begin = 0; begin < row.ids.size();) {
+    size_t end = begin;
+    while (end < row.ids.size() && row.is_target[end] == row.is_target[begin]) ++end;
+    std::vector<int32_t> const part(row.ids.begin() + static_cast<std::ptrdiff_t>(begin),
+                                    row.ids.begin() + static_cast<std::ptrdiff_t>(end));
+    auto const words =
+        tokenizer == nullptr ? fmt::format("{}", fmt::join(part, " ")) : tokenizer->decode(part);
+    text += row.is_target[begin] != 0 ? "«" + words + "»" : words;
+    begin = end;
+  }
+  return text;
+}
+
+/// Rank 0 shows the first rows of the data set.
+void preview(PrepareJob const& job, int64_t count) {
+  PrepareCounts counts;
+  for_each_sample(
+      job.data,
+      [&](Sample&& sample) {
+        auto const row = prepare_sample(sample, job, counts);
+        if (!row)
+          return fmt::print("== {}: dropped (longer than llm.tok_len, or without a scored token)\n",
+                            sample.place);
+        fmt::print("== {}: {} tokens, {} scored\n{}\nids: {}\n", sample.place, row->ids.size(),
+                   std::count(row->is_target.begin(), row->is_target.end(), 1), marked(*row, job.tokenizer),
+                   marked(*row, nullptr));
+      },
+      [&](int64_t record) { return record < count; });
+}
+
+int64_t preview_rows(po::variables_map const& values) {
+  auto const text = text_of(values, "preview");
+  int64_t count = 0;
+  auto const [end, problem] = std::from_chars(text.data(), text.data() + text.size(), count);
+  FSLLM_CHECK(problem == std::errc() && end == text.data() + text.size() && count > 0,
+              "--preview {} (a number of rows is needed). Write --preview 3.", text);
+  return count;
 }
 
 int shard(po::variables_map const& values, Communicator const& world) {
   auto const out = text_of(values, "out"), cfg = text_of(values, "cfg");
   std::string yaml;
   agree(world, [&] {
-    FSLLM_CHECK(!out.empty(), "--out is missing (no folder for the shards). See fsllm_shard --help.");
-    FSLLM_CHECK(!std::filesystem::exists(std::filesystem::path(out) / "index.json"),
+    FSLLM_CHECK(!out.empty() || values.count("preview") != 0,
+                "--out is missing (no folder for the shards). See fsllm_shard --help.");
+    FSLLM_CHECK(out.empty() || !std::filesystem::exists(std::filesystem::path(out) / "index.json"),
                 "{} already holds shards. Remove them, or choose another --out.", out);
     if (world.rank() == 0 && !cfg.empty()) yaml = read_file(cfg);
   });
   world.broadcast(yaml, 0);
-  RunConfig run;
+  Configuration config;
   std::unique_ptr<Tokenizer> tokenizer;
-  int64_t vocab_size = 0;
+  PrepareJob job;
   agree(world, [&] {
-    run = configuration(values, yaml);
-    auto const model = resolve_model(run);
-    vocab_size = load_model_config(model).vocab_size;
+    config = configuration(values, yaml);
+    auto const model = resolve_model(config.run);
     if (has_tokenizer(model)) tokenizer = load_tokenizer(model);
+    job = {config.run.data, config.run.fed.seed, tokenizer.get(), load_model_config(model).vocab_size};
   });
-  auto const index =
-      make_shards({run.data, run.fed.client_num, run.fed.seed, tokenizer.get(), vocab_size}, out, world);
-  if (world.rank() != 0) return 0;
-  fmt::print("{:>8} {:>10} {:>12} {:>8} {:>8}\n", "client", "rows", "tokens", "val", "test");
-  for (auto const& client : index.clients)
-    fmt::print("{:>8} {:>10} {:>12} {:>8} {:>8}\n", client.client_id, client.train.rows, client.train.tokens,
-               client.val.rows, client.test.rows);
+  if (values.count("preview") != 0) {
+    agree(world, [&] {
+      auto const count = preview_rows(values);
+      if (world.rank() == 0) preview(job, count);
+    });
+    return 0;
+  }
+  job.threads = preparing_threads(world);
+  auto const index = make_shards({job, config.run.fed.client_num, config.resolved}, out, world);
+  if (world.rank() == 0) fmt::print("{}", split_report(index));
   return 0;
 }
 

@@ -6,7 +6,6 @@
 
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "fsllm/app/prepare_data.hpp"
 #include "fsllm/app/program.hpp"
@@ -117,6 +116,10 @@ void prepare_directory(Setup& s, bool overwrite, Communicator const& comm) {
   s.resume = comm.max(comm.rank() == 0 && s.resume ? 1 : 0) != 0;
 }
 
+PrepareJob prepare_job(Setup const& s, int threads) {
+  return {s.run.data, s.run.fed.seed, s.tokenizer.get(), s.model.vocab_size, threads};
+}
+
 /// Collective: the folder of the run's shards, made now unless they are ready.
 std::filesystem::path shards_of(Setup const& s, Communicator const& comm) {
   if (!s.run.data.shards.empty()) return s.run.data.shards;
@@ -125,8 +128,7 @@ std::filesystem::path shards_of(Setup const& s, Communicator const& comm) {
       comm.max(comm.rank() == 0 && s.resume && std::filesystem::exists(dir / "index.json") ? 1 : 0) != 0;
   if (ready) return dir;
   log_info("sharding {} for {} clients", s.run.data.type, s.run.fed.client_num);
-  make_shards({s.run.data, s.run.fed.client_num, s.run.fed.seed, s.tokenizer.get(), s.model.vocab_size}, dir,
-              comm);
+  make_shards({prepare_job(s, preparing_threads(comm)), s.run.fed.client_num, s.resolved_yaml}, dir, comm);
   return dir;
 }
 
@@ -234,22 +236,21 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
 
 /// Reads and splits the data, and encodes the first rows; how many clients there are.
 int64_t check_rows(Setup const& s) {
-  constexpr size_t kEncoded = 100;
-  auto const samples = read_samples(s.run.data);
-  auto const plan = plan_split(row_table(samples), s.run.data, s.run.fed.client_num, s.run.fed.seed);
-  SplitPlan::Parts first;
-  first.train.resize(std::min(kEncoded, samples.size()));
-  std::iota(first.train.begin(), first.train.end(), 0);
+  constexpr int64_t kEncoded = 100;
+  auto const job = prepare_job(s, 1);
+  RowTable table;
   PrepareCounts counts;
-  auto const rows =
-      make_shard(samples, first, 1, s.run.data, s.tokenizer.get(), s.model.vocab_size, s.run.fed.seed, counts)
-          .train;
-  for (size_t i = 1; i < rows.offsets.size(); ++i)
-    FSLLM_CHECK(s.model.max_positions == 0 || rows.offsets[i] - rows.offsets[i - 1] <= s.model.max_positions,
+  for_each_sample(s.run.data, [&](Sample&& sample) {
+    table.add(sample, sample.record);
+    if (table.rows() > kEncoded) return;
+    auto const row = prepare_sample(sample, job, counts);
+    auto const length = row ? static_cast<int64_t>(row->ids.size()) : 0;
+    FSLLM_CHECK(s.model.max_positions == 0 || length <= s.model.max_positions,
                 "llm.tok_len = {} (the model takes {} tokens, and a row has {}). Set it to {}.",
-                s.run.data.tok_len, s.model.max_positions, rows.offsets[i] - rows.offsets[i - 1],
-                s.model.max_positions);
-  return static_cast<int64_t>(plan.clients.size());
+                s.run.data.tok_len, s.model.max_positions, length, s.model.max_positions);
+  });
+  return static_cast<int64_t>(
+      plan_split(table, s.run.data, s.run.fed.client_num, s.run.fed.seed).clients.size());
 }
 
 int64_t check_shards(Setup const& s) {

@@ -11,13 +11,14 @@
 #include "fsllm/io/safetensors.hpp"
 
 namespace fsllm {
-namespace {
 
 int usable_cores() {
   cpu_set_t cores;
   CPU_ZERO(&cores);
   return sched_getaffinity(0, sizeof(cores), &cores) == 0 ? std::max(1, CPU_COUNT(&cores)) : 1;
 }
+
+namespace {
 
 /// Does this CPU multiply bf16 matrices faster than fp32 ones? (CPUs with AMX have AVX512_BF16 too.)
 bool fast_bf16() {

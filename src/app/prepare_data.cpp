@@ -2,22 +2,28 @@
 #include "fsllm/app/prepare_data.hpp"
 
 #include <algorithm>
+#include <cstdlib>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "fsllm/app/program.hpp"
+#include "fsllm/app/run_config.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/core/progress.hpp"
 #include "fsllm/io/files.hpp"
-#include "fsllm/text/prepare.hpp"
+#include "fsllm/text/split_report.hpp"
 
 namespace fsllm {
 namespace {
 
-/// What one rank made: summaries as JSON lines, and counts.
-struct Made {
-  std::string summaries;
-  PrepareCounts counts;
-};
+namespace fs = std::filesystem;
+
+/// Records that one rank reads before the next rank's turn, when the table of rows is made.
+constexpr int64_t kRecordsATurn = 1024;
+/// Characters of text in the shards that are written in one pass: their tokens stay in memory.
+constexpr int64_t kCharactersAPass = int64_t{256} << 20;
+constexpr char const* kUnfinished = "unfinished.json";
 
 nlohmann::json to_json(SplitSummary const& split) {
   return {
@@ -28,88 +34,181 @@ SplitSummary split_from(nlohmann::json const& json) {
   return {json.at("rows"), json.at("tokens"), json.at("targets"), json.at("groups")};
 }
 
-std::string encode(ShardSummary const& s) {
-  return nlohmann::json{{"client", s.client_id},
-                        {"sha256", s.sha256},
-                        {"train", to_json(s.train)},
-                        {"val", to_json(s.val)},
-                        {"test", to_json(s.test)}}
-             .dump() +
-         "\n";
+std::string encode(std::vector<ShardSummary> const& summaries) {
+  nlohmann::json list = nlohmann::json::array();
+  for (auto const& s : summaries)
+    list.push_back({{"client", s.client_id},
+                    {"sha256", s.sha256},
+                    {"train", to_json(s.train)},
+                    {"val", to_json(s.val)},
+                    {"test", to_json(s.test)}});
+  return list.dump();
 }
 
-std::vector<ShardSummary> decode(std::string const& lines) {
+std::vector<ShardSummary> decode(std::string const& text) {
   std::vector<ShardSummary> summaries;
-  for (size_t at = 0; at < lines.size();) {
-    size_t const end = lines.find('\n', at);
-    auto const json = nlohmann::json::parse(lines.substr(at, end - at));
+  for (auto const& json : nlohmann::json::parse(text))
     summaries.push_back({json.at("client"), split_from(json.at("train")), split_from(json.at("val")),
                          split_from(json.at("test")), json.at("sha256")});
-    at = end + 1;
+  return summaries;
+}
+
+/// Collective: what splitters know of every row; each rank reads its part of the records.
+RowTable read_table(DataConfig const& data, Communicator const& comm) {
+  RowTable mine;
+  agree(comm, [&] {
+    for_each_sample(
+        data, [&](Sample&& sample) { mine.add(sample, sample.record); },
+        [&](int64_t record) { return record / kRecordsATurn % comm.size() == comm.rank(); });
+  });
+  if (comm.size() == 1) return mine;
+  std::vector<RowTable> parts;
+  for (auto const& bytes : comm.all_gather(to_bytes(mine))) parts.push_back(row_table_from_bytes(bytes));
+  return merge(parts);
+}
+
+/// This rank's shards; the server's is rank 0's.
+std::vector<ShardTask> tasks_of(SplitPlan const& plan, SplitPlan::Parts const& server, fs::path const& out,
+                                Communicator const& comm) {
+  std::vector<ShardTask> tasks;
+  if (comm.rank() == 0) tasks.push_back({shard_path(out, 0), 0, &server});
+  for (size_t k = static_cast<size_t>(comm.rank()); k < plan.clients.size();
+       k += static_cast<size_t>(comm.size())) {
+    auto const client = static_cast<int64_t>(k) + 1;
+    tasks.push_back({shard_path(out, client), client, &plan.clients[k]});
+  }
+  return tasks;
+}
+
+int64_t rows_of(ShardTask const& task) {
+  return static_cast<int64_t>(task.parts->train.size() + task.parts->val.size() + task.parts->test.size());
+}
+
+int64_t characters_of(ShardTask const& task, RowTable const& table) {
+  int64_t sum = 0;
+  for (auto const* rows : {&task.parts->train, &task.parts->val, &task.parts->test})
+    for (int64_t const row : *rows) sum += table.length[static_cast<size_t>(row)];
+  return sum;
+}
+
+/// Takes the shards that lie there already out of `tasks`.
+std::vector<ShardSummary> finished(std::vector<ShardTask>& tasks) {
+  std::vector<ShardSummary> summaries;
+  std::erase_if(tasks, [&](ShardTask const& task) {
+    if (!fs::is_regular_file(task.path)) return false;
+    try {
+      summaries.push_back(summarize(read_shard(task.path), sha256_file(task.path)));
+    } catch (Error const& error) {
+      log_warning("{} The shard is made again.", error.what());
+      return false;
+    }
+    return true;
+  });
+  return summaries;
+}
+
+std::vector<ShardSummary> make_tasks(std::vector<ShardTask> tasks, RowTable const& table,
+                                     PrepareJob const& job, PrepareCounts& counts, bool shows_progress) {
+  auto summaries = finished(tasks);
+  if (!summaries.empty()) log_info("{} shards of an earlier call are kept", summaries.size());
+  int64_t total = 0;
+  for (auto const& task : tasks) total += task.client_id > 0 ? rows_of(task) : 0;
+  Progress progress("sharding", total, "rows", shows_progress && total > 0);
+  for (size_t begin = 0; begin < tasks.size();) {
+    std::vector<ShardTask> pass;
+    int64_t characters = 0;
+    for (; begin < tasks.size() && (pass.empty() || characters < kCharactersAPass); ++begin) {
+      pass.push_back(tasks[begin]);
+      characters += characters_of(tasks[begin], table);
+    }
+    int64_t done = 0;
+    auto const made = write_shards(pass, table, job, counts, [&](int64_t rows) {
+      progress.advance(rows - done);
+      done = rows;
+    });
+    summaries.insert(summaries.end(), made.begin(), made.end());
   }
   return summaries;
 }
 
-struct Written {
-  ClientShard shard;
-  std::string sha256;
-};
+/// Rank 0: marks `out` as unfinished work of this job; what another one left there is removed.
+void begin_job(ShardJob const& job, RowTable const& table, fs::path const& out) {
+  auto const tokenizer = job.rows.tokenizer == nullptr ? "" : job.rows.tokenizer->sha256();
+  auto const mark =
+      nlohmann::json{{"job", sha256(job.description + tokenizer + to_bytes(table))}}.dump() + "\n";
+  auto const file = out / kUnfinished;
+  if (fs::exists(file) && read_file(file) == mark) return;
+  std::vector<fs::path> stale;
+  for (auto const& entry : fs::directory_iterator(out))
+    if (entry.is_regular_file() && entry.path().extension() == ".h5") stale.push_back(entry.path());
+  for (auto const& path : stale) fs::remove(path);
+  write_file_atomic(file, mark);
+}
 
-Written write_one(ShardJob const& job, std::vector<Sample> const& samples, SplitPlan::Parts const& parts,
-                  int64_t client, std::filesystem::path const& out, PrepareCounts& counts) {
-  Written written;
-  written.shard =
-      make_shard(samples, parts, client, job.data, job.tokenizer, job.vocab_size, job.seed, counts);
-  written.sha256 = write_shard(shard_path(out, client), written.shard);
-  return written;
+ShardIndex index_of(ShardJob const& job, std::vector<ShardSummary> clients) {
+  ShardIndex index{job.rows.data.type, job.rows.data.splitter};
+  if (job.rows.tokenizer != nullptr) {
+    index.tokenizer_sha256 = job.rows.tokenizer->sha256();
+    index.prompt_template = job.rows.data.prompt_template;
+  }
+  index.seed = static_cast<int64_t>(job.rows.seed);
+  index.tok_len = job.rows.data.tok_len;
+  index.clients = std::move(clients);
+  std::sort(index.clients.begin(), index.clients.end(),
+            [](auto const& a, auto const& b) { return a.client_id < b.client_id; });
+  return index;
 }
 
 void report_counts(PrepareCounts const& counts) {
-  log_info("{} rows tokenised: {} truncated to llm.tok_len, {} dropped because no target token was left",
-           counts.rows, counts.truncated, counts.dropped_without_target);
+  auto const too_long = counts.dropped_too_long > 0
+                            ? fmt::format(", {} dropped as longer than that", counts.dropped_too_long)
+                            : "";
+  log_info("{} rows tokenised: {} truncated to llm.tok_len{}, {} dropped because no target token was left",
+           counts.rows, counts.truncated, too_long, counts.dropped_without_target);
 }
 
 }  // namespace
 
-ShardIndex make_shards(ShardJob const& job, std::filesystem::path const& out, Communicator const& comm) {
-  Made made;
-  ShardIndex index;
+int preparing_threads(Communicator const& comm) {
+  if (char const* const set = std::getenv("OMP_NUM_THREADS"); set != nullptr && std::atoi(set) > 0)
+    return std::atoi(set);
+  return std::max(1, usable_cores() / comm.split_by_node().size());
+}
+
+ShardIndex make_shards(ShardJob const& job, fs::path const& out, Communicator const& comm) {
+  auto const table = read_table(job.rows.data, comm);
+  SplitPlan plan;
   agree(comm, [&] {
+    FSLLM_CHECK(table.rows() > 0, "{} has no rows that can be read. Check the file.", job.rows.data.type);
+    plan = plan_split(table, job.rows.data, job.client_num, job.rows.seed);
     std::error_code problem;
-    std::filesystem::create_directories(out, problem);
+    fs::create_directories(out, problem);
     FSLLM_CHECK(!problem, "{} cannot be created ({}). Choose another folder.", out.string(),
                 problem.message());
-    auto const samples = read_samples(job.data);
-    auto const plan = plan_split(row_table(samples), job.data, job.client_num, job.seed);
-    auto const clients = static_cast<int64_t>(plan.clients.size());
-    for (int64_t client = 1 + comm.rank(); client <= clients; client += comm.size()) {
-      auto const& parts = plan.clients[static_cast<size_t>(client - 1)];
-      auto const [shard, sha256] = write_one(job, samples, parts, client, out, made.counts);
-      made.summaries += encode(summarize(shard, sha256));
-    }
-    if (comm.rank() == 0) {
-      PrepareCounts of_server;
-      auto const shard =
-          write_one(job, samples, {{}, plan.server.val, plan.server.test}, 0, out, of_server).shard;
-      index.dataset = shard.dataset;
-      index.splitter = shard.splitter;
-      index.tokenizer_sha256 = shard.tokenizer_sha256;
-      index.prompt_template = shard.prompt_template;
-      index.seed = shard.seed;
-      index.tok_len = shard.tok_len;
-    }
   });
-  for (auto const& part : comm.gather(made.summaries, 0))
-    for (auto& summary : decode(part)) index.clients.push_back(std::move(summary));
-  std::sort(index.clients.begin(), index.clients.end(),
-            [](auto const& a, auto const& b) { return a.client_id < b.client_id; });
-  made.counts.rows = comm.sum(made.counts.rows);
-  made.counts.truncated = comm.sum(made.counts.truncated);
-  made.counts.dropped_without_target = comm.sum(made.counts.dropped_without_target);
   agree(comm, [&] {
-    if (comm.rank() == 0) write_shard_index(out, index);
+    if (comm.rank() == 0) begin_job(job, table, out);
   });
-  report_counts(made.counts);
+  SplitPlan::Parts const server{{}, plan.server.val, plan.server.test};
+  PrepareCounts counts;
+  std::vector<ShardSummary> mine;
+  agree(comm, [&] {
+    mine = make_tasks(tasks_of(plan, server, out, comm), table, job.rows, counts, comm.rank() == 0);
+  });
+  std::vector<ShardSummary> all;
+  for (auto const& part : comm.gather(encode(mine), 0))
+    for (auto& summary : decode(part)) all.push_back(std::move(summary));
+  auto const index = index_of(job, std::move(all));
+  for (auto* count :
+       {&counts.rows, &counts.truncated, &counts.dropped_too_long, &counts.dropped_without_target})
+    *count = comm.sum(*count);
+  agree(comm, [&] {
+    if (comm.rank() != 0) return;
+    write_split_report(out, index);
+    write_shard_index(out, index);
+    fs::remove(out / kUnfinished);
+  });
+  report_counts(counts);
   return index;
 }
 

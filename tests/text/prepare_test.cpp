@@ -106,58 +106,124 @@ TEST(Truncate, EachPolicyKeepsWhatItPromises) {
   }
 }
 
-TEST(MakeShard, CollectsPartsGroupsAndCounts) {
-  DataConfig config;
-  config.type = "x.jsonl";
-  config.splitter = "iid";
-  config.tok_len = 4;
-  config.truncate = "answer_right";
-  std::vector<Sample> const samples{token_sample({1, 2, 3}, {0, 1, 1}, "b"),
-                                    token_sample({1, 2, 3, 4, 5}, {0, 0, 1, 1, 1}, "a"),
-                                    token_sample({1, 2, 3, 4, 5}, {0, 0, 0, 0, 1}),
-                                    token_sample({7, 8}, {1, 1}),
-                                    token_sample({}, {}),
-                                    token_sample({5}, {1})};
+TEST(PrepareSample, CutsCountsAndDrops) {
+  PrepareJob job;
+  job.data.tok_len = 4;
+  job.data.truncate = "answer_right";
+  job.vocab_size = 10;
   PrepareCounts counts;
-  auto const shard = make_shard(samples, {{0, 1, 2}, {3}, {4, 5}}, 3, config, nullptr, 10, 42, counts);
-  EXPECT_EQ(shard.client_id, 3);
-  EXPECT_EQ(shard.seed, 42);
-  EXPECT_EQ(shard.dataset + shard.splitter + shard.prompt_template + shard.tokenizer_sha256, "x.jsonliid");
-  EXPECT_EQ(shard.group_names, (std::vector<std::string>{"a", "b"}));
-  EXPECT_EQ(shard.train.tokens, (Ids{1, 2, 3, 1, 2, 3, 4}));
-  EXPECT_EQ(shard.train.target, (Marks{0, 1, 1, 0, 0, 1, 1}));
-  EXPECT_EQ(shard.train.offsets, (std::vector<int64_t>{0, 3, 7}));
-  EXPECT_EQ(shard.train.group, (Ids{1, 0}));
-  EXPECT_EQ(shard.val.group, (Ids{-1}));
-  EXPECT_EQ(shard.test.rows(), 0);
-  EXPECT_EQ(counts.rows, 3);
+  EXPECT_EQ(prepare_sample(token_sample({1, 2, 3}, {0, 1, 1}), job, counts)->ids, (Ids{1, 2, 3}));
+  auto const cut = prepare_sample(token_sample({1, 2, 3, 4, 5}, {0, 0, 1, 1, 1}), job, counts);
+  EXPECT_EQ(cut->ids, (Ids{1, 2, 3, 4}));
+  EXPECT_EQ(cut->is_target, (Marks{0, 0, 1, 1}));
+  EXPECT_FALSE(prepare_sample(token_sample({1, 2, 3, 4, 5}, {0, 0, 0, 0, 1}), job, counts));
+  EXPECT_FALSE(prepare_sample(token_sample({}, {}), job, counts));
+  EXPECT_FALSE(prepare_sample(token_sample({5}, {1}), job, counts));
+  EXPECT_EQ(counts.rows, 2);
   EXPECT_EQ(counts.truncated, 1);
   EXPECT_EQ(counts.dropped_without_target, 3);
-  config.truncate = "drop";
-  make_shard(samples, {{0, 1, 2}, {}, {}}, 3, config, nullptr, 10, 42, counts);
-  EXPECT_EQ(counts.dropped_too_long, 2);
-  EXPECT_EQ(counts.rows, 4);
+  job.data.truncate = "drop";
+  EXPECT_FALSE(prepare_sample(token_sample({1, 2, 3, 4, 5}, {0, 0, 0, 0, 1}), job, counts));
+  EXPECT_EQ(counts.dropped_too_long, 1);
+  EXPECT_ERROR(prepare_sample(token_sample({1, 10}, {0, 1}), job, counts),
+               "x.jsonl:1: token id 10 (the model's vocabulary has 10)");
 }
 
-TEST(MakeShard, IdsBeyondTheModelsVocabularyAreRefused) {
+/// 60 token rows of lengths 2 to 8 in a file, three categories, one row that is dropped.
+class WriteShards : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string text;
+    for (int i = 0; i < 60; ++i) {
+      std::vector<int> ids(static_cast<size_t>(2 + i % 7), i % 50), labels = ids;
+      labels[0] = -100;
+      if (i == 7) labels.assign(labels.size(), -100);
+      nlohmann::json row{{"input_ids", ids}, {"labels", labels}};
+      if (i % 4 > 0) row["category"] = "c" + std::to_string(i % 4);
+      text += row.dump() + "\n";
+    }
+    write_file_atomic(dir_ / "rows.jsonl", text);
+    job_.data.root = dir_.path().string();
+    job_.data.type = "rows.jsonl";
+    job_.data.splitter = "lda";
+    job_.data.tok_len = 6;
+    job_.data.truncate = "answer_right";
+    job_.vocab_size = 50;
+    job_.seed = 3;
+    table_ = row_table(read_samples(job_.data));
+    plan_ = plan_split(table_, job_.data, 4, 3);
+    server_ = {{}, plan_.server.val, plan_.server.test};
+  }
+  std::vector<ShardTask> tasks(std::filesystem::path const& out) const {
+    std::filesystem::create_directories(out);
+    std::vector<ShardTask> all{{shard_path(out, 0), 0, &server_}};
+    for (size_t k = 0; k < 4; ++k)
+      all.push_back(
+          {shard_path(out, static_cast<int64_t>(k) + 1), static_cast<int64_t>(k) + 1, &plan_.clients[k]});
+    return all;
+  }
+  test::TempDir dir_;
+  PrepareJob job_;
+  RowTable table_;
+  SplitPlan plan_;
+  SplitPlan::Parts server_;
+};
+
+TEST_F(WriteShards, HoldTheRowsOfThePlanInTheOrderOfTheFile) {
   PrepareCounts counts;
-  EXPECT_ERROR(
-      make_shard({token_sample({1, 10}, {0, 1})}, {{0}, {}, {}}, 1, DataConfig{}, nullptr, 10, 0, counts),
-      "x.jsonl:1: token id 10 (the model's vocabulary has 10)");
+  auto const summaries = write_shards(tasks(dir_ / "a"), table_, job_, counts);
+  auto const samples = read_samples(job_.data);
+  ASSERT_EQ(summaries.size(), 5U);
+  for (size_t k = 0; k < 4; ++k) {
+    auto const shard = read_shard(shard_path(dir_ / "a", static_cast<int64_t>(k) + 1));
+    EXPECT_EQ(shard.client_id, static_cast<int64_t>(k) + 1);
+    EXPECT_EQ(shard.splitter + shard.dataset, "ldarows.jsonl");
+    Ids expected;
+    std::vector<std::string> groups;
+    PrepareCounts ignored;
+    for (int64_t const row : plan_.clients[k].train) {
+      auto const prepared = prepare_sample(samples[static_cast<size_t>(row)], job_, ignored);
+      if (!prepared) continue;
+      expected.insert(expected.end(), prepared->ids.begin(), prepared->ids.end());
+      groups.push_back(samples[static_cast<size_t>(row)].category);
+    }
+    EXPECT_EQ(shard.train.tokens, expected);
+    ASSERT_EQ(shard.train.group.size(), groups.size());
+    for (size_t i = 0; i < groups.size(); ++i)
+      EXPECT_EQ(shard.train.group[i] < 0 ? "" : shard.group_names[static_cast<size_t>(shard.train.group[i])],
+                groups[i]);
+    EXPECT_EQ(summaries[k + 1].train.rows, shard.train.rows());
+    EXPECT_EQ(summaries[k + 1].sha256, sha256_file(shard_path(dir_ / "a", static_cast<int64_t>(k) + 1)));
+  }
+  EXPECT_EQ(counts.rows, 59);
+  EXPECT_EQ(counts.dropped_without_target, 1);
+  EXPECT_EQ(counts.truncated, 16);
 }
 
-TEST(MakeShard, TextRowsNameTheirTokenizer) {
-  auto const tokenizer = golden_tokenizer("llama2");
-  DataConfig config;
-  config.tok_len = 1000;
+TEST_F(WriteShards, BytesDependOnNeitherThreadsNorCompany) {
   PrepareCounts counts;
-  auto const shard =
-      make_shard({text_sample("i", "", "o")}, {{0}, {}, {}}, 1, config, tokenizer.get(), 1000, 0, counts);
-  EXPECT_EQ(shard.tokenizer_sha256, tokenizer->sha256());
-  EXPECT_EQ(shard.prompt_template, "alpaca");
-  EXPECT_EQ(shard.tok_len, 1000);
-  EXPECT_EQ(shard.train.tokens.front(), 1);
-  EXPECT_EQ(shard.train.tokens.back(), 2);
+  auto const together = write_shards(tasks(dir_ / "a"), table_, job_, counts);
+  job_.threads = 3;
+  auto const all = tasks(dir_ / "b");
+  for (size_t i = 0; i < all.size(); ++i)
+    EXPECT_EQ(write_shards({all[i]}, table_, job_, counts).at(0).sha256, together[i].sha256) << i;
+}
+
+TEST_F(WriteShards, CompatKeepsTheOrderOfTheSplit) {
+  job_.data.compat = true;
+  plan_ = plan_split(table_, job_.data, 4, 3);
+  PrepareCounts counts;
+  write_shards(tasks(dir_ / "a"), table_, job_, counts);
+  auto const samples = read_samples(job_.data);
+  Ids first;
+  for (int64_t const row : plan_.clients[0].train)
+    if (row != 7) first.push_back(samples[static_cast<size_t>(row)].ids[0]);
+  auto const shard = read_shard(shard_path(dir_ / "a", 1));
+  Ids found;
+  for (int64_t i = 0; i < shard.train.rows(); ++i)
+    found.push_back(shard.train.tokens[static_cast<size_t>(shard.train.offsets[static_cast<size_t>(i)])]);
+  EXPECT_EQ(found, first);
+  EXPECT_FALSE(std::is_sorted(plan_.clients[0].train.begin(), plan_.clients[0].train.end()));
 }
 
 }  // namespace

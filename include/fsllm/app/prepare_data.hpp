@@ -4,21 +4,22 @@
 
 #include "fsllm/comm/communicator.hpp"
 #include "fsllm/io/shard.hpp"
-#include "fsllm/text/data_config.hpp"
-#include "fsllm/text/tokenizer.hpp"
+#include "fsllm/text/prepare.hpp"
 
 namespace fsllm {
 
 struct ShardJob {
-  DataConfig data;
-  int64_t client_num = 0;  ///< 0: one client a category or field value where the splitter knows them
-  uint64_t seed = 0;
-  Tokenizer const* tokenizer = nullptr;  ///< null: token rows only
-  int64_t vocab_size = 0;
+  PrepareJob rows;
+  int64_t client_num = 0;   ///< 0: one client a category or field value where the splitter knows them
+  std::string description;  ///< the resolved configuration: another one never goes on with the shards of this
 };
 
-/// Collective: writes the shards of all clients, the server's and index.json into `out`; rank r makes those
-/// of clients r + 1, r + 1 + size, ... The bytes do not depend on the number of ranks.
+/// Collective: writes the shards of all clients, the server's, index.json and the report (split_report.hpp)
+/// into `out`; rank r makes those of clients r + 1, r + 1 + size, ... The bytes do not depend on the number
+/// of ranks or threads. What an interrupted call of the same job and data finished is kept.
 ShardIndex make_shards(ShardJob const& job, std::filesystem::path const& out, Communicator const& comm);
+
+/// Threads for this rank's share of the node's cores; OMP_NUM_THREADS goes before.
+int preparing_threads(Communicator const& comm);
 
 }  // namespace fsllm

@@ -53,6 +53,8 @@ RunDirectory run_directory(RunConfig const& config);
 
 /// OpenMP threads of this rank: hpc.threads, or one under exact reduction, else the cores this process may
 /// use divided by the ranks of its node.
+/// Cores that this process may run on.
+int usable_cores();
 int threads_per_rank(RunConfig const& config, int ranks_on_node);
 
 /// Where this rank computes, and how its updates travel.
