@@ -154,6 +154,7 @@ ShardIndex index_of(ShardJob const& job, std::vector<ShardSummary> clients) {
   index.seed = static_cast<int64_t>(job.rows.seed);
   index.tok_len = job.rows.data.tok_len;
   index.clients = std::move(clients);
+  std::erase_if(index.clients, [](auto const& client) { return client.client_id == 0; });  // the server's rows
   std::sort(index.clients.begin(), index.clients.end(),
             [](auto const& a, auto const& b) { return a.client_id < b.client_id; });
   return index;
