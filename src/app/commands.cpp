@@ -132,13 +132,28 @@ std::filesystem::path shards_of(Setup const& s, Communicator const& comm) {
   return dir;
 }
 
+bool ready_shards(Setup const& s) {
+  return !s.run.data.shards.empty() || !s.run.shard_roots.empty();
+}
+
+/// Collective: the shards of the run's clients, made now unless they are ready.
+std::vector<ClientSource> clients_of(Setup const& s, Communicator const& comm) {
+  std::vector<ClientSource> sources;
+  if (s.run.shard_roots.empty()) {
+    auto const dir = shards_of(s, comm);
+    agree(comm, [&] { sources = sources_in(dir); });
+  } else {
+    agree(comm, [&] { sources = sources_at(s.run.shard_roots, comm); });
+  }
+  return sources;
+}
 void check_client_count(Setup const& s, ClientData const& data) {
   auto const wanted = s.run.fed.client_num;
-  auto const there = static_cast<int64_t>(data.index().clients.size());
+  auto const there = data.num_shards();
   FSLLM_CHECK(
       wanted == 0 || wanted == there || s.run.fed.method == "global",
       "federate.client_num = {} (only {} client shards in {}). Lower it, or shard again with --clients {}.",
-      wanted, there, s.run.data.shards, wanted);
+      wanted, there, s.run.shard_roots.empty() ? s.run.data.shards : "hpc.shard_roots", wanted);
 }
 
 /// The model with what is trained inside it.
@@ -199,14 +214,14 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   at::set_num_threads(threads_per_rank(s.run, comm.split_by_node().size()));
   auto const device = choose_device(s.run, comm);
   s.load.device = device.device;
-  auto const shards = shards_of(s, comm);
+  auto sources = clients_of(s, comm);
   Trainable trainable;
   std::unique_ptr<ClientData> data;
   agree(comm, [&] {
-    data = std::make_unique<ClientData>(shards, s.tokenizer_sha256(), s.model.vocab_size,
+    data = std::make_unique<ClientData>(std::move(sources), s.tokenizer_sha256(), s.model.vocab_size,
                                         s.model.max_positions, s.run.fed.method == "global");
     check_client_count(s, *data);
-    if (!s.run.data.shards.empty()) data->check(comm.rank(), comm.size());
+    if (ready_shards(s)) data->check(comm.rank(), comm.size());
     trainable = load_trainable(s);
   });
   agree(comm, [&] {
@@ -253,18 +268,23 @@ int64_t check_rows(Setup const& s) {
       plan_split(table, s.run.data, s.run.fed.client_num, s.run.fed.seed).clients.size());
 }
 
-int64_t check_shards(Setup const& s) {
-  ClientData data(s.run.data.shards, s.tokenizer_sha256(), s.model.vocab_size, s.model.max_positions, false);
-  check_client_count(s, data);
-  data.check(0, 1);
+/// Collective.
+int64_t check_shards(Setup const& s, Communicator const& comm) {
+  ClientData data(clients_of(s, comm), s.tokenizer_sha256(), s.model.vocab_size, s.model.max_positions,
+                  false);
+  agree(comm, [&] {
+    check_client_count(s, data);
+    data.check(comm.rank(), comm.size());
+  });
   return static_cast<int64_t>(data.clients().size());
 }
 
 /// Validates data, model and adapter without weights in memory or training. Collective.
 int check_command(Setup const& s, Communicator const& comm) {
+  int64_t clients = ready_shards(s) ? check_shards(s, comm) : 0;
   agree(comm, [&] {
     if (comm.rank() != 0) return;
-    int64_t const clients = s.run.data.shards.empty() ? check_rows(s) : check_shards(s);
+    if (!ready_shards(s)) clients = check_rows(s);
     auto options = s.load;
     options.values = false;
     auto const model = load_model(s.model_dir, options);

@@ -117,7 +117,6 @@ constexpr ForeignKey kForeignKeys[] = {
     {"hpc.ranks_per_client", "1", nullptr},
     {"hpc.zero_stage", "0", nullptr},
     {"hpc.offload", "none", nullptr},
-    {"hpc.shard_roots", "[]", nullptr},
     {"attack.attack_method", "", nullptr},
     {"attack", nullptr, "nothing while attack.attack_method is empty"},
     {"vertical.use", "False", nullptr},

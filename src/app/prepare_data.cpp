@@ -25,34 +25,6 @@ constexpr int64_t kRecordsATurn = 1024;
 constexpr int64_t kCharactersAPass = int64_t{256} << 20;
 constexpr char const* kUnfinished = "unfinished.json";
 
-nlohmann::json to_json(SplitSummary const& split) {
-  return {
-      {"rows", split.rows}, {"tokens", split.tokens}, {"targets", split.targets}, {"groups", split.groups}};
-}
-
-SplitSummary split_from(nlohmann::json const& json) {
-  return {json.at("rows"), json.at("tokens"), json.at("targets"), json.at("groups")};
-}
-
-std::string encode(std::vector<ShardSummary> const& summaries) {
-  nlohmann::json list = nlohmann::json::array();
-  for (auto const& s : summaries)
-    list.push_back({{"client", s.client_id},
-                    {"sha256", s.sha256},
-                    {"train", to_json(s.train)},
-                    {"val", to_json(s.val)},
-                    {"test", to_json(s.test)}});
-  return list.dump();
-}
-
-std::vector<ShardSummary> decode(std::string const& text) {
-  std::vector<ShardSummary> summaries;
-  for (auto const& json : nlohmann::json::parse(text))
-    summaries.push_back({json.at("client"), split_from(json.at("train")), split_from(json.at("val")),
-                         split_from(json.at("test")), json.at("sha256")});
-  return summaries;
-}
-
 /// Collective: what splitters know of every row; each rank reads its part of the records.
 RowTable read_table(DataConfig const& data, Communicator const& comm) {
   RowTable mine;
@@ -154,7 +126,8 @@ ShardIndex index_of(ShardJob const& job, std::vector<ShardSummary> clients) {
   index.seed = static_cast<int64_t>(job.rows.seed);
   index.tok_len = job.rows.data.tok_len;
   index.clients = std::move(clients);
-  std::erase_if(index.clients, [](auto const& client) { return client.client_id == 0; });  // the server's rows
+  std::erase_if(index.clients,
+                [](auto const& client) { return client.client_id == 0; });  // the server's rows
   std::sort(index.clients.begin(), index.clients.end(),
             [](auto const& a, auto const& b) { return a.client_id < b.client_id; });
   return index;
@@ -197,8 +170,8 @@ ShardIndex make_shards(ShardJob const& job, fs::path const& out, Communicator co
     mine = make_tasks(tasks_of(plan, server, out, comm), table, job.rows, counts, comm.rank() == 0);
   });
   std::vector<ShardSummary> all;
-  for (auto const& part : comm.gather(encode(mine), 0))
-    for (auto& summary : decode(part)) all.push_back(std::move(summary));
+  for (auto const& part : comm.gather(to_text(mine), 0))
+    for (auto& summary : summaries_from_text(part)) all.push_back(std::move(summary));
   auto const index = index_of(job, std::move(all));
   for (auto* count :
        {&counts.rows, &counts.truncated, &counts.dropped_too_long, &counts.dropped_without_target})

@@ -51,7 +51,8 @@ void check_threads(Config const& config, std::string const& threads) {
 void check_federation(RunConfig const& run, Config const& config) {
   auto const& fed = run.fed;
   FSLLM_CHECK(
-      !run.data.shards.empty() || fed.client_num > 0 || run.data.splitter == "natural",
+      !run.data.shards.empty() || !run.shard_roots.empty() || fed.client_num > 0 ||
+          run.data.splitter == "natural" || run.data.splitter == "by_file",
       "{} = {} (the number of clients is needed to shard {}). Set it, or give ready shards with data.shards.",
       config.where("federate.client_num"), fed.client_num, run.data.type);
   FSLLM_CHECK(fed.client_num == 0 || fed.only_client <= fed.client_num,
@@ -86,6 +87,11 @@ RunConfig load_run_config(Config& config) {
   run.threads =
       config.get("hpc.threads", "auto", "OpenMP threads a rank; auto: 1 under exact reduction on CPU.");
   check_threads(config, run.threads);
+  run.shard_roots =
+      config.get<std::vector<std::string>>("hpc.shard_roots", {},
+                                           "Folders of ready shards that only their own rank opens: the i-th "
+                                           "is that of rank i, or a single path that "
+                                           "every host has for itself.");
   run.use_gpu = config.get("use_gpu", false, "Train on GPUs.");
   run.half = config.get("train.is_enable_half", false,
                         "Keep frozen weights in fp16 (storage type; LoRA and optimiser stay fp32).");
@@ -111,6 +117,9 @@ RunConfig load_run_config(Config& config) {
   FSLLM_CHECK(!run.model_type.empty(),
               "model.type is missing (no model to train). Set it to a folder in Hugging Face layout, or to a "
               ".gguf file.");
+  FSLLM_CHECK(run.shard_roots.empty() || run.data.shards.empty(),
+              "{} = {} (hpc.shard_roots names the shards already). Leave one of them out.",
+              config.where("data.shards"), run.data.shards);
   check_federation(run, config);
   return run;
 }

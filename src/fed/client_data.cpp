@@ -40,48 +40,53 @@ void check_split(TokenSplit const& split, std::string const& where, int64_t voca
 
 }  // namespace
 
-ClientData::ClientData(std::filesystem::path dir, std::string tokenizer_sha256, int64_t vocab_size,
+ClientData::ClientData(std::vector<ClientSource> sources, std::string tokenizer_sha256, int64_t vocab_size,
                        int64_t max_positions, bool merged)
-    : dir_(std::move(dir)),
-      tokenizer_sha256_(std::move(tokenizer_sha256)),
+    : tokenizer_sha256_(std::move(tokenizer_sha256)),
       vocab_size_(vocab_size),
       max_positions_(max_positions),
       merged_(merged),
-      index_(read_shard_index(dir_)) {
-  std::erase_if(index_.clients,
-                [](auto const& client) { return client.client_id == 0; });  // the server's rows
-  FSLLM_CHECK(!index_.clients.empty(), "{} lists no client (the index is empty). Shard again.",
-              (dir_ / "index.json").string());
-  if (merged_) {
-    merged_summary_.client_id = 1;
-    for (auto const& client : index_.clients) {
-      add(merged_summary_.train, client.train);
-      add(merged_summary_.val, client.val);
-      add(merged_summary_.test, client.test);
-    }
-    clients_ = {1};
+      sources_(std::move(sources)) {
+  if (!merged_) {
+    for (auto const& each : sources_) clients_.push_back(each.summary.client_id);
     return;
   }
-  for (auto const& client : index_.clients) clients_.push_back(client.client_id);
+  merged_summary_.client_id = 1;
+  for (auto const& each : sources_) {
+    FSLLM_CHECK(each.ranks.empty(),
+                "federate.method = global (hpc.shard_roots: no rank may read the rows of all clients). "
+                "Choose another "
+                "method.");
+    add(merged_summary_.train, each.summary.train);
+    add(merged_summary_.val, each.summary.val);
+    add(merged_summary_.test, each.summary.test);
+  }
+  clients_ = {1};
+}
+
+ClientSource const& ClientData::source(int64_t client) const {
+  auto const found = std::find_if(sources_.begin(), sources_.end(),
+                                  [&](auto const& each) { return each.summary.client_id == client; });
+  FSLLM_CHECK(found != sources_.end(), "client {} has no shard ({} clients have). Choose one of them.",
+              client, sources_.size());
+  return *found;
 }
 
 ShardSummary const& ClientData::summary(int64_t client) const {
-  if (merged_) return merged_summary_;
-  auto const found = std::find_if(index_.clients.begin(), index_.clients.end(),
-                                  [&](auto const& c) { return c.client_id == client; });
-  FSLLM_CHECK(found != index_.clients.end(),
-              "client {} has no shard in {} ({} clients there). Choose one of them.", client, dir_.string(),
-              index_.clients.size());
-  return *found;
+  return merged_ ? merged_summary_ : source(client).summary;
+}
+
+std::vector<int> const& ClientData::ranks_of(int64_t client) const {
+  return merged_ ? sources_.front().ranks : source(client).ranks;
 }
 
 ClientShard const& ClientData::shard(int64_t client) {
   auto& slot = cache_[client];
   if (slot != nullptr) return *slot;
-  auto loaded = std::make_unique<ClientShard>(load(merged_ ? index_.clients.front().client_id : client));
+  auto loaded = std::make_unique<ClientShard>(load(merged_ ? sources_.front() : source(client)));
   if (merged_) {
-    for (size_t i = 1; i < index_.clients.size(); ++i) {
-      auto const next = load(index_.clients[i].client_id);
+    for (size_t i = 1; i < sources_.size(); ++i) {
+      auto const next = load(sources_[i]);
       append(loaded->train, next.train);
       append(loaded->val, next.val);
       append(loaded->test, next.test);
@@ -91,24 +96,24 @@ ClientShard const& ClientData::shard(int64_t client) {
   return *slot;
 }
 
-void ClientData::check(int64_t part, int64_t parts) const {
-  for (size_t i = static_cast<size_t>(part); i < index_.clients.size(); i += static_cast<size_t>(parts)) {
-    auto const& client = index_.clients[i];
-    auto const path = shard_path(dir_, client.client_id);
-    auto const shard = load(client.client_id);
-    FSLLM_CHECK(
-        shard.client_id == client.client_id && sha256_file(path) == client.sha256,
-        "{} is not the shard that index.json lists (it holds client {}; its checksum differs). Make the "
-        "shards again: fsllm_shard --cfg FILE --out DIR.",
-        path.string(), shard.client_id);
+void ClientData::check(int rank, int ranks) const {
+  for (size_t i = 0; i < sources_.size(); ++i) {
+    auto const& each = sources_[i];
+    int const turn = each.ranks.empty() ? static_cast<int>(i % static_cast<size_t>(ranks))
+                                        : each.ranks[i % each.ranks.size()];
+    if (turn != rank) continue;
+    load(each);
+    FSLLM_CHECK(sha256_file(each.path) == each.summary.sha256,
+                "{} is not the shard that index.json lists (its checksum differs). Make the shards again: "
+                "fsllm_shard --cfg FILE --out DIR.",
+                each.path.string());
   }
 }
 
-ClientShard ClientData::load(int64_t client) const {
-  auto const path = shard_path(dir_, client);
-  auto shard = read_shard(path, tokenizer_sha256_);
+ClientShard ClientData::load(ClientSource const& from) const {
+  auto shard = read_shard(from.path, tokenizer_sha256_);
   for (auto const* split : {&shard.train, &shard.val, &shard.test})
-    check_split(*split, path.string(), vocab_size_, max_positions_);
+    check_split(*split, from.path.string(), vocab_size_, max_positions_);
   return shard;
 }
 

@@ -30,17 +30,28 @@ std::vector<int64_t> sample_clients(FedConfig const& config, std::vector<int64_t
 }
 
 std::vector<std::vector<int64_t>> place_clients(std::vector<int64_t> const& clients,
-                                                std::vector<double> const& costs, int ranks, int first_rank) {
+                                                std::vector<double> const& costs, int ranks, int first_rank,
+                                                std::vector<std::vector<int>> const& allowed) {
   std::vector<size_t> order(clients.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return costs[a] > costs[b]; });
+  std::vector<int> every(static_cast<size_t>(ranks));
+  std::iota(every.begin(), every.end(), 0);
   std::vector<double> load(static_cast<size_t>(ranks), 0);
   std::vector<std::vector<int64_t>> by_rank(static_cast<size_t>(ranks));
   for (size_t const i : order) {
-    auto const rank =
-        static_cast<size_t>(std::min_element(load.begin() + first_rank, load.end()) - load.begin());
-    by_rank[rank].push_back(clients[i]);
-    load[rank] += costs[i];
+    int chosen = -1;
+    for (int const rank : allowed.empty() || allowed[i].empty() ? every : allowed[i])
+      if (rank >= first_rank &&
+          (chosen < 0 || load[static_cast<size_t>(rank)] < load[static_cast<size_t>(chosen)]))
+        chosen = rank;
+    FSLLM_CHECK(
+        chosen >= 0,
+        "client {} lies on rank 0 alone (hpc.server_trains: False: rank 0 trains nobody). Set it to True, or "
+        "move the shard.",
+        clients[i]);
+    by_rank[static_cast<size_t>(chosen)].push_back(clients[i]);
+    load[static_cast<size_t>(chosen)] += costs[i];
   }
   return by_rank;
 }

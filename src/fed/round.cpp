@@ -107,8 +107,10 @@ std::vector<std::vector<int64_t>> Run::place(std::vector<int64_t> const& clients
     costs.push_back(static_cast<double>(planned_steps(config, std::max<int64_t>(1, train.rows))) *
                     static_cast<double>(train.tokens) / rows);
   }
+  std::vector<std::vector<int>> allowed;
+  for (int64_t const client : clients) allowed.push_back(f_.data.ranks_of(client));
   int const first = !config_.server_trains && comm_.size() > 1 ? 1 : 0;
-  return place_clients(clients, costs, comm_.size(), first);
+  return place_clients(clients, costs, comm_.size(), first, allowed);
 }
 
 /// Whether a finished checkpoint (damaged or not) lies there; a killed run's half one ends in .tmp.

@@ -74,6 +74,18 @@ void order(std::vector<ShardSummary>& clients, std::string const& path) {
 
 }  // namespace
 
+std::string to_text(std::vector<ShardSummary> const& summaries) {
+  auto list = Json::array();
+  for (auto const& summary : summaries) list.push_back(to_json(summary));
+  return list.dump();
+}
+
+std::vector<ShardSummary> summaries_from_text(std::string const& text) {
+  std::vector<ShardSummary> summaries;
+  for (auto const& json : nlohmann::json::parse(text)) summaries.push_back(client_from(json));
+  return summaries;
+}
+
 void write_shard_index(std::filesystem::path const& dir, ShardIndex const& index) {
   auto const path = dir / "index.json";
   auto ordered = index.clients;

@@ -60,11 +60,31 @@ int exit_code_of(int status) {
 
 }  // namespace
 
-Outcome run(std::filesystem::path const& dir, int np, std::vector<std::string> const& arguments) {
-  pid_t const pid = start(dir, command(np, arguments));
+namespace {
+
+Outcome run_words(std::filesystem::path const& dir, std::vector<std::string> const& words) {
+  pid_t const pid = start(dir, words);
   int status = 0;
   waitpid(pid, &status, 0);
   return {exit_code_of(status), read_text(dir / "stdout.txt"), read_text(dir / "stderr.txt")};
+}
+
+}  // namespace
+
+Outcome run(std::filesystem::path const& dir, int np, std::vector<std::string> const& arguments) {
+  return run_words(dir, command(np, arguments));
+}
+
+Outcome run_apart(std::filesystem::path const& dir, std::vector<std::filesystem::path> const& folders,
+                  std::vector<std::string> const& arguments) {
+  std::vector<std::string> words{environment("FSLLM_MPIEXEC")};
+  auto const program = command(0, arguments);
+  for (auto const& folder : folders) {
+    if (words.size() > 1) words.emplace_back(":");
+    words.insert(words.end(), {"-np", "1", "-wdir", folder.string()});
+    words.insert(words.end(), program.begin(), program.end());
+  }
+  return run_words(dir, words);
 }
 
 Background::Background(std::filesystem::path const& dir, int np, std::vector<std::string> const& arguments)

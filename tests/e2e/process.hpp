@@ -20,6 +20,10 @@ struct Outcome {
 /// `dir`.
 Outcome run(std::filesystem::path const& dir, int np, std::vector<std::string> const& arguments);
 
+/// The same with one rank in each of `folders`, its working directory.
+Outcome run_apart(std::filesystem::path const& dir, std::vector<std::filesystem::path> const& folders,
+                  std::vector<std::string> const& arguments);
+
 /// Starts it in the background in a process group of its own.
 class Background {
  public:

@@ -27,7 +27,7 @@ void write_shards(std::filesystem::path const& dir, int clients) {
 TEST(ClientData, ReadsShardsOfClients) {
   test::TempDir dir;
   write_shards(dir.path(), 3);
-  ClientData data(dir.path(), "abc", 50, 0, false);
+  ClientData data(sources_in(dir.path()), "abc", 50, 0, false);
   EXPECT_EQ(data.clients(), (std::vector<int64_t>{1, 2, 3}));
   EXPECT_EQ(data.summary(2).train.tokens, 6);
   EXPECT_EQ(data.shard(3).train.rows(), 3);
@@ -36,7 +36,7 @@ TEST(ClientData, ReadsShardsOfClients) {
 TEST(ClientData, MergesAllIntoOne) {
   test::TempDir dir;
   write_shards(dir.path(), 3);
-  ClientData data(dir.path(), "abc", 50, 0, true);
+  ClientData data(sources_in(dir.path()), "abc", 50, 0, true);
   EXPECT_EQ(data.clients(), std::vector<int64_t>{1});
   EXPECT_EQ(data.summary(1).train.rows, 6);
   auto const& train = data.shard(1).train;
@@ -48,13 +48,13 @@ TEST(ClientData, MergesAllIntoOne) {
 TEST(ClientData, RejectsWhatTheModelCannotTake) {
   test::TempDir dir;
   write_shards(dir.path(), 3);
-  EXPECT_ERROR(ClientData(dir.path(), "abc", 3, 0, false).shard(3),
+  EXPECT_ERROR(ClientData(sources_in(dir.path()), "abc", 3, 0, false).shard(3),
                "holds token id 3 (the model has 3 tokens)");
-  EXPECT_ERROR(ClientData(dir.path(), "abc", 50, 3, false).shard(3),
+  EXPECT_ERROR(ClientData(sources_in(dir.path()), "abc", 50, 3, false).shard(3),
                "has a row of 4 tokens (the model takes 3)");
-  EXPECT_ERROR(ClientData(dir.path(), "other", 50, 0, false).shard(1), "tokenizer");
-  EXPECT_ERROR(ClientData(dir.path(), "abc", 50, 0, false).summary(9), "client 9 has no shard");
-  EXPECT_ERROR(ClientData(dir / "nowhere", "abc", 50, 0, false), "nowhere");
+  EXPECT_ERROR(ClientData(sources_in(dir.path()), "other", 50, 0, false).shard(1), "tokenizer");
+  EXPECT_ERROR(ClientData(sources_in(dir.path()), "abc", 50, 0, false).summary(9), "client 9 has no shard");
+  EXPECT_ERROR(ClientData(sources_in(dir / "nowhere"), "abc", 50, 0, false), "nowhere");
 }
 
 }  // namespace

@@ -69,5 +69,15 @@ TEST(FedConfig, RejectsImpossibleValues) {
   EXPECT_ERROR(config_of("eval: {split: [val, train]}"), "must be one of val, test");
 }
 
+TEST(PlaceClients, StayOnTheRanksThatMayOpenTheirShards) {
+  std::vector<std::vector<int>> const allowed{{1}, {1}, {1}, {0, 1}, {}};
+  auto const placed = place_clients({1, 2, 3, 4, 5}, {5, 4, 3, 2, 1}, 3, 0, allowed);
+  EXPECT_EQ(placed[0], (std::vector<int64_t>{4}));
+  EXPECT_EQ(placed[1], (std::vector<int64_t>{1, 2, 3}));
+  EXPECT_EQ(placed[2], (std::vector<int64_t>{5}));
+  EXPECT_ERROR(place_clients({7}, {1}, 2, 1, {{0}}),
+               "client 7 lies on rank 0 alone (hpc.server_trains: False");
+}
+
 }  // namespace
 }  // namespace fsllm

@@ -22,8 +22,9 @@ struct RunConfig {
   std::string model_type, model_cache;
   std::string threads;  ///< "auto" or a number
   bool use_gpu = false;
-  std::string stage_dir;  ///< place of converted weights; empty: the run directory
-  bool half = false;      ///< train.is_enable_half
+  std::vector<std::string> shard_roots;  ///< folders of shards that only some ranks see
+  std::string stage_dir;                 ///< place of converted weights; empty: the run directory
+  bool half = false;                     ///< train.is_enable_half
   std::string storage_dtype, compute_dtype;
   DataConfig data;
   PeftConfig peft;

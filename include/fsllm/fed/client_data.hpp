@@ -6,9 +6,24 @@
 #include <string>
 #include <vector>
 
+#include "fsllm/comm/communicator.hpp"
 #include "fsllm/io/shard.hpp"
 
 namespace fsllm {
+
+/// One client of a run.
+struct ClientSource {
+  ShardSummary summary;        ///< with the id that the client has in this run
+  std::filesystem::path path;  ///< of its shard; empty where this rank may not open it
+  std::vector<int> ranks;      ///< that may open it; empty: all
+};
+
+/// All clients of one folder, which every rank may read.
+std::vector<ClientSource> sources_in(std::filesystem::path const& dir);
+/// Collective: the clients of folders that only some ranks see (`hpc.shard_roots`). Root i belongs to rank i
+/// modulo the number of ranks; a single root is looked up by every rank, on its own disk. Clients keep their
+/// ids if these differ, else they are numbered in the order of ranks. Only counts and checksums travel.
+std::vector<ClientSource> sources_at(std::vector<std::string> const& roots, Communicator const& comm);
 
 /// The clients' shards of a run: counts of all of them from the index, tokens of those that this rank trains
 /// or evaluates, read when first asked for and kept.
@@ -17,23 +32,25 @@ class ClientData {
   /// `tokenizer_sha256` must match the shards' ("" where the model has none); token ids must be below
   /// `vocab_size`, rows no longer than `max_positions` (0: any length). `merged`: one client that holds the
   /// rows of all.
-  ClientData(std::filesystem::path dir, std::string tokenizer_sha256, int64_t vocab_size,
+  ClientData(std::vector<ClientSource> sources, std::string tokenizer_sha256, int64_t vocab_size,
              int64_t max_positions, bool merged);
 
   std::vector<int64_t> const& clients() const { return clients_; }  ///< ids, ascending
   ShardSummary const& summary(int64_t client) const;
   ClientShard const& shard(int64_t client);
-  /// Reads every `parts`-th shard from `part` on and compares it with the index; damage is an Error.
-  void check(int64_t part, int64_t parts) const;
-  ShardIndex const& index() const { return index_; }
+  /// Ranks that may open the client's shard; empty: all.
+  std::vector<int> const& ranks_of(int64_t client) const;
+  /// Reads this rank's part of the shards and compares them with their index; damage is an Error.
+  void check(int rank, int ranks) const;
+  int64_t num_shards() const { return static_cast<int64_t>(sources_.size()); }
 
  private:
-  ClientShard load(int64_t client) const;
-  std::filesystem::path dir_;
+  ClientSource const& source(int64_t client) const;
+  ClientShard load(ClientSource const& source) const;
   std::string tokenizer_sha256_;
   int64_t vocab_size_, max_positions_;
   bool merged_;
-  ShardIndex index_;
+  std::vector<ClientSource> sources_;
   ShardSummary merged_summary_;
   std::vector<int64_t> clients_;
   std::map<int64_t, std::unique_ptr<ClientShard>> cache_;

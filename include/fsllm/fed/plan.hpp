@@ -19,8 +19,10 @@ std::vector<int64_t> sample_clients(FedConfig const& config, std::vector<int64_t
                                     int64_t round);
 
 /// Longest job first onto the least busy rank; ties go to the lower rank. `first_rank` is 1 when rank 0 only
-/// serves.
+/// serves. `allowed`, if not empty, has for each client the ranks that it may go to (none: all); a client
+/// that may go nowhere is an Error.
 std::vector<std::vector<int64_t>> place_clients(std::vector<int64_t> const& clients,
-                                                std::vector<double> const& costs, int ranks, int first_rank);
+                                                std::vector<double> const& costs, int ranks, int first_rank,
+                                                std::vector<std::vector<int>> const& allowed = {});
 
 }  // namespace fsllm

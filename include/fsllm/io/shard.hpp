@@ -54,6 +54,10 @@ struct ShardSummary {
 /// `sha256` is what write_shard returned, or sha256_file of the shard's file.
 ShardSummary summarize(ClientShard const& shard, std::string const& sha256);
 
+/// Summaries as text, for other ranks.
+std::string to_text(std::vector<ShardSummary> const& summaries);
+std::vector<ShardSummary> summaries_from_text(std::string const& text);
+
 /// DIR/index.json: all clients (ordered by id), counts and checksums.
 struct ShardIndex {
   std::string dataset, splitter, tokenizer_sha256, prompt_template;
