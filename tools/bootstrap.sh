@@ -67,6 +67,7 @@ package libpcre2-8        | libpcre2-dev                 | pcre2
 package libutf8proc       | libutf8proc-dev              | utf8proc
 header  openssl/evp.h     | libssl-dev                   | openssl
 header  zlib.h            | zlib1g-dev                   | zlib
+package libzip            | libzip-dev                   | libzip
 header  gtest/gtest.h     | libgtest-dev                 | googletest
 header  gmock/gmock.h     | libgmock-dev                 | googletest
 header  benchmark/benchmark.h | libbenchmark-dev         | benchmark

@@ -31,7 +31,7 @@ struct Question {
 
 Question question_of(Sample const& row, DataConfig const& config, Tokenizer const& tokenizer,
                      int64_t max_positions) {
-  FSLLM_CHECK(!row.is_tokens,
+  FSLLM_CHECK(row.kind != SampleKind::tokens,
               "{}: a row of tokens (exact match compares texts). Give instruction and output.", row.place);
   FSLLM_CHECK(row.output.find('\n') == std::string::npos,
               "{}: an output of several lines (exact match compares one line). Shorten it.", row.place);

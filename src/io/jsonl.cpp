@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/io/jsonl.hpp"
 
-#include <zlib.h>
-
 #include <algorithm>
-#include <memory>
-#include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "fsllm/core/error.hpp"
-#include "fsllm/io/files.hpp"
+#include "fsllm/io/unpack.hpp"
+#include "json_reason.hpp"
 
 namespace fsllm {
 namespace {
 
 using nlohmann::json;
 
-std::string_view without_bom(std::string_view text) {
-  return text.starts_with("\xEF\xBB\xBF") ? text.substr(3) : text;
-}
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 bool is_space(char c) {
   return c == ' ' || c == '\t' || c == '\n' || c == '\r';
@@ -28,185 +24,204 @@ int64_t newlines(std::string_view text) {
   return std::count(text.begin(), text.end(), '\n');
 }
 
-/// nlohmann's "[json.exception...] parse error at line 1, column 5: reason" without its preamble.
-std::string reason(json::exception const& error) {
-  std::string_view const what = error.what();
-  for (std::string_view before : {"column ", "] "}) {
-    auto const at = what.find(before);
-    if (at == std::string::npos) continue;
-    auto const end = before == "] " ? at + before.size() : what.find(": ", at) + 2;
-    return std::string(what.substr(end));
-  }
-  return std::string(what);
-}
-
-/// Where parsing stopped, in bytes; numbers beyond double (json::out_of_range) have no place.
-size_t byte_of(json::exception const& error) {
-  auto const* const parse = dynamic_cast<json::parse_error const*>(&error);
-  return parse != nullptr ? parse->byte : 0;
-}
-
-std::string unzip(std::filesystem::path const& path) {
-  std::unique_ptr<gzFile_s, decltype(&gzclose_r)> file(gzopen(path.c_str(), "rb"), &gzclose_r);
-  FSLLM_CHECK(file, "cannot read {} (zlib cannot open it). Check the path.", path.string());
-  std::string text;
-  std::vector<char> block(size_t{1} << 18);
-  int got = 0;
-  while ((got = gzread(file.get(), block.data(), static_cast<unsigned>(block.size()))) > 0)
-    text.append(block.data(), static_cast<size_t>(got));
-  int code = Z_OK;
-  std::string const message = gzerror(file.get(), &code);
-  FSLLM_CHECK(got == 0 && (code == Z_OK || code == Z_STREAM_END),
-              "cannot unpack {} ({}). Copy the file again.", path.string(), message);
-  return text;
-}
-
-/// Walks the records of one text and hands each to `row` or `bad`.
-class RecordReader {
- public:
-  using Row = std::function<void(json const&, RecordPlace const&)>;
-  using Bad = std::function<void(std::string const&, RecordPlace const&)>;
-  RecordReader(std::string_view text, std::string const& source, Row const& row, Bad const& bad)
-      : text_(without_bom(text)), row_(row), bad_(bad), place_{source, 1} {}
-
-  void run() {
-    skip_space();
-    if (at_end()) return;
-    if (text_[position_] == '[') {
-      ++position_;
-      read_array();
-    } else {
-      read_lines();
-    }
-  }
-
- private:
-  void read_lines() {
-    position_ = text_.rfind('\n', position_) + 1;  // npos + 1 = 0: the first line
-    for (; !at_end(); ++place_.line) {
-      size_t const end = std::min(text_.find('\n', position_), text_.size());
-      auto const line = text_.substr(position_, end - position_);
-      if (!std::all_of(line.begin(), line.end(), is_space)) read_record(line);
-      position_ = end + 1;
-    }
-  }
-
-  void read_array() {
-    skip_space();
-    if (!at_end() && text_[position_] == ']') return finish_array();
-    while (true) {
-      skip_space();
-      size_t const length = element_length();
-      if (length == 0) return refuse(at_end() ? "the JSON array has no end" : "a JSON object is missing");
-      auto const element = text_.substr(position_, length);
-      read_record(element);
-      place_.line += newlines(element);
-      position_ += length;
-      skip_space();
-      if (at_end()) return refuse("the JSON array has no end");
-      char const next = text_[position_];
-      if (next == ']') return finish_array();
-      if (next != ',') return refuse("a comma is missing between JSON objects");
-      ++position_;
-    }
-  }
-
-  void finish_array() {
-    ++position_;
-    skip_space();
-    if (!at_end()) refuse("there is text after the JSON array");
-  }
-
-  /// Bytes up to the ',' or ']' that ends the element at position_ (brackets inside strings do not count).
-  size_t element_length() const {
-    int64_t depth = 0;
-    bool in_string = false;
-    size_t i = position_;
-    for (; i < text_.size(); ++i) {
-      char const c = text_[i];
-      if (in_string) {
-        if (c == '\\') ++i;
-        if (c == '"') in_string = false;
-      } else if (c == '"') {
-        in_string = true;
-      } else if (c == '{' || c == '[') {
-        ++depth;
-      } else if (c == '}' || c == ']') {
-        if (depth == 0) break;
-        if (--depth == 0) return i + 1 - position_;
-      } else if (c == ',' && depth == 0) {
-        break;
-      }
-    }
-    return std::min(i, text_.size()) - position_;
-  }
-
-  void read_record(std::string_view text) {
-    json record;
-    try {
-      record = json::parse(text);
-    } catch (json::exception const& error) {
-      size_t const at = std::min(byte_of(error), text.size());
-      return report(reason(error), place_.line + newlines(text.substr(0, at)));
-    }
-    if (!record.is_object())
-      return report(std::string("expected a JSON object, found ") + record.type_name(), place_.line);
-    row_(record, place_);
-  }
-
-  void refuse(std::string const& why) { report(why, place_.line); }
-
-  void report(std::string const& why, int64_t line) {
-    FSLLM_CHECK(bad_, "{}:{}: {}", place_.file, line, why);
-    bad_(why, {place_.file, line});
-  }
-
-  void skip_space() {
-    for (; !at_end() && is_space(text_[position_]); ++position_) place_.line += text_[position_] == '\n';
-  }
-
-  bool at_end() const { return position_ >= text_.size(); }
-
-  std::string_view text_;
-  Row const& row_;
-  Bad const& bad_;
-  RecordPlace place_;
-  size_t position_ = 0;
+/// A JSON value, and the first key that stands twice in one object.
+struct Parsed {
+  json value;
+  std::optional<std::string> doubled;
 };
+
+Parsed parse_strictly(std::string_view text) {
+  Parsed parsed;
+  std::vector<std::vector<std::string>> keys;
+  auto const watch = [&](int, json::parse_event_t event, json& value) {
+    if (event == json::parse_event_t::object_start) keys.emplace_back();
+    if (event == json::parse_event_t::object_end) keys.pop_back();
+    if (event != json::parse_event_t::key) return true;
+    auto const& key = value.get_ref<std::string const&>();
+    auto& known = keys.back();
+    if (std::find(known.begin(), known.end(), key) != known.end() && !parsed.doubled) parsed.doubled = key;
+    known.push_back(key);
+    return true;
+  };
+  parsed.value = json::parse(text, watch);
+  return parsed;
+}
 
 }  // namespace
 
-void for_each_json_record(std::filesystem::path const& path, RecordReader::Row const& row,
-                          RecordReader::Bad const& bad) {
-  MappedFile const file(path);
-  if (file.text().starts_with("\x1f\x8b"))
-    for_each_json_record_in(unzip(path), path.string(), row, bad);
-  else
-    for_each_json_record_in(file.text(), path.string(), row, bad);
-}
+JsonRecords::JsonRecords(std::string source, Row row, Bad bad, Wanted wanted)
+    : place_{std::move(source), 1}, row_(std::move(row)), bad_(std::move(bad)), wanted_(std::move(wanted)) {}
 
-void for_each_json_record_in(std::string_view text, std::string const& source, RecordReader::Row const& row,
-                             RecordReader::Bad const& bad) {
-  RecordReader(text, source, row, bad).run();
-}
-
-json read_json(std::filesystem::path const& path) {
-  return parse_json(read_file(path), path.string());
-}
-
-json parse_json(std::string_view text, std::string const& source) {
-  text = without_bom(text);
-  try {
-    return json::parse(text);
-  } catch (json::exception const& error) {
-    size_t const at = byte_of(error);
-    auto const before = text.substr(0, std::min(at > 0 ? at - 1 : 0, text.size()));
-    auto const column = before.size() - (before.rfind('\n') + 1) + 1;
-    FSLLM_CHECK(text.find_first_not_of(" \t\r\n") != std::string_view::npos,
-                "{} is empty (a JSON document is needed). Copy the file again.", source);
-    fail(fmt::format("{}:{}:{}: {}. Correct it, or copy the file again.", source, newlines(before) + 1,
-                     column, reason(error)));
+void JsonRecords::feed(std::string_view piece) {
+  if (state_ == State::start) {
+    if (pending_.empty() && piece.size() > kByteOrderMark.size()) return begin(piece);
+    pending_ += piece;
+    if (pending_.size() <= kByteOrderMark.size()) return;
+    auto const head = std::move(pending_);
+    pending_.clear();
+    return begin(head);
   }
+  if (state_ == State::stopped) return;
+  state_ == State::lines ? feed_lines(piece) : feed_array(piece);
+}
+
+void JsonRecords::finish(std::string const& problem) {
+  if (state_ == State::start && !pending_.empty()) {
+    auto const head = std::move(pending_);
+    pending_.clear();
+    begin(head);
+  }
+  if (!problem.empty() && state_ != State::stopped) return refuse(problem);
+  if (state_ == State::lines && !pending_.empty()) end_record("");
+  if (state_ == State::in_element) end_record("");
+  if (state_ == State::before_element || state_ == State::after_element) refuse("the JSON array has no end");
+}
+
+/// Decides by the first character between lines and an array.
+void JsonRecords::begin(std::string_view text) {
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+  auto const first = std::find_if_not(text.begin(), text.end(), is_space);
+  if (first == text.end() || *first != '[') {
+    // Blank beginnings stay undecided no longer than a piece; an array after 256 KiB of blanks is no array.
+    state_ = State::lines;
+    return feed_lines(text);
+  }
+  auto const skipped = static_cast<size_t>(first - text.begin());
+  place_.line += newlines(text.substr(0, skipped));
+  state_ = State::before_element;
+  depth_ = -1;  // no element has been read: the array may end at once
+  feed_array(text.substr(skipped + 1));
+}
+
+void JsonRecords::feed_lines(std::string_view piece) {
+  for (size_t at = 0; at < piece.size();) {
+    size_t const end = piece.find('\n', at);
+    if (end == std::string_view::npos) {
+      pending_ += piece.substr(at);
+      return;
+    }
+    end_record(piece.substr(at, end - at));
+    ++place_.line;
+    at = end + 1;
+  }
+}
+
+void JsonRecords::feed_array(std::string_view piece) {
+  for (size_t at = 0; at < piece.size() && state_ != State::stopped;) {
+    if (state_ == State::in_element) {
+      size_t const length = scan_element(piece.substr(at));
+      if (state_ == State::in_element) {
+        pending_ += piece.substr(at);
+        return;
+      }
+      end_record(piece.substr(at, length));
+      at += length;
+    } else if (is_space(piece[at])) {
+      place_.line += piece[at++] == '\n';
+    } else {
+      auto const before = state_;
+      step_between(piece[at]);
+      if (before != State::before_element || state_ != State::in_element) ++at;
+    }
+  }
+}
+
+/// A character outside of elements that is no space.
+void JsonRecords::step_between(char c) {
+  if (state_ == State::after_array) return refuse("there is text after the JSON array");
+  if (state_ == State::after_element) {
+    if (c != ',' && c != ']') return refuse("a comma is missing between JSON objects");
+    state_ = c == ',' ? State::before_element : State::after_array;
+    return;
+  }
+  if (c == ']' && depth_ < 0) {
+    state_ = State::after_array;
+  } else if (c == ',' || c == ']' || c == '}') {
+    refuse("a JSON object is missing");
+  } else {
+    depth_ = 0;
+    in_string_ = escaped_ = false;
+    state_ = State::in_element;
+  }
+}
+
+/// Bytes up to the bracket that closes the element, or to the ',' or ']' behind one that has none (brackets
+/// inside strings do not count). The element ends in this piece if the state is then after_element.
+size_t JsonRecords::scan_element(std::string_view piece) {
+  for (size_t i = 0; i < piece.size(); ++i) {
+    char const c = piece[i];
+    if (in_string_) {
+      if (!escaped_ && c == '"') in_string_ = false;
+      escaped_ = !escaped_ && c == '\\';
+    } else if (c == '"') {
+      in_string_ = true;
+    } else if (c == '{' || c == '[') {
+      ++depth_;
+    } else if (c == '}' || c == ']') {
+      if (--depth_ > 0) continue;
+      state_ = State::after_element;
+      return depth_ == 0 ? i + 1 : i;
+    } else if (c == ',' && depth_ == 0) {
+      state_ = State::after_element;
+      return i;
+    }
+  }
+  return piece.size();
+}
+
+/// The record is what is pending and `tail`.
+void JsonRecords::end_record(std::string_view tail) {
+  std::string joined;
+  if (!pending_.empty()) {
+    joined = std::move(pending_) + std::string(tail);
+    pending_.clear();
+    tail = joined;
+  }
+  bool const in_lines = state_ == State::lines;
+  if (!in_lines || !std::all_of(tail.begin(), tail.end(), is_space)) read_record(tail);
+  if (in_lines) return;
+  place_.line += newlines(tail);
+  if (state_ == State::in_element) state_ = State::after_element;
+  depth_ = 0;
+}
+
+void JsonRecords::read_record(std::string_view text) {
+  if (wanted_ && !wanted_()) return;
+  Parsed parsed;
+  try {
+    parsed = parse_strictly(text);
+  } catch (json::exception const& error) {
+    size_t const at = std::min(byte_of(error), text.size());
+    return report(reason(error), place_.line + newlines(text.substr(0, at)));
+  }
+  if (!parsed.value.is_object())
+    return report(std::string("expected a JSON object, found ") + parsed.value.type_name(), place_.line);
+  if (parsed.doubled) return report(fmt::format("key '{}' stands twice", *parsed.doubled), place_.line);
+  row_(parsed.value, place_);
+}
+
+/// The rest of the stream cannot be read.
+void JsonRecords::refuse(std::string const& why) {
+  state_ = State::stopped;
+  if (!wanted_ || wanted_()) report(why, place_.line);
+}
+
+void JsonRecords::report(std::string const& why, int64_t line) const {
+  FSLLM_CHECK(bad_, "{}:{}: {}", place_.file, line, why);
+  bad_(why, {place_.file, line});
+}
+
+void for_each_json_record(std::filesystem::path const& path, JsonRecords::Row const& row,
+                          JsonRecords::Bad const& bad) {
+  JsonRecords records(path.string(), row, bad);
+  records.finish(unpack_file(path, [&](std::string_view piece) { records.feed(piece); }));
+}
+
+void for_each_json_record_in(std::string_view text, std::string const& source, JsonRecords::Row const& row,
+                             JsonRecords::Bad const& bad) {
+  JsonRecords records(source, row, bad);
+  records.feed(text);
+  records.finish();
 }
 
 }  // namespace fsllm

@@ -1,150 +1,136 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/text/dataset.hpp"
 
-#include <filesystem>
-#include <nlohmann/json.hpp>
+#include <algorithm>
 
 #include "fsllm/core/error.hpp"
-#include "fsllm/core/log.hpp"
-#include "fsllm/io/jsonl.hpp"
 #include "fsllm/text/utf8.hpp"
-#include "sample_reader.hpp"
 
 namespace fsllm {
 namespace {
 
-namespace fs = std::filesystem;
-
-constexpr int64_t kSkippedShown = 5;
-
 /// GSM8K marks the final number by "####".
-std::string spoken_answer(std::string const& text) {
-  return replace_all(text, "####", "The answer is");
+void speak_answer(Sample& sample) {
+  sample.output = replace_all(sample.output, "####", "The answer is");
 }
 
-bool is_json_name(std::string const& name) {
-  for (auto const* ending : {".json", ".jsonl", ".json.gz", ".jsonl.gz"})
-    if (name.ends_with(ending)) return true;
+/// FS-LLM's prompt for CodeSearchNet: the language, then what the function does.
+void name_language(Sample& sample) {
+  sample.instruction = sample.category + " " + sample.instruction;
+}
+
+/// FS-LLM leaves nine languages where each client has its own.
+bool keep_rosetta(Sample const& sample, DataConfig const& config) {
+  return config.splitter != "meta" || sample.category != "X86-64 Assembly";
+}
+
+DataFormat alpaca(std::string const& file, std::string const& source) {
+  return {{file}, "instruction", "input", "output", "", source};
+}
+
+DataFormat dolly() {
+  return {
+      {"databricks-dolly-15k.jsonl"},
+      "instruction",
+      "context",
+      "response",
+      "category",
+      "https://raw.githubusercontent.com/databrickslabs/dolly/d000e3030970379aabbf6d291f50ffdd3b715b64/data/"
+      "databricks-dolly-15k.jsonl"};
+}
+
+DataFormat gsm8k() {
+  return {{"gsm8k_train.jsonl", "train.jsonl"},
+          "question",
+          "",
+          "answer",
+          "",
+          "https://raw.githubusercontent.com/openai/grade-school-math/"
+          "3101c7d5072418e28b9008a6636bde82a006892c/grade_school_math/data/train.jsonl",
+          speak_answer};
+}
+
+DataFormat rosetta() {
+  return {{"rosetta_alpaca.json"},
+          "instruction",
+          "input",
+          "output",
+          "input",
+          "https://raw.githubusercontent.com/sahil280114/codealpaca/"
+          "d269da106a579a623a654529b3cb91b5dfa9c72f/data/rosetta_alpaca.json",
+          nullptr,
+          keep_rosetta};
+}
+
+DataFormat code_search_net() {
+  return {{},
+          "docstring",
+          "language",
+          "code",
+          "language",
+          "https://huggingface.co/datasets/code_search_net/resolve/main/data/ (python.zip, javascript.zip, "
+          "java.zip, ruby.zip, php.zip, go.zip)",
+          name_language,
+          nullptr,
+          {"python", "javascript", "java", "ruby", "php", "go"}};
+}
+
+bool has_ending(std::string const& name, std::initializer_list<char const*> endings) {
+  for (auto const* ending : endings)
+    if (name.ends_with(ending) || name.ends_with(std::string(ending) + ".gz")) return true;
   return false;
 }
 
-/// Data sets of FS-LLM that have no row in the table yet.
-constexpr char const* kLaterDataSets[] = {"rosetta_alpaca@llm", "code_search_net@llm"};
-
-fs::path find_file(DataConfig const& config, DataFormat const& format) {
-  for (auto const& name : format.files)
-    for (auto const* ending : {"", ".gz"})
-      if (auto const path = fs::path(config.root) / (name + ending); fs::is_regular_file(path)) return path;
-  fail(fmt::format("data file {} is missing (data.type = {}). {}",
-                   (fs::path(config.root) / format.files.front()).string(), config.type,
-                   format.source.empty()
-                       ? std::string("Correct data.root or data.type.")
-                       : fmt::format("Put it there under this name; it is published at {}.", format.source)));
+DataFormat own_file(std::string const& file) {
+  DataFormat format{{file}, "instruction", "input", "output", "category"};
+  format.custom = true;
+  format.plain_text = has_ending(file, {".txt"});
+  return format;
 }
 
 }  // namespace
 
-DataFormat data_format(std::string const& type, std::string const& key) {
-  FSLLM_CHECK(!type.empty(),
-              "data.type is not set (there is nothing to train on). Name a data set such as "
-              "gsm8k@llm, or a .json or .jsonl file under data.root.");
-  std::string const suffix = "@llm";
-  auto const file = type.ends_with(suffix) ? type.substr(0, type.size() - suffix.size()) : type;
-  if (is_json_name(file)) return {{file}, "instruction", "input", "output", "category", nullptr, ""};
-  for (auto const* later : kLaterDataSets)
-    FSLLM_CHECK(type != later,
-                "{} = '{}' is not available in this version. Give its rows as a .json or .jsonl file "
-                "with the fields instruction, input, output and category.",
-                key, type);
-  return find_row(data_formats(), type, key).build;
-}
-
 std::vector<Row<DataFormat>> const& data_formats() {
   static std::vector<Row<DataFormat>> const rows{
       {"alpaca@llm",
-       {{"alpaca_data.json"},
-        "instruction",
-        "input",
-        "output",
-        "",
-        nullptr,
-        "https://github.com/tatsu-lab/stanford_alpaca"},
+       alpaca("alpaca_data.json",
+              "https://raw.githubusercontent.com/tatsu-lab/stanford_alpaca/"
+              "761dc5bfbdeeffa89b8bff5d038781a4055f796a/alpaca_data.json"),
        "Stanford Alpaca, 52K instructions"},
       {"alpaca_cleaned@llm",
-       {{"alpaca_data_cleaned.json"},
-        "instruction",
-        "input",
-        "output",
-        "",
-        nullptr,
-        "https://github.com/gururise/AlpacaDataCleaned"},
+       alpaca("alpaca_data_cleaned.json",
+              "https://raw.githubusercontent.com/gururise/AlpacaDataCleaned/"
+              "a7d629079a95c2e4b7ec7dfe55087fbd18d9eba8/alpaca_data_cleaned.json"),
        "Alpaca, cleaned"},
-      {"dolly-15k@llm",
-       {{"databricks-dolly-15k.jsonl"},
-        "instruction",
-        "context",
-        "response",
-        "category",
-        nullptr,
-        "https://huggingface.co/datasets/databricks/databricks-dolly-15k"},
-       "Databricks Dolly, 15K instructions in 8 categories"},
-      {"gsm8k@llm",
-       {{"gsm8k_train.jsonl", "train.jsonl"},
-        "question",
-        "",
-        "answer",
-        "",
-        spoken_answer,
-        "https://github.com/openai/grade-school-math (data/train.jsonl)"},
-       "Grade-school mathematics, 7.5K problems"},
+      {"dolly-15k@llm", dolly(), "Databricks Dolly, 15K instructions in 8 categories"},
+      {"gsm8k@llm", gsm8k(), "Grade-school mathematics, 7.5K problems"},
+      {"rosetta_alpaca@llm", rosetta(), "Rosetta code as instructions, by programming language"},
+      {"code_search_net@llm", code_search_net(),
+       "CodeSearchNet: functions by their description, 6 languages"},
   };
   return rows;
 }
 
-ReadCounts for_each_sample(DataConfig const& config, std::function<void(Sample&&)> const& row,
-                           std::function<bool(int64_t record)> const& wanted) {
-  auto const format = data_format(config.type, "data.type");
-  auto const path = find_file(config, format);
-  ReadCounts counts;
-  int64_t records = 0, passed_over = 0;
-  auto const is_wanted = [&] {
-    bool const yes = !wanted || wanted(records);
-    passed_over += yes ? 0 : 1;
-    ++records;
-    return yes;
-  };
-  auto const reject = [&](std::string const& why, RecordPlace const& place) {
-    FSLLM_CHECK(config.on_bad_row == "skip", "{}:{}: {}. Correct the row, or set data.on_bad_row: skip.",
-                place.file, place.line, why);
-    if (++counts.bad <= kSkippedShown)
-      log_warning("{}:{}: {}. The row is skipped.", place.file, place.line, why);
-  };
-  auto const read = [&](nlohmann::json const& record, RecordPlace const& place) {
-    if (!is_wanted()) return;
-    Sample sample;
-    auto const why = read_sample(record, format, config, sample);
-    if (!why.empty()) return reject(why, place);
-    sample.place = fmt::format("{}:{}", place.file, place.line);
-    sample.record = records - 1;
-    ++counts.rows;
-    row(std::move(sample));
-  };
-  auto const broken = [&](std::string const& why, RecordPlace const& place) {
-    if (is_wanted()) reject(why, place);
-  };
-  for_each_json_record(path, read, broken);
-  if (counts.bad > 0)
-    log_warning("{}: {} bad rows skipped, {} read.", path.string(), counts.bad, counts.rows);
-  FSLLM_CHECK(counts.rows + passed_over > 0, "{} has no rows (it is empty{}). Check the file.", path.string(),
-              counts.bad > 0 ? ", or every row is bad" : "");
-  return counts;
+DataFormat data_format(std::string const& type, std::string const& key) {
+  FSLLM_CHECK(!type.empty(),
+              "data.type is not set (there is nothing to train on). Name a data set such as "
+              "gsm8k@llm, or a .json, .jsonl or .txt file under data.root.");
+  std::string const suffix = "@llm";
+  auto const file = type.ends_with(suffix) ? type.substr(0, type.size() - suffix.size()) : type;
+  FSLLM_CHECK(
+      !has_ending(file, {".parquet", ".arrow"}),
+      "{} = '{}' (Parquet and Arrow files are not read). Convert it once, for example: python3 -c \"import "
+      "pandas; pandas.read_parquet('x.parquet').to_json('x.jsonl', orient='records', lines=True)\", and "
+      "name the .jsonl file.",
+      key, type);
+  if (has_ending(file, {".json", ".jsonl", ".txt"})) return own_file(file);
+  return find_row(data_formats(), type, key).build;
 }
 
-std::vector<Sample> read_samples(DataConfig const& config, int64_t* skipped) {
-  std::vector<Sample> samples;
-  auto const counts = for_each_sample(config, [&](Sample&& sample) { samples.push_back(std::move(sample)); });
-  if (skipped != nullptr) *skipped = counts.bad;
-  return samples;
+bool subsampled_by_category(std::string const& type) {
+  auto const& rows = data_formats();
+  return std::any_of(rows.begin(), rows.end(),
+                     [&](auto const& row) { return row.name == type && !row.build.parts.empty(); });
 }
 
 }  // namespace fsllm

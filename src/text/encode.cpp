@@ -35,7 +35,7 @@ int64_t prompt_length(EncodedSample const& sample) {
 }  // namespace
 
 EncodedSample encode_sample(Sample const& sample, DataConfig const& config, Tokenizer const* tokenizer) {
-  if (sample.is_tokens) return {sample.ids, sample.is_target};
+  if (sample.kind == SampleKind::tokens) return {sample.ids, sample.is_target};
   return encode_text(sample, config, tokenizer);
 }
 

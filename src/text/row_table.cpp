@@ -64,8 +64,8 @@ void RowTable::add(Sample const& sample, int64_t record_number) {
   record.push_back(record_number);
   category.push_back(categories.number(sample.category));
   owner.push_back(owners.number(sample.owner));
-  auto const size = sample.is_tokens ? sample.ids.size()
-                                     : sample.instruction.size() + sample.input.size() + sample.output.size();
+  auto size = sample.ids.size() + sample.instruction.size() + sample.input.size() + sample.output.size();
+  for (auto const& message : sample.messages) size += message.content.size();
   length.push_back(static_cast<int32_t>(std::min<size_t>(size, std::numeric_limits<int32_t>::max())));
 }
 

@@ -5,18 +5,20 @@
 
 #include <nlohmann/json.hpp>
 
+#include "chat_reader.hpp"
+#include "json_fields.hpp"
+
 namespace fsllm {
-namespace {
 
 using nlohmann::json;
 
 std::string missing_field(json const& row, std::string const& name) {
   std::vector<std::string> present;
-  for (auto const& [key, value] : row.items()) present.push_back(key);
+  for (auto const& [key, value] : row.items()) present.push_back(key.substr(0, 40));
+  if (present.size() > 20) present.resize(20);
   return fmt::format("field '{}' is missing (the row has: {})", name, fmt::join(present, ", "));
 }
 
-/// A text field that must be there.
 std::string read_text(json const& row, std::string const& name, std::string& text) {
   auto const found = row.find(name);
   if (found == row.end() || found->is_null()) return missing_field(row, name);
@@ -25,6 +27,8 @@ std::string read_text(json const& row, std::string const& name, std::string& tex
   text = found->get<std::string>();
   return "";
 }
+
+namespace {
 
 /// The input may be absent. FS-LLM then trains on the word "None".
 std::string read_input(json const& row, DataFormat const& format, DataConfig const& config,
@@ -60,26 +64,42 @@ std::string read_tokens(json const& row, Sample& sample) {
     sample.ids.push_back(static_cast<int32_t>(id));
     sample.is_target.push_back(label == id ? 1 : 0);
   }
-  sample.is_tokens = true;
+  sample.kind = SampleKind::tokens;
   return "";
 }
 
-std::string read_texts(json const& row, DataFormat const& format, DataConfig const& config, Sample& sample) {
+std::string read_fields(json const& row, DataFormat const& format, DataConfig const& config, Sample& sample) {
   auto why = read_text(row, format.instruction, sample.instruction);
   if (why.empty()) why = read_input(row, format, config, sample.input);
   if (why.empty()) why = read_text(row, format.output, sample.output);
-  if (why.empty() && format.answer != nullptr) sample.output = format.answer(sample.output);
   return why;
+}
+
+std::string read_whole_text(json const& row, Sample& sample) {
+  sample.kind = SampleKind::text;
+  return read_text(row, "text", sample.output);
+}
+
+/// Rows of the user's own files say by their fields what they are.
+std::string read_content(json const& row, DataFormat const& format, DataConfig const& config,
+                         Sample& sample) {
+  if (row.contains("input_ids")) return read_tokens(row, sample);
+  if (!format.custom || row.contains(format.instruction)) return read_fields(row, format, config, sample);
+  if (row.contains("messages")) return read_messages(row, sample);
+  if (row.contains("conversations")) return read_conversations(row, sample);
+  if (row.contains("chosen")) return read_preference(row, sample);
+  if (row.contains("text")) return read_whole_text(row, sample);
+  return read_fields(row, format, config, sample);
 }
 
 }  // namespace
 
 std::string read_sample(json const& row, DataFormat const& format, DataConfig const& config, Sample& sample) {
-  auto why = row.contains("input_ids") ? read_tokens(row, sample) : read_texts(row, format, config, sample);
-  if (!why.empty()) return why;
+  auto why = read_content(row, format, config, sample);
   auto const& category = format.category;
-  if (!category.empty() && row.contains(category) && !row.at(category).is_null())
+  if (why.empty() && !category.empty() && row.contains(category) && !row.at(category).is_null())
     why = read_label(row.at(category), category, sample.category);
+  if (why.empty() && format.finish != nullptr) format.finish(sample);
   if (!why.empty() || config.splitter != "natural") return why;
   auto const& field = config.natural_field;
   if (!row.contains(field) || row.at(field).is_null()) return missing_field(row, field);

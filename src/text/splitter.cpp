@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <random>
 #include <span>
@@ -10,18 +11,26 @@
 #include "client_split.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/rng.hpp"
+#include "fsllm/text/dataset.hpp"
 
 namespace fsllm {
 namespace {
 
-/// The subsample's rows, ascending.
-std::vector<int64_t> chosen_rows(int64_t rows, double share, uint64_t seed) {
-  std::vector<int64_t> chosen(static_cast<size_t>(rows));
-  std::iota(chosen.begin(), chosen.end(), 0);
-  if (share >= 1) return chosen;
-  Philox(seed, Purpose::subsample).shuffle(std::span(chosen));
-  chosen.resize(
-      static_cast<size_t>(std::max<int64_t>(1, static_cast<int64_t>(share * static_cast<double>(rows)))));
+/// The subsample's rows, ascending: a share of all rows, or of each category.
+std::vector<int64_t> chosen_rows(RowTable const& rows, DataConfig const& config, uint64_t seed) {
+  std::vector<int64_t> order(static_cast<size_t>(rows.rows()));
+  std::iota(order.begin(), order.end(), 0);
+  if (config.subsample >= 1) return order;
+  Philox(seed, Purpose::subsample).shuffle(std::span(order));
+  bool const by_category = subsampled_by_category(config.type);
+  std::map<int32_t, std::vector<int64_t>> groups;
+  for (int64_t const row : order)
+    groups[by_category ? rows.category[static_cast<size_t>(row)] : 0].push_back(row);
+  std::vector<int64_t> chosen;
+  for (auto const& [category, members] : groups) {
+    auto const share = static_cast<int64_t>(config.subsample * static_cast<double>(members.size()));
+    chosen.insert(chosen.end(), members.begin(), members.begin() + std::max<int64_t>(1, share));
+  }
   std::sort(chosen.begin(), chosen.end());
   return chosen;
 }
@@ -91,7 +100,7 @@ static void sort_parts(SplitPlan& plan) {
 
 SplitPlan plan_split(RowTable const& rows, DataConfig const& config, int64_t client_num, uint64_t seed) {
   auto const split = find_row(splitters(), config.splitter, "data.splitter").build;
-  auto order = chosen_rows(rows.rows(), config.subsample, seed);
+  auto order = chosen_rows(rows, config, seed);
   if (config.compat) {
     shuffle_as_numpy(order);
   } else {

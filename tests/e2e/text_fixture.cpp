@@ -75,6 +75,13 @@ void write_data_sets(std::filesystem::path const& dir) {
   write_lines(dir / "gsm8k_train.jsonl", rows_of([&](int i) {
                 return json{{"question", question(i)}, {"answer", "Count.\n#### " + std::to_string(i)}};
               }));
+  for (std::string const language : {"python", "javascript", "java", "ruby", "php", "go"}) {
+    auto const folder = dir / language / "final/jsonl/train";
+    std::filesystem::create_directories(folder);
+    write_lines(folder / (language + "_train_0.jsonl"), rows_of([&](int i) {
+                  return json{{"docstring", question(i)}, {"code", answer(i)}, {"language", language}};
+                }));
+  }
   std::ofstream(dir / "rosetta_alpaca.json") << rows_of([&](int i) {
     return json{
         {"instruction", question(i)}, {"input", "Language " + std::to_string(i % 9)}, {"output", answer(i)}};

@@ -84,7 +84,7 @@ TEST_F(ExactMatchRows, SumsAreOverRowsAndTokens) {
 TEST_F(ExactMatchRows, RowsThatCannotBeComparedAreNamed) {
   EXPECT_ERROR(answer(with_output("two\nlines")), "rows.jsonl:1: an output of several lines");
   auto tokens = row_;
-  tokens.is_tokens = true;
+  tokens.kind = SampleKind::tokens;
   EXPECT_ERROR(answer(tokens), "rows.jsonl:1: a row of tokens");
   EXPECT_ERROR(answer(with_output(std::string(5000, 'x'))), "rows.jsonl:1: prompt and answer need 50");
 }

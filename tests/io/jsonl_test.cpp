@@ -87,8 +87,7 @@ TEST(Jsonl, GzipIsToldByContent) {
 
   auto const bytes = read_file(path);
   write_file_atomic(path, bytes.substr(0, bytes.size() / 2));
-  EXPECT_ERROR(for_each_json_record(path, [](json const&, RecordPlace const&) {}),
-               "cannot unpack " + path.string());
+  EXPECT_ERROR(for_each_json_record(path, [](json const&, RecordPlace const&) {}), path.string());
 }
 
 TEST(Jsonl, MissingFileIsAnError) {

@@ -72,7 +72,7 @@ TEST_F(Dataset, NamedDataSetsHaveTheirOwnFields) {
 
 TEST_F(Dataset, TokenRows) {
   auto const rows = read("x.jsonl", R"({"input_ids":[3,4,5],"labels":[-100,4,5],"category":"a"})");
-  EXPECT_TRUE(rows[0].is_tokens);
+  EXPECT_EQ(rows[0].kind, SampleKind::tokens);
   EXPECT_EQ(rows[0].ids, (std::vector<int32_t>{3, 4, 5}));
   EXPECT_EQ(rows[0].is_target, (std::vector<uint8_t>{0, 1, 1}));
   EXPECT_EQ(rows[0].category, "a");
@@ -111,8 +111,8 @@ TEST_F(Dataset, MissingFilesSayWhatToPutWhere) {
                "y.json is missing (data.type = y.json). Correct data.root or data.type.");
   config_.type = "dolly-15k@llm";
   EXPECT_ERROR(read_samples(config_), "databricks-dolly-15k.jsonl is missing");
-  EXPECT_ERROR(read_samples(config_),
-               "published at https://huggingface.co/datasets/databricks/databricks-dolly-15k");
+  EXPECT_ERROR(read_samples(config_), "published at https://raw.githubusercontent.com/databrickslabs/dolly/");
+  EXPECT_ERROR(read_samples(config_), "datasets/fetch.sh dolly-15k does it");
   config_.type = "doly-15k@llm";
   EXPECT_ERROR(read_samples(config_), "Did you mean 'dolly-15k@llm'?");
   config_.type = "";

@@ -29,7 +29,7 @@ Sample token_sample(Ids const& ids, Marks const& marks, std::string const& categ
   Sample sample;
   sample.ids = ids;
   sample.is_target = marks;
-  sample.is_tokens = true;
+  sample.kind = SampleKind::tokens;
   sample.category = category;
   sample.place = "x.jsonl:1";
   return sample;

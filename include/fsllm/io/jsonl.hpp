@@ -15,18 +15,52 @@ struct RecordPlace {
   int64_t line = 0;
 };
 
-/// Calls `row` for each JSON object of a file, in order: JSON lines, or one JSON array of objects; plain or
-/// gzip (told by content, not by name). Blank lines and a UTF-8 byte order mark are skipped. A broken record
-/// calls `bad` with the reason; the default makes it an Error "file:line: why". Where an array ends too early
-/// or its commas are missing, reading stops after that call.
-void for_each_json_record(std::filesystem::path const& path,
-                          std::function<void(nlohmann::json const&, RecordPlace const&)> const& row,
-                          std::function<void(std::string const& why, RecordPlace const&)> const& bad = {});
+/// Records of a stream that comes in pieces: JSON lines, or one JSON array of objects. Holds no more than a
+/// piece and the record it is in. Blank lines and a UTF-8 byte order mark are skipped.
+class JsonRecords {
+ public:
+  using Row = std::function<void(nlohmann::json const&, RecordPlace const&)>;
+  using Bad = std::function<void(std::string const& why, RecordPlace const&)>;
+  /// Asked once for each record, in order, before it is parsed; no: it is passed over.
+  using Wanted = std::function<bool()>;
+
+  /// `row` gets each JSON object. A broken record (broken UTF-8, no object, a key that stands twice ...)
+  /// calls `bad`; without it, it is an Error "source:line: why". Where an array ends too early or its commas
+  /// are missing, reading stops after that call.
+  JsonRecords(std::string source, Row row, Bad bad = {}, Wanted wanted = {});
+  void feed(std::string_view piece);
+  /// The stream is at its end; `problem` ("" for none) is why it is so too early.
+  void finish(std::string const& problem = "");
+
+ private:
+  enum class State { start, lines, before_element, in_element, after_element, after_array, stopped };
+  void begin(std::string_view text);
+  void feed_lines(std::string_view piece);
+  void feed_array(std::string_view piece);
+  size_t scan_element(std::string_view piece);
+  void step_between(char c);
+  void end_record(std::string_view tail);
+  void read_record(std::string_view text);
+  void refuse(std::string const& why);
+  void report(std::string const& why, int64_t line) const;
+
+  RecordPlace place_;
+  Row row_;
+  Bad bad_;
+  Wanted wanted_;
+  State state_ = State::start;
+  std::string pending_;  ///< begin of a record whose end has not come yet
+  int64_t depth_ = 0;
+  bool in_string_ = false, escaped_ = false;
+};
+
+/// Calls `row` for each JSON object of a file, plain or gzip; see JsonRecords.
+void for_each_json_record(std::filesystem::path const& path, JsonRecords::Row const& row,
+                          JsonRecords::Bad const& bad = {});
 
 /// The same of text in memory; `source` is the name in messages.
-void for_each_json_record_in(std::string_view text, std::string const& source,
-                             std::function<void(nlohmann::json const&, RecordPlace const&)> const& row,
-                             std::function<void(std::string const& why, RecordPlace const&)> const& bad = {});
+void for_each_json_record_in(std::string_view text, std::string const& source, JsonRecords::Row const& row,
+                             JsonRecords::Bad const& bad = {});
 
 /// One JSON document (config.json, tokenizer.json, ...); errors name file, line and column.
 nlohmann::json read_json(std::filesystem::path const& path);

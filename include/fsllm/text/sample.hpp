@@ -6,15 +6,28 @@
 
 namespace fsllm {
 
-/// One training example before tokenisation (instruction, input, output), or already tokenised (ids,
-/// is_target).
+/// One turn of a chat. Roles: system, user, assistant.
+struct ChatMessage {
+  std::string role, content;
+};
+
+enum class SampleKind {
+  instruction,  ///< instruction, input, output; the output is scored
+  chat,         ///< messages; the assistant's turns are scored
+  text,         ///< output alone, scored as a whole
+  tokens,       ///< ids and is_target
+};
+
+/// One training example before tokenisation.
 struct Sample {
+  SampleKind kind = SampleKind::instruction;
   std::string instruction, input, output;
-  std::string category;            ///< "" for none; LDA and meta split by it
-  std::string owner;               ///< value of the field that splitter natural goes by
-  std::vector<int32_t> ids;        ///< token rows only
-  std::vector<uint8_t> is_target;  ///< token rows only
-  bool is_tokens = false;
+  std::vector<ChatMessage> messages;
+  std::string rejected;  ///< preference rows: the worse answer (DPO); training goes by the chosen one
+  std::string category;  ///< "" for none; LDA and meta split by it
+  std::string owner;     ///< value of the field, or the file, that splitters natural and by_file go by
+  std::vector<int32_t> ids;
+  std::vector<uint8_t> is_target;
   std::string place;   ///< "file:line", for messages
   int64_t record = 0;  ///< number of its record among all records of the data set, bad ones too
 };

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "chat_reader.hpp"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <span>
+
+#include "json_fields.hpp"
+
+namespace fsllm {
+namespace {
+
+using nlohmann::json;
+
+struct RoleName {
+  char const *in_file, *role;
+};
+
+constexpr RoleName kChatRoles[] = {{"system", "system"}, {"user", "user"}, {"assistant", "assistant"}};
+constexpr RoleName kShareGptRoles[] = {{"system", "system"},     {"human", "user"},
+                                       {"user", "user"},         {"gpt", "assistant"},
+                                       {"chatgpt", "assistant"}, {"assistant", "assistant"}};
+
+/// How one way to write chats names its fields and roles.
+struct ChatForm {
+  char const *role, *content;
+  std::span<RoleName const> roles;
+};
+
+ChatForm const kMessages{"role", "content", kChatRoles};
+ChatForm const kConversations{"from", "value", kShareGptRoles};
+
+std::string read_turn(json const& turn, ChatForm const& form, ChatMessage& message) {
+  if (!turn.is_object()) return fmt::format("is not an object but a JSON {}", turn.type_name());
+  std::string name;
+  if (auto why = read_text(turn, form.role, name); !why.empty()) return why;
+  if (auto why = read_text(turn, form.content, message.content); !why.empty()) return why;
+  std::string known;
+  for (auto const& role : form.roles) {
+    if (name == role.in_file) message.role = role.role;
+    known += (known.empty() ? "" : ", ") + std::string(role.in_file);
+  }
+  return message.role.empty() ? fmt::format("{} = '{:.40}' is none of {}", form.role, name, known) : "";
+}
+
+std::string read_turns(json const& list, std::string const& field, ChatForm const& form,
+                       std::vector<ChatMessage>& messages) {
+  if (!list.is_array())
+    return fmt::format("field '{}' is not a list of messages but a JSON {}", field, list.type_name());
+  if (list.empty()) return fmt::format("field '{}' is an empty list", field);
+  for (size_t i = 0; i < list.size(); ++i) {
+    ChatMessage message;
+    if (auto const why = read_turn(list[i], form, message); !why.empty())
+      return fmt::format("{}[{}]: {}", field, i, why);
+    messages.push_back(std::move(message));
+  }
+  return "";
+}
+
+/// TRL's conversational form: the answer's messages follow those of the prompt, where it has any of its own.
+std::string read_chosen_messages(json const& row, Sample& sample) {
+  sample.kind = SampleKind::chat;
+  std::string why;
+  if (auto const prompt = row.find("prompt"); prompt != row.end() && !prompt->is_null())
+    why = read_turns(*prompt, "prompt", kMessages, sample.messages);
+  std::vector<ChatMessage> rejected;
+  if (why.empty()) why = read_turns(row.at("chosen"), "chosen", kMessages, sample.messages);
+  if (why.empty()) why = read_turns(row.at("rejected"), "rejected", kMessages, rejected);
+  if (why.empty()) sample.rejected = rejected.back().content;
+  return why;
+}
+
+}  // namespace
+
+std::string read_messages(json const& row, Sample& sample) {
+  sample.kind = SampleKind::chat;
+  return read_turns(row.at("messages"), "messages", kMessages, sample.messages);
+}
+
+std::string read_conversations(json const& row, Sample& sample) {
+  sample.kind = SampleKind::chat;
+  return read_turns(row.at("conversations"), "conversations", kConversations, sample.messages);
+}
+
+std::string read_preference(json const& row, Sample& sample) {
+  if (!row.contains("rejected")) return missing_field(row, "rejected");
+  if (row.at("chosen").is_array()) return read_chosen_messages(row, sample);
+  auto why = read_text(row, "prompt", sample.instruction);
+  if (why.empty()) why = read_text(row, "chosen", sample.output);
+  if (why.empty()) why = read_text(row, "rejected", sample.rejected);
+  return why;
+}
+
+}  // namespace fsllm

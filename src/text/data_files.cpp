@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data_files.hpp"
+
+#include <fmt/ranges.h>
+#include <glob.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/log.hpp"
+#include "fsllm/io/unpack.hpp"
+
+namespace fsllm {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// part_2 before part_10.
+bool shorter_then_smaller(std::string const& a, std::string const& b) {
+  return a.size() != b.size() ? a.size() < b.size() : a < b;
+}
+
+bool is_json_lines(std::string_view name) {
+  return name.ends_with(".jsonl") || name.ends_with(".jsonl.gz");
+}
+
+std::vector<DataFile> in_order(std::vector<std::string> names) {
+  std::sort(names.begin(), names.end(), shorter_then_smaller);
+  std::vector<DataFile> files;
+  for (auto const& name : names) files.push_back({name, ""});
+  return files;
+}
+
+std::vector<DataFile> files_of_folder(fs::path const& folder) {
+  std::vector<std::string> names;
+  for (auto const& entry : fs::directory_iterator(folder))
+    if (is_json_lines(entry.path().filename().string())) names.push_back(entry.path().string());
+  return in_order(std::move(names));
+}
+
+std::vector<DataFile> files_of_archive(fs::path const& archive, std::string const& folder) {
+  std::vector<std::string> names;
+  ZipArchive const zip(archive);
+  for (auto const& name : zip.names())
+    if (is_json_lines(name) && name.find(folder) != std::string::npos) names.push_back(name);
+  std::sort(names.begin(), names.end(), shorter_then_smaller);
+  FSLLM_CHECK(!names.empty(), "{}: no .jsonl or .jsonl.gz under {} in this archive. Copy the published one.",
+              archive.string(), folder);
+  std::vector<DataFile> files;
+  for (auto const& name : names) files.push_back({archive, name});
+  return files;
+}
+
+/// CodeSearchNet's layout: PART.zip, or what is in it unpacked; training rows only.
+std::vector<DataFile> files_of_part(fs::path const& root, std::string const& part) {
+  std::string const inside = "final/jsonl/train";
+  if (auto const folder = root / part / inside; fs::is_directory(folder)) return files_of_folder(folder);
+  if (auto const zip = root / (part + ".zip"); fs::is_regular_file(zip))
+    return files_of_archive(zip, inside + "/");
+  return {};
+}
+
+[[noreturn]] void missing(DataConfig const& config, DataFormat const& format, std::string const& file) {
+  auto const name = config.type.substr(0, config.type.find('@'));
+  fail(fmt::format(
+      "data file {} is missing (data.type = {}). {}", (fs::path(config.root) / file).string(), config.type,
+      format.source.empty()
+          ? std::string("Correct data.root or data.type.")
+          : fmt::format("Put it there under this name; it is published at {}. On a machine with internet, "
+                        "datasets/fetch.sh {} does it.",
+                        format.source, name)));
+}
+
+std::vector<DataFile> files_of_parts(DataConfig const& config, DataFormat const& format) {
+  std::vector<DataFile> files;
+  std::vector<std::string> absent;
+  for (auto const& part : format.parts) {
+    auto const of_part = files_of_part(config.root, part);
+    if (of_part.empty()) absent.push_back(part);
+    files.insert(files.end(), of_part.begin(), of_part.end());
+  }
+  if (files.empty()) missing(config, format, format.parts.front() + ".zip");
+  if (!absent.empty())
+    log_warning("{}: without {}, for there is no .zip of these names in {}.", config.type,
+                fmt::join(absent, ", "), config.root);
+  return files;
+}
+
+std::vector<DataFile> files_by_pattern(DataConfig const& config, std::string const& name) {
+  glob_t found{};
+  auto const pattern = (fs::path(config.root) / name).string();
+  int const code = glob(pattern.c_str(), 0, nullptr, &found);
+  std::unique_ptr<glob_t, decltype(&globfree)> const guard(&found, &globfree);
+  FSLLM_CHECK(code == 0 && found.gl_pathc > 0,
+              "no file matches {} (data.type = {}). Correct data.root or data.type.", pattern, config.type);
+  return in_order({found.gl_pathv, found.gl_pathv + found.gl_pathc});
+}
+
+}  // namespace
+
+std::vector<DataFile> find_data_files(DataConfig const& config, DataFormat const& format) {
+  if (!format.parts.empty()) return files_of_parts(config, format);
+  for (auto const& name : format.files)
+    for (auto const* ending : {"", ".gz"})
+      if (auto const path = fs::path(config.root) / (name + ending); fs::is_regular_file(path))
+        return {{path, ""}};
+  auto const& name = format.files.front();
+  if (format.custom && name.find_first_of("*?[") != std::string::npos) return files_by_pattern(config, name);
+  missing(config, format, name);
+}
+
+}  // namespace fsllm

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "fsllm/io/jsonl.hpp"
+
+namespace fsllm {
+
+/// Blocks of lines between blank lines of a plain text that comes in pieces. Line ends are \n or \r\n; a byte
+/// order mark is skipped. A block that is no UTF-8 text calls `bad`.
+class TextBlocks {
+ public:
+  TextBlocks(std::string source, std::function<void(std::string&&, RecordPlace const&)> block,
+             JsonRecords::Bad bad, JsonRecords::Wanted wanted);
+  void feed(std::string_view piece);
+  void finish(std::string const& problem);
+
+ private:
+  void end_line();
+  void end_block();
+  RecordPlace place_;
+  std::function<void(std::string&&, RecordPlace const&)> block_;
+  JsonRecords::Bad bad_;
+  JsonRecords::Wanted wanted_;
+  std::string line_, text_;
+  int64_t line_number_ = 1;
+};
+
+}  // namespace fsllm
