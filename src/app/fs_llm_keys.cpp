@@ -74,7 +74,6 @@ constexpr ForeignKey kForeignKeys[] = {
     {"wandb.name_user", nullptr, "metrics.jsonl"},
     {"wandb.name_project", nullptr, "metrics.jsonl"},
     // Features of FS-LLM that this version does not have.
-    {"federate.unseen_clients_rate", "0|0.0", nullptr},
     {"federate.use_diff", "False", nullptr},
     {"federate.use_ss", "False", nullptr},
     {"federate.restore_from", "", nullptr},

@@ -80,6 +80,11 @@ FedConfig load_fed_config(Config& config) {
       config.get<int64_t>("federate.client_num", 0, "Number of clients; 0: one a ready shard.", at_least(0));
   c.sample_client_num = config.get<int64_t>("federate.sample_client_num", -1,
                                             "Clients that train in a round; -1: all.", at_least(-1));
+  c.unseen_clients_rate =
+      config.get("federate.unseen_clients_rate", 0.0,
+                 "Share of the clients that never train and are evaluated apart (val_unseen, "
+                 "test_unseen), drawn by seed; any share above 0 is at least one client.",
+                 within(0, 1));
   c.sample_client_rate =
       config.get("federate.sample_client_rate", -1.0,
                  "Share of the clients that trains in a round; above 0 it goes before sample_client_num.",

@@ -10,6 +10,21 @@
 
 namespace fsllm {
 
+std::vector<int64_t> unseen_clients(FedConfig const& config, std::vector<int64_t> const& clients) {
+  if (config.unseen_clients_rate <= 0) return {};
+  auto const all = static_cast<double>(clients.size());
+  auto const count = std::max<size_t>(1, static_cast<size_t>(config.unseen_clients_rate * all));
+  FSLLM_CHECK(
+      count < clients.size(),
+      "federate.unseen_clients_rate = {} (of {} clients none would train). Lower it, or make more shards.",
+      config.unseen_clients_rate, clients.size());
+  auto chosen = clients;
+  Philox(config.seed, Purpose::unseen_clients).shuffle(std::span<int64_t>(chosen));
+  chosen.resize(count);
+  std::sort(chosen.begin(), chosen.end());
+  return chosen;
+}
+
 std::vector<int64_t> sample_clients(FedConfig const& config, std::vector<int64_t> const& clients,
                                     int64_t round) {
   auto const all = static_cast<int64_t>(clients.size());

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/fed/round.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <fstream>
@@ -39,6 +41,7 @@ class Run {
                                  Progress& progress);
   std::vector<ClientReport> train_round(int64_t round, Aggregation& aggregation);
   ClientLosses evaluate();
+  ClientLosses evaluate_all();
   bool select(RoundReport& report);
   void write_report(RoundReport const& report);
   void save_state(int64_t rounds_done);
@@ -48,6 +51,7 @@ class Run {
   FedConfig const& config_;
   Communicator const& comm_;
   std::vector<int64_t> clients_;             ///< that take part
+  std::vector<int64_t> unseen_, trained_;    ///< those that only evaluate, and the others
   std::vector<std::vector<int64_t>> owned_;  ///< clients of each rank for evaluation and personal state
   std::vector<std::string> splits_;          ///< splits that hold rows
   TensorMap global_, best_;
@@ -92,11 +96,16 @@ Run::Run(Federation& federation)
       config_(federation.config),
       comm_(federation.collective.communicator()),
       clients_(participants(config_, federation.data)),
+      unseen_(unseen_clients(config_, clients_)),
       owned_(place(clients_)),
       splits_(splits_with_rows(config_, federation.data, clients_)),
       global_(clone(federation.parameters)),
       algorithm_(make_algorithm(config_, global_)),
-      selection_(config_.selection) {}
+      selection_(config_.selection) {
+  std::set_difference(clients_.begin(), clients_.end(), unseen_.begin(), unseen_.end(),
+                      std::back_inserter(trained_));
+  if (!unseen_.empty()) log_info("clients {} are evaluated apart and never train", fmt::join(unseen_, ", "));
+}
 
 std::vector<std::vector<int64_t>> Run::place(std::vector<int64_t> const& clients) const {
   std::vector<double> costs;
@@ -157,7 +166,7 @@ void Run::restore() {
   f_.collective.broadcast(global_, 0);
   if (local()) {
     PersonalStates all;
-    for (int64_t const client : clients_)
+    for (int64_t const client : trained_)
       if (server()) all.emplace(client, checkpoint.tensors.at("client_" + std::to_string(client)));
     personal_ = scatter_personal(all, global_, owned_[static_cast<size_t>(comm_.rank())], comm_);
   }
@@ -191,8 +200,9 @@ ClientReport Run::train_client_here(int64_t client, int64_t round, double weight
 }
 
 std::vector<ClientReport> Run::train_round(int64_t round, Aggregation& aggregation) {
-  auto const sampled = local() ? clients_ : sample_clients(config_, clients_, round);
-  auto const mine = (local() ? owned_ : place(sampled))[static_cast<size_t>(comm_.rank())];
+  auto const sampled = local() ? trained_ : sample_clients(config_, trained_, round);
+  auto mine = (local() ? owned_ : place(sampled))[static_cast<size_t>(comm_.rank())];
+  std::erase_if(mine, [&](int64_t client) { return std::ranges::binary_search(unseen_, client); });
   auto const weight_of = [&](int64_t client) {
     return config_.ignore_weight ? 1.0 : static_cast<double>(f_.data.summary(client).train.rows);
   };
@@ -212,6 +222,14 @@ std::vector<ClientReport> Run::train_round(int64_t round, Aggregation& aggregati
 }
 
 ClientLosses Run::evaluate() {
+  auto losses = evaluate_all();
+  for (auto const& split : splits_)
+    for (int64_t const client : unseen_)
+      if (auto entry = losses[split].extract(client)) losses[split + "_unseen"].insert(std::move(entry));
+  return losses;
+}
+
+ClientLosses Run::evaluate_all() {
   if (!local()) {
     copy_values(f_.parameters, global_);
     return evaluate_clients(f_.model, f_.data, owned_, splits_, comm_);

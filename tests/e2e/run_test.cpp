@@ -255,5 +255,46 @@ TEST(CommandLine, ChecksWithoutTraining) {
   EXPECT_THAT(printed.out, testing::HasSubstr("seed: 7"));
 }
 
+TEST(Unseen, ClientsAreEvaluatedApartAndNeverTrain) {
+  TempDir dir;
+  SmallRun small;
+  small.splits = "[0.6, 0.4, 0.0]";
+  for (auto const* method : {"fedavg", "local"}) {
+    std::string first;
+    for (int const ranks : {1, 2}) {
+      auto const name = std::string(method) + std::to_string(ranks);
+      auto const outcome =
+          run(dir.path(), ranks,
+              {"fsllm_hpc", "--cfg", write_config(dir.path(), small.yaml(dir.path())).string(), "expname",
+               name, "federate.method", method, "federate.unseen_clients_rate", "0.4"});
+      ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
+      int64_t unseen = 0;
+      int rounds = 0;
+      for (auto const& event : read_events(dir.path() / name / "metrics.jsonl")) {
+        ASSERT_EQ(event.at("val_unseen").at("clients").size(), 1U);
+        auto const id = event.at("val_unseen").at("clients").begin().key();
+        unseen = unseen == 0 ? std::stoll(id) : unseen;
+        EXPECT_EQ(std::stoll(id), unseen);
+        EXPECT_EQ(event.at("val").at("clients").size(), 2U);
+        EXPECT_FALSE(event.at("val").at("clients").contains(id));
+        if (event.at("event") != "round") continue;
+        ++rounds;
+        EXPECT_EQ(event.at("clients").size(), 2U);
+        EXPECT_FALSE(event.at("clients").contains(id));
+      }
+      EXPECT_EQ(rounds, small.rounds);
+      auto const record = training_record(dir.path() / name / "metrics.jsonl");
+      if (first.empty()) first = record;
+      EXPECT_EQ(record, first);
+    }
+  }
+  auto const all = run(dir.path(), 1,
+                       {"fsllm_hpc", "--cfg", write_config(dir.path(), small.yaml(dir.path())).string(),
+                        "expname", "none", "federate.unseen_clients_rate", "1"});
+  EXPECT_EQ(all.exit_code, 2);
+  EXPECT_THAT(all.err + all.out,
+              testing::HasSubstr("federate.unseen_clients_rate = 1 (of 3 clients none would train)"));
+}
+
 }  // namespace
 }  // namespace fsllm::test

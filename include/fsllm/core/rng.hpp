@@ -18,6 +18,7 @@ enum class Purpose : uint32_t {
   generation = 7,
   subsample = 8,
   test = 9,
+  unseen_clients = 10,
 };
 
 /// One block of Philox4x32-10, the raw function.

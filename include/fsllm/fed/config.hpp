@@ -25,6 +25,7 @@ struct FedConfig {
   int64_t client_num = 0;          ///< 0: as many as there are shards
   int64_t sample_client_num = -1;  ///< clients a round; -1: all
   double sample_client_rate = -1;
+  double unseen_clients_rate = 0;  ///< share of the clients that are evaluated, but never train
   int64_t rounds = 50;
   bool ignore_weight = false;
   int64_t only_client = 0;  ///< federate.client_idx_for_local_train or distribute.data_idx; 0: all

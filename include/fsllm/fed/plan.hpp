@@ -14,6 +14,9 @@ struct RoundPlan {
   std::vector<std::vector<int64_t>> by_rank;  ///< clients of each rank, in the order they are trained
 };
 
+/// The clients that only evaluate (federate.unseen_clients_rate), ascending: a pure function of the seed.
+std::vector<int64_t> unseen_clients(FedConfig const& config, std::vector<int64_t> const& clients);
+
 /// Clients of a round: uniform without replacement, a pure function of (seed, round).
 std::vector<int64_t> sample_clients(FedConfig const& config, std::vector<int64_t> const& clients,
                                     int64_t round);
