@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 /// Records that one rank reads before the next rank's turn, when the table of rows is made.
 constexpr int64_t kRecordsATurn = 1024;
 /// Characters of text in the shards that are written in one pass: their tokens stay in memory.
-constexpr int64_t kCharactersAPass = int64_t{256} << 20;
+constexpr int64_t kCharactersAPass = int64_t{128} << 20;
 constexpr char const* kUnfinished = "unfinished.json";
 
 /// Collective: what splitters know of every row; each rank reads its part of the records.
@@ -39,19 +39,6 @@ RowTable read_table(DataConfig const& data, Communicator const& comm) {
   return merge(parts);
 }
 
-/// This rank's shards; the server's is rank 0's.
-std::vector<ShardTask> tasks_of(SplitPlan const& plan, SplitPlan::Parts const& server, fs::path const& out,
-                                Communicator const& comm) {
-  std::vector<ShardTask> tasks;
-  if (comm.rank() == 0) tasks.push_back({shard_path(out, 0), 0, &server});
-  for (size_t k = static_cast<size_t>(comm.rank()); k < plan.clients.size();
-       k += static_cast<size_t>(comm.size())) {
-    auto const client = static_cast<int64_t>(k) + 1;
-    tasks.push_back({shard_path(out, client), client, &plan.clients[k]});
-  }
-  return tasks;
-}
-
 int64_t rows_of(ShardTask const& task) {
   return static_cast<int64_t>(task.parts->train.size() + task.parts->val.size() + task.parts->test.size());
 }
@@ -61,6 +48,28 @@ int64_t characters_of(ShardTask const& task, RowTable const& table) {
   for (auto const* rows : {&task.parts->train, &task.parts->val, &task.parts->test})
     for (int64_t const row : *rows) sum += table.length[static_cast<size_t>(row)];
   return sum;
+}
+
+/// This rank's shards: the longest text first onto the rank that has least, the same on every rank.
+std::vector<ShardTask> tasks_of(SplitPlan const& plan, SplitPlan::Parts const& server, RowTable const& table,
+                                fs::path const& out, Communicator const& comm) {
+  std::vector<ShardTask> all{{shard_path(out, 0), 0, &server}};
+  for (auto const& parts : plan.clients) {
+    auto const client = static_cast<int64_t>(all.size());
+    all.push_back({shard_path(out, client), client, &parts});
+  }
+  std::vector<std::pair<int64_t, ShardTask>> order;
+  for (auto const& task : all) order.emplace_back(characters_of(task, table), task);
+  std::stable_sort(order.begin(), order.end(),
+                   [](auto const& a, auto const& b) { return a.first > b.first; });
+  std::vector<int64_t> load(static_cast<size_t>(comm.size()));
+  std::vector<ShardTask> mine;
+  for (auto const& [characters, task] : order) {
+    auto const rank = std::min_element(load.begin(), load.end());
+    *rank += characters;
+    if (rank - load.begin() == comm.rank()) mine.push_back(task);
+  }
+  return mine;
 }
 
 /// Takes the shards that lie there already out of `tasks`.
@@ -167,7 +176,7 @@ ShardIndex make_shards(ShardJob const& job, fs::path const& out, Communicator co
   PrepareCounts counts;
   std::vector<ShardSummary> mine;
   agree(comm, [&] {
-    mine = make_tasks(tasks_of(plan, server, out, comm), table, job.rows, counts, comm.rank() == 0);
+    mine = make_tasks(tasks_of(plan, server, table, out, comm), table, job.rows, counts, comm.rank() == 0);
   });
   std::vector<ShardSummary> all;
   for (auto const& part : comm.gather(to_text(mine), 0))

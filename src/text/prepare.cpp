@@ -16,7 +16,7 @@ namespace fsllm {
 namespace {
 
 constexpr size_t kChunk = 512;                   ///< samples that are tokenised side by side
-constexpr size_t kHeldTokens = size_t{1} << 24;  ///< tokens of a split in memory
+constexpr size_t kHeldTokens = size_t{1} << 20;  ///< tokens of a split in memory
 
 /// A row can be learnt from if something behind its first token is scored.
 bool has_target(EncodedSample const& sample) {

@@ -15,8 +15,8 @@ struct ShardJob {
 };
 
 /// Collective: writes the shards of all clients, the server's, index.json and the report (split_report.hpp)
-/// into `out`; rank r makes those of clients r + 1, r + 1 + size, ... The bytes do not depend on the number
-/// of ranks or threads. What an interrupted call of the same job and data finished is kept.
+/// into `out`, divided over the ranks by the length of their text. The bytes do not depend on the number of
+/// ranks or threads. What an interrupted call of the same job and data finished is kept.
 ShardIndex make_shards(ShardJob const& job, std::filesystem::path const& out, Communicator const& comm);
 
 /// Threads for this rank's share of the node's cores; OMP_NUM_THREADS goes before.

@@ -45,7 +45,7 @@ struct ShardTask {
 };
 
 /// Reads the data set once, record by record, and writes the shards of `tasks` on the way, tokenising with
-/// job.threads threads. Memory holds their tokens up to 16 million a split, the rest lies on disk until the
+/// job.threads threads. Memory holds their tokens up to a million a split, the rest lies on disk until the
 /// shard is written (compat.fsllm, where rows keep the order of the split, holds all). The bytes depend on
 /// neither the threads nor which shards are written together. `progress` hears how many rows of clients are
 /// done. Counts do not include the server's rows, which the clients hold too.
