@@ -58,6 +58,19 @@ def ours(folder, a, turn):
             "targets": sum(e["train"]["targets"] for e in rounds)}
 
 
+def first_step_from_shards(folder, a, turn):
+    """Seconds to the end of the first step where fsllm_shard has prepared the data, once for all runs."""
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    if not (folder / "shards").exists():
+        subprocess.run([f"{a.bin}/fsllm_shard", "--cfg", folder / "run.yaml", "--out", folder / "shards"], check=True,
+                       env=environment, stdout=subprocess.DEVNULL)
+    name = f"ready{turn}"
+    subprocess.run([f"{a.bin}/fsllm_hpc", "--cfg", folder / "run.yaml", "expname", name, "data.shards", folder / "shards",
+                    "federate.total_round_num", "1", "train.local_update_steps", "1"], check=True, env=environment,
+                   stdout=subprocess.DEVNULL)
+    return json.loads(open(folder / name / "metrics.jsonl").readline())["seconds"]["to_first_step"]
+
+
 def theirs(a):
     command = [a.python, a.baseline, "--model", a.model, "--data", *a.data, "--threads", 1, "--rounds", a.rounds,
                "--steps", a.steps, "--batch", a.batch, "--max-len", a.max_len]
@@ -87,6 +100,7 @@ def main():
         mine, other, bound = [], [], []
         for turn in range(a.repeat):
             mine.append(ours(folder, a, turn))
+            mine[-1]["from_shards_s"] = first_step_from_shards(folder, a, turn)
             other.append(theirs(a))
             steps = a.rounds * a.steps * len(a.data)
             gemm = [f"{a.bin}/gemm_bench", a.model, mine[0]["tokens_real"] // steps, mine[0]["targets"] // steps, 5]
@@ -97,6 +111,8 @@ def main():
     for key, what in (("real_tok_s", "tokens/s"), ("peak_rss_mib", "peak memory, MiB"), ("first_step_done_s", "first step done, s")):
         x, y = median(mine, key), median(other, key)
         print(f"{what:24}{x:12.1f}{y:12.1f}{x / y:8.2f}")
+    x = median(mine, "from_shards_s")
+    print(f"{'  from ready shards':24}{x:12.1f}{y:12.1f}{x / y:8.2f}")
     limit = median(bound, "tokens_per_second")
     print(f"{'bare GEMMs, tokens/s':24}{limit:12.1f}{'':12}{median(mine, 'real_tok_s') / limit:8.2f}  (share that fsllm_hpc reaches)")
 
