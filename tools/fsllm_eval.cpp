@@ -157,7 +157,8 @@ EvaluateJob job_of(po::variables_map const& values) {
               job.data.type);
   job.data.root = need(values, "data");
   job.data.prompt_template = need(values, "prompt_template");
-  find_prompt_template(job.data.prompt_template);
+  job.data.model = job.model_dir.string();
+  make_prompt_template(job.data);
   job.limit = values["limit"].as<int64_t>();
   job.dtype = need(values, "dtype");
   job.batch_tokens = values["batch_tokens"].as<int64_t>();

@@ -144,7 +144,9 @@ int shard(po::variables_map const& values, Communicator const& world) {
     config = configuration(values, yaml);
     auto const model = resolve_model(config.run);
     if (has_tokenizer(model)) tokenizer = load_tokenizer(model);
+    config.run.data.model = model.string();
     job = {config.run.data, config.run.fed.seed, tokenizer.get(), load_model_config(model).vocab_size};
+    job.prompt = make_prompt_template(job.data);
   });
   if (values.count("preview") != 0) {
     agree(world, [&] {

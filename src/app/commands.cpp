@@ -38,6 +38,7 @@ std::string shared_file(std::string const& path, Communicator const& comm) {
 struct Setup {
   RunConfig run;
   std::map<int64_t, TrainConfig> client_train;
+  PromptTemplate prompt;
   std::string resolved_yaml;
   std::filesystem::path model_dir;
   RunDirectory directory;
@@ -63,9 +64,11 @@ void configure(Setup& s, CommandLine const& line, std::string const& yaml, std::
   s.client_train = load_client_configs(given.overridden_by(Config::parse("", "")),
                                        Config::parse(client_yaml, line.client_cfg));
   s.model_dir = resolve_model(s.run);
+  s.run.data.model = s.model_dir.string();
   s.model = load_model_config(s.model_dir);
   s.load = load_options(s.run, s.model_dir);
   if (has_tokenizer(s.model_dir)) s.tokenizer = load_tokenizer(s.model_dir);
+  if (s.run.data.shards.empty() && s.run.shard_roots.empty()) s.prompt = make_prompt_template(s.run.data);
   config.set_resolved("train.compute_dtype", s.load.compute_dtype);
   config.set_resolved("expname", s.run.expname);
   s.resolved_yaml = config.dump();
@@ -117,7 +120,7 @@ void prepare_directory(Setup& s, bool overwrite, Communicator const& comm) {
 }
 
 PrepareJob prepare_job(Setup const& s, int threads) {
-  return {s.run.data, s.run.fed.seed, s.tokenizer.get(), s.model.vocab_size, threads};
+  return {s.run.data, s.run.fed.seed, s.tokenizer.get(), s.model.vocab_size, threads, s.prompt};
 }
 
 /// Collective: the folder of the run's shards, made now unless they are ready.

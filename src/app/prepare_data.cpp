@@ -116,7 +116,9 @@ std::vector<ShardSummary> make_tasks(std::vector<ShardTask> tasks, RowTable cons
 void begin_job(ShardJob const& job, RowTable const& table, fs::path const& out) {
   auto const tokenizer = job.rows.tokenizer == nullptr ? "" : job.rows.tokenizer->sha256();
   auto const mark =
-      nlohmann::json{{"job", sha256(job.description + tokenizer + to_bytes(table))}}.dump() + "\n";
+      nlohmann::json{{"job", sha256(job.description + tokenizer + job.rows.prompt.name + to_bytes(table))}}
+          .dump() +
+      "\n";
   auto const file = out / kUnfinished;
   if (fs::exists(file) && read_file(file) == mark) return;
   std::vector<fs::path> stale;
@@ -130,7 +132,7 @@ ShardIndex index_of(ShardJob const& job, std::vector<ShardSummary> clients) {
   ShardIndex index{job.rows.data.type, job.rows.data.splitter};
   if (job.rows.tokenizer != nullptr) {
     index.tokenizer_sha256 = job.rows.tokenizer->sha256();
-    index.prompt_template = job.rows.data.prompt_template;
+    index.prompt_template = job.rows.prompt.name;
   }
   index.seed = static_cast<int64_t>(job.rows.seed);
   index.tok_len = job.rows.data.tok_len;

@@ -29,13 +29,15 @@ struct Question {
   std::vector<int32_t> context, continuation;
 };
 
-Question question_of(Sample const& row, DataConfig const& config, Tokenizer const& tokenizer,
+Question question_of(Sample const& row, PromptTemplate const& prompt, Tokenizer const& tokenizer,
                      int64_t max_positions) {
-  FSLLM_CHECK(row.kind != SampleKind::tokens,
-              "{}: a row of tokens (exact match compares texts). Give instruction and output.", row.place);
+  FSLLM_CHECK(row.kind == SampleKind::instruction,
+              "{}: a row of tokens, text or chat (exact match compares an answer to an instruction). Give "
+              "instruction and output.",
+              row.place);
   FSLLM_CHECK(row.output.find('\n') == std::string::npos,
               "{}: an output of several lines (exact match compares one line). Shorten it.", row.place);
-  auto const encoded = encode_sample(row, config, &tokenizer);
+  auto const encoded = encode_sample(row, prompt, &tokenizer);
   auto const length = static_cast<int64_t>(encoded.ids.size() + kMoreTokens);
   FSLLM_CHECK(length <= max_positions,
               "{}: prompt and answer need {} tokens (the model has {} positions). Shorten the row.",
@@ -70,10 +72,11 @@ Request asked(Sample const& row, Question const& question) {
 std::vector<RowAnswer> answer_rows(CausalLM& model, Tokenizer const& tokenizer,
                                    std::vector<Sample> const& rows, DataConfig const& config,
                                    int64_t batch_tokens) {
+  auto const prompt = make_prompt_template(config);
   std::vector<Question> questions;
   std::vector<Request> scores, texts;
   for (auto const& row : rows) {
-    questions.push_back(question_of(row, config, tokenizer, model.config().max_positions));
+    questions.push_back(question_of(row, prompt, tokenizer, model.config().max_positions));
     scores.push_back(scored(row, questions.back()));
   }
   auto const known = answer_requests(model, &tokenizer, scores, batch_tokens);

@@ -55,6 +55,29 @@ void load_splitter(Config& config, DataConfig& data) {
               config.where("data.splitter"));
 }
 
+/// Keys of prompt_template custom and model. A given custom_template is meant to be used.
+void load_custom_template(Config& config, DataConfig& data) {
+  data.custom_prompt = config.get("data.custom_template.prompt", "",
+                                  "custom: text before the answer; {instruction}, {input} and {category} are "
+                                  "filled in, a brace is written twice");
+  data.custom_prompt_no_input = config.get("data.custom_template.prompt_no_input", "",
+                                           "custom: the same for rows without input; empty: prompt");
+  data.chat_template = config.get("data.chat_template", "",
+                                  "model: a Jinja file to use instead of the model's own chat template");
+  auto const place = config.where("data.prompt_template");
+  bool const given = config.has("data.prompt_template");
+  if (!given && !data.custom_prompt.empty()) data.prompt_template = "custom";
+  if (!given && data.custom_prompt.empty() && !data.chat_template.empty()) data.prompt_template = "model";
+  config.set_resolved("data.prompt_template", data.prompt_template);
+  FSLLM_CHECK(data.custom_prompt.empty() || data.prompt_template == "custom",
+              "{} = {} (data.custom_template is given too). Set it to custom, or remove the other.", place,
+              data.prompt_template);
+  FSLLM_CHECK(data.chat_template.empty() || data.prompt_template == "model",
+              "{} = {} (data.chat_template is given too). Set it to model, or remove the other.", place,
+              data.prompt_template);
+  if (data.prompt_template == "custom") make_prompt_template(data);
+}
+
 }  // namespace
 
 DataConfig load_data_config(Config& config) {
@@ -77,6 +100,7 @@ DataConfig load_data_config(Config& config) {
                                one_of({"error", "skip"}));
   data.prompt_template = config.get("data.prompt_template", "alpaca",
                                     "How instruction and input become a prompt", name_in(prompt_templates()));
+  load_custom_template(config, data);
   data.compat = config.get("compat.fsllm", false, "FS-LLM's behaviour where its results differ");
   data.truncate =
       config.get("data.truncate", "prompt_left",

@@ -4,26 +4,69 @@
 #include <algorithm>
 
 #include "fsllm/core/error.hpp"
-#include "fsllm/text/template.hpp"
 
 namespace fsllm {
 namespace {
 
-EncodedSample encode_text(Sample const& sample, DataConfig const& config, Tokenizer const* tokenizer) {
-  FSLLM_CHECK(tokenizer != nullptr,
-              "{}: a text row (the model folder has no tokenizer.json or tokenizer.model). Copy the "
-              "tokenizer there, or give rows with input_ids and labels.",
-              sample.place);
-  auto const eos = tokenizer->eos_id();
+std::string end_of_text(Tokenizer const& tokenizer) {
+  auto const eos = tokenizer.eos_id();
   FSLLM_CHECK(eos,
               "the tokenizer has no end-of-text token (answers must end with one). Name it as eos_token in "
               "tokenizer_config.json beside the model.");
-  auto const prompt = find_prompt_template(config.prompt_template)(sample);
+  return tokenizer.decode({*eos});
+}
+
+EncodedSample encode_instruction(Sample const& sample, PromptTemplate const& prompt,
+                                 Tokenizer const& tokenizer) {
+  auto const before = prompt_text(prompt, sample);
   EncodedSample encoded;
-  encoded.ids = tokenizer->encode(prompt + sample.output + tokenizer->decode({*eos}));
+  encoded.ids = tokenizer.encode(before + sample.output + end_of_text(tokenizer));
   encoded.is_target.assign(encoded.ids.size(), 1);
-  auto const prompt_tokens = std::min(tokenizer->encode(prompt).size(), encoded.ids.size());
+  auto const prompt_tokens = std::min(tokenizer.encode(before).size(), encoded.ids.size());
   std::fill_n(encoded.is_target.begin(), prompt_tokens, uint8_t{0});
+  return encoded;
+}
+
+EncodedSample encode_whole(Sample const& sample, Tokenizer const& tokenizer) {
+  EncodedSample encoded;
+  encoded.ids = tokenizer.encode(sample.output + end_of_text(tokenizer));
+  encoded.is_target.assign(encoded.ids.size(), 1);
+  return encoded;
+}
+
+/// Where the tokens of a text's beginning end among the tokens of the whole text. A token that lies across
+/// that place is number `first`, and `last` is behind it.
+struct Boundary {
+  size_t first = 0, last = 0;
+};
+
+Boundary boundary(std::vector<int32_t> const& whole, std::vector<int32_t> const& beginning) {
+  auto const size = static_cast<ptrdiff_t>(std::min(whole.size(), beginning.size()));
+  auto const same = static_cast<size_t>(
+      std::mismatch(whole.begin(), whole.begin() + size, beginning.begin()).first - whole.begin());
+  return {same, std::min(whole.size(), same + (beginning.size() > same ? 1 : 0))};
+}
+
+/// A token is scored if any part of it stands in a scored piece.
+EncodedSample encode_chat(Sample const& sample, PromptTemplate const& prompt, Tokenizer const& tokenizer) {
+  auto const pieces = chat_segments(prompt, sample, tokenizer);
+  std::string text;
+  for (auto const& piece : pieces) text += piece.text;
+  EncodedSample encoded;
+  encoded.ids = tokenizer.encode(text, false);
+  encoded.is_target.assign(encoded.ids.size(), 0);
+  size_t end = 0;
+  for (auto const& piece : pieces) {
+    size_t const begin = end;
+    end += piece.text.size();
+    if (!piece.scored || piece.text.empty()) continue;
+    auto const at = [&](size_t bytes) {
+      return boundary(encoded.ids, tokenizer.encode(std::string_view(text).substr(0, bytes), false));
+    };
+    auto const first = begin == 0 ? 0 : at(begin).first;
+    auto const last = end == text.size() ? encoded.ids.size() : at(end).last;
+    for (size_t i = first; i < last; ++i) encoded.is_target[i] = 1;
+  }
   return encoded;
 }
 
@@ -34,9 +77,24 @@ int64_t prompt_length(EncodedSample const& sample) {
 
 }  // namespace
 
-EncodedSample encode_sample(Sample const& sample, DataConfig const& config, Tokenizer const* tokenizer) {
+EncodedSample encode_sample(Sample const& sample, PromptTemplate const& prompt, Tokenizer const* tokenizer) {
   if (sample.kind == SampleKind::tokens) return {sample.ids, sample.is_target};
-  return encode_text(sample, config, tokenizer);
+  FSLLM_CHECK(tokenizer != nullptr,
+              "{}: a text row (the model folder has no tokenizer.json or tokenizer.model). Copy the "
+              "tokenizer there, or give rows with input_ids and labels.",
+              sample.place);
+  if (sample.kind == SampleKind::text) return encode_whole(sample, *tokenizer);
+  FSLLM_CHECK(
+      prompt.chat != nullptr || sample.kind != SampleKind::chat,
+      "{}: a chat (data.prompt_template = {} is for an instruction and its answer). Set data.prompt_template "
+      "to a chat template, such as chatml or model.",
+      sample.place, prompt.name);
+  if (prompt.chat == nullptr) return encode_instruction(sample, prompt, *tokenizer);
+  try {
+    return encode_chat(sample, prompt, *tokenizer);
+  } catch (Error const& error) {
+    fail(fmt::format("{}: {}", sample.place, error.what()));
+  }
 }
 
 bool truncate_sample(EncodedSample& sample, int64_t tok_len, std::string const& policy,

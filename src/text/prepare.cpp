@@ -44,7 +44,7 @@ ClientShard header_of(ShardTask const& task, RowTable const& table, PrepareJob c
   ClientShard header{task.client_id, job.data.type, job.data.splitter};
   if (job.tokenizer != nullptr) {
     header.tokenizer_sha256 = job.tokenizer->sha256();
-    header.prompt_template = job.data.prompt_template;
+    header.prompt_template = job.prompt.name;
   }
   header.seed = static_cast<int64_t>(job.seed);
   header.tok_len = job.data.tok_len;
@@ -195,7 +195,7 @@ PrepareCounts& operator+=(PrepareCounts& a, PrepareCounts const& b) {
 
 std::optional<EncodedSample> prepare_sample(Sample const& sample, PrepareJob const& job,
                                             PrepareCounts& counts) {
-  auto encoded = encode_sample(sample, job.data, job.tokenizer);
+  auto encoded = encode_sample(sample, job.prompt, job.tokenizer);
   check_ids(encoded, sample, job.vocab_size);
   auto const bos = job.tokenizer != nullptr ? job.tokenizer->bos_id() : std::nullopt;
   bool const too_long = truncate_sample(encoded, job.data.tok_len, job.data.truncate, bos);

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/text/template.hpp"
 
+#include <filesystem>
+
+#include "chat_templates.hpp"
+#include "fsllm/core/error.hpp"
+#include "fsllm/io/files.hpp"
+
 namespace fsllm {
 namespace {
 
@@ -25,18 +31,99 @@ std::string plain(Sample const& sample) {
   return sample.instruction + "\n" + (sample.input.empty() ? "" : sample.input + "\n");
 }
 
+/// The user's template with its {instruction}, {input} and {category} filled in; {{ and }} are braces.
+std::string fill(std::string const& pattern, Sample const& sample) {
+  std::string out;
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    char const c = pattern[i];
+    if ((c == '{' || c == '}') && i + 1 < pattern.size() && pattern[i + 1] == c) {
+      out += c;
+      ++i;
+    } else if (c != '{') {
+      FSLLM_CHECK(c != '}',
+                  "data.custom_template: a }} that closes nothing (a brace is written twice). Correct it.");
+      out += c;
+    } else {
+      size_t const end = std::min(pattern.find('}', i), pattern.size());
+      auto const name = pattern.substr(i + 1, end - i - 1);
+      FSLLM_CHECK(
+          end < pattern.size() && (name == "instruction" || name == "input" || name == "category"),
+          "data.custom_template: {{{:.40}}} (known are {{instruction}}, {{input}} and {{category}}; a brace "
+          "is written twice). Correct it.",
+          name);
+      out += name == "instruction" ? sample.instruction : name == "input" ? sample.input : sample.category;
+      i = end;
+    }
+  }
+  return out;
+}
+
+PromptTemplate custom(DataConfig const& config) {
+  FSLLM_CHECK(
+      !config.custom_prompt.empty(),
+      "data.prompt_template = custom (data.custom_template.prompt is not set). Write the template there, "
+      "with {{instruction}} and {{input}}.");
+  PromptTemplate made;
+  made.with_input = config.custom_prompt;
+  made.without_input =
+      config.custom_prompt_no_input.empty() ? config.custom_prompt : config.custom_prompt_no_input;
+  for (auto const* pattern : {&made.with_input, &made.without_input}) {
+    fill(*pattern, {});
+    FSLLM_CHECK(pattern->find("{instruction}") != std::string::npos,
+                "data.custom_template: a template without {{instruction}} (the model would not see the "
+                "task). Add it.");
+  }
+  made.name = "custom:" + sha256(made.with_input + '\0' + made.without_input).substr(0, 8);
+  return made;
+}
+
+PromptTemplate of_model(DataConfig const& config) {
+  bool const own = !config.chat_template.empty();
+  auto const source = own ? read_file(config.chat_template) : read_chat_template(config.model);
+  FSLLM_CHECK(
+      !source.empty(),
+      "data.prompt_template = model ({} has no chat template). Give a Jinja file with data.chat_template, or "
+      "choose a named template such as chatml.",
+      config.model.empty() ? "the model" : config.model);
+  PromptTemplate made;
+  made.name = "model:" + sha256(source).substr(0, 8);
+  made.chat =
+      std::make_shared<JinjaTemplate>(source, own ? config.chat_template : config.model + " (chat template)");
+  return made;
+}
+
 }  // namespace
 
-std::vector<Row<PromptTemplate>> const& prompt_templates() {
-  static std::vector<Row<PromptTemplate>> const rows{
-      {"alpaca", alpaca, "Stanford Alpaca's prompt, with or without input"},
-      {"plain", plain, "instruction and input, a line each"},
+std::vector<Row<NamedTemplate>> const& prompt_templates() {
+  static std::vector<Row<NamedTemplate>> const rows{
+      {"alpaca", {alpaca}, "Stanford Alpaca's prompt, with or without input"},
+      {"plain", {plain}, "instruction and input, a line each"},
+      {"chatml", {nullptr, kChatMl}, "chat: <|im_start|>role ... <|im_end|>"},
+      {"vicuna", {nullptr, kVicuna}, "chat: USER: ... ASSISTANT: ..."},
+      {"llama-2-chat", {nullptr, kLlama2}, "chat: [INST] <<SYS>> ... [/INST]"},
+      {"llama-3", {nullptr, kLlama3}, "chat: <|start_header_id|>role<|end_header_id|> ... <|eot_id|>"},
+      {"mistral-instruct", {nullptr, kMistral}, "chat: [INST] ... [/INST], as of version 0.3"},
+      {"model", {}, "the chat template in the model's files, or data.chat_template"},
+      {"custom", {}, "data.custom_template"},
   };
   return rows;
 }
 
-PromptTemplate find_prompt_template(std::string const& name) {
-  return find_row(prompt_templates(), name, "data.prompt_template").build;
+PromptTemplate make_prompt_template(DataConfig const& config) {
+  auto const& name = config.prompt_template;
+  auto const row = find_row(prompt_templates(), name, "data.prompt_template").build;
+  if (name == "custom") return custom(config);
+  if (name == "model") return of_model(config);
+  PromptTemplate made;
+  made.name = name;
+  made.prompt = row.prompt;
+  if (row.chat != nullptr) made.chat = std::make_shared<JinjaTemplate>(row.chat, "template " + name);
+  return made;
+}
+
+std::string prompt_text(PromptTemplate const& prompt, Sample const& sample) {
+  if (prompt.prompt != nullptr) return prompt.prompt(sample);
+  return fill(sample.input.empty() ? prompt.without_input : prompt.with_input, sample);
 }
 
 }  // namespace fsllm

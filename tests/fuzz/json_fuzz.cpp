@@ -6,6 +6,17 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/jsonl.hpp"
 
+/// All records and complaints, with the text given in pieces of this size.
+static std::string events(std::string_view text, size_t piece) {
+  std::string all;
+  fsllm::JsonRecords records(
+      "fuzz", [&](nlohmann::json const& record, auto const&) { all += record.dump() + "\n"; },
+      [&](std::string const& why, auto const& place) { all += std::to_string(place.line) + why + "\n"; });
+  for (size_t at = 0; at < text.size(); at += piece) records.feed(text.substr(at, piece));
+  records.finish();
+  return all;
+}
+
 extern "C" int LLVMFuzzerTestOneInput(uint8_t const* data, size_t size) {
   std::string_view const text(reinterpret_cast<char const*>(data), size);
   try {
@@ -24,5 +35,6 @@ extern "C" int LLVMFuzzerTestOneInput(uint8_t const* data, size_t size) {
         if (!record.is_object()) std::abort();
       },
       [&](std::string const&, fsllm::RecordPlace const& place) { in_order(place); });
+  if (events(text, text.size() + 1) != events(text, 1 + size % 7)) std::abort();
   return 0;
 }

@@ -3,7 +3,6 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/files.hpp"
-#include "fsllm/text/template.hpp"
 #include "support.hpp"
 
 namespace fsllm {
@@ -119,32 +118,6 @@ TEST_F(Dataset, MissingFilesSayWhatToPutWhere) {
   EXPECT_ERROR(read_samples(config_), "data.type is not set");
   config_.on_bad_row = "skip";
   EXPECT_ERROR(read("z.jsonl", "{}\n"), "or every row is bad");
-}
-
-TEST(Template, AlpacaLeavesOutTheInputThatIsNotThere) {
-  Sample sample;
-  sample.instruction = "Add {}.";
-  auto const alpaca = find_prompt_template("alpaca");
-  EXPECT_EQ(
-      alpaca(sample),
-      "Below is an instruction that describes a task. Write a response that appropriately completes the "
-      "request.\n\n### Instruction:\nAdd {}.\n\n### Response:");
-  sample.input = "1, 2";
-  EXPECT_EQ(alpaca(sample),
-            "Below is an instruction that describes a task, paired with an input that provides further "
-            "context. Write a "
-            "response that appropriately completes the request.\n\n### Instruction:\nAdd {}.\n\n### "
-            "Input:\n1, 2\n\n"
-            "### Response:");
-  EXPECT_ERROR(find_prompt_template("alpca"), "data.prompt_template = 'alpca'");
-}
-
-TEST(Template, PlainIsALineForInstructionAndInput) {
-  Sample sample;
-  sample.instruction = "Add {}.";
-  EXPECT_EQ(find_prompt_template("plain")(sample), "Add {}.\n");
-  sample.input = "1, 2";
-  EXPECT_EQ(find_prompt_template("plain")(sample), "Add {}.\n1, 2\n");
 }
 
 TEST(DataConfig, ReadsItsKeys) {

@@ -50,8 +50,8 @@ TEST(Encode, GivesTheIdsAndMasksOfHuggingFace) {
     for_each_json_record(golden / "prompts.jsonl", [&](nlohmann::json const& row, RecordPlace const& place) {
       SCOPED_TRACE(place.file + ":" + std::to_string(place.line));
       auto const encoded =
-          encode_sample(text_sample(row.at("instruction"), row.at("input"), row.at("output")), DataConfig{},
-                        tokenizer.get());
+          encode_sample(text_sample(row.at("instruction"), row.at("input"), row.at("output")),
+                        make_prompt_template(DataConfig{}), tokenizer.get());
       EXPECT_EQ(encoded.ids, row.at("ids").get<Ids>());
       auto const scored = std::count(encoded.is_target.begin(), encoded.is_target.end(), 1);
       EXPECT_EQ(static_cast<int64_t>(encoded.ids.size()) - scored, row.at("prompt_tokens"));
@@ -64,8 +64,8 @@ TEST(Encode, ThePromptIsMaskedAndEosEndsTheAnswer) {
   for (auto const* name : {"llama2", "falcon", "sentencepiece_bpe"}) {
     auto const tokenizer = golden_tokenizer(name);
     auto const sample = text_sample("Count the sheep.", "12 sheep", " Twelve.");
-    auto const prompt = find_prompt_template("alpaca")(sample);
-    auto const encoded = encode_sample(sample, DataConfig{}, tokenizer.get());
+    auto const prompt = prompt_text(make_prompt_template(DataConfig{}), sample);
+    auto const encoded = encode_sample(sample, make_prompt_template(DataConfig{}), tokenizer.get());
     EXPECT_EQ(encoded.ids, tokenizer->encode(prompt + " Twelve.</s>")) << name;
     auto const scored = std::count(encoded.is_target.begin(), encoded.is_target.end(), 1);
     EXPECT_EQ(encoded.ids.size() - static_cast<size_t>(scored), tokenizer->encode(prompt).size()) << name;
@@ -74,9 +74,10 @@ TEST(Encode, ThePromptIsMaskedAndEosEndsTheAnswer) {
 }
 
 TEST(Encode, TextNeedsATokenizerWithEos) {
-  EXPECT_ERROR(encode_sample(text_sample("i", "", "o"), DataConfig{}, nullptr),
+  EXPECT_ERROR(encode_sample(text_sample("i", "", "o"), make_prompt_template(DataConfig{}), nullptr),
                "x.jsonl:1: a text row (the model folder has no tokenizer.json");
-  EXPECT_ERROR(encode_sample(text_sample("i", "", "o"), DataConfig{}, golden_tokenizer("gpt2").get()),
+  EXPECT_ERROR(encode_sample(text_sample("i", "", "o"), make_prompt_template(DataConfig{}),
+                             golden_tokenizer("gpt2").get()),
                "the tokenizer has no end-of-text token");
 }
 
@@ -150,6 +151,7 @@ class WriteShards : public testing::Test {
     job_.data.truncate = "answer_right";
     job_.vocab_size = 50;
     job_.seed = 3;
+    job_.prompt = make_prompt_template(job_.data);
     table_ = row_table(read_samples(job_.data));
     plan_ = plan_split(table_, job_.data, 4, 3);
     server_ = {{}, plan_.server.val, plan_.server.test};

@@ -19,6 +19,9 @@ struct DataConfig {
   std::string natural_field;
   std::vector<double> splits{0.8, 0.1, 0.1};
   std::string on_bad_row = "error", truncate = "prompt_left", prompt_template = "alpaca";
+  std::string custom_prompt, custom_prompt_no_input;  ///< of prompt_template custom
+  std::string chat_template;                          ///< file that stands for the model's chat template
+  std::string model;                                  ///< folder or GGUF file, for its chat template
   int64_t tok_len = 128;
   double subsample = 1.0;
   bool compat = false;  ///< FS-LLM's "None" input, right truncation and fixed split

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "fsllm/text/data_config.hpp"
 #include "fsllm/text/sample.hpp"
+#include "fsllm/text/template.hpp"
 #include "fsllm/text/tokenizer.hpp"
 
 namespace fsllm {
@@ -16,8 +16,9 @@ struct EncodedSample {
   std::vector<int32_t> ids;
   std::vector<uint8_t> is_target;
 };
-/// Prompt + output + EOS; scored is what follows the prompt's tokens. Token rows are taken as they are.
-EncodedSample encode_sample(Sample const& sample, DataConfig const& config, Tokenizer const* tokenizer);
+/// An instruction: prompt + output + EOS, scored behind the prompt's tokens. A chat: see chat_segments. A
+/// text: it and EOS, all scored. Token rows are taken as they are and need no tokenizer.
+EncodedSample encode_sample(Sample const& sample, PromptTemplate const& prompt, Tokenizer const* tokenizer);
 /// Cuts to `tok_len` by the policy `data.truncate` (prompt_left keeps a BOS at the front, and cuts the
 /// answer's end only when no prompt is left to cut); `drop` leaves the sample alone. True if it was too long.
 bool truncate_sample(EncodedSample& sample, int64_t tok_len, std::string const& policy,

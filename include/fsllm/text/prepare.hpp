@@ -30,6 +30,7 @@ struct PrepareJob {
   Tokenizer const* tokenizer = nullptr;  ///< null: token rows only
   int64_t vocab_size = 0;                ///< of the model: an id beyond it is an Error
   int threads = 1;
+  PromptTemplate prompt = {};  ///< make_prompt_template(data)
 };
 
 /// Prompt, tokenise, mark targets, truncate: the row as a shard holds it. Nothing if it is dropped; `counts`

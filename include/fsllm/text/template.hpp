@@ -1,17 +1,56 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "fsllm/core/table.hpp"
+#include "fsllm/text/data_config.hpp"
+#include "fsllm/text/jinja.hpp"
 #include "fsllm/text/sample.hpp"
+#include "fsllm/text/tokenizer.hpp"
 
 namespace fsllm {
 
-/// Everything before the answer, as the model sees it.
-using PromptTemplate = std::string (*)(Sample const&);
-/// A new template is one more row here.
-std::vector<Row<PromptTemplate>> const& prompt_templates();
-PromptTemplate find_prompt_template(std::string const& name);
+/// A row of the table: a function that writes everything before the answer, or a chat template in Jinja.
+struct NamedTemplate {
+  std::string (*prompt)(Sample const&) = nullptr;
+  char const* chat = nullptr;
+};
+/// A new template is one more row here. `custom` and `model` have neither: they come from the user and from
+/// the model's files.
+std::vector<Row<NamedTemplate>> const& prompt_templates();
+
+/// A piece of a sample's text; scored pieces are what the model is to learn.
+struct Segment {
+  std::string text;
+  bool scored = false;
+};
+
+/// `data.prompt_template`, ready for use by several threads.
+struct PromptTemplate {
+  std::string name;  ///< as shards name it; with a hash where the name alone does not say what it is
+  std::string (*prompt)(Sample const&) = nullptr;
+  std::string with_input, without_input;      ///< of `custom`
+  std::shared_ptr<JinjaTemplate const> chat;  ///< chat templates write BOS and end-of-turn tokens themselves
+};
+
+/// The template that `config` asks for. An unknown name, a template outside of the subset, and a model
+/// without one are Errors.
+PromptTemplate make_prompt_template(DataConfig const& config);
+
+/// Everything before the answer of an instruction; not for chat templates.
+std::string prompt_text(PromptTemplate const& prompt, Sample const& sample);
+
+/// A chat (or an instruction as a chat of two turns) in pieces. Scored are the assistant's turns up to and
+/// with their end-of-turn token: what a template marks by {% generation %}, else what each turn adds to the
+/// rendered turns before it (as TRL finds it). A template that renders the first turns in another way once
+/// more follow is an Error.
+std::vector<Segment> chat_segments(PromptTemplate const& prompt, Sample const& sample,
+                                   Tokenizer const& tokenizer);
+
+/// The chat template beside a model: chat_template.jinja, or `chat_template` of tokenizer_config.json (one,
+/// or the one named "default"), or GGUF metadata. "" where there is none.
+std::string read_chat_template(std::string const& model);
 
 }  // namespace fsllm
