@@ -16,40 +16,20 @@ bool later(Bpe::Candidate const& a, Bpe::Candidate const& b) {
   return a.rank != b.rank ? a.rank > b.rank : a.position > b.position;
 }
 
-uint64_t pair_key(int32_t left, int32_t right) {
-  return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
-}
-
-size_t pair_hash(uint64_t key) {
-  uint64_t const mixed = (key ^ key >> 29) * 0x9E3779B97F4A7C15ULL;
-  return static_cast<size_t>(mixed >> 20 ^ mixed >> 44);
-}
-
 }  // namespace
 
-void Bpe::reserve_merges(size_t count) {
-  size_t slots = 16;
-  while (slots < 2 * count + 2) slots *= 2;
-  merges_.assign(slots, {});
-  merge_mask_ = slots - 1;
-}
-
-void Bpe::add_merge(int32_t left, int32_t right, Merge merge) {
-  uint64_t const key = pair_key(left, right);
-  size_t i = pair_hash(key) & merge_mask_;
-  while (merges_[i].key != UINT64_MAX && merges_[i].key != key) i = (i + 1) & merge_mask_;
-  merges_[i] = {key, merge};
-}
-
-Bpe::Merge Bpe::find_merge(int32_t left, int32_t right) const {
-  uint64_t const key = pair_key(left, right);
-  for (size_t i = pair_hash(key) & merge_mask_;; i = (i + 1) & merge_mask_) {
-    if (merges_[i].key == key) return merges_[i].merge;
-    if (merges_[i].key == UINT64_MAX) return {kNoMerge, -1};
+void Bpe::encode(std::string_view text, std::vector<int32_t>& ids, Memory& memory) const {
+  size_t begin = 0;
+  for (size_t at = mark_.empty() ? std::string_view::npos : text.find(mark_); at != std::string_view::npos;
+       at = text.find(mark_, at)) {
+    encode_word(text.substr(begin, at - begin), ids, memory);
+    begin = at;
+    while (text.substr(at).starts_with(mark_)) at += mark_.size();
   }
+  encode_word(text.substr(begin), ids, memory);
 }
 
-void Bpe::encode(std::string_view word, std::vector<int32_t>& ids, Memory& memory) const {
+void Bpe::encode_word(std::string_view word, std::vector<int32_t>& ids, Memory& memory) const {
   if (word.empty()) return;
   uint64_t const hash = hash_bytes(word);
   if (memory.cache.find(word, hash, ids)) return;
@@ -104,7 +84,7 @@ void Bpe::merge_short(std::vector<int32_t>& ids, std::vector<Merge>& pairs) cons
   size_t n = ids.size();
   if (n < 2) return;
   pairs.resize(n - 1);
-  for (size_t i = 0; i + 1 < n; ++i) pairs[i] = find_merge(ids[i], ids[i + 1]);
+  for (size_t i = 0; i + 1 < n; ++i) pairs[i] = merges_.get(ids[i], ids[i + 1]);
   while (n > 1) {
     size_t best = 0;
     for (size_t i = 1; i + 1 < n; ++i)
@@ -117,8 +97,8 @@ void Bpe::merge_short(std::vector<int32_t>& ids, std::vector<Merge>& pairs) cons
     if (best + 1 < n)
       std::copy(pairs.begin() + static_cast<int64_t>(best) + 1, pairs.begin() + static_cast<int64_t>(n),
                 pairs.begin() + static_cast<int64_t>(best));
-    if (best > 0) pairs[best - 1] = find_merge(ids[best - 1], ids[best]);
-    if (best + 1 < n) pairs[best] = find_merge(ids[best], ids[best + 1]);
+    if (best > 0) pairs[best - 1] = merges_.get(ids[best - 1], ids[best]);
+    if (best + 1 < n) pairs[best] = merges_.get(ids[best], ids[best + 1]);
   }
   ids.resize(n);
 }
@@ -134,7 +114,7 @@ void Bpe::merge_long(Memory& memory) const {
   auto const at = [&](int32_t i) -> Symbol& { return symbols[static_cast<size_t>(i)]; };
   auto const propose = [&](int32_t i) {
     if (i < 0 || at(i).next < 0) return;
-    auto const merge = find_merge(at(i).id, at(at(i).next).id);
+    auto const merge = merges_.get(at(i).id, at(at(i).next).id);
     if (merge.rank == kNoMerge) return;
     heap.push_back({merge.rank, i, at(i).id, at(at(i).next).id, merge.id});
     std::push_heap(heap.begin(), heap.end(), later);
@@ -173,18 +153,6 @@ int byte_of_token(std::string_view token) {
   };
   int const high = digit(token[3]), low = digit(token[4]);
   return high < 0 || low < 0 ? -1 : 16 * high + low;
-}
-
-void Bpe::encode_marked(std::string_view text, std::string_view mark, std::vector<int32_t>& ids,
-                        Memory& memory) const {
-  size_t begin = 0;
-  for (size_t at = mark.empty() ? std::string_view::npos : text.find(mark); at != std::string_view::npos;
-       at = text.find(mark, at)) {
-    encode(text.substr(begin, at - begin), ids, memory);
-    begin = at;
-    while (text.substr(at).starts_with(mark)) at += mark.size();
-  }
-  encode(text.substr(begin), ids, memory);
 }
 
 bool Bpe::mark_only_leads(std::string_view mark) const {

@@ -2,8 +2,10 @@
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/text/added_tokens.hpp"
 #include "fsllm/text/bpe.hpp"
 #include "fsllm/text/pretokenizer.hpp"
+#include "fsllm/text/utf8.hpp"
 
 namespace fsllm {
 namespace {
@@ -25,11 +27,6 @@ std::pair<std::string, std::string> parts_of_merge(json const& merge, size_t ind
 
 /// Options that change the result and that no causal language model of today uses.
 void refuse_unknown_options(json const& model, std::string const& where) {
-  auto const type = model.value("type", std::string("BPE"));
-  FSLLM_CHECK(type == "BPE",
-              "{}: model type '{}' is not supported (BPE is). Use the model's SentencePiece file "
-              "tokenizer.model instead, if it has one.",
-              where, type);
   for (auto const* name : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     auto const found = model.find(name);
     bool const empty = found == model.end() || found->is_null() || *found == "";
@@ -61,14 +58,13 @@ Bpe::Bpe(json const& model, bool byte_level, std::string const& where)
 void Bpe::read_vocabulary(json const& vocab, std::string const& where) {
   FSLLM_CHECK(vocab.is_object() && !vocab.empty(),
               "{}: vocab is not a map of tokens to ids. Copy the file again.", where);
-  constexpr int64_t kLargestId = int64_t{1} << 24;
   std::string bytes;
   for (auto const& [token, value] : vocab.items()) {
     int64_t const id = value.is_number_integer() ? value.get<int64_t>() : -1;
-    FSLLM_CHECK(id >= 0 && id < kLargestId,
+    FSLLM_CHECK(id >= 0 && id < kTokenIdLimit,
                 "{}: the id of token '{}' is {} (it must be a whole number from 0 to {}). "
                 "Copy the file again.",
-                where, token, value.dump(), kLargestId - 1);
+                where, token, value.dump(), kTokenIdLimit - 1);
     if (static_cast<size_t>(id) >= tokens_.size()) tokens_.resize(static_cast<size_t>(id) + 1);
     tokens_[static_cast<size_t>(id)] = token;
     if (!byte_level_) {
@@ -88,7 +84,6 @@ std::optional<int32_t> Bpe::id_of(std::string_view token) const {
 
 void Bpe::read_merges(json const& merges, std::string const& where) {
   FSLLM_CHECK(merges.is_array(), "{}: merges is not a list. Copy the file again.", where);
-  reserve_merges(merges.size());
   for (size_t i = 0; i < merges.size(); ++i) {
     auto const [left, right] = parts_of_merge(merges[i], i, where);
     auto const left_id = id_of(left), right_id = id_of(right), merged_id = id_of(left + right);
@@ -96,7 +91,7 @@ void Bpe::read_merges(json const& merges, std::string const& where) {
                 "{}: merge {} needs '{}', '{}' and '{}', which are not all in vocab. "
                 "Copy the file again.",
                 where, i, left, right, left + right);
-    add_merge(*left_id, *right_id, {static_cast<uint32_t>(i), *merged_id});
+    merges_.set(*left_id, *right_id, {static_cast<uint32_t>(i), *merged_id});
   }
 }
 
@@ -108,6 +103,7 @@ void Bpe::read_symbols(json const& model, std::string const& where) {
     fallback_ids_[byte] =
         byte_fallback ? table_.find(fmt::format("<0x{:02X}>", byte)) : StringTable::kMissing;
   }
+  if (!byte_level_ && id_of(kVisibleSpace) && mark_only_leads(kVisibleSpace)) mark_ = kVisibleSpace;
   auto const unknown = model.find("unk_token");
   if (unknown == model.end() || unknown->is_null()) return;
   unknown_ = id_of(unknown->get<std::string>());

@@ -8,7 +8,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/gguf.hpp"
-#include "gguf_pretokenizer.hpp"
+#include "known_words.hpp"
 #include "sentencepiece_model.hpp"
 
 namespace fsllm {
@@ -115,7 +115,7 @@ void keep_one_unknown(std::vector<Piece>& pieces, SpecialTokenRules& rules) {
 }
 
 json byte_level_document(Vocabulary const& vocabulary, std::vector<Piece> const& pieces,
-                         GgufWords const& words) {
+                         KnownWords const& words) {
   auto const* merges = vocabulary.list("merges", 0, &json::is_string);
   if (merges == nullptr) vocabulary.refuse("merges", "is missing");
   json vocab = json::object(), added = json::array();
@@ -164,7 +164,7 @@ GgufTokenizer read_gguf_tokenizer(json const& metadata, std::string const& where
   if (chat != metadata.end() && chat->is_string()) tokenizer.chat_template = chat->get<std::string>();
   if (model == "gpt2") {
     auto const pieces = vocabulary.pieces();
-    auto const words = gguf_words(words_of(vocabulary, metadata), where);
+    auto const words = known_words(words_of(vocabulary, metadata), where + ": tokenizer.ggml.pre");
     tokenizer.rules = read_rules(vocabulary, pieces, words.add_bos);
     tokenizer.file_name = "tokenizer.json";
     tokenizer.content =
@@ -175,7 +175,7 @@ GgufTokenizer read_gguf_tokenizer(json const& metadata, std::string const& where
     if (vocabulary.find("scores") == nullptr) vocabulary.refuse("scores", "is missing");
     tokenizer.rules = read_rules(vocabulary, spm.pieces, true);
     keep_one_unknown(spm.pieces, tokenizer.rules);
-    spm.model_type = 2;
+    spm.model_type = SentencePieceModel::bpe;
     spm.add_dummy_prefix = vocabulary.flag("add_space_prefix").value_or(true);
     spm.remove_extra_whitespaces = vocabulary.flag("remove_extra_whitespaces").value_or(false);
     tokenizer.file_name = "tokenizer.model";

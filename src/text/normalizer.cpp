@@ -7,7 +7,9 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "charsmap.hpp"
 #include "fsllm/core/table.hpp"
+#include "fsllm/io/base64.hpp"
 #include "fsllm/text/utf8.hpp"
 
 namespace fsllm {
@@ -91,6 +93,12 @@ Step strip_step(bool left, bool right) {
   };
 }
 
+Step charsmap_step(json const& description, std::string const& where) {
+  auto const bytes = decode_base64(description.at("precompiled_charsmap").get<std::string>());
+  FSLLM_CHECK(bytes, "{}: precompiled_charsmap is not base64. Copy the file again.", where);
+  return [map = Charsmap(*bytes, where)](std::string& text, Regex::Memory&) { text = map.apply(text); };
+}
+
 Step prepend_step(std::string const& prefix) {
   return [prefix](std::string& text, Regex::Memory&) {
     if (!text.empty()) text.insert(0, prefix);
@@ -115,6 +123,7 @@ std::vector<Row<Builder>> const& table() {
        [](json const& d, std::string const&) { return prepend_step(d.at("prepend").get<std::string>()); },
        "a text before each non-empty part"},
       {"Replace", replace_step, "every match of a pattern"},
+      {"Precompiled", charsmap_step, "SentencePiece's table of characters"},
       {"Strip",
        [](json const& d, std::string const&) {
          return strip_step(d.value("strip_left", true), d.value("strip_right", true));

@@ -105,7 +105,7 @@ SentencePieceModel parse_sentencepiece_model(std::string_view bytes) {
 }
 
 bool SentencePieceModel::is_plain_bpe() const {
-  if (model_type != 2 || whitespace_as_suffix || has_charsmap || remove_extra_whitespaces ||
+  if (model_type != bpe || whitespace_as_suffix || has_charsmap || remove_extra_whitespaces ||
       !escape_whitespaces)
     return false;
   std::set<std::string_view> characters;

@@ -18,7 +18,8 @@ struct SentencePieceModel {
     int type = normal;
   };
   std::vector<Piece> pieces;
-  int model_type = 1;  ///< 1 unigram, 2 BPE
+  static constexpr int unigram = 1, bpe = 2;
+  int model_type = unigram;
   bool byte_fallback = false, whitespace_as_suffix = false;
   bool has_charsmap = false, add_dummy_prefix = true, remove_extra_whitespaces = true,
        escape_whitespaces = true;

@@ -48,23 +48,37 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string const& model, Special
   load(processors->first, model, where);
   load(processors->following, model + std::string(kNoPrefix), where);
   processors_ = std::move(processors);
-  if (auto const parsed = parse_sentencepiece_model(model); parsed.is_plain_bpe()) {
+  auto const parsed = parse_sentencepiece_model(model);
+  if (parsed.is_plain_bpe()) {
     bpe_ = std::make_unique<Bpe const>(parsed);
-    if (bpe_->mark_only_leads(kVisibleSpace)) mark_ = kVisibleSpace;
     add_dummy_prefix_ = parsed.add_dummy_prefix;
   }
   auto const& sp = processors_->first;
-  std::vector<AddedToken> specials;
-  std::vector<std::string> contents;
-  for (int id = 0; id < sp.GetPieceSize(); ++id) {
-    if (!sp.IsControl(id) && !sp.IsUnknown(id)) continue;
-    specials.push_back({id, sp.IdToPiece(id), true, false, false, false, false});
-    contents.push_back(sp.IdToPiece(id));
-  }
-  specials_ = AddedTokenMatcher(std::move(specials), contents);
+  clean_up_ = rules.clean_up && (rules.clean_up_bpe || parsed.model_type != SentencePieceModel::bpe);
+  read_specials(rules);
   bos_ = rules.bos ? token_id(*rules.bos) : known(sp.bos_id());
   eos_ = rules.eos ? token_id(*rules.eos) : known(sp.eos_id());
   pad_ = rules.pad ? token_id(*rules.pad) : known(sp.pad_id());
+}
+
+/// Control symbols of the model, and tokens that other files add to it.
+void SentencePieceTokenizer::read_specials(SpecialTokenRules const& rules) {
+  auto const& sp = processors_->first;
+  std::vector<AddedToken> specials;
+  for (int id = 0; id < sp.GetPieceSize(); ++id)
+    if (sp.IsControl(id) || sp.IsUnknown(id))
+      specials.push_back({id, sp.IdToPiece(id), true, false, false, false, false});
+  for (auto token : rules.added) {
+    auto const id = token_id(token.content);
+    if ((id && is_special(*id)) || added_.contains(token.id)) continue;
+    if (!id && token.id < sp.GetPieceSize()) continue;  // the model has another text there
+    token.id = id.value_or(token.id);
+    added_.emplace(token.id, token);
+    specials.push_back(token);
+  }
+  std::vector<std::string> contents;
+  for (auto const& token : specials) contents.push_back(token.content);
+  specials_ = AddedTokenMatcher(std::move(specials), contents);
 }
 
 bool SentencePieceTokenizer::is_special(int32_t id) const {
@@ -72,7 +86,8 @@ bool SentencePieceTokenizer::is_special(int32_t id) const {
 }
 
 int64_t SentencePieceTokenizer::vocab_size() const {
-  return processors_->first.GetPieceSize();
+  int64_t const pieces = processors_->first.GetPieceSize();
+  return added_.empty() ? pieces : std::max<int64_t>(pieces, added_.rbegin()->first + 1);
 }
 
 std::vector<int32_t> SentencePieceTokenizer::encode(std::string_view text, bool add_special_tokens) const {
@@ -105,7 +120,7 @@ void SentencePieceTokenizer::encode_chunk(std::string_view text, bool at_start, 
         memory.text.push_back(c);
       }
     }
-    return bpe_->encode_marked(memory.text, mark_, ids, memory.bpe);
+    return bpe_->encode(memory.text, ids, memory.bpe);
   }
   auto const& processor = at_start ? processors_->first : processors_->following;
   auto const status = processor.Encode({text.data(), text.size()}, &memory.chunk);
@@ -124,27 +139,37 @@ std::string SentencePieceTokenizer::decode(std::vector<int32_t> const& ids, bool
     chunk.clear();
   };
   for (int32_t const id : ids) {
-    if (id < 0 || id >= vocab_size()) continue;
-    if (!is_special(id)) {
+    auto const added = added_.find(id);
+    if (added == added_.end() && (id < 0 || id >= processors_->first.GetPieceSize())) continue;
+    bool const symbol = added != added_.end() || processors_->first.IsControl(id);
+    bool const skipped =
+        skip_special_tokens && (added != added_.end() ? added->second.special : is_special(id));
+    if (skipped) continue;
+    if (!symbol) {
       chunk.push_back(id);
-    } else if (!skip_special_tokens) {
-      flush();
-      text += processors_->first.IdToPiece(id);
-      first = false;
+      continue;
     }
+    flush();
+    text += added != added_.end() ? added->second.content : processors_->first.IdToPiece(id);
+    first = false;
   }
   flush();
-  return text;
+  return clean_up_ ? clean_up_spaces(std::move(text)) : text;
 }
 
 std::optional<int32_t> SentencePieceTokenizer::token_id(std::string_view token) const {
   auto const& sp = processors_->first;
   int const id = sp.PieceToId({token.data(), token.size()});
-  return sp.IsUnknown(id) && sp.IdToPiece(id) != token ? std::nullopt : std::optional<int32_t>(id);
+  if (!sp.IsUnknown(id) || sp.IdToPiece(id) == token) return id;
+  for (auto const& [added_id, added] : added_)
+    if (added.content == token) return added_id;
+  return std::nullopt;
 }
 
 std::string SentencePieceTokenizer::piece(int32_t id) const {
-  if (id < 0 || id >= vocab_size() || is_special(id)) return "";
+  auto const added = added_.find(id);
+  if (added != added_.end()) return added->second.special ? "" : added->second.content;
+  if (id < 0 || id >= processors_->first.GetPieceSize() || is_special(id)) return "";
   std::string text = processors_->first.IdToPiece(id);
   if (processors_->first.IsByte(id)) return {static_cast<char>(byte_of_token(text))};
   return replace_all(text, kVisibleSpace, " ");

@@ -5,6 +5,7 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/jsonl.hpp"
+#include "fsllm/text/utf8.hpp"
 
 namespace fsllm {
 namespace {
@@ -53,19 +54,78 @@ std::optional<bool> flag_in(json const& document, char const* name) {
   return document.at(name).get<bool>();
 }
 
+/// {"32000": {"content": "<pad>", ...}}
+void take_added_tokens(json const& tokens, std::filesystem::path const& path, SpecialTokenRules& rules) {
+  for (auto const& [key, entry] : tokens.items()) {
+    bool const number = !key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == key.npos;
+    FSLLM_CHECK(number && entry.is_object() && entry.contains("content"),
+                "{}: added_tokens_decoder holds \"{}\": {} (it must be an id and a token). Correct it.",
+                path.string(), key, entry.dump());
+    rules.added.push_back(parse_added_token(entry, std::stoll(key), path.string()));
+  }
+}
+
+/// {"<pad>": 32000}
+void take_added_ids(json const& ids, std::filesystem::path const& path, SpecialTokenRules& rules) {
+  for (auto const& [content, id] : ids.items()) {
+    FSLLM_CHECK(id.is_number_integer(), "{}: the id of '{}' is {} (it must be a whole number). Correct it.",
+                path.string(), content, id.dump());
+    auto token = parse_added_token({{"content", content}}, id.get<int64_t>(), path.string());
+    for (auto const& named : {rules.bos, rules.eos, rules.pad, rules.unk})
+      token.special = token.special || named == content;
+    token.normalized = !token.special;
+    rules.added.push_back(std::move(token));
+  }
+}
+
+void take_tokenizer_config(json const& document, std::filesystem::path const& path,
+                           SpecialTokenRules& rules) {
+  take_tokens(document, path, rules);
+  rules.add_bos = flag_in(document, "add_bos_token");
+  rules.add_eos = flag_in(document, "add_eos_token");
+  rules.clean_up = flag_in(document, "clean_up_tokenization_spaces").value_or(false);
+  rules.clean_up_bpe =
+      flag_in(document, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")
+          .value_or(false);
+  rules.add_prefix_space = flag_in(document, "add_prefix_space").value_or(false);
+  auto const kind = document.find("tokenizer_class");
+  if (kind != document.end() && kind->is_string()) rules.tokenizer_class = kind->get<std::string>();
+  if (rules.tokenizer_class.ends_with("Fast")) rules.tokenizer_class.resize(rules.tokenizer_class.size() - 4);
+  auto const added = document.find("added_tokens_decoder");
+  if (added != document.end() && added->is_object()) take_added_tokens(*added, path, rules);
+}
+
 }  // namespace
+
+AddedToken parse_added_token(json const& entry, int64_t id, std::string const& where) {
+  auto const content = entry.at("content").get<std::string>();
+  FSLLM_CHECK(id >= 0 && id < kTokenIdLimit, "{}: added token '{}' has the id {}. Copy the file again.",
+              where, content, id);
+  return {static_cast<int32_t>(id),        content,
+          entry.value("special", false),   entry.value("lstrip", false),
+          entry.value("rstrip", false),    entry.value("single_word", false),
+          entry.value("normalized", false)};
+}
+
+std::string clean_up_spaces(std::string text) {
+  constexpr std::pair<char const*, char const*> kRules[] = {
+      {" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
+      {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+  for (auto const& [from, to] : kRules) text = replace_all(text, from, to);
+  return text;
+}
 
 SpecialTokenRules read_special_token_rules(std::filesystem::path const& model_dir) {
   SpecialTokenRules rules;
   auto const tokenizer_path = model_dir / "tokenizer_config.json";
-  if (auto const document = optional_json(tokenizer_path); !document.is_null()) {
-    take_tokens(document, tokenizer_path, rules);
-    rules.add_bos = flag_in(document, "add_bos_token");
-    rules.add_eos = flag_in(document, "add_eos_token");
-  }
+  if (auto const document = optional_json(tokenizer_path); !document.is_null())
+    take_tokenizer_config(document, tokenizer_path, rules);
   auto const map_path = model_dir / "special_tokens_map.json";
   if (auto const document = optional_json(map_path); !document.is_null())
     take_tokens(document, map_path, rules);
+  auto const added_path = model_dir / "added_tokens.json";
+  if (auto const document = optional_json(added_path); !document.is_null())
+    take_added_ids(document, added_path, rules);
   auto const config_path = model_dir / "config.json";
   if (auto const document = optional_json(config_path); !document.is_null()) {
     rules.bos_id = id_in(document, "bos_token_id", config_path);

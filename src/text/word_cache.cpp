@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cstring>
+#include "fsllm/text/word_cache.hpp"
 
-#include "fsllm/text/bpe.hpp"
+#include <cstring>
 
 namespace fsllm {
 namespace {

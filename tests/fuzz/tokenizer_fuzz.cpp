@@ -5,7 +5,7 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/jsonl.hpp"
-#include "fsllm/text/bpe_tokenizer.hpp"
+#include "fsllm/text/json_tokenizer.hpp"
 #include "fsllm/text/sentencepiece_tokenizer.hpp"
 
 namespace {
@@ -24,7 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(uint8_t const* data, size_t size) {
   std::string const bytes(reinterpret_cast<char const*>(data), size);
   try {
     if (bytes.starts_with('{'))
-      use(fsllm::BpeTokenizer(fsllm::parse_json(bytes, "fuzz"), {}, "sha256", "fuzz"));
+      use(fsllm::JsonTokenizer(fsllm::parse_json(bytes, "fuzz"), {}, "sha256", "fuzz"));
     else
       use(fsllm::SentencePieceTokenizer(bytes, {}, "sha256", "fuzz"));
   } catch (fsllm::Error const&) {

@@ -44,8 +44,9 @@ json small_document() {
 TEST(Tokenizer, MissingFilesAreNamed) {
   test::TempDir const folder;
   EXPECT_FALSE(has_tokenizer(folder.path()));
-  EXPECT_ERROR(load_tokenizer(folder.path()),
-               "has no tokenizer (neither tokenizer.json nor tokenizer.model)");
+  EXPECT_ERROR(
+      load_tokenizer(folder.path()),
+      "has no tokenizer (neither tokenizer.json nor tokenizer.model, nor vocab.json with merges.txt)");
 }
 
 TEST(Tokenizer, TokenizerConfigDecidesOnBosAndEos) {
@@ -189,7 +190,7 @@ TEST(Tokenizer, MalformedFilesNameTheConstruct) {
     document[json::json_pointer(path)] = value;
     return document.dump();
   };
-  EXPECT_ERROR(load_text(with("/model/type", "Unigram")), "model type 'Unigram' is not supported");
+  EXPECT_ERROR(load_text(with("/model/type", "WordPiece")), "model type 'WordPiece' is not supported");
   EXPECT_ERROR(load_text(with("/model/end_of_word_suffix", "</w>")),
                "end_of_word_suffix = \"</w>\" is not supported");
   EXPECT_ERROR(load_text(with("/model/dropout", 0.1)), "dropout = 0.1 would make ids random");

@@ -7,6 +7,9 @@
 
 namespace fsllm {
 
+/// Token ids are below this: far above any vocabulary, and what a broken file may ask memory for.
+inline constexpr int64_t kTokenIdLimit = int64_t{1} << 24;
+
 /// One entry of `added_tokens` in tokenizer.json: a text that is one token wherever it stands.
 struct AddedToken {
   int32_t id = 0;

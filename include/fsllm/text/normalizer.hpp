@@ -9,7 +9,8 @@
 
 namespace fsllm {
 
-/// The `normalizer` of a tokenizer.json: NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, Sequence.
+/// The `normalizer` of a tokenizer.json: NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip,
+/// Precompiled, Sequence.
 class Normalizer {
  public:
   Normalizer() = default;

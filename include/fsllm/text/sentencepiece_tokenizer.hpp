@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,7 +15,8 @@ namespace fsllm {
 
 /// A SentencePiece `tokenizer.model` (unigram or BPE). Control symbols written in a text (<s>, </s>, <unk>)
 /// are parsed as such; the text behind one gets no prefix space, as in Hugging Face's non-legacy mode. BOS is
-/// added unless tokenizer_config.json says otherwise (LLaMA's rule). Plain BPE models (LLaMA's) are encoded
+/// added unless tokenizer_config.json says otherwise (LLaMA's rule). An unknown token decodes to the model's
+/// `unk_surface`. Plain BPE models (LLaMA's) are encoded
 /// by our own BPE, the others by the library. Safe from many threads.
 class SentencePieceTokenizer final : public Tokenizer {
  public:
@@ -41,12 +43,13 @@ class SentencePieceTokenizer final : public Tokenizer {
     std::vector<int> chunk;
   };
   void encode_chunk(std::string_view text, bool at_start, std::vector<int32_t>& ids, Memory& memory) const;
+  void read_specials(SpecialTokenRules const& rules);
   bool is_special(int32_t id) const;
   std::unique_ptr<Processors const> processors_;
   std::unique_ptr<Bpe const> bpe_;  ///< null: the library encodes
-  std::string mark_;                ///< what bpe_'s words may be cut before
-  bool add_dummy_prefix_ = false;
+  bool add_dummy_prefix_ = false, clean_up_ = false;
   AddedTokenMatcher specials_;
+  std::map<int32_t, AddedToken> added_;  ///< tokens of tokenizer_config.json and added_tokens.json
   std::optional<int32_t> bos_, eos_, pad_;
   bool add_bos_, add_eos_;
   std::string sha256_;

@@ -28,9 +28,10 @@ struct Tokenizer {
   virtual std::string sha256() const = 0;
 };
 
-/// Of a folder: reads tokenizer.json (byte-level BPE), else tokenizer.model (SentencePiece), and
-/// tokenizer_config.json / special_tokens_map.json / config.json beside it for BOS, EOS and pad. Of a GGUF
-/// file: its metadata. Errors name the file and the construct.
+/// Of a folder: reads tokenizer.json (BPE, Unigram), else tokenizer.model (SentencePiece, or LLaMA 3's
+/// tiktoken vocabulary), else vocab.json with merges.txt (GPT-2), and tokenizer_config.json,
+/// special_tokens_map.json, added_tokens.json, config.json beside it for BOS, EOS, pad and added tokens. Of a
+/// GGUF file: its metadata. Errors name the file and the construct.
 std::unique_ptr<Tokenizer> load_tokenizer(std::filesystem::path const& model);
 /// Does the folder or GGUF file hold a tokenizer at all? (Token-row data needs none.)
 bool has_tokenizer(std::filesystem::path const& model);

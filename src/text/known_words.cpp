@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tokenizer.ggml.pre names the pre-tokenizer of the model that a vocabulary came with. The patterns are those
-// of these models' tokenizer.json files.
-#include "gguf_pretokenizer.hpp"
+// The patterns are those of the models' tokenizer.json files.
+#include "known_words.hpp"
 
 #include <vector>
 
@@ -18,6 +17,7 @@ constexpr char const* kQwen2 =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr char const* kTekken =
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr char const* kBloom = R"( ?[^(\s|[.,!?…。，、।۔،])]+)";
 constexpr char const* kCjk = R"([\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+)";
 
 json byte_level(bool words) {
@@ -36,47 +36,57 @@ json sequence(json steps) {
   return {{"type", "Sequence"}, {"pretokenizers", std::move(steps)}};
 }
 
-GgufWords gpt2() {
+KnownWords gpt2() {
   return {nullptr, byte_level(true)};
 }
 
 /// Digits one by one, before GPT-2's words.
-GgufWords single_digits() {
+KnownWords single_digits() {
   return {nullptr, sequence({digits(), byte_level(true)})};
 }
 
-GgufWords llama3() {
+KnownWords llama3() {
   return {nullptr, sequence({cut(kLlama3), byte_level(false)}), true, true};
 }
 
-GgufWords qwen2() {
+KnownWords qwen2() {
   return {{{"type", "NFC"}}, sequence({cut(kQwen2), byte_level(false)})};
 }
 
-GgufWords tekken() {
+KnownWords gpt_neox() {
+  return {{{"type", "NFC"}}, byte_level(true)};
+}
+
+KnownWords bloom() {
+  return {nullptr, sequence({cut(kBloom), byte_level(false)})};
+}
+
+KnownWords tekken() {
   return {nullptr, sequence({cut(kTekken), byte_level(false)}), true, true};
 }
 
-GgufWords deepseek_coder() {
+KnownWords deepseek_coder() {
   return {nullptr, sequence({cut(R"([\r\n])"), cut(R"(\s?\p{L}+)"), cut(R"(\s?\p{P}+)"), cut(kCjk), digits(),
                              byte_level(false)})};
 }
 
-GgufWords falcon() {
+KnownWords falcon() {
   return {nullptr, sequence({{{"type", "Punctuation"}, {"behavior", "Contiguous"}},
                              byte_level(true),
                              {{"type", "Digits"}, {"individual_digits", false}},
                              cut("[0-9][0-9][0-9]")})};
 }
 
-std::vector<Row<GgufWords (*)()>> const& table() {
-  static std::vector<Row<GgufWords (*)()>> const rows{
+std::vector<Row<KnownWords (*)()>> const& table() {
+  static std::vector<Row<KnownWords (*)()>> const rows{
       {"gpt-2", gpt2, ""},
       {"gpt2", gpt2, ""},
       {"mpt", gpt2, ""},
       {"olmo", gpt2, ""},
       {"phi-2", gpt2, ""},
       {"roberta-bpe", gpt2, ""},
+      {"gpt-neox", gpt_neox, ""},
+      {"bloom", bloom, ""},
       {"smollm", single_digits, ""},
       {"starcoder", single_digits, ""},
       {"refact", single_digits, ""},
@@ -101,8 +111,8 @@ std::vector<Row<GgufWords (*)()>> const& table() {
 
 }  // namespace
 
-GgufWords gguf_words(std::string const& pre, std::string const& where) {
-  return find_row(table(), pre, where + ": tokenizer.ggml.pre").build();
+KnownWords known_words(std::string const& name, std::string const& where) {
+  return find_row(table(), name, where).build();
 }
 
 }  // namespace fsllm

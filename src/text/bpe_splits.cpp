@@ -4,6 +4,7 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/text/bpe.hpp"
+#include "fsllm/text/pretokenizer.hpp"
 #include "fsllm/text/utf8.hpp"
 #include "sentencepiece_model.hpp"
 
@@ -25,6 +26,14 @@ std::vector<uint32_t> ranks_of(SentencePieceModel const& model) {
 
 }  // namespace
 
+void Bpe::add_splits(std::string_view text, Merge merge) {
+  auto const step = [&](size_t at) { return byte_level_ ? 1 : code_point_at(text, at).length; };
+  for (size_t cut = step(0); cut < text.size(); cut += step(cut)) {
+    int32_t const left = table_.find(text.substr(0, cut)), right = table_.find(text.substr(cut));
+    if (left >= 0 && right >= 0) merges_.set(left, right, merge);
+  }
+}
+
 Bpe::Bpe(SentencePieceModel const& model) : byte_level_(false), fuse_unknown_(true) {
   byte_ids_.fill(StringTable::kMissing);
   fallback_ids_.fill(StringTable::kMissing);
@@ -38,27 +47,27 @@ Bpe::Bpe(SentencePieceModel const& model) : byte_level_(false), fuse_unknown_(tr
     if (model.pieces[static_cast<size_t>(id)].type == SentencePieceModel::byte &&
         byte_of_token(token(id)) >= 0)
       fallback_ids_[static_cast<size_t>(byte_of_token(token(id)))] = id;
-  read_splits(model);
+  auto const ranks = ranks_of(model);
+  for (size_t i = 0; i < model.pieces.size(); ++i)
+    if (model.pieces[i].type == SentencePieceModel::normal)
+      add_splits(model.pieces[i].text, {ranks[i], static_cast<int32_t>(i)});
+  if (table_.find(kVisibleSpace) >= 0 && mark_only_leads(kVisibleSpace)) mark_ = kVisibleSpace;
 }
 
-void Bpe::read_splits(SentencePieceModel const& model) {
-  struct Found {
-    int32_t left, right;
-    Merge merge;
-  };
-  std::vector<Found> found;
-  auto const ranks = ranks_of(model);
-  for (size_t i = 0; i < model.pieces.size(); ++i) {
-    if (model.pieces[i].type != SentencePieceModel::normal) continue;
-    std::string_view const text = model.pieces[i].text;
-    for (size_t cut = code_point_at(text, 0).length; cut < text.size();
-         cut += code_point_at(text, cut).length) {
-      int32_t const left = table_.find(text.substr(0, cut)), right = table_.find(text.substr(cut));
-      if (left >= 0 && right >= 0) found.push_back({left, right, {ranks[i], static_cast<int32_t>(i)}});
-    }
+Bpe::Bpe(std::vector<std::string> const& tokens) : byte_level_(true), ignore_merges_(true) {
+  fallback_ids_.fill(StringTable::kMissing);
+  for (auto const& token : tokens) {
+    if (!token.empty()) table_.insert(token, size());
+    auto& text = tokens_.emplace_back();
+    for (char const c : token) text.append(byte_alphabet()[static_cast<unsigned char>(c)]);
   }
-  reserve_merges(found.size());
-  for (auto const& [left, right, merge] : found) add_merge(left, right, merge);
+  for (size_t byte = 0; byte < 256; ++byte) {
+    char const text = static_cast<char>(byte);
+    byte_ids_[byte] = table_.find({&text, 1});
+  }
+  for (int32_t id = 0; id < size(); ++id)
+    if (auto const& token = tokens[static_cast<size_t>(id)]; !token.empty())
+      add_splits(token, {static_cast<uint32_t>(id), id});
 }
 
 }  // namespace fsllm

@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "fsllm/text/added_tokens.hpp"
@@ -14,16 +15,23 @@
 #include "fsllm/text/pretokenizer.hpp"
 #include "fsllm/text/special_tokens.hpp"
 #include "fsllm/text/tokenizer.hpp"
+#include "fsllm/text/unigram.hpp"
 
 namespace fsllm {
 
-/// A tokenizer.json with a BPE model: added tokens, normalizer, pre-tokenizer, merges, post-processor,
-/// decoder, each as Hugging Face's `tokenizers` has it. Safe from many threads.
-class BpeTokenizer final : public Tokenizer {
+/// What turns words into ids: the `model` of a tokenizer.json.
+using WordModel = std::variant<Bpe, Unigram>;
+
+/// A tokenizer.json with a BPE or Unigram model: added tokens, normalizer, pre-tokenizer, model,
+/// post-processor, decoder, each as Hugging Face's `tokenizers` has it. Safe from many threads.
+class JsonTokenizer final : public Tokenizer {
  public:
   /// `sha256` is that of the file; `where` names it in messages.
-  BpeTokenizer(nlohmann::json const& document, SpecialTokenRules const& rules, std::string const& sha256,
-               std::string const& where);
+  JsonTokenizer(nlohmann::json const& document, SpecialTokenRules const& rules, std::string const& sha256,
+                std::string const& where);
+  /// With a model that was read from another file; `document` says the rest.
+  JsonTokenizer(nlohmann::json const& document, WordModel model, SpecialTokenRules const& rules,
+                std::string const& sha256, std::string const& where);
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens) const override;
   std::string decode(std::vector<int32_t> const& ids, bool skip_special_tokens) const override;
   int64_t vocab_size() const override { return vocab_size_; }
@@ -39,10 +47,13 @@ class BpeTokenizer final : public Tokenizer {
   struct Memory {
     PieceBuffer pieces;
     Bpe::Memory bpe;
+    Unigram::Memory unigram;
     std::vector<TextPart> outer, inner;
     std::string valid, normalized;
   };
 
+  std::string const& model_token(int32_t id) const;
+  std::optional<int32_t> model_id(std::string_view token) const;
   void read_added_tokens(nlohmann::json const& document, SpecialTokenRules const& rules,
                          std::string const& where);
   void read_post_processor(nlohmann::json const& description, std::string const& where);
@@ -53,7 +64,7 @@ class BpeTokenizer final : public Tokenizer {
 
   Normalizer normalizer_;
   PreTokenizer pretokenizer_;
-  Bpe bpe_;
+  WordModel model_;
   Decoder decoder_;
   std::map<int32_t, AddedToken> added_;
   std::map<std::string, int32_t, std::less<>> added_ids_;
@@ -61,8 +72,7 @@ class BpeTokenizer final : public Tokenizer {
   std::vector<int32_t> prefix_, suffix_;  ///< what the post-processor adds
   std::optional<int32_t> bos_, eos_, pad_;
   std::string sha256_;
-  std::string
-      mark_;  ///< words may be cut before each run of this text ("" for none): shorter words, same ids
+  bool clean_up_ = false;  ///< decode drops spaces before punctuation
   int64_t vocab_size_ = 0;
   mutable Pool<Memory> pool_;
 };

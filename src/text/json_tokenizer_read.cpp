@@ -3,7 +3,7 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/names.hpp"
-#include "fsllm/text/bpe_tokenizer.hpp"
+#include "fsllm/text/json_tokenizer.hpp"
 #include "fsllm/text/utf8.hpp"
 
 namespace fsllm {
@@ -17,11 +17,18 @@ json const& member(json const& document, char const* name) {
   return found == document.end() ? none : *found;
 }
 
-AddedToken parse_added_token(json const& entry) {
-  return {entry.at("id").get<int32_t>(),   entry.at("content").get<std::string>(),
-          entry.value("special", false),   entry.value("lstrip", false),
-          entry.value("rstrip", false),    entry.value("single_word", false),
-          entry.value("normalized", false)};
+/// How words reach the model decides how it reads its tokens: as bytes or as characters.
+WordModel read_model(json const& document, std::string const& where) {
+  auto const& model = document.at("model");
+  // Old files leave the type out.
+  auto const type = model.value("type", model.contains("merges") ? "BPE" : "Unigram");
+  FSLLM_CHECK(
+      type == "BPE" || type == "Unigram",
+      "{}: model type '{}' is not supported (BPE and Unigram are). Use a model with such a tokenizer.", where,
+      type);
+  if (type == "Unigram") return Unigram(model, where + ": model");
+  bool const byte_level = PreTokenizer(member(document, "pre_tokenizer"), where).byte_level();
+  return Bpe(model, byte_level, where + ": model");
 }
 
 /// The usual names, for a tokenizer.json that stands alone.
@@ -30,37 +37,45 @@ constexpr char const* kEosNames[] = {"</s>", "<|end_of_text|>", "<eos>", "<|endo
 
 }  // namespace
 
-BpeTokenizer::BpeTokenizer(json const& document, SpecialTokenRules const& rules, std::string const& sha256,
-                           std::string const& where)
+JsonTokenizer::JsonTokenizer(json const& document, SpecialTokenRules const& rules, std::string const& sha256,
+                             std::string const& where)
+    : JsonTokenizer(document, read_model(document, where), rules, sha256, where) {}
+
+JsonTokenizer::JsonTokenizer(json const& document, WordModel model, SpecialTokenRules const& rules,
+                             std::string const& sha256, std::string const& where)
     : normalizer_(member(document, "normalizer"), where),
       pretokenizer_(member(document, "pre_tokenizer"), where),
-      bpe_(document.at("model"), pretokenizer_.byte_level(), where + ": model"),
+      model_(std::move(model)),
       decoder_(member(document, "decoder"), where),
-      sha256_(sha256) {
-  if (!pretokenizer_.byte_level() && bpe_.mark_only_leads(kVisibleSpace) && bpe_.id_of(kVisibleSpace))
-    mark_ = kVisibleSpace;
+      sha256_(sha256),
+      // transformers 5 leaves the texts of BPE alone unless it is forced.
+      clean_up_(rules.clean_up && (rules.clean_up_bpe || !std::holds_alternative<Bpe>(model_))) {
   read_added_tokens(document, rules, where);
   read_post_processor(member(document, "post_processor"), where);
   apply_rules(rules);
-  vocab_size_ = bpe_.size();
+  vocab_size_ = std::visit([](auto const& words) { return words.size(); }, model_);
   for (auto const* ids : {&prefix_, &suffix_})
     for (int32_t const id : *ids)
       FSLLM_CHECK(id >= 0, "{}: post_processor adds the id {}. Copy the file again.", where, id);
   if (!added_.empty()) vocab_size_ = std::max<int64_t>(vocab_size_, added_.rbegin()->first + 1);
 }
 
-void BpeTokenizer::read_added_tokens(json const& document, SpecialTokenRules const& rules,
-                                     std::string const& where) {
+void JsonTokenizer::read_added_tokens(json const& document, SpecialTokenRules const& rules,
+                                      std::string const& where) {
   for (auto const& entry : member(document, "added_tokens")) {
-    auto const token = parse_added_token(entry);
-    FSLLM_CHECK(token.id >= 0, "{}: added token '{}' has the id {}. Copy the file again.", where,
-                token.content, token.id);
+    auto const token = parse_added_token(entry, entry.at("id").get<int64_t>(), where);
+    added_[token.id] = token;
+    added_ids_.emplace(token.content, token.id);
+  }
+  for (auto token : rules.added) {
+    token.id = model_id(token.content).value_or(token.id);
+    if (added_ids_.contains(token.content) || added_.contains(token.id)) continue;
     added_[token.id] = token;
     added_ids_.emplace(token.content, token.id);
   }
   for (auto const& named : {rules.bos, rules.eos, rules.pad, rules.unk}) {
     if (!named || added_ids_.contains(*named)) continue;
-    auto const id = bpe_.id_of(*named);
+    auto const id = model_id(*named);
     if (!id) continue;
     added_[*id] = {*id, *named, true, false, false, false, false};
     added_ids_.emplace(*named, *id);
@@ -78,7 +93,7 @@ void BpeTokenizer::read_added_tokens(json const& document, SpecialTokenRules con
   in_normalized_ = AddedTokenMatcher(std::move(normalized), normalized_texts);
 }
 
-void BpeTokenizer::read_post_processor(json const& description, std::string const& where) {
+void JsonTokenizer::read_post_processor(json const& description, std::string const& where) {
   if (description.is_null()) return;
   auto const type = description.at("type").get<std::string>();
   if (type == "Sequence") {
@@ -96,7 +111,7 @@ void BpeTokenizer::read_post_processor(json const& description, std::string cons
   }
 }
 
-void BpeTokenizer::read_template(json const& description, std::string const& where) {
+void JsonTokenizer::read_template(json const& description, std::string const& where) {
   prefix_.clear();
   suffix_.clear();
   bool behind_text = false;
@@ -113,7 +128,7 @@ void BpeTokenizer::read_template(json const& description, std::string const& whe
   }
 }
 
-void BpeTokenizer::apply_rules(SpecialTokenRules const& rules) {
+void JsonTokenizer::apply_rules(SpecialTokenRules const& rules) {
   auto const find = [this](std::optional<std::string> const& name, std::optional<int32_t> id,
                            auto const& usual) {
     if (name) return token_id(*name);
