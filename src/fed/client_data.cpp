@@ -102,11 +102,12 @@ void ClientData::check(int rank, int ranks) const {
     int const turn = each.ranks.empty() ? static_cast<int>(i % static_cast<size_t>(ranks))
                                         : each.ranks[i % each.ranks.size()];
     if (turn != rank) continue;
-    load(each);
-    FSLLM_CHECK(sha256_file(each.path) == each.summary.sha256,
-                "{} is not the shard that index.json lists (its checksum differs). Make the shards again: "
-                "fsllm_shard --cfg FILE --out DIR.",
-                each.path.string());
+    auto const found = load(each).client_id;
+    FSLLM_CHECK(
+        found == each.id_in_file && sha256_file(each.path) == each.summary.sha256,
+        "{} is not the shard that index.json lists (it holds client {}; its checksum differs). Make the "
+        "shards again: fsllm_shard --cfg FILE --out DIR.",
+        each.path.string(), found);
   }
 }
 

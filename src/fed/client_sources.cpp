@@ -12,7 +12,8 @@ namespace fsllm {
 std::vector<ClientSource> sources_in(std::filesystem::path const& dir) {
   std::vector<ClientSource> sources;
   for (auto const& client : read_shard_index(dir).clients)
-    if (client.client_id > 0) sources.push_back({client, shard_path(dir, client.client_id), {}});
+    if (client.client_id > 0)
+      sources.push_back({client, client.client_id, shard_path(dir, client.client_id), {}});
   FSLLM_CHECK(!sources.empty(), "{} lists no client (the index is empty). Shard again.",
               (dir / "index.json").string());
   return sources;
@@ -37,7 +38,7 @@ void add_visible(std::vector<ClientSource>& all, ShardSummary const& summary, in
   auto const same = std::find_if(all.begin(), all.end(),
                                  [&](auto const& each) { return each.summary.sha256 == summary.sha256; });
   if (same == all.end())
-    all.push_back({summary, {}, {rank}});
+    all.push_back({summary, summary.client_id, {}, {rank}});
   else if (same->ranks.back() != rank)
     same->ranks.push_back(rank);
 }

@@ -14,6 +14,7 @@ namespace fsllm {
 /// One client of a run.
 struct ClientSource {
   ShardSummary summary;        ///< with the id that the client has in this run
+  int64_t id_in_file = 0;      ///< the id that its shard says
   std::filesystem::path path;  ///< of its shard; empty where this rank may not open it
   std::vector<int> ranks;      ///< that may open it; empty: all
 };
