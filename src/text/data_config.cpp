@@ -84,7 +84,8 @@ DataConfig load_data_config(Config& config) {
   DataConfig data;
   data.root = config.get("data.root", "data", "Folder of the data files");
   data.type = config.get("data.type", "",
-                         "Name of a data set (gsm8k@llm, ...), or a .json / .jsonl file under data.root");
+                         "Name of a data set (gsm8k@llm, ...), or .json / .jsonl / .txt files under "
+                         "data.root; wildcards are allowed");
   data.shards =
       config.get("data.shards", "", "Folder of ready client shards; empty: made from data.type at start");
   if (data.shards.empty() && !data.type.empty()) data_format(data.type, config.where("data.type"));
