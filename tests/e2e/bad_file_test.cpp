@@ -39,7 +39,7 @@ std::vector<Damage> damages() {
       {"tokenizer_without_vocab", json_edit(tokenizer, [](json& j) { j["model"].erase("vocab"); }),
        "DIR/model/tokenizer.json: not a tokenizer.json of Hugging Face tokenizers (key 'vocab' not found)"},
       {"tokenizer_wordpiece", json_edit(tokenizer, [](json& j) { j["model"]["type"] = "WordPiece"; }),
-       "model type 'WordPiece' is not supported (BPE is)"},
+       "model type 'WordPiece' is not supported (BPE and Unigram are)"},
       {"tokenizer_merge_of_three", json_edit(tokenizer, [](json& j) { j["model"]["merges"] = {"a b c"}; }),
        "merge 0 is \"a b c\" (it must be two tokens"},
       {"tokenizer_merge_unknown", json_edit(tokenizer, [](json& j) { j["model"]["merges"] = {"a b"}; }),
@@ -139,7 +139,7 @@ std::vector<Damage> damages() {
          write(d / "data/alpaca_data.json.gz",
                std::string("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x8b", 11));
        },
-       "unexpected end of file). Copy the file again."},
+       "the gzip stream ends too early."},
       {"data_gzip_garbage",
        [](fs::path const& d) {
          fs::remove(d / "data/alpaca_data.json");
