@@ -57,7 +57,7 @@ Bpe::Bpe(SentencePieceModel const& model) : byte_level_(false), fuse_unknown_(tr
 Bpe::Bpe(std::vector<std::string> const& tokens) : byte_level_(true), ignore_merges_(true) {
   fallback_ids_.fill(StringTable::kMissing);
   for (auto const& token : tokens) {
-    if (!token.empty()) table_.insert(token, size());
+    table_.insert(token, size());
     auto& text = tokens_.emplace_back();
     for (char const c : token) text.append(byte_alphabet()[static_cast<unsigned char>(c)]);
   }
@@ -66,8 +66,7 @@ Bpe::Bpe(std::vector<std::string> const& tokens) : byte_level_(true), ignore_mer
     byte_ids_[byte] = table_.find({&text, 1});
   }
   for (int32_t id = 0; id < size(); ++id)
-    if (auto const& token = tokens[static_cast<size_t>(id)]; !token.empty())
-      add_splits(token, {static_cast<uint32_t>(id), id});
+    add_splits(tokens[static_cast<size_t>(id)], {static_cast<uint32_t>(id), id});
 }
 
 }  // namespace fsllm

@@ -7,6 +7,7 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/text/utf8.hpp"
+#include "unicode_tables.hpp"
 
 namespace fsllm {
 namespace {
@@ -32,8 +33,10 @@ size_t cluster_length(std::string_view text, size_t at) {
   size_t end = at + last.length;
   while (end < text.size()) {
     auto const next = code_point_at(text, end);
+    // U+0300 extends in every version.
+    char32_t const as_known = find_range(newer_extending(), next.value) != nullptr ? 0x300 : next.value;
     if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(last.value),
-                                         static_cast<utf8proc_int32_t>(next.value), &state) != 0)
+                                         static_cast<utf8proc_int32_t>(as_known), &state) != 0)
       break;
     end += next.length;
     last = next;

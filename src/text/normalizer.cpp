@@ -11,6 +11,7 @@
 #include "fsllm/core/table.hpp"
 #include "fsllm/io/base64.hpp"
 #include "fsllm/text/utf8.hpp"
+#include "unicode_tables.hpp"
 
 namespace fsllm {
 namespace {
@@ -18,9 +19,9 @@ namespace {
 using nlohmann::json;
 using Step = std::function<void(std::string&, Regex::Memory&)>;
 
-/// One pass of utf8proc over the whole text.
-void map_unicode(std::string& text, int options) {
-  if (text.empty()) return;
+/// One pass of utf8proc over a text.
+std::string mapped_by_utf8proc(std::string_view text, int options) {
+  if (text.empty()) return "";
   utf8proc_uint8_t* mapped = nullptr;
   auto const length = utf8proc_map(reinterpret_cast<utf8proc_uint8_t const*>(text.data()),
                                    static_cast<utf8proc_ssize_t>(text.size()), &mapped,
@@ -28,7 +29,23 @@ void map_unicode(std::string& text, int options) {
   std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> const owner(mapped, &std::free);
   FSLLM_CHECK(length >= 0, "Unicode normalisation failed ({}). Shorten the text of {} bytes.",
               utf8proc_errmsg(length), text.size());
-  text.assign(reinterpret_cast<char const*>(mapped), static_cast<size_t>(length));
+  return {reinterpret_cast<char const*>(mapped), static_cast<size_t>(length)};
+}
+
+/// Normalises what lies between characters that Hugging Face's tables do not know.
+void map_unicode(std::string& text, int options) {
+  std::string out;
+  std::string_view const all = text;
+  size_t done = 0;
+  for (size_t at = 0; at < all.size();) {
+    auto const [value, length] = code_point_at(all, at);
+    if (find_range(unknown_to_normal_forms(), value) != nullptr) {
+      out.append(mapped_by_utf8proc(all.substr(done, at - done), options)).append(all.substr(at, length));
+      done = at + length;
+    }
+    at += length;
+  }
+  text = out.append(mapped_by_utf8proc(all.substr(done), options));
 }
 
 /// Characters that composition neither changes nor combines with: below U+0300, general punctuation, CJK
@@ -56,7 +73,9 @@ void lower_case(std::string& text, Regex::Memory&) {
   for (size_t at = 0; at < text.size();) {
     auto const c = code_point_at(text, at);
     // U+0130 is the one character whose full lower-case form has two code points.
-    if (c.value == 0x130) {
+    if (auto const* range = find_range(newer_lower_case(), c.value)) {
+      append_utf8(lower, static_cast<char32_t>(static_cast<int32_t>(c.value) + range->distance));
+    } else if (c.value == 0x130) {
       lower.append("i\xCC\x87");
     } else {
       append_utf8(lower, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c.value))));

@@ -5,70 +5,10 @@
 #include <pcre2.h>
 
 #include "fsllm/core/error.hpp"
+#include "oniguruma.hpp"
 
 namespace fsllm {
 namespace {
-
-// Class members that mean in PCRE2 what Oniguruma's \s and \w mean (PCRE2's \s has U+180E in it, its \w lacks
-// marks).
-constexpr std::string_view kSpace = R"(\t-\r\x{85}\p{Z})";
-constexpr std::string_view kWord =
-    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
-
-// Letters and numbers with what Unicode 15 to 16 added, so that ids do not depend on the age of PCRE2 (10.42
-// knows Unicode 14, Hugging Face's Oniguruma 16).
-constexpr std::string_view kLetter =
-    R"(\p{L}\x{1C89}-\x{1C8A}\x{A7CB}-\x{A7CD}\x{A7DA}-\x{A7DC}\x{105C0}-\x{105F3}\x{10D4A}-\x{10D65})"
-    R"(\x{10D6F}-\x{10D85}\x{10EC2}-\x{10EC4}\x{1123F}-\x{11240}\x{11380}-\x{11389}\x{1138B}\x{1138E})"
-    R"(\x{11390}-\x{113B5}\x{113B7}\x{113D1}\x{113D3}\x{11BC0}-\x{11BE0}\x{11F02}\x{11F04}-\x{11F10})"
-    R"(\x{11F12}-\x{11F33}\x{1342F}\x{13441}-\x{13446}\x{13460}-\x{143FA}\x{16100}-\x{1611D})"
-    R"(\x{16D40}-\x{16D6C}\x{18CFF}\x{1B132}\x{1B155}\x{1DF25}-\x{1DF2A}\x{1E030}-\x{1E06D})"
-    R"(\x{1E4D0}-\x{1E4EB}\x{1E5D0}-\x{1E5ED}\x{1E5F0}\x{2B739}\x{2EBF0}-\x{2EE5D}\x{31350}-\x{323AF})";
-constexpr std::string_view kNumber =
-    R"(\p{N}\x{10D40}-\x{10D49}\x{116D0}-\x{116E3}\x{11BF0}-\x{11BF9}\x{11F50}-\x{11F59})"
-    R"(\x{16130}-\x{16139}\x{16D70}-\x{16D79}\x{1CCF0}-\x{1CCF9}\x{1D2C0}-\x{1D2D3}\x{1E4F0}-\x{1E4F9})"
-    R"(\x{1E5F1}-\x{1E5FA})";
-
-/// The class members that an escape stands for ("": keep the escape as it is) and the pattern's bytes it
-/// takes.
-struct Escape {
-  std::string_view members;
-  size_t length = 2;
-  bool negated = false;
-};
-
-Escape read_escape(std::string_view rest) {
-  if (rest.starts_with("\\p{L}")) return {kLetter, 5, false};
-  if (rest.starts_with("\\p{N}")) return {kNumber, 5, false};
-  char const kind = rest[1];
-  if (kind == 's' || kind == 'S') return {kSpace, 2, kind == 'S'};
-  if (kind == 'w' || kind == 'W') return {kWord, 2, kind == 'W'};
-  return {"", 2, false};
-}
-
-std::string translate(std::string_view pattern) {
-  std::string out;
-  bool in_class = false;
-  for (size_t i = 0; i < pattern.size(); ++i) {
-    char const c = pattern[i];
-    if (c != '\\' || i + 1 == pattern.size()) {
-      if (c == '[') in_class = true;
-      if (c == ']') in_class = false;
-      out.push_back(c);
-      continue;
-    }
-    auto const escape = read_escape(pattern.substr(i));
-    if (escape.members.empty() || (in_class && escape.negated)) {
-      out.append(pattern.substr(i, escape.length));
-    } else if (in_class) {
-      out.append(escape.members);
-    } else {
-      out.append(escape.negated ? "[^" : "[").append(escape.members).append("]");
-    }
-    i += escape.length - 1;
-  }
-  return out;
-}
 
 std::string message_of(int code) {
   PCRE2_UCHAR buffer[256] = {};
@@ -106,7 +46,7 @@ Regex::Memory::Memory() : impl_(std::make_unique<Impl>()) {}
 Regex::Memory::~Memory() = default;
 
 Regex::Regex(std::string const& pattern, std::string const& where) : where_(where) {
-  std::string const translated = translate(pattern);
+  std::string const translated = translate_oniguruma(pattern, where);
   std::unique_ptr<pcre2_compile_context, decltype(&pcre2_compile_context_free)> context(
       pcre2_compile_context_create(nullptr), &pcre2_compile_context_free);
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/base64.hpp"
@@ -43,25 +44,27 @@ void for_each_line(std::string_view text, Use use) {
   }
 }
 
+/// Tokens by rank; ranks run from 0 on without a gap.
 std::vector<std::string> read_ranks(std::string const& content, std::string const& where) {
-  std::vector<std::string> tokens;
-  std::array<bool, 256> bytes{};
+  size_t lines = 0;
+  for_each_line(content, [&](std::string_view, size_t) { ++lines; });
+  std::vector<std::string> tokens(lines);
+  std::set<char> bytes;
   for_each_line(content, [&](std::string_view line, size_t number) {
     auto const [token, rank] = parse_line(line);
-    FSLLM_CHECK(
-        rank >= 0 && rank < kTokenIdLimit && !token.empty(),
-        "{}:{}: not a line of a tiktoken vocabulary (a token in base64 and its rank). Copy the file again.",
-        where, number);
-    auto const id = static_cast<size_t>(rank);
-    if (id >= tokens.size()) tokens.resize(id + 1);
-    FSLLM_CHECK(tokens[id].empty(), "{}:{}: rank {} stands twice. Copy the file again.", where, number, rank);
-    if (token.size() == 1) bytes[static_cast<unsigned char>(token[0])] = true;
-    tokens[id] = token;
+    FSLLM_CHECK(rank >= 0 && !token.empty(),
+                "{}:{}: not a line of a tiktoken vocabulary (a token in base64 and its rank). Copy the file "
+                "again.",
+                where, number);
+    bool const is_free = rank < static_cast<int64_t>(lines) && tokens[static_cast<size_t>(rank)].empty();
+    FSLLM_CHECK(is_free, "{}:{}: rank {} stands twice or beyond the {} tokens. Copy the file again.", where,
+                number, rank, lines);
+    if (token.size() == 1) bytes.insert(token[0]);
+    tokens[static_cast<size_t>(rank)] = token;
   });
-  auto const missing = std::find(bytes.begin(), bytes.end(), false) - bytes.begin();
-  FSLLM_CHECK(missing == 256,
-              "{}: no token is the single byte {} (so some texts have no ids). Copy the file again.", where,
-              missing);
+  FSLLM_CHECK(bytes.size() == 256,
+              "{}: {} of the 256 single bytes are tokens (so some texts have no ids). Copy the file again.",
+              where, bytes.size());
   return tokens;
 }
 

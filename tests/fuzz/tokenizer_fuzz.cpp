@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// tokenizer.json, or a SentencePiece model: an Error, or a tokenizer whose ids all decode.
+// tokenizer.json, tiktoken's or SentencePiece's tokenizer.model, or merges.txt: an Error, or a tokenizer
+// whose ids all decode.
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
@@ -7,6 +8,8 @@
 #include "fsllm/io/jsonl.hpp"
 #include "fsllm/text/json_tokenizer.hpp"
 #include "fsllm/text/sentencepiece_tokenizer.hpp"
+#include "gpt2_files.hpp"
+#include "tiktoken.hpp"
 
 namespace {
 
@@ -18,6 +21,12 @@ void use(fsllm::Tokenizer const& tokenizer) {
   tokenizer.decode({-1, 0, 5, 1 << 30});
 }
 
+/// GPT-2's files: merges over a few letters.
+fsllm::JsonTokenizer with_merges(std::string const& merges) {
+  nlohmann::json const vocabulary{{"W", 0}, {"h", 1}, {"a", 2}, {"t", 3}, {"Wh", 4}, {"at", 5}, {"What", 6}};
+  return {fsllm::gpt2_document(vocabulary, merges, {}, "fuzz"), {}, "sha256", "fuzz"};
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(uint8_t const* data, size_t size) {
@@ -25,6 +34,10 @@ extern "C" int LLVMFuzzerTestOneInput(uint8_t const* data, size_t size) {
   try {
     if (bytes.starts_with('{'))
       use(fsllm::JsonTokenizer(fsllm::parse_json(bytes, "fuzz"), {}, "sha256", "fuzz"));
+    else if (bytes.starts_with('#'))
+      use(with_merges(bytes));
+    else if (fsllm::is_tiktoken(bytes))
+      use(*fsllm::read_tiktoken(bytes, {}, "sha256", "fuzz"));
     else
       use(fsllm::SentencePieceTokenizer(bytes, {}, "sha256", "fuzz"));
   } catch (fsllm::Error const&) {

@@ -2,18 +2,24 @@
 """Makes tests/text/golden: small tokenizers of every kind we read, and what the Python packages `tokenizers` and
 `sentencepiece` make of some texts with them.
 
-    python tests/reference/make_tokenizer_goldens.py        (tokenizers 0.23, sentencepiece 0.2)
+    python tests/reference/make_tokenizer_goldens.py        (tokenizers 0.23, sentencepiece 0.2, tiktoken 0.14,
+                                                             transformers 5.23)
 
-One folder a tokenizer: tokenizer.json or tokenizer.model, cases.jsonl with rows
+One folder a tokenizer: its files, and cases.jsonl with rows
 {"text", "ids" (special tokens added), "plain" (not added), "text_of_ids", "text_without_special"}.
 """
+import base64
 import io
 import json
 import pathlib
 import random
 import shutil
+import tempfile
+import unicodedata
 
 import sentencepiece
+import tiktoken
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors,
                         trainers)
 
@@ -168,6 +174,82 @@ def metaspace_words():
     return t
 
 
+def bloom():
+    """A pattern with a class within a class."""
+    t = trained(True)
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(" ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+"), "isolated"),
+                                               pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    t.add_special_tokens(["<unk>", "<s>", "</s>", "<pad>"])
+    t.post_processor, t.decoder = processors.ByteLevel(), decoders.ByteLevel()
+    return t
+
+
+def phi3():
+    """LLaMA 2's older form; added tokens that take the white space behind them, and </s>, which is not special."""
+    t = trained(False, 420, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    t.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    t.add_tokens([AddedToken("</s>", special=False, rstrip=True, normalized=False)])
+    t.add_special_tokens([AddedToken(f"<|{name}|>", rstrip=True, normalized=False) for name in ("end", "user")])
+    t.post_processor = bos_template("<s>", 1)
+    t.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(),
+                                   decoders.Strip(" ", 1, 0)])
+    return t
+
+
+def gemma():
+    """No prefix space; runs of line ends and of spaces are added tokens."""
+    t = trained(False, 420, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    t.normalizer = normalizers.Replace(" ", "\u2581")
+    t.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    t.add_tokens([AddedToken(text * n, normalized=False) for text in ("\n", "\u2581") for n in range(2, 6)])
+    t.post_processor = bos_template("<s>", 1)
+    t.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return t
+
+
+def charsmap_rules():
+    """Lines of SentencePiece's TSV: what NFKC makes of some characters and letters with marks; no soft hyphens."""
+    rules = {"\u00ad": "", "\t": " ", "\n": " ", "\r": " ", "\u00a0": " ", "\u3000": " ", "\u0301\u0301": "\u0301"}
+    singles = [chr(c) for a, b in ((0xA0, 0x180), (0x2160, 0x2180), (0xFB00, 0xFB07), (0xFF01, 0xFF5F), (0x1D40, 0x1D60)) for c in range(a, b)]
+    pairs = [a + b for a in "aceiouACEIOU" for b in "\u0300\u0301\u0302\u0308"]
+    for text in singles + pairs:
+        if unicodedata.normalize("NFKC", text) != text:
+            rules.setdefault(text, unicodedata.normalize("NFKC", text))
+    code = lambda text: " ".join(f"{ord(c):X}" for c in text)
+    return "".join(f"{code(a)}\t{code(b)}\n" for a, b in sorted(rules.items()))
+
+
+def unigram(byte_fallback):
+    """A SentencePiece unigram model as a tokenizer.json, its precompiled map of characters as the normalizer."""
+    model = io.BytesIO()
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as rules:
+        rules.write(charsmap_rules())
+        rules.flush()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(CORPUS * 20), model_writer=model, minloglevel=2, hard_vocab_limit=False,
+            model_type="unigram", vocab_size=470 if byte_fallback else 220, byte_fallback=byte_fallback,
+            normalization_rule_tsv=rules.name)
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+    t = Tokenizer(models.Unigram([(p.piece, p.score) for p in proto.pieces], unk_id=0, byte_fallback=byte_fallback))
+    t.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return t, normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap)
+
+
+def t5():
+    t, charsmap = unigram(False)
+    t.normalizer = normalizers.Sequence([charsmap, normalizers.Replace(Regex(" {2,}"), " ")])
+    t.pre_tokenizer, t.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    t.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 2)])
+    return t
+
+
+def unigram_bytes():
+    t, charsmap = unigram(True)
+    t.normalizer = normalizers.Sequence([charsmap, normalizers.Replace(" ", "\u2581")])
+    t.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return t
+
+
 def write(name, files, cases):
     folder = OUT / name
     folder.mkdir(parents=True)
@@ -178,17 +260,76 @@ def write(name, files, cases):
             out.write(json.dumps(case, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
-def write_bpe(name, tokenizer, pairs):
-    document = json.loads(tokenizer.to_str())
-    if not pairs:
-        document["model"]["merges"] = [" ".join(m) for m in document["model"]["merges"]]
+def cases_of(tokenizer):
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())  # what the file says, not what training remembers
     cases = []
     for text in TEXTS + random_texts(10):
         ids = tokenizer.encode(text).ids
         cases.append({"text": text, "ids": ids, "plain": tokenizer.encode(text, add_special_tokens=False).ids,
                       "text_of_ids": tokenizer.decode(ids, skip_special_tokens=False),
                       "text_without_special": tokenizer.decode(ids)})
-    write(name, {"tokenizer.json": json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()}, cases)
+    return cases
+
+
+def write_json(name, tokenizer, pairs):
+    document = json.loads(tokenizer.to_str())
+    if not pairs and document["model"]["type"] == "BPE":
+        document["model"]["merges"] = [" ".join(m) for m in document["model"]["merges"]]
+    write(name, {"tokenizer.json": json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()}, cases_of(tokenizer))
+
+
+def write_opt():
+    """GPT-2's two files, with OPT's tokens and its rule to begin with </s>."""
+    t = trained(True)
+    t.add_special_tokens(["</s>", "<pad>"])
+    document = json.loads(t.to_str())
+    vocabulary = document["model"]["vocab"] | {"</s>": t.token_to_id("</s>"), "<pad>": t.token_to_id("<pad>")}
+    config = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>",
+              "add_bos_token": True, "add_prefix_space": False}
+    t.post_processor, t.decoder = bos_template("</s>", t.token_to_id("</s>")), decoders.ByteLevel()
+    merges = "#version: 0.2\n" + "".join(" ".join(m) + "\n" for m in document["model"]["merges"])
+    write("opt", {"vocab.json": json.dumps(vocabulary, ensure_ascii=False).encode(), "merges.txt": merges.encode(),
+                  "tokenizer_config.json": json.dumps(config).encode()}, cases_of(t))
+
+
+def write_tiktoken():
+    """A vocabulary in LLaMA 3's form. tiktoken decodes special tokens, and does not skip them."""
+    tokens = [bytes([byte]) for byte in range(256)]
+    alphabet = {c: byte for byte, c in zip(tokens, map(bytes_to_character, range(256)))}
+    for left, right in json.loads(trained(True, 420).to_str())["model"]["merges"]:
+        tokens.append(b"".join(alphabet[c] for c in left + right))
+    special = {"<|begin_of_text|>": len(tokens), "<|end_of_text|>": len(tokens) + 1, "<|eot_id|>": len(tokens) + 9}
+    encoding = tiktoken.Encoding("golden", pat_str=LLAMA3, mergeable_ranks={t: i for i, t in enumerate(tokens)},
+                                 special_tokens=special)
+    cases = []
+    for text in TEXTS + random_texts(10) + ["<|begin_of_text|>a b<|eot_id|>", "x <|end_of_text|> y"]:
+        plain = encoding.encode(text, allowed_special="all")
+        ids = [special["<|begin_of_text|>"]] + plain
+        cases.append({"text": text, "ids": ids, "plain": plain, "text_of_ids": encoding.decode(ids)})
+    lines = b"".join(base64.b64encode(t) + b" %d\n" % i for i, t in enumerate(tokens))
+    write("tiktoken", {"tokenizer.model": lines}, cases)
+
+
+def bytes_to_character(byte):
+    """GPT-2's byte alphabet."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in printable]
+    return chr(byte) if byte in printable else chr(256 + others.index(byte))
+
+
+def write_clean_up():
+    """t5 as transformers decodes it under clean_up_tokenization_spaces."""
+    from transformers import PreTrainedTokenizerFast
+    config = {"clean_up_tokenization_spaces": True, "eos_token": "</s>", "unk_token": "<unk>"}
+    t = Tokenizer.from_file(str(OUT / "t5" / "tokenizer.json"))
+    reference = PreTrainedTokenizerFast(tokenizer_object=t, **config)
+    cases = []
+    for text in TEXTS + ["He 's here . I do n't know , you 're right ! Is it ' so ' ? I 'm , we 've ."]:
+        ids = t.encode(text).ids
+        cases.append({"text": text, "ids": ids, "plain": t.encode(text, add_special_tokens=False).ids,
+                      "text_of_ids": reference.decode(ids), "text_without_special": reference.decode(ids, skip_special_tokens=True)})
+    write("t5_clean_up", {"tokenizer.json": (OUT / "t5" / "tokenizer.json").read_bytes(),
+                          "tokenizer_config.json": json.dumps(config).encode()}, cases)
 
 
 def write_sentencepiece(name, **options):
@@ -226,10 +367,13 @@ def write_prompts(name, tokenizer, eos):
 
 def main():
     shutil.rmtree(OUT, ignore_errors=True)
-    for make in (gpt2, smollm, llama3, qwen, neox, falcon, mistral, llama2, metaspace_words):
-        write_bpe(make.__name__, make(), pairs=make in (qwen, mistral, llama3))
+    for make in (gpt2, smollm, llama3, qwen, neox, falcon, bloom, mistral, llama2, phi3, gemma, metaspace_words, t5, unigram_bytes):
+        write_json(make.__name__, make(), pairs=make in (qwen, mistral, llama3))
     write_prompts("llama3", Tokenizer.from_file(str(OUT / "llama3" / "tokenizer.json")), "<|end|>")
     write_prompts("mistral", Tokenizer.from_file(str(OUT / "mistral" / "tokenizer.json")), "</s>")
+    write_opt()
+    write_tiktoken()
+    write_clean_up()
     llama = dict(normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True,
                  allow_whitespace_only_pieces=True)
     write_sentencepiece("sentencepiece_bpe", model_type="bpe", vocab_size=400, byte_fallback=True, **llama)

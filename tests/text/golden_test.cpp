@@ -37,10 +37,11 @@ TEST_P(Golden, EncodesAndDecodesAsThePythonPackage) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tokenizers, Golden,
-                         testing::Values("gpt2", "smollm", "llama3", "qwen", "neox", "falcon", "mistral",
-                                         "llama2", "metaspace_words", "sentencepiece_bpe",
-                                         "sentencepiece_unknown", "sentencepiece_symbols",
-                                         "sentencepiece_unigram"),
+                         testing::Values("gpt2", "opt", "smollm", "llama3", "tiktoken", "qwen", "neox",
+                                         "falcon", "bloom", "mistral", "llama2", "phi3", "gemma",
+                                         "metaspace_words", "t5", "t5_clean_up", "unigram_bytes",
+                                         "sentencepiece_bpe", "sentencepiece_unknown",
+                                         "sentencepiece_symbols", "sentencepiece_unigram"),
                          [](auto const& test) { return std::string(test.param); });
 
 }  // namespace

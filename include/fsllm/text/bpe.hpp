@@ -25,7 +25,7 @@ class Bpe {
   /// The merges that a SentencePiece BPE model implies (it must be plain, see there).
   explicit Bpe(SentencePieceModel const& model);
   /// Byte strings by rank, which is their id (tiktoken): a word that is a token stays whole, every pair that
-  /// makes a token merges. Each single byte must be among them; "" stands for none.
+  /// makes a token merges. Each single byte must be among them.
   explicit Bpe(std::vector<std::string> const& tokens);
 
   struct Symbol {

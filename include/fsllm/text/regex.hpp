@@ -6,9 +6,9 @@
 
 namespace fsllm {
 
-/// A compiled pattern of a tokenizer.json. The patterns are written for Oniguruma (Ruby syntax); the few
-/// constructs that mean something else in PCRE2 (`\s`, `\w`, line anchors) are translated. Matching is const
-/// and safe from many threads, each with its own Memory.
+/// A compiled pattern of a tokenizer.json. The patterns are written for Oniguruma (Ruby syntax); constructs
+/// that mean something else in PCRE2 are translated. Matching is const and safe from many threads, each with
+/// its own Memory.
 class Regex {
  public:
   /// `where` names file and construct in the error for a pattern that does not compile.
