@@ -113,6 +113,15 @@ TEST(Jinja, WorkIsBounded) {
   expect_refused("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
                  "too many steps");
   expect_refused("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "calls itself too often");
+  expect_refused("{% set n = namespace(x=[]) %}{% for i in range(1000) %}{% set n.x = [n.x] %}{% endfor %}",
+                 "nested too deeply");
+  expect_refused(
+      "{% set n = namespace(x=[]) %}{% for i in range(90) %}{% set n.x = [n.x, n.x] %}{% endfor %}",
+      "too many steps");
+  expect_refused(
+      "{% set n = namespace(x='ab') %}{% for i in range(90) %}{% set n.x = n.x + n.x %}{% endfor %}",
+      "becomes too long");
+  expect_refused("{% set n = namespace() %}{% set n.x = [n] %}{{ n }}", "nested too deeply");
   expect_refused("{{ 'a' * 1000000000 }}", "repeated too often");
   expect_refused("{{ " + std::string(5000, '(') + "1" + std::string(5000, ')') + " }}", "nested too deeply");
   expect_refused("{% for i in range(10000000) %}{% endfor %}", "range() is too long");

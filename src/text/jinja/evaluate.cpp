@@ -5,6 +5,8 @@
 
 namespace fsllm::jinja {
 
+constexpr size_t kLongestText = size_t{1} << 27;
+
 Value Interpreter::lookup(std::string const& name, Scope const& scope) const {
   for (auto const* now = &scope; now != nullptr; now = now->outer)
     if (auto const found = now->names.find(name); found != now->names.end()) return found->second;
@@ -22,7 +24,9 @@ Arguments Interpreter::arguments_of(Expression const& expression, Scope& scope) 
 
 Value Interpreter::evaluate(Expression const& e, Scope& scope) {
   step(e.line);
-  return evaluate_node(e, scope);
+  auto value = evaluate_node(e, scope);
+  if (value.text() != nullptr && value.text()->size() > kLongestText) refuse("a text becomes too long");
+  return value;
 }
 
 Value Interpreter::evaluate_node(Expression const& e, Scope& scope) {

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kMostSteps = 2'000'000;
 constexpr size_t kLongestOutput = size_t{1} << 28;
-constexpr int kDeepest = 300;
+constexpr int kDeepest = 300, kDeepestValue = 100;
 constexpr int64_t kLongestRange = 1'000'000;
 
 Value make_namespace(Arguments const& arguments) {
@@ -169,7 +169,18 @@ void Interpreter::run_loop(Statement const& loop, Scope& scope) {
   if (items.empty()) run_block(loop.otherwise, scope);
 }
 
+/// A value that holds itself many times over, or is nested deeply, would take for ever to print and to free.
+void Interpreter::check_nesting(Value const& value, int depth) {
+  if (depth > kDeepestValue) refuse("a value is nested too deeply");
+  step(line_);
+  if (value.list() != nullptr)
+    for (auto const& entry : *value.list()) check_nesting(entry, depth + 1);
+  if (value.dict() != nullptr)
+    for (auto const& entry : value.dict()->entries) check_nesting(entry.second, depth + 1);
+}
+
 void Interpreter::bind(Statement const& statement, Value const& value, Scope& scope) {
+  check_nesting(value, 0);
   auto const& names = statement.names;
   if (names.size() == 1) {
     scope.names[names[0]] = value;
@@ -185,6 +196,7 @@ void Interpreter::set_attribute(Statement const& statement, Value value, Scope& 
   if (target.dict() == nullptr || !target.dict()->is_namespace)
     refuse(fmt::format("'{}' is no namespace() (only those have attributes to set)", statement.names[0]));
   target.dict()->set(statement.text, std::move(value));
+  check_nesting(target, 0);
 }
 
 Value Interpreter::captured(Block const& block, Scope& scope) {

@@ -30,6 +30,7 @@ class Interpreter {
   Flow run_statement(Statement const& statement, Scope& scope);
   void run_loop(Statement const& loop, Scope& scope);
   void bind(Statement const& statement, Value const& value, Scope& scope);
+  void check_nesting(Value const& value, int depth);
   void set_attribute(Statement const& statement, Value value, Scope& scope);
   Value captured(Block const& block, Scope& scope);
   Value macro(Statement const& statement);
