@@ -43,8 +43,10 @@ Question question_of(Sample const& row, PromptTemplate const& prompt, Tokenizer 
               "{}: prompt and answer need {} tokens (the model has {} positions). Shorten the row.",
               row.place, length, max_positions);
   auto const answer = std::find(encoded.is_target.begin(), encoded.is_target.end(), 1);
+  auto const answer_end = std::find(encoded.is_target.rbegin(), encoded.is_target.rend(), 1).base();
   auto const cut = encoded.ids.begin() + (answer - encoded.is_target.begin());
-  Question question{{encoded.ids.begin(), cut}, {cut, encoded.ids.end()}};
+  auto const end = std::max(cut, encoded.ids.begin() + (answer_end - encoded.is_target.begin()));
+  Question question{{encoded.ids.begin(), cut}, {cut, end}};
   FSLLM_CHECK(!question.context.empty() && !question.continuation.empty(),
               "{}: no prompt or no answer (there is nothing to ask or to compare). Complete the row.",
               row.place);

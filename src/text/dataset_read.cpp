@@ -65,8 +65,9 @@ class DataSetPass {
   }
 
   void reject(std::string const& why, RecordPlace const& place) {
-    FSLLM_CHECK(config_.on_bad_row == "skip", "{}:{}: {}. Correct the row, or set data.on_bad_row: skip.",
-                place.file, place.line, why);
+    bool const damaged = why.starts_with("the gzip stream") || why.starts_with("the zip archive");
+    FSLLM_CHECK(config_.on_bad_row == "skip", "{}:{}: {}. {}, or set data.on_bad_row: skip.", place.file,
+                place.line, why, damaged ? "Copy the file again" : "Correct the row");
     if (++counts_.bad <= kSkippedShown)
       log_warning("{}:{}: {}. The row is skipped.", place.file, place.line, why);
   }

@@ -139,7 +139,7 @@ std::vector<Damage> damages() {
          write(d / "data/alpaca_data.json.gz",
                std::string("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x8b", 11));
        },
-       "the gzip stream ends too early."},
+       "alpaca_data.json.gz:1: the gzip stream ends too early. Copy the file again, or"},
       {"data_gzip_garbage",
        [](fs::path const& d) {
          fs::remove(d / "data/alpaca_data.json");
