@@ -70,22 +70,24 @@ TEST(SmolLm2, NoSmallerTypeKeepsTheLogits) {
   }
 }
 
-TEST(SmolLm2, TokenizerGivesEveryIdOfGsm8kAndDolly) {
+TEST(SmolLm2, TokenizerGivesEveryIdAndEveryText) {
   FSLLM_NEED_SMOLLM2();
   FSLLM_NEED_TEST_DATA("datasets/dolly15k-fed10");
   auto const tokenizer = load_tokenizer(model_file());
-  std::string bytes;
+  std::string bytes, decoded;
   int64_t tokens = 0, texts = 0;
   for_each_real_text([&](std::string const& text) {
     auto const ids = tokenizer->encode(text);
     tokens += static_cast<int64_t>(ids.size());
     ++texts;
     bytes.append(reinterpret_cast<char const*>(ids.data()), 4 * ids.size());
+    decoded.append(tokenizer->decode(ids)).push_back('\0');
   });
   auto const expected = read_json(source_file("tests/text/real_tokenizers.json")).at("smollm2");
-  EXPECT_GT(texts, 50000);
+  EXPECT_EQ(texts, expected.at("texts"));
   EXPECT_EQ(tokens, expected.at("tokens"));
   EXPECT_EQ(sha256(bytes), expected.at("sha256"));
+  EXPECT_EQ(sha256(decoded), expected.at("decoded_sha256"));
 }
 
 TEST(SmolLm2, TokenizerKnowsItsSpecialTokens) {
