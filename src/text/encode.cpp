@@ -17,13 +17,16 @@ std::string end_of_text(Tokenizer const& tokenizer) {
 }
 
 EncodedSample encode_instruction(Sample const& sample, PromptTemplate const& prompt,
-                                 Tokenizer const& tokenizer) {
+                                 Tokenizer const& tokenizer, int64_t kept) {
   auto const before = prompt_text(prompt, sample);
+  auto prompt_ids = tokenizer.encode(before);
+  auto const prompt_tokens = prompt_ids.size();
   EncodedSample encoded;
-  encoded.ids = tokenizer.encode(before + sample.output + end_of_text(tokenizer));
+  encoded.ids = static_cast<int64_t>(prompt_tokens) < kept
+                    ? tokenizer.encode(before + sample.output + end_of_text(tokenizer))
+                    : std::move(prompt_ids);
   encoded.is_target.assign(encoded.ids.size(), 1);
-  auto const prompt_tokens = std::min(tokenizer.encode(before).size(), encoded.ids.size());
-  std::fill_n(encoded.is_target.begin(), prompt_tokens, uint8_t{0});
+  std::fill_n(encoded.is_target.begin(), std::min(prompt_tokens, encoded.ids.size()), uint8_t{0});
   return encoded;
 }
 
@@ -77,7 +80,8 @@ int64_t prompt_length(EncodedSample const& sample) {
 
 }  // namespace
 
-EncodedSample encode_sample(Sample const& sample, PromptTemplate const& prompt, Tokenizer const* tokenizer) {
+EncodedSample encode_sample(Sample const& sample, PromptTemplate const& prompt, Tokenizer const* tokenizer,
+                            int64_t kept) {
   if (sample.kind == SampleKind::tokens) return {sample.ids, sample.is_target};
   FSLLM_CHECK(tokenizer != nullptr,
               "{}: a text row (the model folder has no tokenizer.json or tokenizer.model). Copy the "
@@ -89,7 +93,7 @@ EncodedSample encode_sample(Sample const& sample, PromptTemplate const& prompt, 
       "{}: a chat (data.prompt_template = {} is for an instruction and its answer). Set data.prompt_template "
       "to a chat template, such as chatml or model.",
       sample.place, prompt.name);
-  if (prompt.chat == nullptr) return encode_instruction(sample, prompt, *tokenizer);
+  if (prompt.chat == nullptr) return encode_instruction(sample, prompt, *tokenizer, kept);
   try {
     return encode_chat(sample, prompt, *tokenizer);
   } catch (Error const& error) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <limits>
 #include <map>
 #include <set>
 #include <thread>
@@ -195,7 +196,9 @@ PrepareCounts& operator+=(PrepareCounts& a, PrepareCounts const& b) {
 
 std::optional<EncodedSample> prepare_sample(Sample const& sample, PrepareJob const& job,
                                             PrepareCounts& counts) {
-  auto encoded = encode_sample(sample, job.prompt, job.tokenizer);
+  bool const keeps_front = job.data.truncate == "answer_right";
+  auto encoded = encode_sample(sample, job.prompt, job.tokenizer,
+                               keeps_front ? job.data.tok_len : std::numeric_limits<int64_t>::max());
   check_ids(encoded, sample, job.vocab_size);
   auto const bos = job.tokenizer != nullptr ? job.tokenizer->bos_id() : std::nullopt;
   bool const too_long = truncate_sample(encoded, job.data.tok_len, job.data.truncate, bos);

@@ -5,6 +5,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -24,11 +25,24 @@ at::Tensor index_tensor(std::vector<int64_t> const& values, CausalLM const& mode
   return at::tensor(values, at::kLong).to(at::Device(model.device()));
 }
 
+at::Tensor in_sum_type(at::Tensor const& logits) {
+  return logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
+}
+
 /// Sum over rows of the cross-entropy; hidden [M, D], ids [M].
 at::Tensor loss_of(CausalLM& model, at::Tensor const& hidden, at::Tensor const& ids) {
-  auto const logits = model.logits(hidden);
-  auto const wide = logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
-  return at::cross_entropy_loss(wide, ids, {}, at::Reduction::Sum);
+  return at::cross_entropy_loss(in_sum_type(model.logits(hidden)), ids, {}, at::Reduction::Sum);
+}
+
+/// The same without autograd, for logits [M, vocab] that nobody needs any more: with `to_gradient` they
+/// become the gradient softmax(logits) - onehot(ids).
+double take_loss(at::Tensor const& logits, at::Tensor const& ids, bool to_gradient) {
+  auto const column = ids.unsqueeze(1);
+  logits.sub_(logits.amax(1, true));
+  auto const of_target = logits.gather(1, column);
+  auto const total = logits.exp_().sum(1, true);
+  if (to_gradient) logits.div_(total).scatter_add_(1, column, at::full_like(of_target, -1));
+  return total.log().sub_(of_target).sum().item<double>();
 }
 
 /// Loss under a frozen head: the gradient of each chunk of rows is taken while its logits are at hand, so
@@ -42,9 +56,10 @@ struct ChunkedLoss : torch::autograd::Function<ChunkedLoss> {
     for (int64_t begin = 0; begin < hidden.size(0); begin += kChunkRows) {
       int64_t const count = std::min(kChunkRows, hidden.size(0) - begin);
       auto const rows = hidden.detach().narrow(0, begin, count).requires_grad_(true);
-      auto const loss = loss_of(*model, rows, ids.narrow(0, begin, count));
-      loss.backward();
-      sum += loss.item<double>();
+      auto const logits = model->logits(rows);
+      auto const gradient = in_sum_type(logits.detach());
+      sum += take_loss(gradient, ids.narrow(0, begin, count), true);
+      logits.backward(gradient.to(logits.scalar_type()));
       gradients.push_back(rows.grad());
     }
     ctx->save_for_backward({at::cat(gradients)});
@@ -66,7 +81,8 @@ double loss_without_gradients(CausalLM& model, at::Tensor const& hidden, at::Ten
   double sum = 0;
   for (int64_t begin = 0; begin < hidden.size(0); begin += kChunkRows) {
     int64_t const count = std::min(kChunkRows, hidden.size(0) - begin);
-    sum += loss_of(model, hidden.narrow(0, begin, count), ids.narrow(0, begin, count)).item<double>();
+    sum += take_loss(in_sum_type(model.logits(hidden.narrow(0, begin, count))), ids.narrow(0, begin, count),
+                     false);
   }
   return sum;
 }

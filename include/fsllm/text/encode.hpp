@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,8 +18,10 @@ struct EncodedSample {
   std::vector<uint8_t> is_target;
 };
 /// An instruction: prompt + output + EOS, scored behind the prompt's tokens. A chat: see chat_segments. A
-/// text: it and EOS, all scored. Token rows are taken as they are and need no tokenizer.
-EncodedSample encode_sample(Sample const& sample, PromptTemplate const& prompt, Tokenizer const* tokenizer);
+/// text: it and EOS, all scored. Token rows are taken as they are and need no tokenizer. Who keeps the first
+/// `kept` tokens only gets a prompt that fills them without its answer, which saves the work.
+EncodedSample encode_sample(Sample const& sample, PromptTemplate const& prompt, Tokenizer const* tokenizer,
+                            int64_t kept = std::numeric_limits<int64_t>::max());
 /// Cuts to `tok_len` by the policy `data.truncate` (prompt_left keeps a BOS at the front, and cuts the
 /// answer's end only when no prompt is left to cut); `drop` leaves the sample alone. True if it was too long.
 bool truncate_sample(EncodedSample& sample, int64_t tok_len, std::string const& policy,
