@@ -48,12 +48,13 @@ void shuffle_as_numpy(std::span<int64_t> values) {
   }
 }
 
-/// Cuts the shuffled rows into train = int(s0·n), val = int(s1·n), test = the rest (val takes it where s2 is
-/// 0).
-SplitPlan::Parts cut_parts(std::vector<int64_t> const& order, std::vector<double> const& shares) {
+/// Cuts the shuffled rows into train = int(s0·n), val = int(s1·n), test = the rest. Where s2 is 0, val takes
+/// what rounding leaves, except under compat.fsllm.
+SplitPlan::Parts cut_parts(std::vector<int64_t> const& order, DataConfig const& config) {
+  auto const& shares = config.splits;
   auto const n = static_cast<double>(order.size());
   auto const train = static_cast<int64_t>(shares[0] * n);
-  bool const no_test = shares[2] == 0 && shares[1] > 0;
+  bool const no_test = shares[2] == 0 && shares[1] > 0 && !config.compat;
   auto const val = no_test ? static_cast<int64_t>(order.size()) - train : static_cast<int64_t>(shares[1] * n);
   auto const begin = order.begin();
   return {{begin, begin + train}, {begin + train, begin + train + val}, {begin + train + val, order.end()}};
@@ -107,7 +108,7 @@ SplitPlan plan_split(RowTable const& rows, DataConfig const& config, int64_t cli
     Philox(seed, Purpose::data_split).shuffle(std::span(order));
   }
   SplitPlan plan;
-  plan.server = cut_parts(order, config.splits);
+  plan.server = cut_parts(order, config);
   SplitInput input{rows, config, client_num, seed};
   if (config.splitter == "natural" || config.splitter == "by_file")
     input.client_num = count_owners(input, plan);
