@@ -24,20 +24,23 @@ at::Tensor attend_one(at::Tensor const& q, at::Tensor const& k, at::Tensor const
 
 }  // namespace
 
-AttentionPlan::AttentionPlan(RaggedInput const& input, KvCache* cache, c10::Device device)
-    : cache_(cache), device_(device) {
+AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, KvCache* cache, c10::Device device)
+    : keys_values_(virtual_rows.keys_values()), cache_(cache), device_(device) {
   std::vector<at::Tensor> positions;
-  for (int64_t row = 0; row < input.num_rows(); ++row) {
-    auto const index = static_cast<size_t>(row);
-    int64_t const length = input.offsets[index + 1] - input.offsets[index];
-    int64_t const past = cache != nullptr ? cache->past(row) : 0;
+  auto const& offsets = virtual_rows.offsets();
+  for (size_t index = 0; index + 1 < offsets.size(); ++index) {
+    auto const row = static_cast<int64_t>(index);
+    int64_t const length = offsets[index + 1] - offsets[index];
+    int64_t const seen = cache != nullptr ? cache->past(row) : 0;
+    int64_t const prefix = seen == 0 && keys_values_.defined() ? keys_values_.size(0) : 0;
+    int64_t const past = seen + prefix;
     positions.push_back(at::arange(past, past + length, at::kLong));
     end_position_ = std::max(end_position_, past + length);
     bool const joins = cache == nullptr && !runs_.empty() && runs_.back().length == length;
     if (joins) {
       ++runs_.back().rows;
     } else {
-      runs_.push_back({row, 1, length, past});
+      runs_.push_back({row, 1, length, past, prefix});
     }
   }
   for (auto const& run : runs_) split_sizes_.push_back(run.tokens());
@@ -46,18 +49,32 @@ AttentionPlan::AttentionPlan(RaggedInput const& input, KvCache* cache, c10::Devi
 
 at::Tensor AttentionPlan::attend(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, int64_t layer,
                                  int64_t window) {
-  if (runs_.size() == 1 && cache_ == nullptr) return attend_run(q, k, v, runs_.front(), window);
+  if (runs_.size() == 1 && cache_ == nullptr)
+    return attend_run(q, before(runs_.front(), k, 2 * layer), before(runs_.front(), v, 2 * layer + 1),
+                      runs_.front(), window);
   auto const queries = at::split_with_sizes(q, split_sizes_, 0);
   auto const keys = at::split_with_sizes(k, split_sizes_, 0);
   auto const values = at::split_with_sizes(v, split_sizes_, 0);
   std::vector<at::Tensor> parts;
   parts.reserve(runs_.size());
   for (size_t i = 0; i < runs_.size(); ++i) {
-    auto key = keys[i], value = values[i];
+    auto key = before(runs_[i], keys[i], 2 * layer), value = before(runs_[i], values[i], 2 * layer + 1);
     if (cache_ != nullptr) std::tie(key, value) = cache_->append(layer, runs_[i].first_row, key, value);
     parts.push_back(attend_run(queries[i], key, value, runs_[i], window));
   }
   return at::cat(parts);
+}
+
+at::Tensor AttentionPlan::before(Run const& run, at::Tensor const& own, int64_t index) const {
+  if (run.prefix == 0) return own;
+  auto const heads = own.size(1), dim = own.size(2);
+  auto const learned = keys_values_.select(1, index).unsqueeze(0).expand({run.rows, -1, heads, dim});
+  return at::cat({learned, own.view({run.rows, run.length, heads, dim})}, 1).flatten(0, 1);
+}
+
+void AttentionPlan::advance_cache() {
+  if (cache_ == nullptr) return;
+  for (auto const& run : runs_) cache_->advance(run.first_row, run.prefix + run.length);
 }
 
 at::Tensor AttentionPlan::attend_run(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,

@@ -37,23 +37,25 @@ at::Tensor activate(at::Tensor const& x, ActivationKind kind) {
 
 at::Tensor Decoder::hidden_states(RaggedInput const& input, ForwardContext& context, KvCache* cache) {
   check_input(input);
-  AttentionPlan plan(input, cache, device_);
-  FSLLM_CHECK(config_.position != PositionKind::learned || plan.end_position() <= config_.max_positions,
-              "a row of {} tokens (the model has {} positions). Shorten the rows (llm.tok_len).",
-              plan.end_position(), config_.max_positions);
+  VirtualRows const rows(virtual_tokens_.get(), input, cache, context, compute_);
+  AttentionPlan plan(rows, cache, device_);
+  int64_t const taken = virtual_tokens_ ? virtual_tokens_->count() : 0;
+  FSLLM_CHECK(
+      config_.position != PositionKind::learned || plan.end_position() - taken <= config_.max_positions,
+      "a row of {} tokens (the model has {} positions{}). Shorten the rows (llm.tok_len).",
+      plan.end_position() - taken, config_.max_positions,
+      taken == 0 ? "" : fmt::format(" beside {} virtual tokens", taken));
   if (config_.position == PositionKind::rope)
     std::tie(cos_, sin_) = rope_.rows(plan.positions(), plan.end_position());
-  auto x = embed(input, plan);
+  auto x = embed(input.ids, rows, plan);
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     auto const& block = blocks_[layer];
     x = at::add(x, attention(block, norm(x, block.norm1), plan, static_cast<int64_t>(layer), context));
     x = at::add(x, mlp(block, norm(x, block.norm2), context));
+    if (block.adapter) x = block.adapter->apply(x, context);
   }
-  if (cache != nullptr)
-    for (int64_t row = 0; row < input.num_rows(); ++row)
-      cache->advance(row,
-                     input.offsets[static_cast<size_t>(row) + 1] - input.offsets[static_cast<size_t>(row)]);
-  return norm(x, final_norm_);
+  plan.advance_cache();
+  return norm(rows.remove(x), final_norm_);
 }
 
 at::Tensor Decoder::logits(at::Tensor const& hidden) {
@@ -61,6 +63,19 @@ at::Tensor Decoder::logits(at::Tensor const& hidden) {
   if (!config_.tied_embeddings) return head_.forward(hidden, context);
   return Linear{.name = head_.name, .weight = embedding_, .bias = {}, .conv1d = false, .adapter = {}}.forward(
       hidden, context);
+}
+
+void Decoder::set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) {
+  int64_t const all = config_.max_positions + (virtual_tokens_ ? virtual_tokens_->count() : 0);
+  int64_t const taken = tokens ? tokens->count() : 0;
+  FSLLM_CHECK(all == 0 || taken < all,
+              "{} virtual tokens (the model has {} positions). Lower num_virtual_tokens.", taken, all);
+  config_.max_positions = all == 0 ? 0 : all - taken;
+  virtual_tokens_ = std::move(tokens);
+}
+
+void Decoder::set_block_adapter(int64_t layer, std::shared_ptr<BlockAdapter> adapter) {
+  blocks_.at(static_cast<size_t>(layer)).adapter = std::move(adapter);
 }
 
 void Decoder::check_input(RaggedInput const& input) const {
@@ -76,8 +91,12 @@ void Decoder::check_input(RaggedInput const& input) const {
               least < 0 ? least : most, config_.vocab_size);
 }
 
-at::Tensor Decoder::embed(RaggedInput const& input, AttentionPlan const& plan) const {
-  auto x = at::embedding(embedding_, input.ids.to(device_)).to(compute_);
+at::Tensor Decoder::embeddings(at::Tensor const& ids) {
+  return at::embedding(embedding_, ids.to(device_));
+}
+
+at::Tensor Decoder::embed(at::Tensor const& ids, VirtualRows const& rows, AttentionPlan const& plan) {
+  auto x = rows.insert(embeddings(ids).to(compute_));
   if (positions_.defined()) x = at::add(x, at::embedding(positions_, plan.positions()).to(compute_));
   return x;
 }

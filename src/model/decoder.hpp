@@ -8,6 +8,7 @@
 #include "families/family.hpp"
 #include "fsllm/model/causal_lm.hpp"
 #include "rope.hpp"
+#include "virtual_rows.hpp"
 
 namespace fsllm::detail {
 
@@ -20,6 +21,7 @@ struct Block {
   Linear q, k, v;  ///< or qkv alone
   Linear qkv, out;
   Linear gate, up, down;  ///< gate only where the MLP is gated
+  std::shared_ptr<BlockAdapter> adapter;
 };
 
 /// A tensor of the model: its name in the file, the shape it must have, and where it lives.
@@ -41,8 +43,12 @@ class Decoder final : public CausalLM {
   ModelConfig const& config() const override { return config_; }
   at::Tensor hidden_states(RaggedInput const& input, ForwardContext& context, KvCache* cache) override;
   at::Tensor logits(at::Tensor const& hidden) override;
+  at::Tensor embeddings(at::Tensor const& ids) override;
   std::vector<Linear*> linears() override;
+  void set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) override;
+  void set_block_adapter(int64_t layer, std::shared_ptr<BlockAdapter> adapter) override;
   TensorMap parameters() override;
+  void set_parameter(std::string const& name, at::Tensor const& value) override;
   void make_trainable(std::string const& dtype) override;
   std::string device() const override { return device_.str(); }
 
@@ -55,7 +61,7 @@ class Decoder final : public CausalLM {
                   int64_t out, bool bias);
   void add_block(Block& block, Family const& family, std::string const& prefix, size_t layer);
 
-  at::Tensor embed(RaggedInput const& input, AttentionPlan const& plan) const;
+  at::Tensor embed(at::Tensor const& ids, VirtualRows const& rows, AttentionPlan const& plan);
   at::Tensor norm(at::Tensor const& x, Norm const& norm) const;
   at::Tensor attention(Block const& block, at::Tensor const& x, AttentionPlan& plan, int64_t layer,
                        ForwardContext& context) const;
@@ -71,6 +77,7 @@ class Decoder final : public CausalLM {
   Norm final_norm_;
   Linear head_;  ///< without weight where it is tied to the embedding
   std::vector<Parameter> layout_;
+  std::shared_ptr<VirtualTokens> virtual_tokens_;
   at::Tensor cos_, sin_;  ///< of the running forward pass, [N, 1, D/2]
 };
 

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include "decoder.hpp"
+#include "fsllm/core/error.hpp"
 #include "fsllm/model/dtype.hpp"
 
 namespace fsllm::detail {
@@ -73,6 +74,15 @@ TensorMap Decoder::parameters() {
   TensorMap parameters;
   for (auto const& parameter : layout_) parameters.emplace(parameter.name, *parameter.tensor);
   return parameters;
+}
+
+void Decoder::set_parameter(std::string const& name, at::Tensor const& value) {
+  for (auto const& parameter : layout_)
+    if (parameter.name == name && parameter.tensor->sizes() == value.sizes()) {
+      *parameter.tensor = value;
+      return;
+    }
+  fail_internal(__FILE__, __LINE__, "no parameter of this shape: " + name);
 }
 
 void Decoder::make_trainable(std::string const& dtype) {

@@ -17,7 +17,8 @@ at::Tensor plain(at::Tensor const& x, at::Tensor const& weight, at::Tensor const
 
 }  // namespace
 
-at::Tensor Linear::forward(at::Tensor const& x, ForwardContext& context) const {
+at::Tensor Linear::forward(at::Tensor const& given, ForwardContext& context) const {
+  auto const x = adapter ? adapter->input(given, context) : given;
   at::Tensor y;
   if (weight.requires_grad() || weight.scalar_type() == x.scalar_type()) {
     y = plain(x, matrix(), bias);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/allclose.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -102,6 +103,87 @@ TEST_P(EveryFamily, CacheInPiecesGivesTheLogitsOfOnePass) {
     EXPECT_TRUE(tensors_near(logits.narrow(0, first, second), whole.narrow(0, 17 + done[1], second), 1e-12));
     for (size_t row = 0; row < 2; ++row) done[row] += piece[row];
   }
+}
+
+/// The embeddings of known tokens, as if they had been learned.
+struct KnownTokens final : VirtualTokens {
+  KnownTokens(CausalLM& model, std::vector<int64_t> const& ids)
+      : embeddings(model.embeddings(at::tensor(ids, at::kLong))) {}
+  int64_t count() const override { return embeddings.size(0); }
+  at::Tensor values(ForwardContext&) override { return embeddings; }
+  at::Tensor embeddings;
+};
+
+TEST_P(EveryFamily, VirtualEmbeddingsActAsTheTokensTheyCameFrom) {
+  auto const model = load_model(reference_.dir, {.compute_dtype = "fp64"});
+  at::NoGradGuard const no_grad;
+  std::vector<int64_t> const first = {7, 3, 90, 4};
+  auto const& rows = reference_.rows;
+  std::vector<at::Tensor> expected;
+  for (auto const& row : rows) {
+    auto ids = first;
+    ids.insert(ids.end(), row.begin(), row.end());
+    expected.push_back(all_logits(*model, {ids}).narrow(0, 4, static_cast<int64_t>(row.size())));
+  }
+  int64_t const positions = model->config().max_positions;
+  model->set_virtual_tokens(std::make_shared<KnownTokens>(*model, first));
+  EXPECT_EQ(model->config().max_positions, positions - 4);
+  EXPECT_TRUE(tensors_near(all_logits(*model, rows), at::cat(expected), 1e-12));
+  KvCache cache(model->config().num_layers, 1);
+  ForwardContext context;
+  for (size_t done = 0, piece = 3; done < rows[0].size(); done += piece, piece = rows[0].size() - done) {
+    auto const begin = rows[0].begin() + static_cast<std::ptrdiff_t>(done);
+    auto const input = ragged({{begin, begin + static_cast<std::ptrdiff_t>(piece)}});
+    auto const logits = model->logits(model->hidden_states(input, context, &cache));
+    auto const from = static_cast<int64_t>(done), length = static_cast<int64_t>(piece);
+    EXPECT_TRUE(tensors_near(logits, expected[0].narrow(0, from, length), 1e-12)) << done;
+  }
+  model->set_virtual_tokens(nullptr);
+  EXPECT_EQ(model->config().max_positions, positions);
+}
+
+/// Adds 1 behind a block, and doubles what goes into a projection.
+struct Plus final : BlockAdapter {
+  at::Tensor apply(at::Tensor const& x, ForwardContext&) override { return x.add(1); }
+};
+struct TwiceIn final : LinearAdapter {
+  at::Tensor input(at::Tensor const& x, ForwardContext&) override { return x.mul(2); }
+  at::Tensor apply(at::Tensor const&, at::Tensor const& y, Linear const&, ForwardContext&) override {
+    return y;
+  }
+};
+
+TEST(Forward, AdaptersStandWhereTheyAreAttached) {
+  auto const reference = load_reference("gpt2");
+  auto const model = load_model(reference.dir, {.compute_dtype = "fp64"});
+  auto const plain = all_logits(*model, reference.rows);
+  auto const parameters = model->parameters();
+  auto* const down = model->linears().back();
+  // The last block's output is its input plus both branches: a bias one higher adds one to it.
+  model->set_parameter(down->name + ".bias", parameters.at(down->name + ".bias").to(at::kDouble).add(1));
+  auto const raised = all_logits(*model, reference.rows);
+  model->set_parameter(down->name + ".bias", parameters.at(down->name + ".bias"));
+  EXPECT_TRUE(tensors_near(all_logits(*model, reference.rows), plain, 0));
+  model->set_block_adapter(1, std::make_shared<Plus>());
+  EXPECT_TRUE(tensors_near(all_logits(*model, reference.rows), raised, 1e-12));
+  model->set_block_adapter(1, nullptr);
+  down->adapter = std::make_shared<TwiceIn>();
+  auto const doubled = all_logits(*model, reference.rows);
+  down->adapter.reset();
+  model->set_parameter(down->name + ".weight", parameters.at(down->name + ".weight").mul(2));
+  EXPECT_TRUE(tensors_near(all_logits(*model, reference.rows), doubled, 1e-12));
+  EXPECT_FALSE(tensors_near(doubled, plain, 0.1));
+  EXPECT_THROW(model->set_parameter("none", at::zeros({1})), InternalError);
+}
+
+TEST(Forward, VirtualTokensNeedPositions) {
+  auto const gpt2 = load_model(load_reference("gpt2").dir);
+  gpt2->set_virtual_tokens(std::make_shared<KnownTokens>(*gpt2, std::vector<int64_t>(30, 5)));
+  EXPECT_NO_THROW(all_logits(*gpt2, {std::vector<int64_t>(10, 7)}));
+  EXPECT_ERROR(all_logits(*gpt2, {std::vector<int64_t>(11, 7)}),
+               "a row of 11 tokens (the model has 10 positions beside 30 virtual tokens)");
+  EXPECT_ERROR(gpt2->set_virtual_tokens(std::make_shared<KnownTokens>(*gpt2, std::vector<int64_t>(40, 5))),
+               "40 virtual tokens (the model has 40 positions)");
 }
 
 /// bf16 storage computed in fp32 equals the same rounded weights stored in fp32.

@@ -10,6 +10,7 @@
 #include "fsllm/model/config.hpp"
 #include "fsllm/model/kv_cache.hpp"
 #include "fsllm/model/linear.hpp"
+#include "fsllm/model/virtual_tokens.hpp"
 
 namespace fsllm {
 
@@ -40,18 +41,27 @@ class CausalLM {
   virtual ~CausalLM() = default;
   virtual ModelConfig const& config() const = 0;
 
-  /// Hidden states after the last norm, [N, hidden], in the compute type. With a cache, positions go on
-  /// from each row's past, and the new keys and values are appended (inference only). Ids outside the
-  /// vocabulary and rows longer than the position table are Errors.
+  /// Hidden states of the N tokens after the last norm, [N, hidden], in the compute type. With a cache,
+  /// positions go on from each row's past, and the new keys and values are appended (inference only). Ids
+  /// outside the vocabulary and rows longer than the position table are Errors.
   virtual at::Tensor hidden_states(RaggedInput const& input, ForwardContext& context,
                                    KvCache* cache = nullptr) = 0;
   /// [M, hidden] → [M, vocab].
   virtual at::Tensor logits(at::Tensor const& hidden) = 0;
+  /// The embeddings of token ids [M] → [M, hidden], in the type of the weights.
+  virtual at::Tensor embeddings(at::Tensor const& ids) = 0;
 
   /// Every Linear a PEFT method may attach to (all projections of all blocks; not the head), in layer order.
   virtual std::vector<Linear*> linears() = 0;
+  /// Puts learned tokens before every row, or none (null). config().max_positions is less by their number
+  /// from then on. More tokens than the model has positions are an Error.
+  virtual void set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) = 0;
+  /// Puts an adapter (or none) behind block `layer`.
+  virtual void set_block_adapter(int64_t layer, std::shared_ptr<BlockAdapter> adapter) = 0;
   /// All parameters under the names and in the shapes of the file (Conv1D: [in, out]); the live tensors.
   virtual TensorMap parameters() = 0;
+  /// Puts a tensor of the same shape in the place of a parameter, under its name in parameters().
+  virtual void set_parameter(std::string const& name, at::Tensor const& value) = 0;
   /// Full-parameter training: replaces every parameter by an own writable copy in `dtype` with requires_grad.
   virtual void make_trainable(std::string const& dtype) = 0;
   virtual std::string device() const = 0;

@@ -19,7 +19,7 @@ struct ModelConfig {
   std::string architecture;  ///< "LlamaForCausalLM"
   int64_t vocab_size = 0, hidden_size = 0, intermediate_size = 0, num_layers = 0;
   int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;
-  int64_t max_positions = 0;
+  int64_t max_positions = 0;  ///< most tokens of a row, beside virtual ones
   NormKind norm = NormKind::rms;
   double norm_eps = 1e-5;
   PositionKind position = PositionKind::rope;

@@ -22,9 +22,18 @@ struct Linear;
 /// A PEFT method's part of one Linear: turns the base output y = W x + b into the adapted output.
 struct LinearAdapter {
   virtual ~LinearAdapter() = default;
+  /// What the base is applied to in the place of x [N, in].
+  virtual at::Tensor input(at::Tensor const& x, ForwardContext&) { return x; }
   /// x [N, in], y [N, out] → [N, out]. May overwrite y.
   virtual at::Tensor apply(at::Tensor const& x, at::Tensor const& y, Linear const& base,
                            ForwardContext& context) = 0;
+};
+
+/// A PEFT method's part of one block, behind its second residual connection.
+struct BlockAdapter {
+  virtual ~BlockAdapter() = default;
+  /// The block's output [N, hidden] → [N, hidden].
+  virtual at::Tensor apply(at::Tensor const& x, ForwardContext& context) = 0;
 };
 
 /// y = x Wᵀ + b with an adapter slot. The weight may be stored in another type than x (compute type): it is
