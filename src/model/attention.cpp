@@ -3,29 +3,40 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/repeat_interleave.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/softmax.h>
 #include <ATen/ops/split_with_sizes.h>
 #include <ATen/ops/sub.h>
 
 #include <algorithm>
+#include <limits>
+
+#include "functions.hpp"
 
 namespace fsllm::detail {
 namespace {
 
-/// One query token against S keys: the heads that share a key head become the query "tokens" of that head, so
-/// grouped keys need no copies. q [1, heads, D], k and v [S, kv_heads, D] → [1, heads·D].
-at::Tensor attend_one(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v) {
-  auto const heads = q.size(1), kv_heads = k.size(1), dim = q.size(2);
-  auto const grouped = q.view({1, kv_heads, heads / kv_heads, dim});
-  auto const out = at::scaled_dot_product_attention(grouped, k.transpose(0, 1).unsqueeze(0),
-                                                    v.transpose(0, 1).unsqueeze(0));
-  return out.reshape({1, heads * dim});
+/// Attention with capped scores, which no fused kernel has. q [B, heads, L, D], k and v [B, kv_heads, S, D],
+/// mask bool [L, S] or none.
+at::Tensor capped_attention(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
+                            std::optional<at::Tensor> const& mask, ScoreRule const& rule) {
+  auto const shared = q.size(1) / k.size(1);
+  auto const keys = shared == 1 ? k : at::repeat_interleave(k, shared, 1);
+  auto const values = shared == 1 ? v : at::repeat_interleave(v, shared, 1);
+  auto scores = soft_cap(at::matmul(q, keys.transpose(-1, -2)).mul_(rule.scale), rule.softcap);
+  if (mask) scores = scores.masked_fill(mask->logical_not(), -std::numeric_limits<double>::infinity());
+  return at::matmul(at::softmax(scores, -1), values);
 }
 
 }  // namespace
 
-AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, KvCache* cache, c10::Device device)
-    : keys_values_(virtual_rows.keys_values()), cache_(cache), device_(device) {
+AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, KvCache* cache, ScoreRule const& rule,
+                             c10::Device device)
+    : keys_values_(virtual_rows.keys_values()), cache_(cache), rule_(rule), device_(device) {
   std::vector<at::Tensor> positions;
   auto const& offsets = virtual_rows.offsets();
   for (size_t index = 0; index + 1 < offsets.size(); ++index) {
@@ -72,6 +83,12 @@ at::Tensor AttentionPlan::before(Run const& run, at::Tensor const& own, int64_t 
   return at::cat({learned, own.view({run.rows, run.length, heads, dim})}, 1).flatten(0, 1);
 }
 
+at::Tensor AttentionPlan::row_ends() const {
+  std::vector<at::Tensor> ends;
+  for (auto const& run : runs_) ends.push_back(at::full({run.tokens()}, run.past + run.length, at::kLong));
+  return at::cat(ends).to(device_);
+}
+
 void AttentionPlan::advance_cache() {
   if (cache_ == nullptr) return;
   for (auto const& run : runs_) cache_->advance(run.first_row, run.prefix + run.length);
@@ -87,12 +104,33 @@ at::Tensor AttentionPlan::attend_run(at::Tensor const& q, at::Tensor const& k, a
   auto const batched = [&](at::Tensor const& x, int64_t length) {  // [rows, heads, length, D]
     return x.view({run.rows, length, x.size(1), x.size(2)}).transpose(1, 2);
   };
-  bool const plain = run.past == 0 && (window == 0 || window >= run.length);
-  auto const out = at::scaled_dot_product_attention(
-      batched(q, run.length), batched(k, seen), batched(v, seen),
-      plain ? std::optional<at::Tensor>() : mask(run.length, run.past, window), /*dropout_p=*/0.0,
-      /*is_causal=*/plain, /*scale=*/std::nullopt, /*enable_gqa=*/q.size(1) != k.size(1));
+  bool const plain =
+      run.past == 0 && (window == 0 || window >= run.length) && rule_.softcap == 0 && !rule_.slopes.defined();
+  auto const out =
+      weigh(batched(q, run.length), batched(k, seen), batched(v, seen),
+            plain ? std::optional<at::Tensor>() : mask(run.length, run.past, window), /*causal=*/plain);
   return out.transpose(1, 2).reshape({run.tokens(), q.size(1) * q.size(2)});
+}
+
+/// One query token against S keys: the heads that share a key head become the query "tokens" of that head, so
+/// grouped keys need no copies. q [1, heads, D], k and v [S, kv_heads, D] → [1, heads·D].
+at::Tensor AttentionPlan::attend_one(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v) const {
+  auto const heads = q.size(1), kv_heads = k.size(1), dim = q.size(2);
+  std::optional<at::Tensor> bias;  // [1, kv_heads, heads / kv_heads, S]
+  if (rule_.slopes.defined())
+    bias = at::mul(rule_.slopes, at::arange(1 - k.size(0), 1, rule_.slopes.options()))
+               .view({1, kv_heads, heads / kv_heads, k.size(0)});
+  auto const grouped = q.reshape({1, kv_heads, heads / kv_heads, dim});
+  auto const out =
+      weigh(grouped, k.transpose(0, 1).unsqueeze(0), v.transpose(0, 1).unsqueeze(0), bias, false);
+  return out.reshape({1, heads * dim});
+}
+
+at::Tensor AttentionPlan::weigh(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
+                                std::optional<at::Tensor> const& mask, bool causal) const {
+  if (rule_.softcap > 0) return capped_attention(q, k, v, mask, rule_);
+  return at::scaled_dot_product_attention(q, k, v, mask, /*dropout_p=*/0.0, causal, rule_.scale,
+                                          /*enable_gqa=*/q.size(1) != k.size(1));
 }
 
 at::Tensor AttentionPlan::mask(int64_t length, int64_t past, int64_t window) {
@@ -103,6 +141,10 @@ at::Tensor AttentionPlan::mask(int64_t length, int64_t past, int64_t window) {
                                 at::arange(past + length, options).unsqueeze(0));  // [length, past + length]
   mask = distance.ge(0);
   if (window > 0) mask = mask.logical_and(distance.lt(window));
+  if (rule_.slopes.defined())
+    mask = at::mul(rule_.slopes, distance.neg().to(rule_.slopes.scalar_type()))
+               .masked_fill_(mask.logical_not(), -std::numeric_limits<double>::infinity())
+               .unsqueeze(0);
   return mask;
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <map>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -11,18 +12,27 @@
 
 namespace fsllm::detail {
 
+/// How q·k becomes weights: softmax(cap · tanh(scale · q·k / cap) − slope · distance).
+struct ScoreRule {
+  double scale = 1;
+  double softcap = 0;  ///< 0: no cap
+  at::Tensor
+      slopes;  ///< [heads, 1, 1] in the compute type (ALiBi; Press et al. 2022, section 3), or undefined
+};
+
 /// How one forward pass attends, made once for all layers: which rows share a call, which masks they need.
 class AttentionPlan {
  public:
-  AttentionPlan(VirtualRows const& rows, KvCache* cache, c10::Device device);
+  AttentionPlan(VirtualRows const& rows, KvCache* cache, ScoreRule const& rule, c10::Device device);
 
-  /// q [N, heads, D], k and v [N, kv_heads, D] → [N, heads·D]; softmax(q kᵀ / sqrt(D)) v over the earlier
-  /// tokens of the same row, the last `window` of them unless that is 0.
+  /// q [N, heads, D], k and v [N, kv_heads, D] → [N, heads·D]; the values of the earlier tokens of the same
+  /// row, the last `window` of them unless that is 0, in the weights that the rule gives.
   at::Tensor attend(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, int64_t layer,
                     int64_t window);
 
   at::Tensor const& positions() const { return positions_; }  ///< int64 [N]
   int64_t end_position() const { return end_position_; }      ///< one beyond the largest
+  at::Tensor row_ends() const;  ///< int64 [N], one beyond the last position of each token's row
   /// Ends the pass: what attend() appended is the rows' past from now on.
   void advance_cache();
 
@@ -36,13 +46,18 @@ class AttentionPlan {
   at::Tensor before(Run const& run, at::Tensor const& own, int64_t index) const;
   at::Tensor attend_run(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, Run const& run,
                         int64_t window);
+  /// What attend_run adds to the scores: where to look (bool), or with ALiBi how much less (compute type).
   at::Tensor mask(int64_t length, int64_t past, int64_t window);
+  at::Tensor attend_one(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v) const;
+  at::Tensor weigh(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
+                   std::optional<at::Tensor> const& mask, bool causal) const;
 
   std::vector<Run> runs_;
   std::vector<int64_t> split_sizes_;
   at::Tensor positions_, keys_values_;
   int64_t end_position_ = 0;
   KvCache* cache_;
+  ScoreRule const& rule_;
   c10::Device device_;
   std::map<std::tuple<int64_t, int64_t, int64_t>, at::Tensor> masks_;
 };

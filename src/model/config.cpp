@@ -41,12 +41,15 @@ void check_sizes(ModelConfig const& config, detail::ConfigJson const& json) {
   if (config.num_heads % config.num_kv_heads != 0)
     json.refuse(fmt::format("{} attention heads (not a multiple of {} key/value heads). Correct one of them.",
                             config.num_heads, config.num_kv_heads));
-  if (config.fused_qkv && config.num_heads * config.head_dim != config.hidden_size)
-    json.refuse(fmt::format("hidden size {} (not a multiple of {} heads). Correct one of them.",
-                            config.hidden_size, config.num_heads));
-  if (config.position == PositionKind::rope && config.head_dim % 2 != 0)
+  bool const turns = config.position == PositionKind::rope;
+  if (turns && config.rotary_dim == config.head_dim && config.head_dim % 2 != 0)
     json.refuse(
         fmt::format("head size {} (rotary positions need an even one). Correct it.", config.head_dim));
+  if (turns && (config.rotary_dim < 2 || config.rotary_dim > config.head_dim || config.rotary_dim % 2 != 0))
+    json.refuse(fmt::format(
+        "{} of the {} dimensions of a head are turned (rotary positions need an even number from 2 "
+        "to all of them; rotary_pct, partial_rotary_factor or rotary_dim). Correct it.",
+        config.rotary_dim, config.head_dim));
   if (config.norm_eps <= 0 || config.rope_theta <= 0)
     json.refuse("the norm's epsilon and rope_theta must be positive. Correct them.");
 }
@@ -91,6 +94,7 @@ ModelConfig load_model_config(std::filesystem::path const& model) {
   config.architecture = architectures.empty() ? "" : architectures.front();
   config.lora_targets = family.lora_targets;
   family.read_config(json, config);
+  if (config.embedding_size == 0) config.embedding_size = config.hidden_size;
   check_sizes(config, json);
   read_special_ids(model, json, config);
   return config;

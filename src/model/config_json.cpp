@@ -99,6 +99,20 @@ std::vector<std::string> ConfigJson::texts(std::string const& key) const {
   return texts;
 }
 
+std::vector<double> ConfigJson::numbers(std::string const& key) const {
+  auto const* value = find(key);
+  if (value == nullptr || !value->is_array())
+    refuse(fmt::format("'{}' = {} (a list of numbers is needed). Correct it.", key,
+                       value == nullptr ? "null" : value->dump()));
+  std::vector<double> numbers;
+  for (auto const& item : *value) {
+    if (!item.is_number() || !std::isfinite(item.get<double>()))
+      refuse(fmt::format("'{}' holds {} (a number is needed). Correct it.", key, item.dump()));
+    numbers.push_back(item.get<double>());
+  }
+  return numbers;
+}
+
 std::vector<int32_t> ConfigJson::token_ids(std::string const& key) const {
   std::vector<int32_t> ids;
   auto const* value = find(key);

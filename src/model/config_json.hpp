@@ -25,6 +25,7 @@ class ConfigJson {
   bool boolean(std::string const& key, bool fallback) const;
   std::string text(std::string const& key, std::string const& fallback) const;
   std::vector<std::string> texts(std::string const& key) const;
+  std::vector<double> numbers(std::string const& key) const;  ///< a list that must be there
   /// One token id or a list of them; empty when absent.
   std::vector<int32_t> token_ids(std::string const& key) const;
   /// The object below a key; empty when absent.

@@ -7,8 +7,10 @@
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/relu.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/split_with_sizes.h>
+#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <functional>
@@ -38,31 +40,72 @@ at::Tensor activate(at::Tensor const& x, ActivationKind kind) {
 at::Tensor Decoder::hidden_states(RaggedInput const& input, ForwardContext& context, KvCache* cache) {
   check_input(input);
   VirtualRows const rows(virtual_tokens_.get(), input, cache, context, compute_);
-  AttentionPlan plan(rows, cache, device_);
+  AttentionPlan plan(rows, cache, score_rule_, device_);
   int64_t const taken = virtual_tokens_ ? virtual_tokens_->count() : 0;
   FSLLM_CHECK(
       config_.position != PositionKind::learned || plan.end_position() - taken <= config_.max_positions,
       "a row of {} tokens (the model has {} positions{}). Shorten the rows (llm.tok_len).",
       plan.end_position() - taken, config_.max_positions,
       taken == 0 ? "" : fmt::format(" beside {} virtual tokens", taken));
-  if (config_.position == PositionKind::rope)
-    std::tie(cos_, sin_) = rope_.rows(plan.positions(), plan.end_position());
-  auto x = embed(input.ids, rows, plan);
+  if (config_.position == PositionKind::rope) choose_angles(plan);
+  auto x = embed(input.ids, rows, plan, context);
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     auto const& block = blocks_[layer];
-    x = at::add(x, attention(block, norm(x, block.norm1), plan, static_cast<int64_t>(layer), context));
-    x = at::add(x, mlp(block, norm(x, block.norm2), context));
+    x = run_block(block, std::move(x), plan, static_cast<int64_t>(layer), context);
     if (block.adapter) x = block.adapter->apply(x, context);
   }
   plan.advance_cache();
-  return norm(rows.remove(x), final_norm_);
+  x = rows.remove(x);
+  if (config_.final_norm) x = norm(x, final_norm_);
+  return head_project_.weight.defined() ? head_project_.forward(x, context) : x;
+}
+
+at::Tensor Decoder::run_block(Block const& block, at::Tensor x, AttentionPlan& plan, int64_t layer,
+                              ForwardContext& context) const {
+  switch (config_.block_form) {
+    case BlockForm::pre_norm:
+      x = at::add(x, attention(block, norm(x, block.norm1), plan, layer, context));
+      return at::add(x, mlp(block, norm(x, block.norm2), context));
+    case BlockForm::post_norm:
+      x = norm(at::add(x, attention(block, x, plan, layer, context)), block.norm1);
+      return norm(at::add(x, mlp(block, x, context)), block.norm2);
+    case BlockForm::sandwich_norm: {
+      auto const mixed = attention(block, norm(x, block.norm1), plan, layer, context);
+      x = at::add(x, norm(mixed, block.norm1_after));
+      return at::add(x, norm(mlp(block, norm(x, block.norm2), context), block.norm2_after));
+    }
+    case BlockForm::parallel:
+    case BlockForm::parallel_one_norm: {
+      auto const normed = norm(x, block.norm1);
+      auto const mixed = attention(block, normed, plan, layer, context);
+      bool const shared = config_.block_form == BlockForm::parallel_one_norm;
+      auto const inner = mlp(block, shared ? normed : norm(x, block.norm2), context);
+      return at::add(at::add(x, mixed), inner);
+    }
+  }
+  return x;
+}
+
+void Decoder::choose_angles(AttentionPlan const& plan) {
+  std::tie(cos_, sin_) = rope_.rows(plan.positions(), plan.end_position());
+  if (config_.rope_scaling != RopeScaling::longrope || plan.end_position() <= config_.rope_original_positions)
+    return;
+  auto const [cos, sin] = long_rope_.rows(plan.positions(), plan.end_position());
+  auto const is_long = plan.row_ends().gt(config_.rope_original_positions).view({-1, 1, 1});
+  cos_ = at::where(is_long, cos, cos_);
+  sin_ = at::where(is_long, sin, sin_);
 }
 
 at::Tensor Decoder::logits(at::Tensor const& hidden) {
   ForwardContext context;
-  if (!config_.tied_embeddings) return head_.forward(hidden, context);
-  return Linear{.name = head_.name, .weight = embedding_, .bias = {}, .conv1d = false, .adapter = {}}.forward(
-      hidden, context);
+  auto const head = config_.tied_embeddings ? Linear{.name = head_.name,
+                                                     .weight = embedding_,
+                                                     .bias = head_.bias,
+                                                     .conv1d = false,
+                                                     .adapter = {}}
+                                            : head_;
+  auto const logits = head.forward(hidden, context);
+  return config_.logit_softcap > 0 ? soft_cap(logits, config_.logit_softcap) : logits;
 }
 
 void Decoder::set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) {
@@ -92,46 +135,85 @@ void Decoder::check_input(RaggedInput const& input) const {
 }
 
 at::Tensor Decoder::embeddings(at::Tensor const& ids) {
-  return at::embedding(embedding_, ids.to(device_));
+  auto const x = at::embedding(embedding_, ids.to(device_));
+  if (config_.embedding_scale == 1) return x;
+  return at::mul(x.to(compute_), at::scalar_tensor(config_.embedding_scale, at::dtype(compute_)));
 }
 
-at::Tensor Decoder::embed(at::Tensor const& ids, VirtualRows const& rows, AttentionPlan const& plan) {
+at::Tensor Decoder::embed(at::Tensor const& ids, VirtualRows const& rows, AttentionPlan const& plan,
+                          ForwardContext& context) {
   auto x = rows.insert(embeddings(ids).to(compute_));
-  if (positions_.defined()) x = at::add(x, at::embedding(positions_, plan.positions()).to(compute_));
-  return x;
+  if (embedding_project_.weight.defined()) x = embedding_project_.forward(x, context);
+  if (config_.embedding_norm) x = norm(x, embedding_norm_);
+  if (!positions_.defined()) return x;
+  auto const entries =
+      config_.position_offset == 0 ? plan.positions() : plan.positions().add(config_.position_offset);
+  return at::add(x, at::embedding(positions_, entries).to(compute_));
 }
 
 at::Tensor Decoder::norm(at::Tensor const& x, Norm const& norm) const {
-  if (config_.norm == NormKind::rms) return rms_norm(x, norm.weight, config_.norm_eps);
-  return at::layer_norm(x, {config_.hidden_size}, norm.weight.to(compute_), norm.bias.to(compute_),
-                        config_.norm_eps);
+  switch (config_.norm) {
+    case NormKind::rms:
+      return rms_norm(x, norm.weight, config_.norm_eps);
+    case NormKind::rms_one_plus: {
+      auto const wide = compute_ == at::kDouble ? at::kDouble : at::kFloat;
+      return rms_norm(x, norm.weight.to(wide).add(1), config_.norm_eps);
+    }
+    case NormKind::layer:
+      return at::layer_norm(x, {x.size(-1)}, norm.weight.to(compute_), norm.bias.to(compute_),
+                            config_.norm_eps);
+  }
+  return x;
+}
+
+/// q [N, heads, D], k and v [N, kv_heads, D].
+std::tuple<at::Tensor, at::Tensor, at::Tensor> Decoder::project_qkv(Block const& block, at::Tensor const& x,
+                                                                    ForwardContext& context) const {
+  auto const heads = config_.num_heads, kv_heads = config_.num_kv_heads, dim = config_.head_dim;
+  switch (config_.qkv) {
+    case QkvKind::concatenated: {
+      auto const all = block.qkv.forward(x, context).view({-1, heads + 2 * kv_heads, dim});
+      auto const parts = at::split_with_sizes(all, {heads, kv_heads, kv_heads}, 1);
+      return {parts[0], parts[1], parts[2]};
+    }
+    case QkvKind::per_head: {
+      auto const parts = block.qkv.forward(x, context).view({-1, heads, 3, dim}).unbind(2);
+      return {parts[0], parts[1], parts[2]};
+    }
+    case QkvKind::separate:
+      break;
+  }
+  return {block.q.forward(x, context).view({-1, heads, dim}),
+          block.k.forward(x, context).view({-1, kv_heads, dim}),
+          block.v.forward(x, context).view({-1, kv_heads, dim})};
 }
 
 at::Tensor Decoder::attention(Block const& block, at::Tensor const& x, AttentionPlan& plan, int64_t layer,
                               ForwardContext& context) const {
-  auto const heads = config_.num_heads, kv_heads = config_.num_kv_heads, dim = config_.head_dim;
-  at::Tensor q, k, v;  // [N, heads or kv_heads, D]
-  if (config_.fused_qkv) {
-    auto const all = block.qkv.forward(x, context).view({-1, heads + 2 * kv_heads, dim});
-    auto const parts = at::split_with_sizes(all, {heads, kv_heads, kv_heads}, 1);
-    q = parts[0], k = parts[1], v = parts[2];
-  } else {
-    q = block.q.forward(x, context).view({-1, heads, dim});
-    k = block.k.forward(x, context).view({-1, kv_heads, dim});
-    v = block.v.forward(x, context).view({-1, kv_heads, dim});
+  auto [q, k, v] = project_qkv(block, x, context);
+  if (config_.qk_norm) {
+    q = norm(q.view({-1, config_.head_dim}), block.q_norm).view(q.sizes());
+    k = norm(k.view({-1, config_.head_dim}), block.k_norm).view(k.sizes());
   }
   if (config_.position == PositionKind::rope) {
-    q = rotate(q, cos_, sin_);
-    k = rotate(k, cos_, sin_);
+    q = rotate(q, cos_, sin_, config_.rotary_neighbours);
+    k = rotate(k, cos_, sin_, config_.rotary_neighbours);
   }
   auto const mixed = plan.attend(q, k, v, layer, config_.window_of(static_cast<size_t>(layer)));
   return block.out.forward(mixed, context);
 }
 
 at::Tensor Decoder::mlp(Block const& block, at::Tensor const& x, ForwardContext& context) const {
-  auto const up = block.up.forward(x, context);
-  if (!config_.gated_mlp) return block.down.forward(activate(up, config_.activation), context);
-  auto const gate = block.gate.forward(x, context);
+  if (!config_.gated_mlp)
+    return block.down.forward(activate(block.up.forward(x, context), config_.activation), context);
+  at::Tensor gate, up;
+  if (config_.fused_gate_up) {
+    auto const parts = block.gate_up.forward(x, context).chunk(2, 1);
+    gate = parts[0], up = parts[1];
+  } else {
+    up = block.up.forward(x, context);
+    gate = block.gate.forward(x, context);
+  }
   auto const inner = config_.activation == ActivationKind::silu
                          ? swiglu(gate, up)
                          : at::mul(activate(gate, config_.activation), up);

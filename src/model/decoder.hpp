@@ -13,14 +13,17 @@
 namespace fsllm::detail {
 
 struct Norm {
-  at::Tensor weight, bias;  ///< [hidden]; bias only for LayerNorm
+  at::Tensor weight, bias;  ///< [size]; bias only for LayerNorm
 };
 
+/// What the family does not have is left without weight.
 struct Block {
-  Norm norm1, norm2;
+  Norm norm1, norm2, norm1_after, norm2_after;
   Linear q, k, v;  ///< or qkv alone
   Linear qkv, out;
-  Linear gate, up, down;  ///< gate only where the MLP is gated
+  Norm q_norm, k_norm;
+  Linear gate, up;  ///< or gate_up alone; gate only where the MLP is gated
+  Linear gate_up, down;
   std::shared_ptr<BlockAdapter> adapter;
 };
 
@@ -56,13 +59,22 @@ class Decoder final : public CausalLM {
   std::vector<Parameter> const& layout() const { return layout_; }
 
  private:
-  void add_norm(Norm& norm, std::string const& path);
+  void add_embeddings(Family const& family, std::string const& prefix);
+  void add_head(Family const& family, std::string const& prefix);
+  void add_norm(Norm& norm, std::string const& path, int64_t size);
   void add_linear(Linear& linear, std::string const& module, std::string const& prefix, int64_t in,
                   int64_t out, bool bias);
   void add_block(Block& block, Family const& family, std::string const& prefix, size_t layer);
+  void add_block_norms(Block& block, BlockNames const& names, std::string const& path);
 
-  at::Tensor embed(at::Tensor const& ids, VirtualRows const& rows, AttentionPlan const& plan);
+  at::Tensor embed(at::Tensor const& ids, VirtualRows const& rows, AttentionPlan const& plan,
+                   ForwardContext& context);
+  void choose_angles(AttentionPlan const& plan);
   at::Tensor norm(at::Tensor const& x, Norm const& norm) const;
+  at::Tensor run_block(Block const& block, at::Tensor x, AttentionPlan& plan, int64_t layer,
+                       ForwardContext& context) const;
+  std::tuple<at::Tensor, at::Tensor, at::Tensor> project_qkv(Block const& block, at::Tensor const& x,
+                                                             ForwardContext& context) const;
   at::Tensor attention(Block const& block, at::Tensor const& x, AttentionPlan& plan, int64_t layer,
                        ForwardContext& context) const;
   at::Tensor mlp(Block const& block, at::Tensor const& x, ForwardContext& context) const;
@@ -71,14 +83,17 @@ class Decoder final : public CausalLM {
   ModelConfig config_;
   at::ScalarType compute_;
   c10::Device device_;
-  RopeTable rope_;
-  at::Tensor embedding_, positions_;  ///< [vocab, hidden], [max_positions, hidden]
+  RopeTable rope_, long_rope_;
+  ScoreRule score_rule_;
+  at::Tensor embedding_, positions_;  ///< [vocab, embedding_size], [position_offset + max_positions, hidden]
+  Norm embedding_norm_;
+  Linear embedding_project_, head_project_;  ///< where embedding_size is not hidden_size
   std::vector<Block> blocks_;
   Norm final_norm_;
   Linear head_;  ///< without weight where it is tied to the embedding
   std::vector<Parameter> layout_;
   std::shared_ptr<VirtualTokens> virtual_tokens_;
-  at::Tensor cos_, sin_;  ///< of the running forward pass, [N, 1, D/2]
+  at::Tensor cos_, sin_;  ///< of the running forward pass, [N, 1, R/2]
 };
 
 }  // namespace fsllm::detail

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "functions.hpp"
 
+#include <ATen/ops/div.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/mm.h>
@@ -10,6 +11,7 @@
 #include <ATen/ops/silu_backward.h>
 #include <ATen/ops/square.h>
 #include <ATen/ops/sum.h>
+#include <ATen/ops/tanh.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 namespace fsllm::detail {
@@ -60,28 +62,37 @@ struct RmsNorm : Function<RmsNorm> {
   }
 };
 
+/// The first or second members of the pairs that are turned.
+at::Tensor members(at::Tensor const& x, int64_t pairs, bool neighbours, int64_t which) {
+  return neighbours ? x.slice(-1, which, 2 * pairs, 2) : x.narrow(-1, which * pairs, pairs);
+}
+
 /// (x1, x2) → (x1·cos − sign·x2·sin, x2·cos + sign·x1·sin): the turn by +angle or −angle.
-at::Tensor turn(at::Tensor const& x, at::Tensor const& cos, at::Tensor const& sin, double sign) {
-  auto const half = x.size(-1) / 2;
-  auto const x1 = x.narrow(-1, 0, half), x2 = x.narrow(-1, half, half);
+at::Tensor turn(at::Tensor const& x, at::Tensor const& cos, at::Tensor const& sin, double sign,
+                bool neighbours) {
+  auto const pairs = cos.size(-1), rest = x.size(-1) - 2 * pairs;
+  auto const x1 = members(x, pairs, neighbours, 0), x2 = members(x, pairs, neighbours, 1);
   auto out = at::empty_like(x, at::MemoryFormat::Contiguous);
-  auto out1 = out.narrow(-1, 0, half), out2 = out.narrow(-1, half, half);
+  auto out1 = members(out, pairs, neighbours, 0), out2 = members(out, pairs, neighbours, 1);
   at::mul_out(out1, x1, cos);
   out1.addcmul_(x2, sin, -sign);
   at::mul_out(out2, x2, cos);
   out2.addcmul_(x1, sin, sign);
+  if (rest > 0) out.narrow(-1, 2 * pairs, rest).copy_(x.narrow(-1, 2 * pairs, rest));
   return out;
 }
 
 struct Rotate : Function<Rotate> {
   static at::Tensor forward(AutogradContext* ctx, at::Tensor const& x, at::Tensor const& cos,
-                            at::Tensor const& sin) {
+                            at::Tensor const& sin, bool neighbours) {
     ctx->save_for_backward({cos, sin});
-    return turn(x, cos, sin, 1);
+    ctx->saved_data["neighbours"] = neighbours;
+    return turn(x, cos, sin, 1, neighbours);
   }
   static Tensors backward(AutogradContext* ctx, Tensors const& grads) {
     auto const saved = ctx->get_saved_variables();
-    return {turn(grads[0], saved[0], saved[1], -1), at::Tensor(), at::Tensor()};
+    bool const neighbours = ctx->saved_data["neighbours"].toBool();
+    return {turn(grads[0], saved[0], saved[1], -1, neighbours), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -107,8 +118,12 @@ at::Tensor rms_norm(at::Tensor const& x, at::Tensor const& weight, double eps) {
   return RmsNorm::apply(x, weight, eps);
 }
 
-at::Tensor rotate(at::Tensor const& x, at::Tensor const& cos, at::Tensor const& sin) {
-  return Rotate::apply(x, cos, sin);
+at::Tensor rotate(at::Tensor const& x, at::Tensor const& cos, at::Tensor const& sin, bool neighbours) {
+  return Rotate::apply(x, cos, sin, neighbours);
+}
+
+at::Tensor soft_cap(at::Tensor const& x, double cap) {
+  return at::tanh(at::div(x, cap)).mul(cap);
 }
 
 at::Tensor swiglu(at::Tensor const& gate, at::Tensor const& up) {

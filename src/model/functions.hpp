@@ -14,9 +14,13 @@ at::Tensor frozen_matmul(at::Tensor const& x, at::Tensor const& weight);
 /// (fp64 if x is), returned in x's type. Saves x and one number a row.
 at::Tensor rms_norm(at::Tensor const& x, at::Tensor const& weight, double eps);
 
-/// Rotary position embedding, half-split layout (Su et al. 2021, eq. 34; the layout of Hugging Face files):
-/// x [N, heads, D], cos and sin [N, 1, D/2] → [N, heads, D]. Saves nothing of x.
-at::Tensor rotate(at::Tensor const& x, at::Tensor const& cos, at::Tensor const& sin);
+/// Rotary position embedding (Su et al. 2021, eq. 34) of the first R of D dimensions: x [N, heads, D], cos
+/// and sin [N, 1, R/2] → [N, heads, D]. Pairs are (i, i + R/2), the layout of most Hugging Face files, or
+/// `neighbours` (2i, 2i + 1). Saves nothing of x.
+at::Tensor rotate(at::Tensor const& x, at::Tensor const& cos, at::Tensor const& sin, bool neighbours = false);
+
+/// cap · tanh(x / cap) (Gemma Team 2024, section 2).
+at::Tensor soft_cap(at::Tensor const& x, double cap);
 
 /// silu(gate) · up (Shazeer 2020, eq. 6). Saves gate and up.
 at::Tensor swiglu(at::Tensor const& gate, at::Tensor const& up);

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The decoder's modules and parameters: which there are, what they are called, who owns them.
+#include <ATen/ops/tensor.h>
 #include <fmt/core.h>
+
+#include <bit>
+#include <cmath>
 
 #include "decoder.hpp"
 #include "fsllm/core/error.hpp"
@@ -8,25 +12,79 @@
 
 namespace fsllm::detail {
 
-Decoder::Decoder(ModelConfig config, Family const& family, std::string const& prefix, at::ScalarType compute,
-                 c10::Device device)
-    : config_(std::move(config)), compute_(compute), device_(device) {
-  auto const hidden = config_.hidden_size;
-  if (config_.position == PositionKind::rope) rope_ = RopeTable(config_, compute, device);
-  layout_.push_back({prefix + family.embedding + ".weight", {config_.vocab_size, hidden}, &embedding_});
-  if (config_.position == PositionKind::learned)
-    layout_.push_back({prefix + family.positions + ".weight", {config_.max_positions, hidden}, &positions_});
-  blocks_.resize(static_cast<size_t>(config_.num_layers));
-  for (size_t layer = 0; layer < blocks_.size(); ++layer) add_block(blocks_[layer], family, prefix, layer);
-  add_norm(final_norm_, prefix + family.final_norm);
-  head_.name = family.head;
-  if (!config_.tied_embeddings)
-    layout_.push_back({family.head + ".weight", {config_.vocab_size, hidden}, &head_.weight});
+namespace {
+
+/// One slope a head: 2^(−8i/n) for i = 1 … n, n a power of two; for other counts those of the next smaller
+/// power and then every other one of the next larger (Press et al. 2022; transformers modeling_bloom).
+std::vector<double> alibi_slopes(int64_t heads) {
+  auto const power = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(heads)));
+  std::vector<double> slopes;
+  for (int64_t i = 1; i <= power; ++i)
+    slopes.push_back(std::exp2(-8.0 * static_cast<double>(i) / static_cast<double>(power)));
+  for (int64_t i = 1; i <= heads - power; ++i)
+    slopes.push_back(std::exp2(-4.0 * static_cast<double>(2 * i - 1) / static_cast<double>(power)));
+  return slopes;
 }
 
-void Decoder::add_norm(Norm& norm, std::string const& path) {
-  layout_.push_back({path + ".weight", {config_.hidden_size}, &norm.weight});
-  if (config_.norm == NormKind::layer) layout_.push_back({path + ".bias", {config_.hidden_size}, &norm.bias});
+ScoreRule make_score_rule(ModelConfig const& config, at::ScalarType compute, c10::Device device) {
+  ScoreRule rule;
+  rule.scale = config.attention_scale > 0 ? config.attention_scale
+                                          : 1 / std::sqrt(static_cast<double>(config.head_dim));
+  rule.softcap = config.attention_softcap;
+  if (config.position == PositionKind::alibi)
+    rule.slopes = at::tensor(alibi_slopes(config.num_heads), at::kDouble)
+                      .to(device, compute)
+                      .view({config.num_heads, 1, 1});
+  return rule;
+}
+
+}  // namespace
+
+Decoder::Decoder(ModelConfig config, Family const& family, std::string const& prefix, at::ScalarType compute,
+                 c10::Device device)
+    : config_(std::move(config)),
+      compute_(compute),
+      device_(device),
+      score_rule_(make_score_rule(config_, compute, device)) {
+  auto const factor = config_.rope_attention_factor;
+  if (config_.position == PositionKind::rope)
+    rope_ = RopeTable(rope_frequencies(config_), factor, compute, device);
+  if (config_.rope_scaling == RopeScaling::longrope)
+    long_rope_ = RopeTable(rope_frequencies(config_, /*long_row=*/true), factor, compute, device);
+  add_embeddings(family, prefix);
+  blocks_.resize(static_cast<size_t>(config_.num_layers));
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) add_block(blocks_[layer], family, prefix, layer);
+  add_head(family, prefix);
+}
+
+void Decoder::add_embeddings(Family const& family, std::string const& prefix) {
+  auto const hidden = config_.hidden_size, size = config_.embedding_size;
+  layout_.push_back({prefix + family.embedding + ".weight", {config_.vocab_size, size}, &embedding_});
+  if (size != hidden)
+    add_linear(embedding_project_, family.prefix + family.embedding_project,
+               prefix + family.embedding_project, size, hidden, /*bias=*/false);
+  if (config_.embedding_norm) add_norm(embedding_norm_, prefix + family.embedding_norm, hidden);
+  if (config_.position == PositionKind::learned)
+    layout_.push_back({prefix + family.positions + ".weight",
+                       {config_.position_offset + config_.max_positions, hidden},
+                       &positions_});
+}
+
+void Decoder::add_head(Family const& family, std::string const& prefix) {
+  auto const hidden = config_.hidden_size, size = config_.embedding_size;
+  if (config_.final_norm) add_norm(final_norm_, prefix + family.final_norm, hidden);
+  if (size != hidden)
+    add_linear(head_project_, family.prefix + family.head_project, prefix + family.head_project, hidden, size,
+               /*bias=*/false);
+  head_.name = family.head;
+  if (!config_.tied_embeddings)
+    layout_.push_back({family.head + ".weight", {config_.vocab_size, size}, &head_.weight});
+  if (config_.head_bias) layout_.push_back({family.head + ".bias", {config_.vocab_size}, &head_.bias});
+}
+
+void Decoder::add_norm(Norm& norm, std::string const& path, int64_t size) {
+  layout_.push_back({path + ".weight", {size}, &norm.weight});
+  if (config_.norm == NormKind::layer) layout_.push_back({path + ".bias", {size}, &norm.bias});
 }
 
 void Decoder::add_linear(Linear& linear, std::string const& module, std::string const& path, int64_t in,
@@ -46,27 +104,49 @@ void Decoder::add_block(Block& block, Family const& family, std::string const& p
   };
   auto const hidden = config_.hidden_size, inner = config_.intermediate_size;
   auto const q_size = config_.num_heads * config_.head_dim, kv_size = config_.num_kv_heads * config_.head_dim;
-  add_norm(block.norm1, prefix + below + names.norm1);
-  if (config_.fused_qkv) {
-    add(block.qkv, names.qkv, hidden, q_size + 2 * kv_size, config_.qkv_bias);
-  } else {
+  add_block_norms(block, names, prefix + below);
+  if (config_.qkv == QkvKind::separate) {
     add(block.q, names.q, hidden, q_size, config_.qkv_bias);
     add(block.k, names.k, hidden, kv_size, config_.qkv_bias);
     add(block.v, names.v, hidden, kv_size, config_.qkv_bias);
+  } else {
+    add(block.qkv, names.qkv, hidden, q_size + 2 * kv_size, config_.qkv_bias);
   }
   add(block.out, names.out, q_size, hidden, config_.out_bias);
-  add_norm(block.norm2, prefix + below + names.norm2);
-  if (config_.gated_mlp) add(block.gate, names.gate, hidden, inner, config_.mlp_bias);
-  add(block.up, names.up, hidden, inner, config_.mlp_bias);
+  if (config_.fused_gate_up) {
+    add(block.gate_up, names.gate_up, hidden, 2 * inner, config_.mlp_bias);
+  } else {
+    if (config_.gated_mlp) add(block.gate, names.gate, hidden, inner, config_.mlp_bias);
+    add(block.up, names.up, hidden, inner, config_.mlp_bias);
+  }
   add(block.down, names.down, inner, hidden, config_.mlp_bias);
+}
+
+void Decoder::add_block_norms(Block& block, BlockNames const& names, std::string const& path) {
+  auto const hidden = config_.hidden_size;
+  add_norm(block.norm1, path + names.norm1, hidden);
+  if (config_.block_form != BlockForm::parallel_one_norm) add_norm(block.norm2, path + names.norm2, hidden);
+  if (config_.block_form == BlockForm::sandwich_norm) {
+    add_norm(block.norm1_after, path + names.norm1_after, hidden);
+    add_norm(block.norm2_after, path + names.norm2_after, hidden);
+  }
+  if (config_.qk_norm) {
+    add_norm(block.q_norm, path + names.q_norm, config_.head_dim);
+    add_norm(block.k_norm, path + names.k_norm, config_.head_dim);
+  }
 }
 
 std::vector<Linear*> Decoder::linears() {
   std::vector<Linear*> all;
-  for (auto& block : blocks_)
-    for (auto* linear :
-         {&block.q, &block.k, &block.v, &block.qkv, &block.out, &block.gate, &block.up, &block.down})
+  auto const add = [&](std::initializer_list<Linear*> linears) {
+    for (auto* linear : linears)
       if (linear->weight.defined()) all.push_back(linear);
+  };
+  add({&embedding_project_});
+  for (auto& block : blocks_)
+    add({&block.q, &block.k, &block.v, &block.qkv, &block.out, &block.gate, &block.up, &block.gate_up,
+         &block.down});
+  add({&head_project_});
   return all;
 }
 

@@ -28,10 +28,13 @@ std::string listed(std::vector<std::string> const& names) {
   return fmt::format("{}{}", fmt::join(shown, ", "), rest > 0 ? fmt::format(" and {} more", rest) : "");
 }
 
-/// "transformer." or "" – files saved from the model without its head have no prefix.
+/// "model.decoder.", "decoder." or "": files saved from the model without its head have a shorter prefix.
 std::string prefix_in(WeightSource const& reader, Family const& family) {
   auto const embedding = family.embedding + ".weight";
-  return !reader.contains(family.prefix + embedding) && reader.contains(embedding) ? "" : family.prefix;
+  for (auto prefix = family.prefix;; prefix.erase(0, prefix.find('.') + 1)) {
+    if (reader.contains(prefix + embedding)) return prefix;
+    if (prefix.empty()) return family.prefix;
+  }
 }
 
 void check_names(WeightSource const& reader, Decoder const& decoder, Family const& family,

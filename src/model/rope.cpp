@@ -25,11 +25,11 @@ double llama3_scaled(double frequency, ModelConfig const& config) {
 
 }  // namespace
 
-std::vector<double> rope_frequencies(ModelConfig const& config) {
+std::vector<double> rope_frequencies(ModelConfig const& config, bool long_row) {
   std::vector<double> frequencies;
-  for (int64_t i = 0; i < config.head_dim; i += 2) {
+  for (int64_t i = 0; i < config.rotary_dim; i += 2) {
     double const frequency =
-        std::pow(config.rope_theta, -static_cast<double>(i) / static_cast<double>(config.head_dim));
+        std::pow(config.rope_theta, -static_cast<double>(i) / static_cast<double>(config.rotary_dim));
     switch (config.rope_scaling) {
       case RopeScaling::none:
         frequencies.push_back(frequency);
@@ -40,13 +40,18 @@ std::vector<double> rope_frequencies(ModelConfig const& config) {
       case RopeScaling::llama3:
         frequencies.push_back(llama3_scaled(frequency, config));
         break;
+      case RopeScaling::longrope: {
+        auto const& divisors = long_row ? config.rope_long_factors : config.rope_short_factors;
+        frequencies.push_back(frequency / divisors[static_cast<size_t>(i / 2)]);
+        break;
+      }
     }
   }
   return frequencies;
 }
 
-RopeTable::RopeTable(ModelConfig const& config, at::ScalarType type, c10::Device device)
-    : frequencies_(rope_frequencies(config)), type_(type), device_(device) {}
+RopeTable::RopeTable(std::vector<double> frequencies, double factor, at::ScalarType type, c10::Device device)
+    : frequencies_(std::move(frequencies)), factor_(factor), type_(type), device_(device) {}
 
 void RopeTable::grow(int64_t positions) {
   auto const half = static_cast<int64_t>(frequencies_.size());
@@ -56,8 +61,8 @@ void RopeTable::grow(int64_t positions) {
   for (int64_t position = 0; position < positions; ++position)
     for (double const frequency : frequencies_) {
       double const angle = static_cast<double>(position) * frequency;
-      *c++ = std::cos(angle);
-      *s++ = std::sin(angle);
+      *c++ = factor_ * std::cos(angle);
+      *s++ = factor_ * std::sin(angle);
     }
   cos_ = cos.to(device_, type_);
   sin_ = sin.to(device_, type_);

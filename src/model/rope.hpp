@@ -8,23 +8,26 @@
 
 namespace fsllm::detail {
 
-/// Angles per position of each pair of dimensions, 1/theta^(2i/D) with the family's scaling (radians).
-std::vector<double> rope_frequencies(ModelConfig const& config);
+/// Angles per position of each pair of dimensions, 1/theta^(2i/R) with the family's scaling (radians).
+/// `long_row`: for rows longer than rope_original_positions (LongRoPE has other frequencies there).
+std::vector<double> rope_frequencies(ModelConfig const& config, bool long_row = false);
 
 /// cos and sin of every position, computed in double once, held in the compute type, grown on demand.
 class RopeTable {
  public:
   RopeTable() = default;
-  RopeTable(ModelConfig const& config, at::ScalarType type, c10::Device device);
-  /// cos and sin [N, 1, D/2] of the given positions (int64 [N]), all below `end`.
+  /// cos and sin are multiplied by `factor`.
+  RopeTable(std::vector<double> frequencies, double factor, at::ScalarType type, c10::Device device);
+  /// cos and sin [N, 1, R/2] of the given positions (int64 [N]), all below `end`.
   std::pair<at::Tensor, at::Tensor> rows(at::Tensor const& positions, int64_t end);
 
  private:
   void grow(int64_t positions);
   std::vector<double> frequencies_;
+  double factor_ = 1;
   at::ScalarType type_ = at::kFloat;
   c10::Device device_ = c10::kCPU;
-  at::Tensor cos_, sin_;  ///< [positions, 1, D/2]
+  at::Tensor cos_, sin_;  ///< [positions, 1, R/2]
 };
 
 }  // namespace fsllm::detail

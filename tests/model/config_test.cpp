@@ -42,6 +42,25 @@ TEST(ModelConfig, ReadsEveryFamily) {
   EXPECT_TRUE(gpt2.conv1d && gpt2.tied_embeddings);
 }
 
+TEST(ModelConfig, FamiliesSayWhatSetsThemApart) {
+  auto const qwen3 = patched("qwen3");
+  EXPECT_TRUE(qwen3.qk_norm && !qwen3.qkv_bias && !qwen3.tied_embeddings);
+  EXPECT_EQ(qwen3.head_dim, 12);
+  EXPECT_EQ(patched("qwen3", {{"head_dim", nullptr}}).head_dim, 128) << "transformers' default";
+  EXPECT_EQ(patched("qwen3_tied").layer_windows, (std::vector<int64_t>{0, 5}));
+  auto const opt = patched("opt_350m");
+  EXPECT_EQ(opt.block_form, BlockForm::post_norm);
+  EXPECT_FALSE(opt.final_norm);
+  EXPECT_EQ(opt.embedding_size, 20);
+  EXPECT_EQ(patched("opt", {{"word_embed_proj_dim", nullptr}}).embedding_size, 32);
+  auto const neox = patched("gpt_neox");
+  EXPECT_EQ(neox.block_form, BlockForm::parallel);
+  EXPECT_EQ(neox.rotary_dim, 4) << "rotary_pct of files before transformers 5";
+  EXPECT_EQ(patched("gpt_neox", {{"rotary_pct", nullptr}}).rotary_dim, 2) << "a quarter by default";
+  EXPECT_EQ(patched("gpt_neox_sequential").block_form, BlockForm::pre_norm);
+  EXPECT_EQ(patched("gpt_neox_sequential").rope_theta, 500);
+}
+
 TEST(ModelConfig, WindowsFollowTheFamilysRules) {
   auto config = read_json(load_reference("mistral").dir / "config.json");
   EXPECT_EQ(patched("qwen2", {{"use_sliding_window", false}}).window_of(1), 0);
@@ -106,11 +125,27 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"llama", R"({"eos_token_id": -2})", "'eos_token_id' = -2 (token ids are needed)"},
         BadConfig{"llama", R"({"rope_parameters": 3})", "'rope_parameters' = 3 (an object is needed)"},
         BadConfig{"llama", R"({"rope_parameters": {"rope_type": "yarn"}})",
-                  "rope_type = 'yarn' (known: default, linear, llama3)"},
+                  "rope_type = 'yarn' (known: default, linear, llama3, longrope, su)"},
         BadConfig{"llama3", R"({"rope_scaling": {"factor": 0.5}})", "'factor' below 1"},
         BadConfig{"llama3", R"({"rope_scaling": {"high_freq_factor": 1}})", "impossible llama3 numbers"},
         BadConfig{"mistral", R"({"sliding_window": -1})", "'sliding_window' is negative"},
         BadConfig{"qwen2", R"({"layer_types": ["full_attention"]})", "1 'layer_types' (2 layers)"},
+        BadConfig{"qwen3", R"({"head_dim": 0})", "config.json: 'head_dim' = 0 (must be in 1 .. 65536)"},
+        BadConfig{"qwen3", R"({"num_attention_heads": null})",
+                  "config.json: 'num_attention_heads' is missing"},
+        BadConfig{"qwen3_tied", R"({"sliding_window": -5})", "config.json: negative 'sliding_window'"},
+        BadConfig{"opt", R"({"ffn_dim": null})", "config.json: 'ffn_dim' is missing"},
+        BadConfig{"opt", R"({"word_embed_proj_dim": 0})",
+                  "config.json: 'word_embed_proj_dim' = 0 (must be in"},
+        BadConfig{"opt", R"({"layer_norm_elementwise_affine": false})",
+                  "'layer_norm_elementwise_affine' = false"},
+        BadConfig{"gpt_neox", R"({"intermediate_size": -1})", "config.json: 'intermediate_size' = -1"},
+        BadConfig{"gpt_neox", R"({"rotary_pct": 1.5})",
+                  "config.json: 'rotary_pct' = 1.5 (a part of the head"},
+        BadConfig{"gpt_neox", R"({"rotary_pct": 0.4})", "3 of the 8 dimensions of a head are turned"},
+        BadConfig{"gpt_neox_sequential", R"({"rope_parameters": {"partial_rotary_factor": 0}})",
+                  "config.json: 'partial_rotary_factor' = 0 (a part of the head"},
+        BadConfig{"gpt_neox", R"({"num_attention_heads": 5})", "hidden size 32 (not a multiple of 5 heads)"},
         BadConfig{"gpt2", R"({"n_head": 5})", "hidden size 32 (not a multiple of 5 heads)"},
         BadConfig{"gpt2", R"({"scale_attn_by_inverse_layer_idx": true})", "not available in this version"}));
 

@@ -79,6 +79,22 @@ TEST(Load, Gpt2KeysMayLackThePrefix) {
   EXPECT_TRUE(at::equal(all_logits(*loaded, model.reference().rows), expected));
 }
 
+/// OPT's files were saved with "model.decoder.", with "decoder.", and with nothing before the names.
+TEST(Load, OptKeysMayLackAPartOfThePrefix) {
+  Spoiled model("opt_350m");
+  auto const expected = all_logits(*load_model(model.reference().dir), model.reference().rows);
+  auto const whole = model.tensors;
+  for (std::string const prefix : {"decoder.", ""}) {
+    model.tensors.clear();
+    for (auto const& [name, tensor] : whole)
+      model.tensors[prefix + name.substr(std::string("model.decoder.").size())] = tensor;
+    auto const loaded = load_model(model.write());
+    EXPECT_EQ(loaded->parameters().count(prefix + "project_in.weight"), 1U);
+    EXPECT_EQ(loaded->linears()[0]->name, "model.decoder.project_in");
+    EXPECT_TRUE(at::equal(all_logits(*loaded, model.reference().rows), expected));
+  }
+}
+
 TEST(Load, ATiedHeadInTheFileIsIgnored) {
   Spoiled model("qwen2");
   model.tensors["lm_head.weight"] = at::zeros({96, 32});

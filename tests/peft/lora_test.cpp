@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/equal.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "fixture.hpp"
@@ -40,6 +41,18 @@ double relative_error(at::Tensor const& actual, at::Tensor const& expected) {
 class EveryFamilyLora : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Lora, EveryFamilyLora, testing::ValuesIn(reference_names()),
                          [](auto const& test) { return test.param; });
+
+/// peft chose these fixtures' targets by its own table of model types.
+TEST(Lora, DefaultTargetsAreThoseOfPeft) {
+  for (auto const* name : {"qwen3", "opt", "gpt_neox"}) {
+    auto const reference = load_reference(name);
+    auto chosen = read_adapter_config(reference.dir / "adapter").target_modules;
+    auto ours = load_model_config(reference.dir).lora_targets;
+    std::sort(chosen.begin(), chosen.end());
+    std::sort(ours.begin(), ours.end());
+    EXPECT_EQ(ours, chosen) << name;
+  }
+}
 
 TEST_P(EveryFamilyLora, LogitsEqualPeft) {
   Adapted adapted(GetParam());

@@ -18,7 +18,17 @@ namespace fsllm::test {
 namespace fs = std::filesystem;
 
 std::vector<std::string> reference_names() {
-  return {"llama", "llama3", "mistral", "qwen2", "gpt2"};
+  return {"llama",
+          "llama3",
+          "mistral",
+          "qwen2",
+          "gpt2",
+          "qwen3",
+          "qwen3_tied",
+          "opt",
+          "opt_350m",
+          "gpt_neox",
+          "gpt_neox_sequential"};
 }
 
 Reference load_reference(std::string const& name) {

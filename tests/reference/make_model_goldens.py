@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes tiny random models of every family and what transformers + peft compute with them in float64.
 
-    python tests/reference/make_model_goldens.py            # needs torch, transformers, peft, safetensors
+    python tests/reference/make_model_goldens.py [NAME...]   # needs torch, transformers, peft, safetensors
 
 Each folder tests/reference/NAME/ gets config.json, model.safetensors (fp32), adapter/ (a PEFT LoRA with non-zero B),
 golden.safetensors (row<i>.logits, row<i>.lora_logits, grad.<PEFT name>) and golden.json (rows, targets, greedy
@@ -11,6 +11,7 @@ import copy
 import json
 import os
 import pathlib
+import sys
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -26,6 +27,9 @@ LLAMA = dict(COMMON, hidden_size=32, intermediate_size=48, num_hidden_layers=2, 
 LLAMA3_SCALING = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
                       original_max_position_embeddings=16)
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+OPT = dict(COMMON, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, dropout=0.0, pad_token_id=None,
+           activation_function="relu")
+NEOX = dict(COMMON, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
 # name: (model_type, config, LoRA arguments, write config.json as before transformers 5)
 FAMILIES = {
     "llama": ("llama", dict(LLAMA, rope_theta=10000.0, tie_word_embeddings=False),
@@ -42,6 +46,21 @@ FAMILIES = {
                           activation_function="gelu_new", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
                           bos_token_id=1, eos_token_id=2),
              dict(target_modules=["c_attn", "c_proj"], lora_alpha=8, fan_in_fan_out=True), False),
+    # From here on peft chooses target_modules where they are not given.
+    "qwen3": ("qwen3", dict(LLAMA, rope_theta=1000000.0, head_dim=12, tie_word_embeddings=False),
+              dict(lora_alpha=8), False),
+    "qwen3_tied": ("qwen3", dict(LLAMA, rope_theta=10000.0, head_dim=6, tie_word_embeddings=True, attention_bias=True,
+                                 use_sliding_window=True, sliding_window=5, max_window_layers=1),
+                   dict(target_modules=ALL_LINEAR, lora_alpha=4), True),
+    "opt": ("opt", dict(OPT, word_embed_proj_dim=32), dict(lora_alpha=8), False),
+    "opt_350m": ("opt", dict(OPT, word_embed_proj_dim=20, do_layer_norm_before=False, num_hidden_layers=3),
+                 dict(target_modules=["q_proj", "out_proj", "fc1", "fc2", "project_in", "project_out"], lora_alpha=4), True),
+    "gpt_neox": ("gpt_neox", dict(NEOX, rotary_pct=0.5, rotary_emb_base=10000, hidden_act="gelu"),
+                 dict(lora_alpha=8), True),
+    "gpt_neox_sequential": ("gpt_neox", dict(NEOX, use_parallel_residual=False, attention_bias=False, hidden_act="gelu_fast",
+                                             rope_parameters=dict(rope_type="default", rope_theta=500.0,
+                                                                  partial_rotary_factor=1.0), tie_word_embeddings=True),
+                            dict(target_modules=["query_key_value", "dense", "dense_h_to_4h"], lora_alpha=4), False),
 }
 
 
@@ -173,4 +192,5 @@ def make(index, name):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for i, n in enumerate(FAMILIES):
-        make(i, n)
+        if len(sys.argv) == 1 or n in sys.argv[1:]:
+            make(i, n)

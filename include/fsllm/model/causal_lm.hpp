@@ -41,17 +41,20 @@ class CausalLM {
   virtual ~CausalLM() = default;
   virtual ModelConfig const& config() const = 0;
 
-  /// Hidden states of the N tokens after the last norm, [N, hidden], in the compute type. With a cache,
+  /// What the head sees of the N tokens: hidden states after the last norm, [N, hidden] (embedding_size where
+  /// the model projects them), in the compute type. With a cache,
   /// positions go on from each row's past, and the new keys and values are appended (inference only). Ids
   /// outside the vocabulary and rows longer than the position table are Errors.
   virtual at::Tensor hidden_states(RaggedInput const& input, ForwardContext& context,
                                    KvCache* cache = nullptr) = 0;
   /// [M, hidden] → [M, vocab].
   virtual at::Tensor logits(at::Tensor const& hidden) = 0;
-  /// The embeddings of token ids [M] → [M, hidden], in the type of the weights.
+  /// The embeddings of token ids [M] → [M, embedding_size], in the type of the weights, scaled ones in the
+  /// compute type.
   virtual at::Tensor embeddings(at::Tensor const& ids) = 0;
 
-  /// Every Linear a PEFT method may attach to (all projections of all blocks; not the head), in layer order.
+  /// Every Linear a PEFT method may attach to (all projections of all blocks and of the
+  /// embedding; not the head), in layer order.
   virtual std::vector<Linear*> linears() = 0;
   /// Puts learned tokens before every row, or none (null). config().max_positions is less by their number
   /// from then on. More tokens than the model has positions are an Error.

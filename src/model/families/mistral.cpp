@@ -8,6 +8,7 @@ namespace {
 /// (v0.2 and later) means all tokens.
 void read_config(ConfigJson const& json, ModelConfig& config) {
   read_llama_like(json, config);
+  read_rope(json, config);
   int64_t const window = json.is_null("sliding_window") ? 0 : json.integer("sliding_window", 4096);
   if (window < 0) json.refuse("'sliding_window' is negative (it counts tokens). Correct it.");
   config.layer_windows.assign(static_cast<size_t>(config.num_layers), window);

@@ -8,10 +8,8 @@ namespace detail {
 
 std::vector<Family> const& family_table() {
   static std::vector<Family> const table = {
-      llama_family(),
-      mistral_family(),
-      qwen2_family(),
-      gpt2_family(),
+      llama_family(), mistral_family(), qwen2_family(),    qwen3_family(),
+      gpt2_family(),  opt_family(),     gpt_neox_family(),
   };
   return table;
 }
