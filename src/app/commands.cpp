@@ -55,6 +55,27 @@ bool restarted_by_slurm() {
   return count != nullptr && std::atoi(count) > 0;
 }
 
+/// The text that virtual tokens start from, as token ids.
+void read_adapter_text(Setup& s) {
+  auto& peft = s.run.peft;
+  if (peft.init_text.empty()) return;
+  FSLLM_CHECK(
+      s.tokenizer,
+      "llm.adapter.args[0].prompt_tuning_init_text = '{}' ({} holds no tokenizer). Put tokenizer.json "
+      "or tokenizer.model there, or use prompt_tuning_init: RANDOM.",
+      peft.init_text, s.model_dir.string());
+  peft.init_ids = s.tokenizer->encode(peft.init_text);
+}
+
+/// Most tokens of a row, beside the virtual ones of the adapter; 0: no limit.
+int64_t most_tokens(Setup const& s) {
+  int64_t const positions = s.model.max_positions, taken = s.run.peft.virtual_tokens;
+  FSLLM_CHECK(positions == 0 || taken < positions,
+              "llm.adapter.args[0].num_virtual_tokens = {} (the model has {} positions). Lower it.", taken,
+              positions);
+  return positions == 0 ? 0 : positions - taken;
+}
+
 void configure(Setup& s, CommandLine const& line, std::string const& yaml, std::string const& source,
                std::string const& client_yaml) {
   auto config = Config::parse(yaml, source);
@@ -68,6 +89,7 @@ void configure(Setup& s, CommandLine const& line, std::string const& yaml, std::
   s.model = load_model_config(s.model_dir);
   s.load = load_options(s.run, s.model_dir);
   if (has_tokenizer(s.model_dir)) s.tokenizer = load_tokenizer(s.model_dir);
+  read_adapter_text(s);
   if (s.run.data.shards.empty() && s.run.shard_roots.empty()) s.prompt = make_prompt_template(s.run.data);
   config.set_resolved("train.compute_dtype", s.load.compute_dtype);
   config.set_resolved("expname", s.run.expname);
@@ -222,7 +244,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   std::unique_ptr<ClientData> data;
   agree(comm, [&] {
     data = std::make_unique<ClientData>(std::move(sources), s.tokenizer_sha256(), s.model.vocab_size,
-                                        s.model.max_positions, s.run.fed.method == "global");
+                                        most_tokens(s), s.run.fed.method == "global");
     check_client_count(s, *data);
     if (ready_shards(s)) data->check(comm.rank(), comm.size());
     trainable = load_trainable(s);
@@ -258,14 +280,15 @@ int64_t check_rows(Setup const& s) {
   auto const job = prepare_job(s, 1);
   RowTable table;
   PrepareCounts counts;
+  auto const most = most_tokens(s);
   for_each_sample(s.run.data, [&](Sample&& sample) {
     table.add(sample, sample.record);
     if (table.rows() > kEncoded) return;
     auto const row = prepare_sample(sample, job, counts);
     auto const length = row ? static_cast<int64_t>(row->ids.size()) : 0;
-    FSLLM_CHECK(s.model.max_positions == 0 || length <= s.model.max_positions,
+    FSLLM_CHECK(most == 0 || length <= most,
                 "llm.tok_len = {} (the model takes {} tokens, and a row has {}). Set it to {}.",
-                s.run.data.tok_len, s.model.max_positions, length, s.model.max_positions);
+                s.run.data.tok_len, most, length, most);
   });
   return static_cast<int64_t>(
       plan_split(table, s.run.data, s.run.fed.client_num, s.run.fed.seed).clients.size());
@@ -273,13 +296,15 @@ int64_t check_rows(Setup const& s) {
 
 /// Collective.
 int64_t check_shards(Setup const& s, Communicator const& comm) {
-  ClientData data(clients_of(s, comm), s.tokenizer_sha256(), s.model.vocab_size, s.model.max_positions,
-                  false);
+  auto sources = clients_of(s, comm);
+  int64_t clients = 0;
   agree(comm, [&] {
+    ClientData data(std::move(sources), s.tokenizer_sha256(), s.model.vocab_size, most_tokens(s), false);
     check_client_count(s, data);
     data.check(comm.rank(), comm.size());
+    clients = static_cast<int64_t>(data.clients().size());
   });
-  return static_cast<int64_t>(data.clients().size());
+  return clients;
 }
 
 /// Validates data, model and adapter without weights in memory or training. Collective.

@@ -41,7 +41,7 @@ Loaded load(EvaluateJob const& job) {
 
 /// Puts the candidate's adapter in place of the one before.
 void change_adapter(Loaded& loaded, Candidate const& candidate) {
-  for (auto* linear : loaded.model->linears()) linear->adapter.reset();
+  if (loaded.peft) loaded.peft->detach(*loaded.model);
   loaded.peft.reset();
   if (!candidate.adapter.empty())
     loaded.peft = make_peft(read_adapter_config(candidate.adapter), *loaded.model, 0);

@@ -244,6 +244,28 @@ template std::vector<double> Config::get(std::string const&, std::vector<double>
 template std::vector<std::string> Config::get(std::string const&, std::vector<std::string> const&,
                                               std::string const&, Constraint);
 
+std::vector<std::pair<std::string, double>> Config::numbers(std::string const& path, std::string const& doc,
+                                                            Constraint const& constraint) {
+  auto const own = state_->given.entries.find(path);
+  bool const map = own == state_->given.entries.end() || own->second.kind == YamlEntry::Kind::null;
+  FSLLM_CHECK(map && list_size(path) == 0,
+              "{} is not a map (names with numbers are needed, as {{q_proj: 4}}). Change it.", where(path));
+  std::vector<std::pair<std::string, double>> values;
+  std::vector<std::string> shown;
+  for (auto const& given : state_->given.order) {
+    if (!is_under(given, path)) continue;
+    auto const& entry = state_->given.entries.at(given);
+    values.emplace_back(given.substr(path.size() + 1), Reader<double>::read(where(given), entry, constraint));
+    shown.push_back(fmt::format("{}: {}", detail::quote_yaml(values.back().first), values.back().second));
+  }
+  if (state_->declared_at.emplace(path, state_->declared.size()).second) {
+    state_->declared.push_back({path, "map of numbers", "{}", constraint, doc});
+    state_->resolved.emplace_back(path, fmt::format("{{{}}}", fmt::join(shown, ", ")));
+    state_->accepted_prefixes.insert(path);
+  }
+  return values;
+}
+
 bool Config::has(std::string const& path) const {
   auto const& given = state_->given;
   if (given.entries.count(path) != 0 || given.list_sizes.count(path) != 0) return true;

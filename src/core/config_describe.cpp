@@ -17,6 +17,10 @@ Json scalar_schema(std::string const& type, Constraint const& constraint) {
   if (type == "int") schema["type"] = "integer";
   if (type == "float") schema["type"] = "number";
   if (type == "string") schema["type"] = "string";
+  if (type == "map of numbers") {
+    schema["type"] = "object";
+    schema["additionalProperties"]["type"] = "number";
+  }
   if (!constraint.choices.empty()) schema["enum"] = constraint.choices;
   return schema;
 }

@@ -2,129 +2,114 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/log.hpp"
 #include "fsllm/core/names.hpp"
 #include "methods.hpp"
 
 namespace fsllm {
 namespace {
 
-std::string const kArgs = "llm.adapter.args[0]";
+using namespace detail;
 
-void check_package(Config& config) {
-  auto const key = kArgs + ".adapter_package";
-  auto const package = config.get(key, "peft", "Library whose methods and file formats are meant: peft.");
-  FSLLM_CHECK(package != "adapterhub", "{} = 'adapterhub' (not available in this version). Use 'peft'.",
-              config.where(key));
-  FSLLM_CHECK(package == "peft", "{} = '{}' (not a known name).{}", config.where(key), package,
+std::string const kMethod = kArgs + ".adapter_method";
+
+/// Arguments of PEFT that every method has.
+void read_common(Arguments& arguments) {
+  arguments.only("task_type", std::string("CAUSAL_LM"), "PEFT's name of the task.");
+  arguments.only("modules_to_save", std::vector<std::string>{},
+                 "Modules trained and saved whole beside the adapter.");
+  for (auto const* name : {"fan_in_fan_out", "inference_mode"})
+    arguments.get(name, false, "Accepted; the program knows by itself.");
+}
+
+/// The method's name in the YAML, and what AdapterHub's defaults are where its package is meant.
+HubMethod asked_method(Config& config, bool use) {
+  auto const package = config.get(
+      kArgs + ".adapter_package", "peft",
+      "Library whose method names and defaults are meant: peft, or adapterhub (FS-LLM's other one).");
+  auto const method =
+      config.get(kMethod, "lora", fmt::format("Adapter method: {}.", fmt::join(known_peft_methods(), ", ")));
+  if (!use) return {};
+  auto const where = config.where(kArgs + ".adapter_package");
+  FSLLM_CHECK(package == "peft" || package == "adapterhub", "{} = '{}' (not a known name).{}", where, package,
               did_you_mean(package, {"peft", "adapterhub"}));
+  if (package == "adapterhub") return find_hub_method(method, config.where(kMethod));
+  return {find_peft(method, config.where(kMethod)).name, nlohmann::ordered_json::object()};
 }
 
-/// PEFT arguments of which one value alone is built; others would silently train something else.
-void check_fixed_arguments(Config& config) {
-  auto const refuse = [&](std::string const& name, std::string const& value, std::string const& only) {
-    auto const key = kArgs + "." + name;
-    FSLLM_CHECK(value == only, "{} = '{}' (not available in this version). Use {}.", config.where(key), value,
-                only);
-  };
-  auto const yes_no = [](bool value) { return std::string(value ? "True" : "False"); };
-  refuse("bias", config.get(kArgs + ".bias", "none", "Which biases LoRA trains: none."), "none");
-  refuse("task_type", config.get(kArgs + ".task_type", "CAUSAL_LM", "PEFT's name of the task."), "CAUSAL_LM");
-  refuse("use_dora", yes_no(config.get(kArgs + ".use_dora", false, "Weight-decomposed LoRA.")), "False");
-  refuse("init_lora_weights",
-         yes_no(config.get(kArgs + ".init_lora_weights", true, "A Kaiming-uniform and B zero.")), "True");
-  auto const saved = config.get(kArgs + ".modules_to_save", std::vector<std::string>{},
-                                "Modules trained and saved whole beside the adapter.");
-  refuse("modules_to_save", fmt::format("[{}]", fmt::join(saved, ", ")), "[]");
-  config.get(kArgs + ".fan_in_fan_out", false, "Accepted; the model's own layout decides.");
-  config.get(kArgs + ".inference_mode", false, "Accepted; adapters train here.");
+/// Declares the arguments of the other methods; which of them the YAML gives in vain goes into the log.
+void read_others(Config& config, std::string const& method, Arguments const& chosen) {
+  for (auto const& row : peft_table()) {
+    if (row.name == method) continue;
+    PeftConfig unused;
+    Arguments other(config, {}, nlohmann::ordered_json::object());
+    row.build.read(other, unused);
+  }
+  std::set<std::string> read(chosen.names().begin(), chosen.names().end());
+  read.insert({"adapter_package", "adapter_method"});
+  for (auto const& name : config.children(kArgs))
+    if (read.count(name) == 0) log_info("{}.{} has no meaning for adapter_method {}", kArgs, name, method);
 }
 
-PeftConfig read_lora_arguments(Config& config) {
-  PeftConfig lora;
-  lora.rank = config.get(kArgs + ".r", lora.rank, "LoRA rank r (Hu et al. 2021, section 4.1).", at_least(1));
-  lora.alpha = config.get(kArgs + ".lora_alpha", lora.alpha, "LoRA updates are scaled by lora_alpha / r.",
-                          more_than(0));
-  lora.dropout =
-      config.get(kArgs + ".lora_dropout", lora.dropout,
-                 "Probability of dropping an input of a LoRA branch in training.", within_open(0, 1));
-  lora.rslora =
-      config.get(kArgs + ".use_rslora", lora.rslora, "Scale by lora_alpha / sqrt(r) (rank-stabilised LoRA).");
-  lora.target_modules =
-      config.get(kArgs + ".target_modules", lora.target_modules,
-                 "Modules to adapt, by the end of their path, or [all-linear]; [] takes PEFT's defaults.");
-  return lora;
-}
-
-template <class T>
-std::string shown(T const& value) {
-  return fmt::format("{}", value);
-}
-std::string shown(std::vector<std::string> const& names) {
-  return fmt::format("[{}]", fmt::join(names, ", "));
-}
-
-/// Takes `saved` where the YAML is silent; where it speaks, both must say the same.
-template <class T>
-void agree(Config const& config, std::string const& name, T& given, T const& saved, std::string const& dir) {
-  auto const key = kArgs + "." + name;
-  FSLLM_CHECK(
-      !config.has(key) || given == saved,
-      "{} = {} (the adapter of llm.adapter.init_from, {}, has {}). Remove the key or start from another "
-      "adapter.",
-      config.where(key), shown(given), dir, shown(saved));
-  given = saved;
-}
-
-void merge_saved(Config const& config, PeftConfig& lora, PeftConfig const& saved) {
-  auto const dir = saved.init_from;
-  agree(config, "r", lora.rank, saved.rank, dir);
-  agree(config, "lora_alpha", lora.alpha, saved.alpha, dir);
-  agree(config, "lora_dropout", lora.dropout, saved.dropout, dir);
-  agree(config, "use_rslora", lora.rslora, saved.rslora, dir);
-  // Saved adapters list the names that all-linear stood for; their tensors show whether those are all.
-  if (lora.target_modules == std::vector<std::string>{"all-linear"}) return;
-  auto targets = saved.target_pattern.empty() ? saved.target_modules : std::vector{saved.target_pattern};
-  std::sort(targets.begin(), targets.end());
-  std::sort(lora.target_modules.begin(), lora.target_modules.end());
-  agree(config, "target_modules", lora.target_modules, targets, dir);
-  lora.target_modules = saved.target_modules;
-  lora.target_pattern = saved.target_pattern;
+/// Which method goes on from the saved adapter; the YAML must not ask for another.
+std::string method_of(SavedConfig const& saved, std::string const& asked, Config const& config) {
+  auto const* row = find_peft_type(saved.json.value("peft_type", ""));
+  auto const& goes_on = row->build.continued_as.empty() ? row->name : row->build.continued_as;
+  FSLLM_CHECK(!config.has(kMethod) || asked == goes_on,
+              "{} = '{}' (the adapter of llm.adapter.init_from, {}, is of type {} and goes on as '{}'{}). "
+              "Change it or start from another adapter.",
+              config.where(kMethod), asked, saved.dir, row->build.peft_type, goes_on,
+              goes_on == row->name ? "" : ": PEFT saves what the encoder made, not the encoder");
+  return goes_on;
 }
 
 }  // namespace
 
 PeftConfig load_peft_config(Config& config) {
+  PeftConfig peft;
   bool const use =
       config.get("llm.adapter.use", false, "Train an adapter instead of all parameters of the model.");
-  auto const init_from = config.get("llm.adapter.init_from", "", "PEFT adapter folder to start from.");
-  bool const mv_to_cpu =
+  peft.init_from = config.get("llm.adapter.init_from", "", "PEFT adapter folder to start from.");
+  peft.mv_to_cpu =
       config.get("llm.adapter.mv_to_cpu", false, "Keep adapters of resting clients in host memory.");
   FSLLM_CHECK(config.list_size("llm.adapter.args") <= 1,
               "llm.adapter.args has {} entries (one adapter is trained). Leave one.",
               config.list_size("llm.adapter.args"));
-  FSLLM_CHECK(use || init_from.empty(), "{} = '{}' (llm.adapter.use is False). Set llm.adapter.use: True.",
-              config.where("llm.adapter.init_from"), init_from);
-  auto const method_key = kArgs + ".adapter_method";
-  if (use) check_package(config);
-  auto const method = config.get(method_key, "lora", "Adapter method: lora.");
+  FSLLM_CHECK(use || peft.init_from.empty(),
+              "{} = '{}' (llm.adapter.use is False). Set llm.adapter.use: True.",
+              config.where("llm.adapter.init_from"), peft.init_from);
+  auto const asked = asked_method(config, use);
   if (!use) {
     config.accept_all_under(kArgs);
     return {};
   }
-  detail::find_peft(method, config.where(method_key));
-  check_fixed_arguments(config);
-  auto lora = read_lora_arguments(config);
-  lora.method = method;
-  lora.mv_to_cpu = mv_to_cpu;
-  lora.init_from = init_from;
-  if (!init_from.empty()) {
-    auto const saved = read_adapter_config(init_from);
-    agree(config, "adapter_method", lora.method, saved.method, init_from);
-    merge_saved(config, lora, saved);
+  peft.method = asked.method;
+  SavedConfig saved;
+  if (!peft.init_from.empty()) {
+    saved = read_saved_config(peft.init_from);
+    peft.method = method_of(saved, asked.method, config);
   }
-  return lora;
+  Arguments arguments(config, std::move(saved), asked.presets);
+  read_common(arguments);
+  peft.options = find_peft(peft.method, config.where(kMethod)).build.read(arguments, peft);
+  read_others(config, peft.method, arguments);
+  return peft;
+}
+
+PeftConfig read_adapter_config(std::filesystem::path const& dir) {
+  auto const saved = read_saved_config(dir);
+  auto nothing_given = Config::parse("", "");
+  PeftConfig peft;
+  peft.init_from = dir.string();
+  peft.method = method_of(saved, "", nothing_given);
+  Arguments arguments(nothing_given, saved, nlohmann::ordered_json::object());
+  arguments.refuse_saved(
+      {"modules_to_save", "exclude_modules", "target_parameters", "trainable_token_indices"});
+  peft.options = find_peft(peft.method, kMethod).build.read(arguments, peft);
+  return peft;
 }
 
 }  // namespace fsllm

@@ -4,9 +4,21 @@
 #include <string>
 #include <vector>
 
+#include "arguments.hpp"
+#include "biases.hpp"
 #include "fsllm/peft/peft.hpp"
 
 namespace fsllm::detail {
+
+struct LoraOptions {
+  int64_t rank = 8;
+  double alpha = 8, dropout = 0;
+  bool rslora = false, dora = false;
+  std::string bias = "none";    ///< or all, lora_only: which biases of the model learn too
+  Targets targets;              ///< empty: PEFT's of the family
+  std::vector<int64_t> layers;  ///< only in these blocks; empty: all
+  Patterns rank_pattern, alpha_pattern;
+};
 
 /// y + s · (drop(x) Aᵀ) Bᵀ (Hu et al. 2021, eq. 3) for x [N, in], y [N, out], A [r, in], B [out, r], into y.
 /// `keep_mask` [N, in] (bool, may be undefined) holds the inputs that dropout keeps, which are scaled by
@@ -14,44 +26,51 @@ namespace fsllm::detail {
 at::Tensor add_low_rank(at::Tensor const& x, at::Tensor const& y, at::Tensor const& a, at::Tensor const& b,
                         at::Tensor const& keep_mask, double keep, double scale);
 
-/// LoRA's part of one Linear.
+/// LoRA's part of one Linear, or DoRA's where there is a magnitude.
 struct LoraAdapter final : LinearAdapter {
-  at::Tensor a, b;  ///< [r, in], [out, r], fp32, requires_grad
+  at::Tensor a, b;         ///< [r, in], [out, r], fp32, requires_grad
+  at::Tensor magnitude;    ///< [out], or undefined
+  at::Tensor row_squares;  ///< of the frozen weight, [out]; with a magnitude
   double scale = 1, dropout = 0;
   at::Tensor apply(at::Tensor const& x, at::Tensor const& y, Linear const& base,
                    ForwardContext& context) override;
+
+ private:
+  at::Tensor apply_dora(at::Tensor const& x, at::Tensor const& y, Linear const& base,
+                        ForwardContext& context) const;
 };
+
+/// Σ_j W_ij² of [out, in], in fp32.
+at::Tensor squares_of_rows(Linear const& base);
+/// ‖W + s·B·A‖ of each row [out], without gradients (DoRA holds it constant).
+at::Tensor norms_of_rows(LoraAdapter const& adapter, Linear const& base);
 
 /// LoRA on every Linear that a target names.
 class Lora final : public Peft {
  public:
   Lora(PeftConfig const& config, CausalLM& model);
   void attach(CausalLM& model) override;
+  void detach(CausalLM& model) override;
   TensorMap state() const override;
   void initialize(uint64_t seed) override;
   void merge_into(CausalLM& model) override;
-  nlohmann::ordered_json adapter_config() const override;
+  nlohmann::ordered_json adapter_config(std::string const& base_model) const override;
 
  private:
   struct Site {
     std::string module;
     std::shared_ptr<LoraAdapter> adapter;
   };
-  Linear& site_in(CausalLM& model, std::string const& module) const;
+  void add_site(Linear const& linear);
+  bool is_site(std::string const& module) const;
 
-  PeftConfig config_;
+  LoraOptions options_;
   bool fan_in_fan_out_ = false;
   std::vector<Site> sites_;  ///< in layer order
+  TrainedBiases biases_;
 };
 
+std::any read_lora(Arguments& arguments, PeftConfig& shared);
 std::unique_ptr<Peft> make_lora(PeftConfig const& config, CausalLM& model);
-
-/// The names that select modules: as configured, PEFT's defaults for the family, or all for "all-linear";
-/// none where a pattern selects.
-std::vector<std::string> target_names(PeftConfig const& config, CausalLM& model);
-
-/// PEFT's rule: a module is a target if its path is a name or ends with ".name", or if the whole path matches
-/// the pattern. Names and patterns that select nothing are Errors.
-std::vector<Linear*> find_targets(PeftConfig const& config, CausalLM& model);
 
 }  // namespace fsllm::detail

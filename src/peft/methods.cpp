@@ -2,37 +2,47 @@
 #include "methods.hpp"
 
 #include "lora.hpp"
+#include "prompt_learning.hpp"
 
 namespace fsllm {
 namespace detail {
 
-std::vector<Row<PeftBuilder>> const& peft_table() {
-  static std::vector<Row<PeftBuilder>> const table = {
-      {"lora", make_lora, "low-rank updates of projections (Hu et al. 2021)"},
-      {"prefix", nullptr, "learned keys and values before the text (Li & Liang 2021)"},
-      {"prompt", nullptr, "learned embeddings before the text (Lester et al. 2021)"},
-      {"p-tuning", nullptr, "learned embeddings made by an encoder (Liu et al. 2021)"},
+std::vector<PeftRow> const& peft_table() {
+  static std::vector<PeftRow> const table = {
+      {"lora", {"LORA", read_lora, make_lora}, "low-rank updates of projections (Hu et al. 2021)"},
+      {"prefix",
+       {"PREFIX_TUNING", read_prefix, make_prefix},
+       "learned keys and values before the text (Li & Liang 2021)"},
+      {"prompt",
+       {"PROMPT_TUNING", read_prompt, make_prompt},
+       "learned embeddings before the text (Lester et al. 2021)"},
+      {"p-tuning",
+       {"P_TUNING", read_p_tuning, make_p_tuning, "prompt"},
+       "learned embeddings made by an encoder (Liu et al. 2021)"},
   };
   return table;
 }
 
-Row<PeftBuilder> const& find_peft(std::string const& name, std::string const& key) {
-  auto const& row = find_row(peft_table(), name, key);
-  FSLLM_CHECK(row.build != nullptr, "{} = '{}' (not available in this version). Use 'lora'.", key, name);
-  return row;
+PeftRow const& find_peft(std::string const& name, std::string const& key) {
+  return find_row(peft_table(), name, key);
+}
+
+PeftRow const* find_peft_type(std::string const& peft_type) {
+  for (auto const& row : peft_table())
+    if (row.build.peft_type == peft_type) return &row;
+  return nullptr;
 }
 
 }  // namespace detail
 
 std::vector<std::string> known_peft_methods() {
   std::vector<std::string> names;
-  for (auto const& row : detail::peft_table())
-    if (row.build != nullptr) names.push_back(row.name);
+  for (auto const& row : detail::peft_table()) names.push_back(row.name);
   return names;
 }
 
 std::unique_ptr<Peft> make_peft(PeftConfig const& config, CausalLM& model, uint64_t seed) {
-  auto peft = detail::find_peft(config.method, "llm.adapter.args[0].adapter_method").build(config, model);
+  auto peft = detail::find_peft(config.method, detail::kArgs + ".adapter_method").build.build(config, model);
   if (config.init_from.empty()) {
     peft->initialize(seed);
   } else {

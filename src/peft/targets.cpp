@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "targets.hpp"
+
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <regex>
 #include <set>
 
+#include "arguments.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/names.hpp"
-#include "lora.hpp"
 
 namespace fsllm::detail {
 namespace {
-
-constexpr char const* kKey = "llm.adapter.args[0].target_modules";
 
 bool names_module(std::string const& target, std::string const& module) {
   return module == target || module.ends_with("." + target);
@@ -25,56 +25,69 @@ std::vector<std::string> last_names(std::vector<Linear*> const& linears) {
   return {names.begin(), names.end()};
 }
 
-std::vector<Linear*> match_pattern(std::string const& pattern, std::vector<Linear*> const& linears) {
-  std::vector<Linear*> found;
+std::regex compile(std::string const& pattern, std::string const& argument) {
   try {
-    std::regex const expression(pattern);
-    for (auto* linear : linears)
-      if (std::regex_match(linear->name, expression)) found.push_back(linear);
+    return std::regex(pattern);
   } catch (std::regex_error const& error) {
-    fail(fmt::format("{} = '{}' (not a regular expression: {}). Correct it.", kKey, pattern, error.what()));
+    fail(fmt::format("{}.{} = '{}' (not a regular expression: {}). Correct it.", kArgs, argument, pattern,
+                     error.what()));
   }
+}
+
+std::vector<Linear*> match_names(Targets const& targets, std::vector<Linear*> const& linears, CausalLM& model,
+                                 TargetCheck const& check) {
+  std::vector<Linear*> found;
+  std::set<std::string> used;
+  for (auto* linear : linears) {
+    bool matches = false;
+    for (auto const& target : targets.names)
+      if (names_module(target, linear->name)) {
+        used.insert(target);
+        matches = true;
+      }
+    if (matches) found.push_back(linear);
+  }
+  for (auto const& target : targets.names)
+    FSLLM_CHECK(used.count(target) != 0 || check.lenient, "{}.{} names '{}' (no module of this {} model).{}",
+                kArgs, check.argument, target, model.config().family,
+                did_you_mean(target, last_names(linears)));
   return found;
 }
 
 }  // namespace
 
-std::vector<std::string> target_names(PeftConfig const& config, CausalLM& model) {
-  if (!config.target_pattern.empty()) return {};
-  auto const& given = config.target_modules;
-  if (given.empty()) return model.config().lora_targets;
-  bool const all = std::find(given.begin(), given.end(), "all-linear") != given.end();
-  return all ? last_names(model.linears()) : given;
+Targets resolve_targets(Targets const& given, std::vector<std::string> const& defaults, CausalLM& model) {
+  if (given.empty()) return {defaults, ""};
+  bool const all = std::find(given.names.begin(), given.names.end(), "all-linear") != given.names.end();
+  return all ? Targets{last_names(model.linears()), ""} : given;
 }
 
-std::vector<Linear*> find_targets(PeftConfig const& config, CausalLM& model) {
+std::vector<Linear*> find_targets(Targets const& targets, CausalLM& model, TargetCheck const& check) {
   auto const linears = model.linears();
-  auto const targets = target_names(config, model);
-  auto const known = last_names(linears);
   std::vector<Linear*> found;
-  if (!config.target_pattern.empty()) {
-    found = match_pattern(config.target_pattern, linears);
+  if (targets.pattern.empty()) {
+    found = match_names(targets, linears, model, check);
   } else {
-    std::set<std::string> used;
-    for (auto* linear : linears) {
-      bool matches = false;
-      for (auto const& target : targets)
-        if (names_module(target, linear->name)) {
-          used.insert(target);
-          matches = true;
-        }
-      if (matches) found.push_back(linear);
-    }
-    // PEFT lets an adapter name modules that this model lacks as long as one matches; a typo in a YAML is not
-    // that.
-    for (auto const& target : targets)
-      FSLLM_CHECK(used.count(target) != 0 || !config.init_from.empty(),
-                  "{} names '{}' (no module of this {} model).{}", kKey, target, model.config().family,
-                  did_you_mean(target, known));
+    auto const expression = compile(targets.pattern, check.argument);
+    for (auto* linear : linears)
+      if (std::regex_match(linear->name, expression)) found.push_back(linear);
   }
-  FSLLM_CHECK(!found.empty(), "{} matches no module (this {} model has {}). Name some of them.", kKey,
-              model.config().family, fmt::join(known, ", "));
+  FSLLM_CHECK(!found.empty(), "{}.{} matches no module (this {} model has {}). Name some of them.", kArgs,
+              check.argument, model.config().family, fmt::join(last_names(linears), ", "));
   return found;
+}
+
+double number_for(Patterns const& patterns, std::string const& module, double fallback) {
+  for (auto const& [pattern, number] : patterns)
+    if (std::regex_match(module, compile("(.*\\.)?(" + pattern + ")", "rank_pattern"))) return number;
+  return fallback;
+}
+
+Linear& module_of(CausalLM& model, std::string const& path) {
+  for (auto* linear : model.linears())
+    if (linear->name == path) return *linear;
+  fail(fmt::format(
+      "the model has no module {} (the adapter was made for another one). Use its own base model.", path));
 }
 
 }  // namespace fsllm::detail

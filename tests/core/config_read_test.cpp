@@ -111,6 +111,24 @@ TEST(ConfigRead, ChoicesWithTheNearestOne) {
   EXPECT_EQ(config.get("right", "Adam", "", optimizers), "SGD");
 }
 
+TEST(ConfigRead, MapsOfNumbers) {
+  auto config = parsed(
+      "ranks: {v_proj: 4, 'layers.0.q_proj': 8, 'h.[01].c': 2}\nbad: {a: many}\nflat: 3\nlist: [{a: 1}]\n");
+  std::vector<std::pair<std::string, double>> const expected = {
+      {"v_proj", 4}, {"layers.0.q_proj", 8}, {"h.[01].c", 2}};
+  EXPECT_EQ(config.numbers("ranks", ""), expected);
+  EXPECT_ERROR(config.numbers("ranks", "", at_least(3)),
+               "run.yaml:1: ranks.h.[01].c = 2 (must be at least 3)");
+  EXPECT_TRUE(config.numbers("none", "").empty());
+  EXPECT_ERROR(config.numbers("bad", ""), "run.yaml:2: bad.a = 'many' (a number is needed)");
+  EXPECT_ERROR(config.numbers("flat", ""), "run.yaml:3: flat is not a map (names with numbers are needed");
+  EXPECT_ERROR(config.numbers("list", ""), "list is not a map");
+  auto good = parsed("ranks: {v_proj: 4, 'layers.0.q_proj': 8, 'h.[01].c': 2}\n");
+  good.numbers("ranks", "");
+  EXPECT_NO_THROW(good.finish());
+  EXPECT_EQ(Config::parse(good.dump(), "again").numbers("ranks", ""), expected);
+}
+
 TEST(ConfigRead, UnknownKeysAreRefusedWithTheNearestKnown) {
   auto config = parsed("federate:\n  client_num: 3\n  sample_client_nun: 2\n");
   config.get<int64_t>("federate.client_num", 1, "");

@@ -5,11 +5,11 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "fixture.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/jsonl.hpp"
 #include "fsllm/io/safetensors.hpp"
 #include "fsllm/peft/peft.hpp"
+#include "peft_fixture.hpp"
 #include "support.hpp"
 
 namespace fsllm::test {
@@ -41,8 +41,8 @@ TEST_P(EveryAdapter, WhatPeftWroteComesOutAgain) {
 TEST(AdapterFiles, AllLinearIsSavedAsTheNamesItStandsFor) {
   auto const dir = load_reference("gpt2").dir;
   auto const model = load_model(dir);
-  auto const peft = make_peft({.method = "lora", .target_modules = {"all-linear"}}, *model, 0);
-  EXPECT_EQ(peft->adapter_config().at("target_modules"), json({"c_attn", "c_fc", "c_proj"}));
+  auto const peft = make_peft(peft_of("adapter_method: lora, target_modules: [all-linear]"), *model, 0);
+  EXPECT_EQ(peft->adapter_config("base").at("target_modules"), json({"c_attn", "c_fc", "c_proj"}));
 }
 
 TEST(AdapterFiles, OtherValuesMustHaveTheSameLayout) {
@@ -99,8 +99,8 @@ TEST_F(SpoiledAdapter, MisshapenTensorsAreNamed) {
 }
 
 TEST_F(SpoiledAdapter, WhatThisVersionCannotComputeIsNamed) {
-  for (auto const& [key, value] : std::vector<std::pair<std::string, json>>{{"use_dora", true},
-                                                                            {"rank_pattern", {{"q_proj", 2}}},
+  for (auto const& [key, value] : std::vector<std::pair<std::string, json>>{{"use_qalora", true},
+                                                                            {"layers_pattern", {"h"}},
                                                                             {"modules_to_save", {"lm_head"}},
                                                                             {"lora_bias", true}}) {
     auto const kept = config_;
@@ -108,17 +108,18 @@ TEST_F(SpoiledAdapter, WhatThisVersionCannotComputeIsNamed) {
     EXPECT_ERROR(load(), "'" + key + "' = " + value.dump() + " (not available in this version)");
     config_ = kept;
   }
-  config_["bias"] = "all";
-  EXPECT_ERROR(load(), "'bias' = 'all' (not available in this version)");
+  config_["bias"] = "some";
+  EXPECT_ERROR(load(), "'bias' = 'some' (must be one of none, all, lora_only)");
 }
 
 TEST_F(SpoiledAdapter, OtherTypesAndImpossibleNumbersAreNamed) {
   config_["lora_dropout"] = 1.0;
-  EXPECT_ERROR(load(), "lora_dropout = 1 (impossible)");
+  EXPECT_ERROR(load(), "adapter_config.json: 'lora_dropout' = 1 (must be in [0, 1))");
   config_["r"] = "four";
   EXPECT_ERROR(load(), "'r' = \"four\" (another kind of value is needed)");
-  config_["peft_type"] = "PREFIX_TUNING";
-  EXPECT_ERROR(load(), "peft_type = 'PREFIX_TUNING' (not available in this version)");
+  config_["peft_type"] = "ADALORA";
+  EXPECT_ERROR(load(),
+               "peft_type = 'ADALORA' (not available in this version). Use an adapter of type LORA, ");
 }
 
 TEST(AdapterFiles, MissingFilesAreNamed) {
@@ -126,8 +127,7 @@ TEST(AdapterFiles, MissingFilesAreNamed) {
   EXPECT_ERROR(read_adapter_config(dir.path()), "no adapter_config.json in " + dir.path().string());
   std::ofstream(dir / "adapter_config.json") << R"({"peft_type": "LORA", "target_modules": ["q_proj"]})";
   auto const config = read_adapter_config(dir.path());
-  EXPECT_EQ(config.rank, 8);
-  EXPECT_EQ(config.alpha, 8);
+  EXPECT_EQ(config.method, "lora");
   auto const model = load_model(load_reference("llama").dir);
   EXPECT_ERROR(make_peft(config, *model, 0), "adapter_model.safetensors");
 }

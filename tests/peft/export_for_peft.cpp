@@ -5,10 +5,10 @@
 
 #include <cstdio>
 
-#include "fixture.hpp"
 #include "fsllm/core/rng.hpp"
 #include "fsllm/io/safetensors.hpp"
 #include "fsllm/peft/peft.hpp"
+#include "peft_fixture.hpp"
 
 namespace {
 
@@ -27,9 +27,11 @@ void randomize(TensorMap const& state) {
 void export_one(std::string const& name, std::filesystem::path const& out) {
   auto const reference = test::load_reference(name);
   auto const model = load_model(reference.dir);
-  PeftConfig config{.method = "lora", .rank = 4, .alpha = 6, .rslora = name == "llama3"};
-  if (name == "mistral") config.target_modules = {"all-linear"};
-  if (name == "gpt2") config.target_modules = {"c_attn", "c_proj", "c_fc"};
+  std::string args = "adapter_method: lora, r: 4, lora_alpha: 6";
+  if (name == "llama3") args += ", use_rslora: True";
+  if (name == "mistral") args += ", target_modules: all-linear";
+  if (name == "gpt2") args += ", target_modules: [c_attn, c_proj, c_fc]";
+  auto const config = test::peft_of(args);
   auto const peft = make_peft(config, *model, 3);
   randomize(peft->state());
   save_adapter(out / "adapter", *peft, peft->state(), reference.dir.string());

@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
 
-#include "fixture.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/io/jsonl.hpp"
 #include "fsllm/peft/peft.hpp"
+#include "peft_fixture.hpp"
 #include "support.hpp"
 
 namespace fsllm::test {
@@ -151,11 +154,21 @@ TEST_P(EveryFamilyLora, HalfStorageGivesTheGradientsOfTheSameWeightsInFp32) {
   }
 }
 
+/// The reference's adapter with dropout.
+PeftConfig with_dropout(Reference const& reference, double probability) {
+  TempDir dir;
+  auto json = read_json(reference.dir / "adapter/adapter_config.json");
+  json["lora_dropout"] = probability;
+  std::ofstream(dir / "adapter_config.json") << json;
+  auto config = read_adapter_config(dir.path());
+  config.init_from = (reference.dir / "adapter").string();
+  return config;
+}
+
 TEST(Lora, DropoutIsReproducibleAndOffOutsideTraining) {
   auto const reference = load_reference("llama");
   auto const model = load_model(reference.dir);
-  auto config = read_adapter_config(reference.dir / "adapter");
-  config.dropout = 0.5;
+  auto const config = with_dropout(reference, 0.5);
   auto const peft = make_peft(config, *model, 0);
   auto const loss = [&](bool training, uint64_t seed) {
     ForwardContext context{.training = training, .dropout = generator(seed)};
@@ -173,8 +186,7 @@ TEST(Lora, DropoutIsReproducibleAndOffOutsideTraining) {
 TEST(Lora, DropoutGradientsAreThoseOfTheMaskedLoss) {
   auto const reference = load_reference("llama");
   auto const model = load_model(reference.dir, {.compute_dtype = "fp64"});
-  auto config = read_adapter_config(reference.dir / "adapter");
-  config.dropout = 0.4;
+  auto const config = with_dropout(reference, 0.4);
   auto const peft = make_peft(config, *model, 0);
   auto const state = peft->state();
   auto const loss = [&] {
@@ -197,12 +209,11 @@ TEST(Lora, DropoutGradientsAreThoseOfTheMaskedLoss) {
 TEST(Lora, DropoutScalesWhatItKeeps) {
   auto const reference = load_reference("llama");
   auto const model = load_model(reference.dir);
-  auto config = read_adapter_config(reference.dir / "adapter");
+  auto const config = with_dropout(reference, 0.25);
   auto const x = all_logits(*model, {reference.rows[0]}).narrow(1, 0, 32).contiguous();
   ForwardContext plain;
   auto* linear = model->linears()[0];
   auto const base = linear->forward(x, plain);
-  config.dropout = 0.25;
   auto const peft = make_peft(config, *model, 0);
   auto const expected = linear->forward(x, plain).sub(base);
   at::NoGradGuard const no_grad;
@@ -235,21 +246,24 @@ TEST(Lora, FreshAdaptersDoNothingAndDependOnTheSeed) {
 
 TEST(Lora, TargetsFollowPeftsRule) {
   auto const reference = load_reference("llama");
-  auto const sites = [&](PeftConfig config) {
+  auto const sites = [&](std::string const& more) {
     auto const model = load_model(reference.dir);
-    config.method = "lora";
-    return make_peft(config, *model, 0)->state().size() / 2;
+    return make_peft(peft_of("adapter_method: lora" + more), *model, 0)->state().size() / 2;
   };
-  EXPECT_EQ(sites({}), 4U);
-  EXPECT_EQ(sites({.target_modules = {"all-linear"}}), 14U);
-  EXPECT_EQ(sites({.target_modules = {"self_attn.q_proj", "mlp.down_proj"}}), 4U);
-  EXPECT_EQ(sites({.target_modules = {"model.layers.1.mlp.up_proj"}}), 1U);
-  EXPECT_EQ(sites({.target_pattern = R"(.*\.layers\.0\..*_proj)"}), 7U);
-  EXPECT_ERROR(sites({.target_modules = {"q_proj", "v_prj"}}),
+  EXPECT_EQ(sites(""), 4U);
+  EXPECT_EQ(sites(", target_modules: [all-linear]"), 14U);
+  EXPECT_EQ(sites(", target_modules: all-linear"), 14U);
+  EXPECT_EQ(sites(", target_modules: [self_attn.q_proj, mlp.down_proj]"), 4U);
+  EXPECT_EQ(sites(", target_modules: [model.layers.1.mlp.up_proj]"), 1U);
+  EXPECT_EQ(sites(R"(, target_modules: '.*\.layers\.0\..*_proj')"), 7U);
+  EXPECT_EQ(sites(", target_modules: all-linear, layers_to_transform: [1]"), 7U);
+  EXPECT_ERROR(sites(", target_modules: [q_proj, v_prj]"),
                "target_modules names 'v_prj' (no module of this llama model). Did you mean 'v_proj'?");
-  EXPECT_ERROR(sites({.target_modules = {"proj"}}), "names 'proj'");
-  EXPECT_ERROR(sites({.target_pattern = "q_proj"}), "matches no module");
-  EXPECT_ERROR(sites({.target_pattern = "("}), "not a regular expression");
+  EXPECT_ERROR(sites(", target_modules: [proj]"), "names 'proj'");
+  EXPECT_ERROR(sites(", target_modules: q_proj"), "matches no module");
+  EXPECT_ERROR(sites(", target_modules: '('"), "not a regular expression");
+  EXPECT_ERROR(sites(", layers_to_transform: [2]"),
+               "layers_to_transform names no layer of this model (it has 2)");
 }
 
 }  // namespace

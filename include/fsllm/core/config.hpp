@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace fsllm {
@@ -26,7 +27,7 @@ Constraint one_of(std::vector<std::string> choices);
 /// What --describe, --print-schema and docs/config.md say about one key.
 struct KeyInfo {
   std::string path;
-  std::string type;  ///< bool, int, float, string, list of float, ...
+  std::string type;  ///< bool, int, float, string, list of float, map of numbers, ...
   std::string default_text;
   Constraint constraint;
   std::string doc;
@@ -53,6 +54,10 @@ class Config {
                   Constraint c = {}) {
     return get<std::string>(path, std::string(default_value), doc, std::move(c));
   }
+
+  /// A map of numbers below `path`, in file order; dots belong to the names. Declared as one key.
+  std::vector<std::pair<std::string, double>> numbers(std::string const& path, std::string const& doc,
+                                                      Constraint const& constraint = {});
 
   /// True if the file or the command line gives this key (or anything under it).
   bool has(std::string const& path) const;

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// What LoRA and DoRA compute in one Linear.
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/square.h>
+#include <ATen/ops/sum.h>
+
+#include "lora.hpp"
+#include "random.hpp"
+
+namespace fsllm::detail {
+
+at::Tensor LoraAdapter::apply(at::Tensor const& x, at::Tensor const& y, Linear const& base,
+                              ForwardContext& context) {
+  if (magnitude.defined()) return apply_dora(x, y, base, context);
+  return add_low_rank(x, y, a, b, keep_mask(x, dropout, context, base.name), 1 - dropout, scale);
+}
+
+/// DoRA (Liu et al. 2024, eq. 5): m ⊙ (W + s·B·A) x / ‖W + s·B·A‖ + b, the norm held constant (section 4.3).
+/// With dropout PEFT rescales what the frozen weight makes of the dropped input, and so does this.
+at::Tensor LoraAdapter::apply_dora(at::Tensor const& x, at::Tensor const& y, Linear const& base,
+                                   ForwardContext& context) const {
+  auto const type = x.scalar_type();
+  auto const mask = keep_mask(x, dropout, context, base.name);
+  auto const input = mask.defined() ? at::mul(x, mask).div(1 - dropout) : x;
+  at::Tensor frozen = y;
+  if (mask.defined())
+    frozen =
+        Linear{.name = base.name, .weight = base.weight, .bias = {}, .conv1d = base.conv1d, .adapter = {}}
+            .forward(input, context);
+  else if (base.bias.defined())
+    frozen = y.sub(base.bias.to(type));
+  auto const ratio = magnitude.div(norms_of_rows(*this, base)).to(type);
+  auto const low_rank = at::mm(at::mm(input, a.to(type).t()), b.to(type).t());
+  return y.add(frozen.mul(ratio.sub(1))).add(low_rank.mul(ratio), scale);
+}
+
+at::Tensor squares_of_rows(Linear const& base) {
+  return at::sum(at::square(base.matrix().to(at::kFloat)), 1);
+}
+
+/// ‖w + s·bA‖² = ‖w‖² + 2s·b·(A w) + s²·b (A Aᵀ) bᵀ for each row: no matrix of the weight's size.
+at::Tensor norms_of_rows(LoraAdapter const& adapter, Linear const& base) {
+  at::NoGradGuard const no_grad;
+  auto const& b = adapter.b;
+  auto const with_weight = at::mm(base.matrix().to(at::kFloat), adapter.a.t());  // [out, r]
+  auto const with_itself = at::mm(b, at::mm(adapter.a, adapter.a.t()));
+  auto const cross = with_weight.mul_(2).add_(with_itself, adapter.scale).mul_(b);
+  return adapter.row_squares.add(at::sum(cross, 1), adapter.scale).sqrt_();
+}
+
+}  // namespace fsllm::detail

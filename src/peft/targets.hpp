@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "fsllm/model/causal_lm.hpp"
+
+namespace fsllm::detail {
+
+/// Which modules a method adapts: by the end of their paths, or by a regular expression for whole paths.
+struct Targets {
+  std::vector<std::string> names;  ///< {"all-linear"} for every projection
+  std::string pattern;
+  bool operator==(Targets const&) const = default;
+  bool empty() const { return names.empty() && pattern.empty(); }
+  bool all_linear() const { return names == std::vector<std::string>{"all-linear"}; }
+};
+
+/// A number for the modules whose path matches; the first match counts.
+using Patterns = std::vector<std::pair<std::string, double>>;
+
+/// What a name or pattern that selects nothing is called in messages, and whether names may select nothing:
+/// saved adapters may name modules that this model lacks, a typo in a YAML is not that.
+struct TargetCheck {
+  std::string argument = "target_modules";
+  bool lenient = false;
+};
+
+/// Without names and pattern: `defaults`. "all-linear" becomes the names that it stands for.
+Targets resolve_targets(Targets const& given, std::vector<std::string> const& defaults, CausalLM& model);
+
+/// PEFT's rule: a module is a target if its path is a name or ends with ".name", or if the whole path matches
+/// the pattern. In layer order; none at all is an Error.
+std::vector<Linear*> find_targets(Targets const& targets, CausalLM& model, TargetCheck const& check = {});
+
+/// The number of the first pattern that matches the end of the module's path, else `fallback` (PEFT's
+/// rank_pattern and alpha_pattern).
+double number_for(Patterns const& patterns, std::string const& module, double fallback);
+
+/// The module of this path; an Error says that the adapter was made for another model.
+Linear& module_of(CausalLM& model, std::string const& path);
+
+}  // namespace fsllm::detail

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every method against what peft computes in float64 (tests/reference/make_adapter_goldens.py).
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/io/jsonl.hpp"
+#include "fsllm/io/safetensors.hpp"
+#include "fsllm/model/generate.hpp"
+#include "peft_fixture.hpp"
+#include "support.hpp"
+
+namespace fsllm::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<std::string> cases() {
+  std::vector<std::string> names;
+  for (auto const& entry : fs::directory_iterator(source_file("tests/reference/adapters")))
+    if (entry.path().extension() == ".json") names.push_back(entry.path().stem().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+class EveryMethod : public testing::TestWithParam<std::string> {
+ protected:
+  EveryMethod()
+      : dir_(source_file("tests/reference/adapters")),
+        facts_(read_json(dir_ / (GetParam() + ".json"))),
+        reference_(load_reference(facts_.at("model"))),
+        golden_(load_file(dir_ / (GetParam() + ".safetensors"))),
+        model_(load_model(reference_.dir)) {}
+
+  static TensorMap load_file(fs::path const& file) { return SafetensorsReader(file).tensors(); }
+
+  /// The adapter that the YAML asks for, at the values of the golden one.
+  std::unique_ptr<Peft> golden_peft(CausalLM& model) const {
+    auto args = facts_.at("arguments").dump();
+    auto peft = make_peft(peft_of(args.substr(1, args.size() - 2)), model, 0);
+    TensorMap start;
+    for (auto const& [name, tensor] : golden_)
+      if (name.starts_with("state.")) start.emplace(name.substr(6), tensor);
+    auto state = peft->state();
+    at::NoGradGuard const no_grad;
+    copy_values(state, start);
+    return peft;
+  }
+
+  fs::path dir_;
+  nlohmann::json facts_;
+  Reference reference_;
+  TensorMap golden_;
+  std::unique_ptr<CausalLM> model_;
+};
+INSTANTIATE_TEST_SUITE_P(Methods, EveryMethod, testing::ValuesIn(cases()),
+                         [](auto const& test) { return test.param; });
+
+TEST_P(EveryMethod, LogitsEqualPeft) {
+  auto const peft = golden_peft(*model_);
+  auto const logits = all_logits(*model_, reference_.rows);
+  EXPECT_TRUE(tensors_near(logits, golden_.at("logits"), 1e-4));
+  peft->detach(*model_);
+  EXPECT_TRUE(at::equal(all_logits(*model_, reference_.rows),
+                        all_logits(*load_model(reference_.dir), reference_.rows)));
+}
+
+TEST_P(EveryMethod, GradientsEqualPeft) {
+  auto const peft = golden_peft(*model_);
+  ForwardContext context{.training = true, .dropout = {}};
+  mean_loss(*model_, reference_, context).backward();
+  double worst = 0;
+  for (auto const& [name, tensor] : peft->state()) {
+    auto const& expected = golden_.at("grad." + name);
+    ASSERT_TRUE(tensor.grad().defined()) << name;
+    double const norm = expected.norm().item<double>();
+    double const error = tensor.grad().sub(expected).norm().item<double>() / std::max(norm, 1e-6);
+    EXPECT_LE(error, 1e-4) << name;
+    worst = std::max(worst, error);
+  }
+  std::printf("%s: largest relative gradient error %.2e\n", GetParam().c_str(), worst);
+}
+
+TEST_P(EveryMethod, TenLossesEqualPeft) {
+  auto const peft = golden_peft(*model_);
+  auto const losses = facts_.at("losses").get<std::vector<double>>();
+  ASSERT_EQ(losses.size(), 10U);
+  double worst = 0;
+  for (double const expected : losses) {
+    ForwardContext context{.training = true, .dropout = {}};
+    auto const loss = mean_loss(*model_, reference_, context);
+    worst = std::max(worst, std::abs(loss.item<double>() - expected) / expected);
+    auto const state = peft->state();
+    for (auto const& [name, tensor] : state) tensor.mutable_grad() = at::Tensor();
+    loss.backward();
+    at::NoGradGuard const no_grad;
+    for (auto const& [name, tensor] : state) tensor.add_(tensor.grad(), -0.02);
+  }
+  EXPECT_LE(worst, 1e-4);
+  std::printf("%s: largest relative loss error %.2e\n", GetParam().c_str(), worst);
+}
+
+/// What save_pretrained wrote, read here, scores the same; what is written here holds the same tensors.
+TEST_P(EveryMethod, FilesOfPeftComeInAndGoOut) {
+  auto const peft = make_peft(read_adapter_config(dir_ / GetParam()), *model_, 0);
+  EXPECT_TRUE(tensors_near(all_logits(*model_, reference_.rows), golden_.at("logits"), 1e-4));
+  auto const theirs = load_file(dir_ / GetParam() / "adapter_model.safetensors");
+  auto const other = load_model(reference_.dir);
+  auto const trained = golden_peft(*other);
+  TempDir out;
+  save_adapter(out.path(), *trained, trained->state(), "base");
+  auto const ours = load_file(out / "adapter_model.safetensors");
+  ASSERT_EQ(ours.size(), theirs.size());
+  for (auto const& [name, tensor] : theirs) {
+    ASSERT_EQ(ours.count(name), 1U) << name;
+    EXPECT_EQ(ours.at(name).sizes(), tensor.sizes()) << name;
+    EXPECT_TRUE(tensors_near(ours.at(name), tensor, 1e-5)) << name;
+  }
+  auto const peft_wrote = read_json(dir_ / GetParam() / "adapter_config.json");
+  auto const config = read_json(out / "adapter_config.json");
+  for (auto const& [key, value] : config.items())
+    EXPECT_TRUE(key == "base_model_name_or_path" || key == "inference_mode" || key == "token_dim" ||
+                key == "target_modules" || (peft_wrote.contains(key) && value == peft_wrote.at(key)))
+        << key << ": " << value;
+}
+
+TEST_P(EveryMethod, MergedEqualsUnmergedOrSaysWhy) {
+  auto const model = load_model(reference_.dir, {.compute_dtype = "fp64"});
+  auto const peft = golden_peft(*model);
+  auto const before = all_logits(*model, reference_.rows);
+  if (peft->adapter_config("base").at("peft_type") != "LORA") {
+    EXPECT_ERROR(peft->merge_into(*model), "virtual tokens are input of the model, no weights can hold them");
+    return;
+  }
+  peft->merge_into(*model);
+  EXPECT_TRUE(tensors_near(all_logits(*model, reference_.rows), before, 2e-5));
+}
+
+TEST_P(EveryMethod, GenerationWithCacheEqualsWithout) {
+  auto const peft = golden_peft(*model_);
+  std::vector<GenerateRow> rows;
+  std::vector<std::vector<int64_t>> texts = reference_.rows;
+  for (auto const& ids : reference_.rows) rows.push_back({{ids.begin(), ids.end()}, 6});
+  auto const answers = generate(*model_, rows);
+  for (size_t row = 0; row < texts.size(); ++row) {
+    for (int i = 0; i < 6; ++i)
+      texts[row].push_back(all_logits(*model_, {texts[row]})[-1].argmax().item<int64_t>());
+    EXPECT_EQ(std::vector<int64_t>(answers[row].begin(), answers[row].end()),
+              std::vector<int64_t>(texts[row].end() - 6, texts[row].end()));
+  }
+}
+
+TEST(PromptLearning, InitFromGoesOnOnlyWithWhatFilesHold) {
+  auto const dir = source_file("tests/reference/adapters");
+  auto const from = [&](std::string const& name) { return "    init_from: " + (dir / name).string() + "\n"; };
+  EXPECT_ERROR(peft_of("adapter_method: prefix, prefix_projection: True", from("prefix_projection_llama")),
+               "holds the keys and values that a projection made, not the projection");
+  EXPECT_ERROR(peft_of("adapter_method: p-tuning", from("p_tuning_mlp_llama")),
+               "goes on as 'prompt': PEFT saves what the encoder made, not the encoder");
+  EXPECT_EQ(peft_of("adapter_method: prompt", from("p_tuning_mlp_llama")).virtual_tokens, 4);
+  EXPECT_EQ(peft_of("adapter_method: prefix", from("prefix_projection_llama")).virtual_tokens, 4);
+  EXPECT_ERROR(peft_of("adapter_method: prefix, num_virtual_tokens: 9", from("prefix_llama")),
+               "num_virtual_tokens = 9 (the adapter of llm.adapter.init_from, ");
+}
+
+TEST(PromptLearning, TextBecomesTheFirstTokensRepeatedAndCut) {
+  auto const model = load_model(load_reference("llama").dir);
+  auto config = peft_of(
+      "adapter_method: prompt, num_virtual_tokens: 5, prompt_tuning_init: TEXT, "
+      "prompt_tuning_init_text: some words");
+  EXPECT_EQ(config.init_text, "some words");
+  config.init_ids = {7, 9, 11};
+  auto const peft = make_peft(config, *model, 3);
+  auto const expected = model->embeddings(at::tensor(std::vector<int64_t>{7, 9, 11, 7, 9}, at::kLong));
+  EXPECT_TRUE(at::equal(peft->state().at("prompt_embeddings"), expected));
+  EXPECT_EQ(peft->adapter_config("base").at("tokenizer_name_or_path"), "base");
+}
+
+TEST(PromptLearning, DropoutOfTheLstmIsReproducible) {
+  auto const reference = load_reference("llama");
+  auto const model = load_model(reference.dir);
+  auto const peft =
+      make_peft(peft_of("adapter_method: p-tuning, num_virtual_tokens: 4, encoder_dropout: 0.5, "
+                        "encoder_reparameterization_type: LSTM"),
+                *model, 3);
+  auto const loss = [&](bool training, uint64_t seed) {
+    ForwardContext context{.training = training, .dropout = at::detail::createCPUGenerator(seed)};
+    return mean_loss(*model, reference, context).item<double>();
+  };
+  EXPECT_EQ(loss(true, 1), loss(true, 1));
+  EXPECT_NE(loss(true, 1), loss(true, 2));
+  EXPECT_EQ(loss(false, 1), loss(false, 2));
+}
+
+/// Builds every row of the table with its defaults; a second run has the same start, another seed another.
+TEST(MethodTable, EveryMethodStartsFromItsSeed) {
+  for (auto const* family : {"llama", "gpt2"})
+    for (auto const& method : known_peft_methods()) {
+      SCOPED_TRACE(method);
+      auto const dir = load_reference(family).dir;
+      auto const one = load_model(dir), two = load_model(dir);
+      auto const config = peft_of("adapter_method: " + method);
+      auto const first = make_peft(config, *one, 1), again = make_peft(config, *two, 1);
+      EXPECT_FALSE(first->state().empty());
+      for (auto const& [name, tensor] : first->state()) {
+        EXPECT_TRUE(tensor.requires_grad() && tensor.is_leaf() && tensor.scalar_type() == at::kFloat) << name;
+        EXPECT_TRUE(at::equal(tensor, again->state().at(name))) << name;
+      }
+      TempDir file;
+      write_safetensors(file / "state.safetensors", first->state());
+      again->initialize(2);
+      auto live = again->state();
+      at::NoGradGuard const no_grad;
+      copy_values(live, SafetensorsReader(file / "state.safetensors").tensors());
+      auto const rows = load_reference(family).rows;
+      EXPECT_TRUE(at::equal(all_logits(*one, rows), all_logits(*two, rows)));
+    }
+}
+
+}  // namespace
+}  // namespace fsllm::test

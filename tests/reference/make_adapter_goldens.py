@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What peft computes in float64 with every kind of adapter on the tiny models of make_model_goldens.py.
+
+    python tests/reference/make_adapter_goldens.py          # needs torch, transformers, peft, safetensors
+
+tests/reference/adapters/CASE.safetensors holds state.<name> (the trained tensors at the start, under the names of
+Peft::state()), logits (of all rows, end to end), grad.<name>; CASE.json the YAML arguments, the model and ten losses
+of SGD; CASE/ is what save_pretrained writes.
+"""
+import json
+import os
+import sys
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+import torch
+from peft import LoraConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
+from safetensors.torch import save_file
+
+from make_model_goldens import HERE, load, logits_of, mean_loss, sgd
+
+OUT = HERE / "adapters"
+# case: (model, YAML arguments, PEFT's config)
+CASES = {}
+
+
+def case(name, model, method, config_class, **arguments):
+    CASES[name] = (model, dict(adapter_method=method, **arguments), config_class)
+
+
+for family in ("llama", "gpt2", "mistral"):
+    case(f"prompt_{family}", family, "prompt", PromptTuningConfig, num_virtual_tokens=5)
+    case(f"prefix_{family}", family, "prefix", PrefixTuningConfig, num_virtual_tokens=5)
+for family in ("llama", "gpt2"):
+    case(f"prefix_projection_{family}", family, "prefix", PrefixTuningConfig, num_virtual_tokens=4,
+         prefix_projection=True, encoder_hidden_size=6)
+    case(f"p_tuning_mlp_{family}", family, "p-tuning", PromptEncoderConfig, num_virtual_tokens=4,
+         encoder_reparameterization_type="MLP", encoder_hidden_size=6)
+    case(f"p_tuning_lstm_{family}", family, "p-tuning", PromptEncoderConfig, num_virtual_tokens=4,
+         encoder_reparameterization_type="LSTM", encoder_hidden_size=6, encoder_num_layers=2)
+    case(f"dora_{family}", family, "lora", LoraConfig, r=4, lora_alpha=6, use_dora=True)
+case("patterns_llama", "llama", "lora", LoraConfig, r=4, lora_alpha=6, target_modules="all-linear",
+     rank_pattern={"layers.0.self_attn.q_proj": 2, "v_proj": 6}, alpha_pattern={"down_proj": 3.0})
+case("layer_llama", "llama", "lora", LoraConfig, r=4, lora_alpha=6, layers_to_transform=[1], use_dora=True)
+case("bias_all_gpt2", "gpt2", "lora", LoraConfig, r=4, lora_alpha=6, bias="all")
+case("bias_lora_only_gpt2", "gpt2", "lora", LoraConfig, r=4, lora_alpha=6, bias="lora_only")
+
+
+class RealTokens:
+    """The model without the logits of learned embeddings."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, ids):
+        out = self.model(ids)
+        out.logits = out.logits[:, -ids.shape[1]:]
+        return out
+
+
+def our_name(name, arguments):
+    name = name.replace(".default", "").replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
+    flat = arguments["adapter_method"] == "prompt" or (
+        arguments["adapter_method"] == "prefix" and not arguments.get("prefix_projection"))
+    return "prompt_embeddings" if flat else name
+
+
+def adapted(model_name, arguments, config_class, seed):
+    base = load(HERE / model_name)
+    known = {k: v for k, v in arguments.items() if k != "adapter_method"}
+    torch.manual_seed(seed)
+    model = get_peft_model(base, config_class(task_type="CAUSAL_LM", **known))
+    model.double()
+    for name, p in model.named_parameters():
+        if p.requires_grad:  # away from zeros, and small: learned tokens of size 1 would drown the text
+            p.data = (p.data + 0.1 * torch.randn(p.shape)) if "bias" in name or "magnitude" in name else 0.3 * torch.randn(p.shape, dtype=p.dtype)
+            p.data = p.data.float().double()
+    return model
+
+
+def make(index, name):
+    model_name, arguments, config_class = CASES[name]
+    rows = json.loads((HERE / model_name / "golden.json").read_text())["rows"]
+    model = adapted(model_name, arguments, config_class, 500 + index)
+    trained = {our_name(n, arguments): p for n, p in model.named_parameters() if p.requires_grad}
+    tensors = {f"state.{n}": p.detach().float().clone() for n, p in trained.items()}
+    tensors["logits"] = torch.cat(logits_of(RealTokens(model), rows))
+    mean_loss(RealTokens(model), rows).backward()
+    tensors.update({f"grad.{n}": p.grad.float() for n, p in trained.items()})
+    folder = OUT / name
+    model.float().save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
+    config["base_model_name_or_path"] = model_name
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    model.double()
+    optimizer, losses = sgd(0.02)(list(trained.values())), []
+    for _ in range(10):
+        optimizer.zero_grad()
+        loss = mean_loss(RealTokens(model), rows)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    save_file({k: v.contiguous() for k, v in tensors.items()}, OUT / f"{name}.safetensors")
+    facts = dict(model=model_name, arguments=arguments, losses=losses)
+    (OUT / f"{name}.json").write_text(json.dumps(facts) + "\n")
+    print(name, losses[0], losses[-1])
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    OUT.mkdir(exist_ok=True)
+    for i, n in enumerate(CASES):
+        if len(sys.argv) == 1 or n in sys.argv[1:]:
+            make(i, n)
