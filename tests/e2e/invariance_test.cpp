@@ -2,6 +2,7 @@
 // Bits do not depend on ranks, placement or interruption.
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <thread>
 
 #include "federation.hpp"
@@ -78,6 +79,51 @@ INSTANTIATE_TEST_SUITE_P(Invariance, RankCounts,
                                                       "{type: Adam, lr: 0.01}", "grad.grad_accum_count", "2"},
                              // every client alone
                              std::vector<std::string>{"federate.method", "local"}));
+
+class AdapterMethods : public testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(
+    Invariance, AdapterMethods,
+    testing::Values(
+        "adapter_method: prompt, num_virtual_tokens: 4", "adapter_method: prefix, num_virtual_tokens: 4",
+        "adapter_method: prefix, num_virtual_tokens: 4, prefix_projection: True",
+        "adapter_method: p-tuning, num_virtual_tokens: 4",
+        "adapter_method: p-tuning, num_virtual_tokens: 4, encoder_reparameterization_type: LSTM, "
+        "encoder_dropout: 0.2",
+        "adapter_method: lora, r: 4, use_dora: True, lora_dropout: 0.2, target_modules: all-linear"));
+
+/// Two ranks give the bits of one, and so does a run that goes on from the checkpoint before the last.
+TEST_P(AdapterMethods, SameBitsOnTwoRanksAndAfterAResume) {
+  auto small = many_clients();
+  small.rounds = 2;
+  small.adapter = "{" + GetParam() + "}";
+  TempDir one, two;
+  auto const expected = train(one, 0, small);
+  ASSERT_FALSE(expected.adapter.empty());
+  EXPECT_TRUE(train(two, 2, small) == expected);
+  std::filesystem::resize_file(two / "run/checkpoints/round_000002/state.h5", 1000);
+  std::filesystem::remove_all(two / "run/adapter");
+  auto const outcome = run(two.path(), 0, {"fsllm_hpc", "--resume", (two / "run").string()});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
+  EXPECT_TRUE(result_of(two.path()) == expected);
+  std::ofstream(two / "requests.jsonl")
+      << R"({"id": 1, "type": "loglikelihood", "context_ids": [5, 6, 7], "continuation_ids": [8, 9]})"
+      << "\n";
+  std::string scores;
+  for (auto const* adapter : {"", "--adapter"}) {
+    std::vector<std::string> words{"fsllm_eval",
+                                   "--model",
+                                   reference_dir("llama").string(),
+                                   "--requests",
+                                   (two / "requests.jsonl").string(),
+                                   "--responses",
+                                   (two / "out.jsonl").string()};
+    if (*adapter != '\0') words.insert(words.end(), {adapter, (two / "run/adapter").string()});
+    auto const scored = run(two.path(), 0, words);
+    ASSERT_EQ(scored.exit_code, 0) << scored.err << scored.out;
+    EXPECT_NE(read_text(two / "out.jsonl"), scores);
+    scores = read_text(two / "out.jsonl");
+  }
+}
 
 TEST(Resume, AfterSigkillInMidRoundIsBitwiseTheUninterruptedRun) {
   auto small = many_clients();
