@@ -99,8 +99,11 @@ RunConfig load_run_config(Config& config) {
                              "Folder (of the node, say) for weights that must be converted: GGUF, another "
                              "storage type; empty: the run directory.");
   run.storage_dtype =
-      config.get("train.storage_dtype", "auto", "Type of frozen weights in memory; auto: as in the file.",
-                 one_of({"auto", "fp32", "bf16", "fp16"}));
+      config.get("train.storage_dtype", "auto",
+                 "Type of frozen weights in memory; auto: as in the file. int8 and nf4 quantise the projections "
+                 "of the blocks as LLM.int8() and QLoRA do (nf4: 4.13 bits a value); embeddings and head are "
+                 "halves then.",
+                 one_of({"auto", "fp32", "bf16", "fp16", "int8", "nf4"}));
   run.compute_dtype = config.get("train.compute_dtype", "auto",
                                  "Type of activations and GEMMs; auto: fp32, or bf16 where weights are bf16 "
                                  "and the CPU multiplies bf16 fast.",
@@ -117,6 +120,9 @@ RunConfig load_run_config(Config& config) {
   FSLLM_CHECK(!run.model_type.empty(),
               "model.type is missing (no model to train). Set it to a folder in Hugging Face layout, or to a "
               ".gguf file.");
+  FSLLM_CHECK(!run.peft.method.empty() || quantization_of(run.storage_dtype) == Quantization::none,
+              "{} = {} (quantised weights cannot be trained). Set llm.adapter.use: True, or another type.",
+              config.where("train.storage_dtype"), run.storage_dtype);
   FSLLM_CHECK(run.shard_roots.empty() || run.data.shards.empty(),
               "{} = {} (hpc.shard_roots names the shards already). Leave one of them out.",
               config.where("data.shards"), run.data.shards);

@@ -32,6 +32,7 @@ struct Parameter {
   std::string name;
   std::vector<int64_t> shape;
   at::Tensor* tensor;
+  Linear* linear = nullptr;  ///< whose weight it is, if of a projection of a block: these may be quantised
 };
 
 /// The one decoder, for every family of the table.

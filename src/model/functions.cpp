@@ -4,7 +4,6 @@
 #include <ATen/ops/div.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mean.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/silu.h>
@@ -20,17 +19,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using Tensors = torch::autograd::variable_list;
-
-struct FrozenMatmul : Function<FrozenMatmul> {
-  static at::Tensor forward(AutogradContext* ctx, at::Tensor const& x, at::Tensor const& weight) {
-    ctx->save_for_backward({weight});
-    return at::mm(x, weight.to(x.scalar_type()).t());
-  }
-  static Tensors backward(AutogradContext* ctx, Tensors const& grads) {
-    auto const weight = ctx->get_saved_variables()[0];
-    return {at::mm(grads[0], weight.to(grads[0].scalar_type())), at::Tensor()};
-  }
-};
 
 at::ScalarType norm_type(at::Tensor const& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
@@ -109,10 +97,6 @@ struct Swiglu : Function<Swiglu> {
 };
 
 }  // namespace
-
-at::Tensor frozen_matmul(at::Tensor const& x, at::Tensor const& weight) {
-  return FrozenMatmul::apply(x, weight);
-}
 
 at::Tensor rms_norm(at::Tensor const& x, at::Tensor const& weight, double eps) {
   return RmsNorm::apply(x, weight, eps);

@@ -2,13 +2,15 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include "fsllm/model/linear.hpp"
+
 /// Differentiable operations that keep less for the backward pass than the same thing built from at::
 /// operations.
 namespace fsllm::detail {
 
-/// x Wᵀ for x [N, in] and a frozen W [out, in] stored in another type. Saves W alone; converts it in both
-/// passes.
-at::Tensor frozen_matmul(at::Tensor const& x, at::Tensor const& weight);
+/// x Wᵀ for x [N, in] and the frozen weight of `linear`, which is stored in another type or quantised. Converts
+/// a few rows of it at a time, in both passes, and saves nothing else.
+at::Tensor frozen_matmul(at::Tensor const& x, Linear const& linear);
 
 /// x · w / sqrt(mean(x²) + eps) over the last dimension (Zhang & Sennrich 2019, eq. 4), computed in fp32
 /// (fp64 if x is), returned in x's type. Saves x and one number a row.

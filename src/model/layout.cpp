@@ -92,7 +92,7 @@ void Decoder::add_linear(Linear& linear, std::string const& module, std::string 
   linear.name = module;
   linear.conv1d = config_.conv1d;
   auto const shape = config_.conv1d ? std::vector<int64_t>{in, out} : std::vector<int64_t>{out, in};
-  layout_.push_back({path + ".weight", shape, &linear.weight});
+  layout_.push_back({path + ".weight", shape, &linear.weight, &linear});
   if (bias) layout_.push_back({path + ".bias", {out}, &linear.bias});
 }
 
@@ -140,7 +140,7 @@ std::vector<Linear*> Decoder::linears() {
   std::vector<Linear*> all;
   auto const add = [&](std::initializer_list<Linear*> linears) {
     for (auto* linear : linears)
-      if (linear->weight.defined()) all.push_back(linear);
+      if (linear->exists()) all.push_back(linear);
   };
   add({&embedding_project_});
   for (auto& block : blocks_)
@@ -152,14 +152,17 @@ std::vector<Linear*> Decoder::linears() {
 
 TensorMap Decoder::parameters() {
   TensorMap parameters;
-  for (auto const& parameter : layout_) parameters.emplace(parameter.name, *parameter.tensor);
+  for (auto const& parameter : layout_)
+    parameters.emplace(parameter.name,
+                       parameter.linear != nullptr ? parameter.linear->plain_weight() : *parameter.tensor);
   return parameters;
 }
 
 void Decoder::set_parameter(std::string const& name, at::Tensor const& value) {
   for (auto const& parameter : layout_)
-    if (parameter.name == name && parameter.tensor->sizes() == value.sizes()) {
+    if (parameter.name == name && value.sizes() == parameter.shape) {
       *parameter.tensor = value;
+      if (parameter.linear != nullptr) parameter.linear->quantized.reset();
       return;
     }
   fail_internal(__FILE__, __LINE__, "no parameter of this shape: " + name);

@@ -17,13 +17,18 @@ at::Tensor plain(at::Tensor const& x, at::Tensor const& weight, at::Tensor const
 
 }  // namespace
 
+void Linear::set_weight(at::Tensor const& values) {
+  weight = values.to(quantized ? at::kFloat : weight.scalar_type()).contiguous();
+  quantized.reset();
+}
+
 at::Tensor Linear::forward(at::Tensor const& given, ForwardContext& context) const {
   auto const x = adapter ? adapter->input(given, context) : given;
   at::Tensor y;
-  if (weight.requires_grad() || weight.scalar_type() == x.scalar_type()) {
+  if (!quantized && (weight.requires_grad() || weight.scalar_type() == x.scalar_type())) {
     y = plain(x, matrix(), bias);
   } else {
-    y = detail::frozen_matmul(x, matrix());
+    y = detail::frozen_matmul(x, *this);
     if (bias.defined()) y = y.add_(bias.to(x.scalar_type()));
   }
   return adapter ? adapter->apply(x, y, *this, context) : y;

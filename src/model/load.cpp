@@ -79,21 +79,25 @@ void check_shapes(WeightSource const& reader, Decoder const& decoder) {
 struct Opened {
   std::unique_ptr<WeightSource> source;
   std::unique_ptr<Decoder> decoder;
-  std::optional<at::ScalarType> storage;
+  detail::Storage storage;
 };
 
 Opened open_model(std::filesystem::path const& model, LoadOptions const& options) {
   auto const config = load_model_config(model);
   auto const compute = parse_dtype(options.compute_dtype, "train.compute_dtype");
   Opened opened;
-  if (options.storage_dtype != "auto")
-    opened.storage = parse_dtype(options.storage_dtype, "train.storage_dtype");
+  opened.storage.quantization = quantization_of(options.storage_dtype);
+  bool const is_quantized = opened.storage.quantization != Quantization::none;
+  if (options.storage_dtype != "auto" && !is_quantized)
+    opened.storage.type = parse_dtype(options.storage_dtype, "train.storage_dtype");
   auto const& family = detail::find_family(config.family, model.string());
   opened.source = is_gguf(model) ? detail::open_gguf(model, config, family) : detail::open_safetensors(model);
   opened.decoder = std::make_unique<Decoder>(config, family, prefix_in(*opened.source, family), compute,
                                              c10::Device(options.device));
   check_names(*opened.source, *opened.decoder, family, model);
   check_shapes(*opened.source, *opened.decoder);
+  for (auto const& parameter : opened.decoder->layout())
+    if (is_quantized && parameter.linear != nullptr) opened.storage.quantized.insert(parameter.name);
   return opened;
 }
 
@@ -106,25 +110,51 @@ bool fits_as_is(Opened const& opened) {
          });
 }
 
+/// `bytes` are those of a cached copy; undefined: there is none.
+void set_quantized(detail::Parameter const& parameter, Opened const& opened, at::Tensor const& bytes,
+                   c10::Device device) {
+  auto const kind = opened.storage.quantization;
+  auto const weight = bytes.defined() ? QuantizedWeight(bytes, parameter.shape, kind)
+                                      : QuantizedWeight(opened.source->tensor(parameter.name), kind);
+  parameter.linear->quantized = std::make_shared<QuantizedWeight const>(weight.to(device));
+}
+
+/// Tensors of the right shapes and types that nobody has written to.
+void set_empty(detail::Parameter const& parameter, Opened const& opened, c10::Device device) {
+  auto const kind = opened.storage.quantization;
+  if (opened.storage.quantized.contains(parameter.name))
+    return set_quantized(parameter, opened,
+                         at::empty({QuantizedWeight::num_bytes(parameter.shape, kind)}, at::kByte), device);
+  auto const type = stored_type(*opened.source, parameter.name, opened.storage);
+  *parameter.tensor = at::empty(parameter.shape, at::TensorOptions(device).dtype(type));
+}
+
 }  // namespace
 
 std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOptions const& options) {
   auto opened = open_model(model, options);
+  c10::Device const device(options.device);
   bool const convert = options.values && !options.cache_dir.empty() && !fits_as_is(opened);
   if (convert)
     opened.source = detail::open_safetensors(
         detail::cached_weights(model, *opened.source, opened.storage, options.cache_dir));
-  c10::Device const device(options.device);
   for (auto const& parameter : opened.decoder->layout()) {
-    auto const type = stored_type(*opened.source, parameter.name, opened.storage);
     if (!options.values) {
-      *parameter.tensor = at::empty(parameter.shape, at::TensorOptions(device).dtype(type));
+      set_empty(parameter, opened, device);
+      continue;
+    }
+    bool const is_quantized = opened.storage.quantized.contains(parameter.name);
+    if (is_quantized && !convert) {
+      set_quantized(parameter, opened, {}, device);
       continue;
     }
     auto const values = opened.source->tensor(parameter.name);
     if (opened.source->mapped())
       prefault({static_cast<std::byte const*>(values.const_data_ptr()), values.nbytes()});
-    *parameter.tensor = values.to(device, type);
+    if (is_quantized)
+      set_quantized(parameter, opened, values, device);
+    else
+      *parameter.tensor = values.to(device, stored_type(*opened.source, parameter.name, opened.storage));
   }
   return std::move(opened.decoder);
 }

@@ -18,7 +18,6 @@
 #include "fsllm/io/jsonl.hpp"
 #include "fsllm/io/safetensors_writer.hpp"
 #include "fsllm/model/causal_lm.hpp"
-#include "fsllm/model/dtype.hpp"
 #include "weights.hpp"
 
 namespace fsllm {
@@ -101,19 +100,26 @@ void check_space(fs::path const& folder, int64_t bytes) {
       folder.string(), space.available >> 20, bytes >> 20);
 }
 
-void write_copy(WeightSource const& source, std::optional<at::ScalarType> storage, json const& wanted,
+void write_copy(WeightSource const& source, Storage const& storage, json const& wanted,
                 fs::path const& folder) {
   std::vector<SafetensorsWriter::Entry> entries;
   int64_t bytes = 0;
   for (auto const& name : source.names()) {
-    entries.push_back({name, stored_type(source, name, storage), source.shape(name)});
+    auto shape = source.shape(name);
+    if (storage.quantized.contains(name)) shape = {QuantizedWeight::num_bytes(shape, storage.quantization)};
+    entries.push_back({name, stored_type(source, name, storage), shape});
     int64_t size = static_cast<int64_t>(c10::elementSize(entries.back().type));
     for (int64_t const extent : entries.back().shape) size *= extent;
     bytes += size;
   }
   check_space(folder, bytes);
   SafetensorsWriter writer(folder / kWeights, std::move(entries), {{"format", "pt"}}, kPage);
-  for (auto const& entry : writer.order()) writer.write(source.tensor(entry.name).to(entry.type));
+  for (auto const& entry : writer.order()) {
+    auto const values = source.tensor(entry.name);
+    writer.write(storage.quantized.contains(entry.name)
+                     ? QuantizedWeight(values, storage.quantization).bytes()
+                     : values.to(entry.type));
+  }
   writer.commit();
   json const stamp{{"identity", wanted}, {"checksum", checksum_of(folder / kWeights)}};
   write_file_atomic(folder / kStamp, stamp.dump(2) + "\n");
@@ -142,9 +148,9 @@ void remove_leftovers(fs::path const& folder) {
 
 }  // namespace
 
-fs::path cached_weights(fs::path const& model, WeightSource const& source,
-                        std::optional<at::ScalarType> storage, fs::path const& cache_dir) {
-  auto const type = storage ? dtype_name(*storage) : "auto";
+fs::path cached_weights(fs::path const& model, WeightSource const& source, Storage const& storage,
+                        fs::path const& cache_dir) {
+  auto const type = storage.name();
   auto const wanted = identity(source, type);
   auto const place = fs::weakly_canonical(model);
   auto const folder =
@@ -158,7 +164,7 @@ fs::path cached_weights(fs::path const& model, WeightSource const& source,
   if (why != "not there")
     log_warning("the converted weights in {} are made again ({})", folder.string(), why);
   log_info("converting the weights of {} to {} in {}", model.string(),
-           storage ? type : "fp32 (halves stay halves)", folder.string());
+           type != "auto" ? type : "fp32 (halves stay halves)", folder.string());
   std::array<char, 256> host{};
   ::gethostname(host.data(), host.size() - 1);
   auto const made = fs::path(folder) += fmt::format(".partial.{}.{}", host.data(), ::getpid());

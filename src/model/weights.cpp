@@ -5,6 +5,7 @@
 
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/safetensors.hpp"
+#include "fsllm/model/dtype.hpp"
 
 namespace fsllm::detail {
 namespace {
@@ -44,12 +45,19 @@ std::unique_ptr<WeightSource> open_safetensors(std::filesystem::path const& mode
   return std::make_unique<SafetensorsWeights>(model_dir);
 }
 
-at::ScalarType stored_type(WeightSource const& source, std::string const& name,
-                           std::optional<at::ScalarType> storage) {
-  if (storage) return *storage;
+std::string Storage::name() const {
+  if (quantization != Quantization::none) return quantization == Quantization::nf4 ? "nf4" : "int8";
+  return type ? dtype_name(*type) : "auto";
+}
+
+at::ScalarType stored_type(WeightSource const& source, std::string const& name, Storage const& storage) {
+  if (storage.type) return *storage.type;
+  if (storage.quantized.contains(name)) return at::kByte;
   auto const type = source.dtype(name);
   if (type == "BF16") return at::kBFloat16;
-  return type == "F16" ? at::kHalf : at::kFloat;
+  if (type == "F16") return at::kHalf;
+  bool const halved = storage.quantization != Quantization::none && source.shape(name).size() == 2;
+  return halved ? at::kBFloat16 : at::kFloat;
 }
 
 }  // namespace fsllm::detail

@@ -5,12 +5,14 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "families/family.hpp"
 #include "fsllm/core/tensor_map.hpp"
 #include "fsllm/model/config.hpp"
+#include "fsllm/model/quantized.hpp"
 
 namespace fsllm::detail {
 
@@ -35,14 +37,20 @@ std::unique_ptr<WeightSource> open_safetensors(std::filesystem::path const& mode
 std::unique_ptr<WeightSource> open_gguf(std::filesystem::path const& file, ModelConfig const& config,
                                         Family const& family);
 
-/// What to store a tensor of `source` as.
-at::ScalarType stored_type(WeightSource const& source, std::string const& name,
-                           std::optional<at::ScalarType> storage);
+/// What tensors are kept as.
+struct Storage {
+  std::optional<at::ScalarType> type = {};  ///< unset: as in the file
+  Quantization quantization = Quantization::none;
+  std::set<std::string> quantized = {};  ///< names of those that are; beside them fp32 matrices become bf16
+  std::string name() const;              ///< as in train.storage_dtype
+};
+
+/// What to store a tensor of `source` as; uint8 where it is quantised.
+at::ScalarType stored_type(WeightSource const& source, std::string const& name, Storage const& storage);
 
 /// The converted copy of `source` below `cache_dir`: made now, by one process at a time, unless a good one is
-/// there. A copy that is damaged or of another source is made anew.
+/// there. A copy that is damaged or of another source is made anew. Quantised tensors are rows of bytes in it.
 std::filesystem::path cached_weights(std::filesystem::path const& model, WeightSource const& source,
-                                     std::optional<at::ScalarType> storage,
-                                     std::filesystem::path const& cache_dir);
+                                     Storage const& storage, std::filesystem::path const& cache_dir);
 
 }  // namespace fsllm::detail

@@ -50,7 +50,7 @@ Lora::Lora(PeftConfig const& config, CausalLM& model) : options_(options_of<Lora
 
 void Lora::add_site(Linear const& linear) {
   auto const rank = number_for(options_.rank_pattern, linear.name, static_cast<double>(options_.rank));
-  auto const device = linear.weight.device();
+  auto const device = linear.device();
   auto adapter = std::make_shared<LoraAdapter>();
   adapter->a = trainable({static_cast<int64_t>(rank), linear.in_features()}, device);
   adapter->b = trainable({linear.out_features(), static_cast<int64_t>(rank)}, device);
@@ -111,7 +111,7 @@ void Lora::merge_into(CausalLM& model) {
     auto const& adapter = *site.adapter;
     auto merged = at::add(linear.matrix().to(at::kFloat), at::mm(adapter.b, adapter.a), adapter.scale);
     if (options_.dora) merged.mul_(adapter.magnitude.div(norms_of_rows(adapter, linear)).unsqueeze(1));
-    linear.weight = (linear.conv1d ? merged.t() : merged).to(linear.weight.scalar_type()).contiguous();
+    linear.set_weight(linear.conv1d ? merged.t() : merged);
     linear.adapter.reset();
   }
   biases_.merge_into(model);

@@ -22,7 +22,9 @@ struct RaggedInput {
 };
 
 struct LoadOptions {
-  std::string storage_dtype = "auto";  ///< fp32, bf16, fp16, auto = as in the file (quantised blocks: fp32)
+  /// fp32, bf16, fp16, auto = as in the file (quantised blocks: fp32); int8, nf4: projections of blocks are
+  /// quantised, other matrices halves.
+  std::string storage_dtype = "auto";
   std::string compute_dtype = "fp32";  ///< type of activations: fp32, bf16, fp16 (fp64 in tests)
   std::string device = "cpu";
   /// Where weights of another type or format than wanted are kept after conversion, one mapped copy for all

@@ -8,6 +8,8 @@
 #include <optional>
 #include <string>
 
+#include "fsllm/model/quantized.hpp"
+
 namespace fsllm {
 
 /// What a forward pass needs besides its input.
@@ -36,19 +38,33 @@ struct BlockAdapter {
   virtual at::Tensor apply(at::Tensor const& x, ForwardContext& context) = 0;
 };
 
-/// y = x Wᵀ + b with an adapter slot. The weight may be stored in another type than x (compute type): it is
-/// then converted on the fly, and again in the backward pass, never kept converted.
+/// y = x Wᵀ + b with an adapter slot. The weight may be stored in another type than x (compute type), or
+/// quantised: it is then converted on the fly, a part at a time, and again in the backward pass, never kept
+/// converted.
 struct Linear {
   std::string name;     ///< HF module path, "model.layers.0.self_attn.q_proj"
-  at::Tensor weight;    ///< as in the file: [out, in], or [in, out] for Conv1D
+  at::Tensor weight;    ///< as in the file: [out, in], or [in, out] for Conv1D; undefined where quantised
   at::Tensor bias;      ///< [out] or undefined
   bool conv1d = false;  ///< the file stores [in, out] (PEFT's fan_in_fan_out)
   std::shared_ptr<LinearAdapter> adapter;
+  std::shared_ptr<QuantizedWeight const> quantized;  ///< in the place of `weight`, and in its shape
 
-  int64_t in_features() const { return weight.size(conv1d ? 0 : 1); }
-  int64_t out_features() const { return weight.size(conv1d ? 1 : 0); }
-  at::Tensor matrix() const { return conv1d ? weight.t() : weight; }       ///< W [out, in], a view
+  bool exists() const { return weight.defined() || quantized != nullptr; }
+  int64_t in_features() const { return extent(conv1d ? 0 : 1); }
+  int64_t out_features() const { return extent(conv1d ? 1 : 0); }
+  c10::Device device() const { return quantized ? quantized->device() : weight.device(); }
+  /// W [out, in]: a view, or fp32 values where it is quantised.
+  at::Tensor matrix() const { return conv1d ? plain_weight().t() : plain_weight(); }
+  /// The weight as in the file, in fp32 where it is quantised.
+  at::Tensor plain_weight() const { return quantized ? quantized->dequantized() : weight; }
+  /// Puts fp32 values in the place of the weight, in its type; a quantised one becomes fp32.
+  void set_weight(at::Tensor const& values);
   at::Tensor forward(at::Tensor const& x, ForwardContext& context) const;  ///< x [N, in] → [N, out]
+
+ private:
+  int64_t extent(size_t dim) const {
+    return quantized ? quantized->shape()[dim] : weight.size(static_cast<int64_t>(dim));
+  }
 };
 
 }  // namespace fsllm
