@@ -98,12 +98,12 @@ RunConfig load_run_config(Config& config) {
   run.stage_dir = config.get("hpc.stage_dir", "",
                              "Folder (of the node, say) for weights that must be converted: GGUF, another "
                              "storage type; empty: the run directory.");
-  run.storage_dtype =
-      config.get("train.storage_dtype", "auto",
-                 "Type of frozen weights in memory; auto: as in the file. int8 and nf4 quantise the projections "
-                 "of the blocks as LLM.int8() and QLoRA do (nf4: 4.13 bits a value); embeddings and head are "
-                 "halves then.",
-                 one_of({"auto", "fp32", "bf16", "fp16", "int8", "nf4"}));
+  run.storage_dtype = config.get(
+      "train.storage_dtype", "auto",
+      "Type of frozen weights in memory; auto: as in the file. int8 and nf4 quantise the projections "
+      "of the blocks as LLM.int8() and QLoRA do (nf4: 4.13 bits a value); embeddings and head are "
+      "halves then.",
+      one_of({"auto", "fp32", "bf16", "fp16", "int8", "nf4"}));
   run.compute_dtype = config.get("train.compute_dtype", "auto",
                                  "Type of activations and GEMMs; auto: fp32, or bf16 where weights are bf16 "
                                  "and the CPU multiplies bf16 fast.",

@@ -21,7 +21,7 @@ constexpr int64_t kPanelValues = int64_t{4} << 20;
 constexpr int64_t kPanelStep = 64;
 
 /// A weight [rows, columns] as it is stored, kept alive by the graph.
-struct StoredMatrix final : c10::intrusive_ptr_target {
+struct StoredMatrix final : torch::CustomClassHolder {
   at::Tensor weight;
   std::shared_ptr<QuantizedWeight const> quantized;
   bool conv1d = false;  ///< [in, out]

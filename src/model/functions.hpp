@@ -8,8 +8,8 @@
 /// operations.
 namespace fsllm::detail {
 
-/// x Wᵀ for x [N, in] and the frozen weight of `linear`, which is stored in another type or quantised. Converts
-/// a few rows of it at a time, in both passes, and saves nothing else.
+/// x Wᵀ for x [N, in] and the frozen weight of `linear`, which is stored in another type or quantised.
+/// Converts a few rows of it at a time, in both passes, and saves nothing else.
 at::Tensor frozen_matmul(at::Tensor const& x, Linear const& linear);
 
 /// x · w / sqrt(mean(x²) + eps) over the last dimension (Zhang & Sennrich 2019, eq. 4), computed in fp32

@@ -49,7 +49,8 @@ struct Storage {
 at::ScalarType stored_type(WeightSource const& source, std::string const& name, Storage const& storage);
 
 /// The converted copy of `source` below `cache_dir`: made now, by one process at a time, unless a good one is
-/// there. A copy that is damaged or of another source is made anew. Quantised tensors are rows of bytes in it.
+/// there. A copy that is damaged or of another source is made anew. Quantised tensors are rows of bytes in
+/// it.
 std::filesystem::path cached_weights(std::filesystem::path const& model, WeightSource const& source,
                                      Storage const& storage, std::filesystem::path const& cache_dir);
 
