@@ -117,6 +117,7 @@ std::vector<int32_t> ConfigJson::token_ids(std::string const& key) const {
   std::vector<int32_t> ids;
   auto const* value = find(key);
   if (value == nullptr) return ids;
+  if (*value == -1) return ids;  // LLaMA's first files say so where there is none
   for (auto const& item : value->is_array() ? *value : json::array({*value})) {
     bool const valid =
         item.is_number_integer() && item.get<double>() >= 0 && item.get<double>() < 2147483648.0;
