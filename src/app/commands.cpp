@@ -318,6 +318,9 @@ int check_command(Setup const& s, Communicator const& comm) {
     auto const model = load_model(s.model_dir, options);
     int64_t bytes = 0;
     for (auto const& [name, tensor] : model->parameters()) bytes += static_cast<int64_t>(tensor.nbytes());
+    for (auto const* linear : model->linears())
+      if (linear->quantized)
+        bytes += QuantizedWeight::num_bytes(linear->quantized->shape(), linear->quantized->kind());
     if (!s.run.peft.method.empty()) make_peft(s.run.peft, *model, s.run.fed.seed);
     fmt::print("configuration, data and model are good: {} clients, {} model {} with {:.1f} MiB of weights\n",
                clients, s.model.family, s.model_dir.string(), static_cast<double>(bytes) / 1048576);

@@ -52,6 +52,7 @@ class Decoder final : public CausalLM {
   void set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) override;
   void set_block_adapter(int64_t layer, std::shared_ptr<BlockAdapter> adapter) override;
   TensorMap parameters() override;
+  TensorMap dequantized() override;
   void set_parameter(std::string const& name, at::Tensor const& value) override;
   void make_trainable(std::string const& dtype) override;
   std::string device() const override { return device_.str(); }

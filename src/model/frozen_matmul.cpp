@@ -20,6 +20,14 @@ constexpr int64_t kPanelValues = int64_t{4} << 20;
 /// Quantised rows can be had from multiples of this on.
 constexpr int64_t kPanelStep = 64;
 
+/// Memory for a panel in fp32 that the thread keeps: freed and asked for again, it would be cut by the small
+/// tensors that live until the backward pass, and every panel would take new memory.
+at::Tensor panel_memory(int64_t rows, int64_t columns) {
+  thread_local at::Tensor memory;
+  if (!memory.defined() || memory.numel() < rows * columns) memory = at::empty({rows * columns}, at::kFloat);
+  return memory.narrow(0, 0, rows * columns).view({rows, columns});
+}
+
 /// A weight [rows, columns] as it is stored, kept alive by the graph.
 struct StoredMatrix final : torch::CustomClassHolder {
   at::Tensor weight;
@@ -28,8 +36,17 @@ struct StoredMatrix final : torch::CustomClassHolder {
 
   int64_t rows() const { return quantized ? quantized->shape()[0] : weight.size(0); }
   int64_t columns() const { return quantized ? quantized->shape()[1] : weight.size(1); }
+  /// Good until the next one.
   at::Tensor panel(int64_t begin, int64_t count, at::ScalarType type) const {
-    return (quantized ? quantized->rows(begin, count) : weight.narrow(0, begin, count)).to(type);
+    bool const on_cpu = quantized ? quantized->device().is_cpu() : weight.is_cpu();
+    if (type != at::kFloat || !on_cpu)
+      return (quantized ? quantized->rows(begin, count) : weight.narrow(0, begin, count)).to(type);
+    auto const values = panel_memory(count, columns());
+    if (quantized)
+      quantized->rows_into(values, begin);
+    else
+      values.copy_(weight.narrow(0, begin, count));
+    return values;
   }
   /// Half sums would be rounded after every panel: there the whole is one.
   int64_t panel_rows(at::ScalarType type) const {

@@ -153,9 +153,16 @@ std::vector<Linear*> Decoder::linears() {
 TensorMap Decoder::parameters() {
   TensorMap parameters;
   for (auto const& parameter : layout_)
-    parameters.emplace(parameter.name,
-                       parameter.linear != nullptr ? parameter.linear->plain_weight() : *parameter.tensor);
+    if (parameter.tensor->defined()) parameters.emplace(parameter.name, *parameter.tensor);
   return parameters;
+}
+
+TensorMap Decoder::dequantized() {
+  TensorMap values;
+  for (auto const& parameter : layout_)
+    if (parameter.linear != nullptr && parameter.linear->quantized)
+      values.emplace(parameter.name, parameter.linear->plain_weight());
+  return values;
 }
 
 void Decoder::set_parameter(std::string const& name, at::Tensor const& value) {

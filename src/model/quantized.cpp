@@ -226,16 +226,25 @@ at::Tensor QuantizedWeight::rows_by_table(int64_t begin, int64_t count) const {
 }
 
 at::Tensor QuantizedWeight::rows(int64_t begin, int64_t count) const {
-  int64_t const columns = shape_[1], first = begin * columns;
+  auto out = at::empty({count, shape_[1]}, codes_.options().dtype(at::kFloat));
+  rows_into(out, begin);
+  return out;
+}
+
+void QuantizedWeight::rows_into(at::Tensor const& out, int64_t begin) const {
+  int64_t const count = out.size(0), columns = shape_[1], first = begin * columns, values = count * columns;
   if (kind_ == Quantization::int8) {
-    auto const codes = codes_.narrow(0, first, count * columns).view(at::kChar).view({count, columns});
-    return codes.to(at::kFloat).mul_(scales_.narrow(0, begin, count).view({-1, 1}));
+    out.copy_(codes_.narrow(0, first, values).view(at::kChar).view({count, columns}));
+    out.mul_(scales_.narrow(0, begin, count).view({-1, 1}));
+    return;
   }
   FSLLM_ASSERT(first % kBlock == 0);
-  if (!codes_.is_cpu()) return rows_by_table(begin, count);
-  int64_t const values = count * columns, blocks = blocks_of(values, kBlock);
+  if (!codes_.is_cpu()) {
+    out.copy_(rows_by_table(begin, count));
+    return;
+  }
+  int64_t const blocks = blocks_of(values, kBlock);
   auto const scales = block_scales(first / kBlock, blocks);
-  auto const out = at::empty({count, columns}, at::kFloat);
   auto const* codes = codes_.const_data_ptr<uint8_t>() + first / 2;
   auto const* scale = scales.const_data_ptr<float>();
   auto* to = out.mutable_data_ptr<float>();
@@ -244,7 +253,6 @@ at::Tensor QuantizedWeight::rows(int64_t begin, int64_t count) const {
       dequantize_block(codes + b * kBlock / 2, scale[b], std::min(kBlock, values - b * kBlock),
                        to + b * kBlock);
   });
-  return out;
 }
 
 }  // namespace fsllm

@@ -41,9 +41,11 @@ void save_model(std::filesystem::path const& out_dir, CausalLM& model,
   std::filesystem::create_directories(out_dir, error);
   FSLLM_CHECK(!error, "cannot make the folder {} ({}). Choose another place.", out_dir.string(),
               error.message());
+  auto parameters = model.parameters();
+  parameters.merge(model.dequantized());
   TensorMap tensors;
   auto type = at::kFloat;
-  for (auto const& [name, tensor] : model.parameters()) {
+  for (auto const& [name, tensor] : parameters) {
     type = dtype == "auto" ? tensor.scalar_type() : parse_dtype(dtype, "dtype");
     tensors.emplace(name, tensor.detach().to(at::kCPU, type));
   }

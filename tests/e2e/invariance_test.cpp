@@ -91,6 +91,20 @@ INSTANTIATE_TEST_SUITE_P(
         "encoder_dropout: 0.2",
         "adapter_method: lora, r: 4, use_dora: True, lora_dropout: 0.2, target_modules: all-linear"));
 
+class StorageTypes : public testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Invariance, StorageTypes, testing::Values("nf4", "int8", "bf16"),
+                         [](auto const& test) { return test.param; });
+
+/// Base weights that are kept in fewer bits: other values, the same bits on two ranks.
+TEST_P(StorageTypes, SameBitsOnTwoRanks) {
+  TempDir plain, one, two;
+  auto const key = std::vector<std::string>{"train.storage_dtype", GetParam()};
+  auto const expected = train(one, 0, many_clients(), key);
+  ASSERT_FALSE(expected.adapter.empty());
+  EXPECT_TRUE(train(two, 2, many_clients(), key) == expected);
+  EXPECT_FALSE(train(plain, 0, many_clients()) == expected);
+}
+
 /// Two ranks give the bits of one, and so does a run that goes on from the checkpoint before the last.
 TEST_P(AdapterMethods, SameBitsOnTwoRanksAndAfterAResume) {
   auto small = many_clients();

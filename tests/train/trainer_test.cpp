@@ -168,7 +168,9 @@ TEST(Trainer, LoraOnQuantizedWeightsLearnsAsOnTheirValues) {
     test::TempDir dir;
     auto const losses = [&](std::filesystem::path const& folder, std::string const& storage) {
       auto const model = load_model(folder, {.storage_dtype = storage});
-      auto const peft = make_peft({.method = "lora", .rank = 4, .target_modules = {"all-linear"}}, *model, 3);
+      auto yaml =
+          Config::parse("llm: {adapter: {use: True, args: [{r: 4, target_modules: all-linear}]}}", "");
+      auto const peft = make_peft(load_peft_config(yaml), *model, 3);
       auto parameters = peft->state();
       std::vector<double> each;
       train_client(*model, parameters, kData, config, {},

@@ -64,7 +64,10 @@ class CausalLM {
   /// Puts an adapter (or none) behind block `layer`.
   virtual void set_block_adapter(int64_t layer, std::shared_ptr<BlockAdapter> adapter) = 0;
   /// All parameters under the names and in the shapes of the file (Conv1D: [in, out]); the live tensors.
+  /// Quantised weights are not among them.
   virtual TensorMap parameters() = 0;
+  /// The values of the quantised weights in fp32, under the names of the file: copies.
+  virtual TensorMap dequantized() = 0;
   /// Puts a tensor of the same shape in the place of a parameter, under its name in parameters().
   virtual void set_parameter(std::string const& name, at::Tensor const& value) = 0;
   /// Full-parameter training: replaces every parameter by an own writable copy in `dtype` with requires_grad.

@@ -31,6 +31,8 @@ class QuantizedWeight {
   QuantizedWeight to(c10::Device device) const;
   /// Rows [begin, begin + count) in fp32; begin · columns must be a multiple of 64.
   at::Tensor rows(int64_t begin, int64_t count) const;
+  /// The same into `out`, contiguous fp32 [count, columns] on this device.
+  void rows_into(at::Tensor const& out, int64_t begin) const;
   at::Tensor dequantized() const { return rows(0, shape_[0]); }
 
  private:
