@@ -113,6 +113,27 @@ std::vector<double> ConfigJson::numbers(std::string const& key) const {
   return numbers;
 }
 
+std::vector<std::string> ConfigJson::repeated_texts(std::string const& key, int64_t most) const {
+  auto const* value = find(key);
+  auto const wrong = [&] {
+    refuse(fmt::format("'{}' = {} (a list like [[[\"global\", \"local\"], 12]] is needed). Correct it.", key,
+                       value == nullptr ? "null" : value->dump()));
+  };
+  if (value == nullptr || !value->is_array()) wrong();
+  std::vector<std::string> texts;
+  for (auto const& group : *value) {
+    bool const pair =
+        group.is_array() && group.size() == 2 && group[0].is_array() && group[1].is_number_integer();
+    if (!pair || group[1] < 1 || group[1] > most) wrong();
+    for (int64_t again = group[1].get<int64_t>(); again > 0; --again)
+      for (auto const& text : group[0]) {
+        if (!text.is_string() || static_cast<int64_t>(texts.size()) >= most) wrong();
+        texts.push_back(text.get<std::string>());
+      }
+  }
+  return texts;
+}
+
 std::vector<int32_t> ConfigJson::token_ids(std::string const& key) const {
   std::vector<int32_t> ids;
   auto const* value = find(key);

@@ -27,6 +27,8 @@ class ConfigJson {
   std::vector<std::string> texts(std::string const& key) const;
   std::vector<double> numbers(std::string const& key) const;  ///< a list that must be there
   /// One token id or a list of them; empty when absent.
+  /// [[["a", "b"], 2]] → a, b, a, b; at most `most` of them. Any other form is refused.
+  std::vector<std::string> repeated_texts(std::string const& key, int64_t most) const;
   std::vector<int32_t> token_ids(std::string const& key) const;
   /// The object below a key; empty when absent.
   ConfigJson object(std::string const& key) const;

@@ -192,8 +192,10 @@ std::vector<Damage> damages() {
        "DIR/adapter holds neither adapter_model.safetensors nor adapter_model.safetensors.index.json (no "
        "weights)",
        kInitArgs},
-      {"adapter_of_prefix", json_edit(adapter, [](json& j) { j["peft_type"] = "PREFIX_TUNING"; }),
-       "peft_type = 'PREFIX_TUNING' (not available in this version)", kInitArgs},
+      {"adapter_of_another_method", json_edit(adapter, [](json& j) { j["peft_type"] = "PREFIX_TUNING"; }),
+       "unexpected tensor base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", kInitArgs},
+      {"adapter_of_loha", json_edit(adapter, [](json& j) { j["peft_type"] = "LOHA"; }),
+       "peft_type = 'LOHA' (not available in this version)", kInitArgs},
   };
 }
 

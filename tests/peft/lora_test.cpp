@@ -47,7 +47,7 @@ INSTANTIATE_TEST_SUITE_P(Lora, EveryFamilyLora, testing::ValuesIn(reference_name
 
 /// peft chose these fixtures' targets by its own table of model types.
 TEST(Lora, DefaultTargetsAreThoseOfPeft) {
-  for (auto const* name : {"qwen3", "opt", "gpt_neox"}) {
+  for (auto const* name : {"qwen3", "opt", "gpt_neox", "bloom", "gpt_neo", "gptj", "gemma2"}) {
     auto const reference = load_reference(name);
     auto chosen = read_json(reference.dir / "adapter/adapter_config.json")
                       .at("target_modules")

@@ -28,7 +28,13 @@ std::vector<std::string> reference_names() {
           "opt",
           "opt_350m",
           "gpt_neox",
-          "gpt_neox_sequential"};
+          "gpt_neox_sequential",
+          "bloom",
+          "bloom_6_heads",
+          "gpt_neo",
+          "gptj",
+          "phi3",
+          "gemma2"};
 }
 
 Reference load_reference(std::string const& name) {

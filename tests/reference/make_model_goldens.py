@@ -61,6 +61,23 @@ FAMILIES = {
                                              rope_parameters=dict(rope_type="default", rope_theta=500.0,
                                                                   partial_rotary_factor=1.0), tie_word_embeddings=True),
                             dict(target_modules=["query_key_value", "dense", "dense_h_to_4h"], lora_alpha=4), False),
+    "bloom": ("bloom", dict(vocab_size=96, bos_token_id=1, eos_token_id=2, hidden_size=32, n_layer=2, n_head=4,
+                            hidden_dropout=0.0, attention_dropout=0.0), dict(lora_alpha=8), False),
+    "bloom_6_heads": ("bloom", dict(vocab_size=96, bos_token_id=1, eos_token_id=2, hidden_size=36, n_layer=1, n_head=6,
+                                    hidden_dropout=0.0, attention_dropout=0.0),
+                      dict(target_modules=["query_key_value", "dense"], lora_alpha=4), False),
+    "gpt_neo": ("gpt_neo", dict(COMMON, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, window_size=5,
+                                attention_types=[[["global", "local"], 1]], resid_dropout=0.0, embed_dropout=0.0,
+                                attention_dropout=0.0), dict(lora_alpha=8), False),
+    "gptj": ("gptj", dict(vocab_size=96, bos_token_id=1, eos_token_id=2, n_positions=64, n_embd=32, n_layer=2, n_head=4,
+                          rotary_dim=4, n_inner=None, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
+             dict(lora_alpha=8), False),
+    "phi3": ("phi3", dict(LLAMA, pad_token_id=0, rope_theta=10000.0, sliding_window=6, tie_word_embeddings=False,
+                          original_max_position_embeddings=64),
+             dict(target_modules=["qkv_proj", "o_proj", "gate_up_proj", "down_proj"], lora_alpha=8), False),
+    "gemma2": ("gemma2", dict(LLAMA, rope_theta=10000.0, head_dim=12, query_pre_attn_scalar=10, sliding_window=5,
+                              attn_logit_softcapping=5.0, final_logit_softcapping=3.0, pad_token_id=0),
+               dict(lora_alpha=8), False),
 }
 
 

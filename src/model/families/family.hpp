@@ -41,6 +41,11 @@ Family qwen3_family();
 Family gpt2_family();
 Family opt_family();
 Family gpt_neox_family();
+Family bloom_family();
+Family gpt_neo_family();
+Family gptj_family();
+Family phi3_family();
+Family gemma2_family();
 
 /// The table, in the order of messages.
 std::vector<Family> const& family_table();

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "family.hpp"
+
+namespace fsllm::detail {
+namespace {
+
+/// LLaMA with q, k, v in one projection and gate and up in another (Abdin et al. 2024). PEFT has no default
+/// targets for it.
+void read_config(ConfigJson const& json, ModelConfig& config) {
+  read_llama_like(json, config);
+  config.norm_eps = json.number("rms_norm_eps", 1e-5);
+  config.max_positions = json.size_or("max_position_embeddings", 4096);
+  config.qkv = QkvKind::concatenated;
+  config.fused_gate_up = true;
+  config.rotary_dim = partial_rotary_dim(json, config, "partial_rotary_factor", 1);
+  read_rope(json, config);
+  int64_t const window = json.integer("sliding_window", 0);
+  if (window < 0) json.refuse("'sliding_window' is negative (it counts tokens). Correct it.");
+  config.layer_windows.assign(static_cast<size_t>(config.num_layers), window);
+}
+
+}  // namespace
+
+Family phi3_family() {
+  auto family = llama_family();
+  family.model_type = "phi3";
+  family.read_config = read_config;
+  family.block.qkv = "self_attn.qkv_proj";
+  family.block.gate_up = "mlp.gate_up_proj";
+  family.lora_targets = {};
+  return family;
+}
+
+}  // namespace fsllm::detail
