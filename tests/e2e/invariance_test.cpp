@@ -91,6 +91,23 @@ INSTANTIATE_TEST_SUITE_P(
         "encoder_dropout: 0.2",
         "adapter_method: lora, r: 4, use_dora: True, lora_dropout: 0.2, target_modules: all-linear"));
 
+class Families : public testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Invariance, Families,
+                         testing::Values("qwen3", "opt", "opt_350m", "gpt_neox", "bloom", "gpt_neo", "gptj",
+                                         "phi3", "gemma2"),
+                         [](auto const& test) { return test.param; });
+
+TEST_P(Families, SameBitsOnTwoRanks) {
+  auto small = many_clients();
+  small.model = GetParam();
+  small.rounds = 2;
+  small.adapter = "{r: 4, lora_alpha: 8, target_modules: all-linear}";
+  TempDir one, two;
+  auto const expected = train(one, 0, small);
+  ASSERT_FALSE(expected.adapter.empty());
+  EXPECT_TRUE(train(two, 2, small) == expected);
+}
+
 class StorageTypes : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Invariance, StorageTypes, testing::Values("nf4", "int8", "bf16"),
                          [](auto const& test) { return test.param; });
