@@ -26,9 +26,9 @@ class ConfigJson {
   std::string text(std::string const& key, std::string const& fallback) const;
   std::vector<std::string> texts(std::string const& key) const;
   std::vector<double> numbers(std::string const& key) const;  ///< a list that must be there
-  /// One token id or a list of them; empty when absent.
   /// [[["a", "b"], 2]] → a, b, a, b; at most `most` of them. Any other form is refused.
   std::vector<std::string> repeated_texts(std::string const& key, int64_t most) const;
+  /// One token id or a list of them; empty when absent.
   std::vector<int32_t> token_ids(std::string const& key) const;
   /// The object below a key; empty when absent.
   ConfigJson object(std::string const& key) const;

@@ -47,6 +47,11 @@ at::Tensor Decoder::hidden_states(RaggedInput const& input, ForwardContext& cont
       "a row of {} tokens (the model has {} positions{}). Shorten the rows (llm.tok_len).",
       plan.end_position() - taken, config_.max_positions,
       taken == 0 ? "" : fmt::format(" beside {} virtual tokens", taken));
+  // Beyond the original length the cached keys would have to be turned anew.
+  FSLLM_CHECK(cache == nullptr || config_.rope_scaling != RopeScaling::longrope ||
+                  plan.end_position() <= config_.rope_original_positions,
+              "generation to {} tokens with LongRoPE (beyond {} not available in this version). Shorten it.",
+              plan.end_position(), config_.rope_original_positions);
   if (config_.position == PositionKind::rope) choose_angles(plan);
   auto x = embed(input.ids, rows, plan, context);
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
