@@ -29,7 +29,7 @@ void export_one(std::string const& name, std::filesystem::path const& out) {
   auto const model = load_model(reference.dir);
   std::string args = "adapter_method: lora, r: 4, lora_alpha: 6";
   if (name == "llama3") args += ", use_rslora: True";
-  if (name == "mistral") args += ", target_modules: all-linear";
+  if (name == "mistral" || name == "phi3") args += ", target_modules: all-linear";
   if (name == "gpt2") args += ", target_modules: [c_attn, c_proj, c_fc]";
   auto const config = test::peft_of(args);
   auto const peft = make_peft(config, *model, 3);
