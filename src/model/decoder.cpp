@@ -62,7 +62,7 @@ at::Tensor Decoder::hidden_states(RaggedInput const& input, ForwardContext& cont
   plan.advance_cache();
   x = rows.remove(x);
   if (config_.final_norm) x = norm(x, final_norm_);
-  return head_project_.weight.defined() ? head_project_.forward(x, context) : x;
+  return head_project_.exists() ? head_project_.forward(x, context) : x;
 }
 
 at::Tensor Decoder::run_block(Block const& block, at::Tensor x, AttentionPlan& plan, int64_t layer,
@@ -103,12 +103,8 @@ void Decoder::choose_angles(AttentionPlan const& plan) {
 
 at::Tensor Decoder::logits(at::Tensor const& hidden) {
   ForwardContext context;
-  auto const head = config_.tied_embeddings ? Linear{.name = head_.name,
-                                                     .weight = embedding_,
-                                                     .bias = head_.bias,
-                                                     .conv1d = false,
-                                                     .adapter = {}}
-                                            : head_;
+  auto head = head_;
+  if (config_.tied_embeddings) head.weight = embedding_;
   auto const logits = head.forward(hidden, context);
   return config_.logit_softcap > 0 ? soft_cap(logits, config_.logit_softcap) : logits;
 }
@@ -148,7 +144,7 @@ at::Tensor Decoder::embeddings(at::Tensor const& ids) {
 at::Tensor Decoder::embed(at::Tensor const& ids, VirtualRows const& rows, AttentionPlan const& plan,
                           ForwardContext& context) {
   auto x = rows.insert(embeddings(ids).to(compute_));
-  if (embedding_project_.weight.defined()) x = embedding_project_.forward(x, context);
+  if (embedding_project_.exists()) x = embedding_project_.forward(x, context);
   if (config_.embedding_norm) x = norm(x, embedding_norm_);
   if (!positions_.defined()) return x;
   auto const entries =

@@ -49,12 +49,14 @@ Lora::Lora(PeftConfig const& config, CausalLM& model) : options_(options_of<Lora
 }
 
 void Lora::add_site(Linear const& linear) {
-  auto const rank = number_for(options_.rank_pattern, linear.name, static_cast<double>(options_.rank));
+  auto const rank =
+      number_for(options_.rank_pattern, linear.name, static_cast<double>(options_.rank), "rank_pattern");
+  auto const alpha = number_for(options_.alpha_pattern, linear.name, options_.alpha, "alpha_pattern");
   auto const device = linear.device();
   auto adapter = std::make_shared<LoraAdapter>();
   adapter->a = trainable({static_cast<int64_t>(rank), linear.in_features()}, device);
   adapter->b = trainable({linear.out_features(), static_cast<int64_t>(rank)}, device);
-  adapter->scale = scale_of(options_, number_for(options_.alpha_pattern, linear.name, options_.alpha), rank);
+  adapter->scale = scale_of(options_, alpha, rank);
   adapter->dropout = options_.dropout;
   if (options_.dora) {
     adapter->row_squares = squares_of_rows(linear);

@@ -2,7 +2,6 @@
 // What LoRA and DoRA compute in one Linear.
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/mul.h>
 #include <ATen/ops/square.h>
 #include <ATen/ops/sum.h>
 
@@ -22,15 +21,16 @@ at::Tensor LoraAdapter::apply(at::Tensor const& x, at::Tensor const& y, Linear c
 at::Tensor LoraAdapter::apply_dora(at::Tensor const& x, at::Tensor const& y, Linear const& base,
                                    ForwardContext& context) const {
   auto const type = x.scalar_type();
-  auto const mask = keep_mask(x, dropout, context, base.name);
-  auto const input = mask.defined() ? at::mul(x, mask).div(1 - dropout) : x;
+  auto const input = dropped(x, dropout, context, base.name);
   at::Tensor frozen = y;
-  if (mask.defined())
-    frozen =
-        Linear{.name = base.name, .weight = base.weight, .bias = {}, .conv1d = base.conv1d, .adapter = {}}
-            .forward(input, context);
-  else if (base.bias.defined())
+  if (!input.is_same(x)) {
+    auto plain = base;
+    plain.bias.reset();
+    plain.adapter.reset();
+    frozen = plain.forward(input, context);
+  } else if (base.bias.defined()) {
     frozen = y.sub(base.bias.to(type));
+  }
   auto const ratio = magnitude.div(norms_of_rows(*this, base)).to(type);
   auto const low_rank = at::mm(at::mm(input, a.to(type).t()), b.to(type).t());
   return y.add(frozen.mul(ratio.sub(1))).add(low_rank.mul(ratio), scale);

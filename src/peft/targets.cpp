@@ -77,9 +77,10 @@ std::vector<Linear*> find_targets(Targets const& targets, CausalLM& model, Targe
   return found;
 }
 
-double number_for(Patterns const& patterns, std::string const& module, double fallback) {
+double number_for(Patterns const& patterns, std::string const& module, double fallback,
+                  std::string const& argument) {
   for (auto const& [pattern, number] : patterns)
-    if (std::regex_match(module, compile("(.*\\.)?(" + pattern + ")", "rank_pattern"))) return number;
+    if (std::regex_match(module, compile("(.*\\.)?(" + pattern + ")", argument))) return number;
   return fallback;
 }
 

@@ -35,8 +35,9 @@ Targets resolve_targets(Targets const& given, std::vector<std::string> const& de
 std::vector<Linear*> find_targets(Targets const& targets, CausalLM& model, TargetCheck const& check = {});
 
 /// The number of the first pattern that matches the end of the module's path, else `fallback` (PEFT's
-/// rank_pattern and alpha_pattern).
-double number_for(Patterns const& patterns, std::string const& module, double fallback);
+/// rank_pattern and alpha_pattern); `argument` is what messages call them.
+double number_for(Patterns const& patterns, std::string const& module, double fallback,
+                  std::string const& argument);
 
 /// The module of this path; an Error says that the adapter was made for another model.
 Linear& module_of(CausalLM& model, std::string const& path);

@@ -56,7 +56,7 @@ TEST_P(QuantizedModel, HasItsShapesWithoutValues) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Fixtures, QuantizedModel,
-                         testing::Combine(testing::Values("llama", "gpt2", "qwen2"),
+                         testing::Combine(testing::Values("llama", "gpt2", "qwen2", "opt_350m"),
                                           testing::Values("nf4", "int8")),
                          [](auto const& test) {
                            return std::get<0>(test.param) + "_" + std::get<1>(test.param);

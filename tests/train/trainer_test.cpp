@@ -160,30 +160,34 @@ TEST(Loss, OfASplitDoesNotDependOnBatching) {
   EXPECT_NEAR(all.sum, one.sum, 1e-5 * all.sum);
 }
 
-TEST(Trainer, LoraOnQuantizedWeightsLearnsAsOnTheirValues) {
+class QuantizedLora : public testing::TestWithParam<std::tuple<std::string, std::string>> {};
+
+TEST_P(QuantizedLora, LearnsAsOnTheValuesOfItsCodes) {
+  auto const& [type, more] = GetParam();
   auto const source = test::source_file("tests/reference/llama");
   auto const config = config_of(
       "train: {local_update_steps: 10, optimizer: {type: AdamW, lr: 0.01}}\ndataloader: {batch_size: 2}");
-  for (auto const* type : {"nf4", "int8"}) {
-    test::TempDir dir;
-    auto const losses = [&](std::filesystem::path const& folder, std::string const& storage) {
-      auto const model = load_model(folder, {.storage_dtype = storage});
-      auto yaml =
-          Config::parse("llm: {adapter: {use: True, args: [{r: 4, target_modules: all-linear}]}}", "");
-      auto const peft = make_peft(load_peft_config(yaml), *model, 3);
-      auto parameters = peft->state();
-      std::vector<double> each;
-      train_client(*model, parameters, kData, config, {},
-                   [&](int64_t, double loss) { each.push_back(loss); });
-      return each;
-    };
-    save_model(dir / "plain", *load_model(source, {.storage_dtype = type}), source, "fp32");
-    auto const quantized = losses(source, type), plain = losses(dir / "plain", "fp32");
-    ASSERT_EQ(quantized.size(), 10U);
-    for (size_t step = 0; step < 10; ++step) EXPECT_NEAR(quantized[step], plain[step], 1e-5) << type << step;
-    EXPECT_LT(quantized.back(), quantized.front() - 0.1);
-  }
+  test::TempDir dir;
+  auto const losses = [&](std::filesystem::path const& folder, std::string const& storage) {
+    auto const model = load_model(folder, {.storage_dtype = storage});
+    auto yaml = Config::parse(
+        "llm: {adapter: {use: True, args: [{r: 4, target_modules: all-linear" + more + "}]}}", "");
+    auto const peft = make_peft(load_peft_config(yaml), *model, 3);
+    auto parameters = peft->state();
+    std::vector<double> each;
+    train_client(*model, parameters, kData, config, {}, [&](int64_t, double loss) { each.push_back(loss); });
+    return each;
+  };
+  save_model(dir / "plain", *load_model(source, {.storage_dtype = type}), source, "fp32");
+  auto const quantized = losses(source, type), plain = losses(dir / "plain", "fp32");
+  ASSERT_EQ(quantized.size(), 10U);
+  for (size_t step = 0; step < 10; ++step) EXPECT_NEAR(quantized[step], plain[step], 1e-5) << type << step;
+  EXPECT_LT(quantized.back(), quantized.front() - 0.1);
 }
+
+INSTANTIATE_TEST_SUITE_P(Trainer, QuantizedLora,
+                         testing::Combine(testing::Values("nf4", "int8"),
+                                          testing::Values("", ", use_dora: True, lora_dropout: 0.1")));
 
 }  // namespace
 }  // namespace fsllm
