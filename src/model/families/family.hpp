@@ -55,6 +55,8 @@ Family const& find_family(std::string const& model_type, std::string const& sour
 /// What all LLaMA-like config.json files share: sizes, RMS norm, activation. head_dim is hidden / heads
 /// unless set before or by "head_dim".
 void read_llama_like(ConfigJson const& json, ModelConfig& config);
+/// One "sliding_window" for all layers; null means none, and where it is absent it is `fallback`.
+void read_window(ConfigJson const& json, ModelConfig& config, int64_t fallback);
 /// Windows of `window` tokens for the layers that "layer_types" calls "sliding_attention", or, without that
 /// key, those that `slides` says.
 void read_layer_types(ConfigJson const& json, ModelConfig& config, int64_t window,

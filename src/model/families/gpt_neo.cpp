@@ -37,24 +37,17 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
 }  // namespace
 
 Family gpt_neo_family() {
-  return {.model_type = "gpt_neo",
-          .read_config = read_config,
-          .prefix = "transformer.",
-          .embedding = "wte",
-          .positions = "wpe",
-          .blocks = "h",
-          .final_norm = "ln_f",
-          .head = "lm_head",
-          .block = {.norm1 = "ln_1",
-                    .norm2 = "ln_2",
-                    .q = "attn.attention.q_proj",
-                    .k = "attn.attention.k_proj",
-                    .v = "attn.attention.v_proj",
-                    .out = "attn.attention.out_proj",
-                    .up = "mlp.c_fc",
-                    .down = "mlp.c_proj"},
-          .lora_targets = {"q_proj", "v_proj"},
-          .ignored_suffixes = {".attn.attention.bias", ".attn.attention.masked_bias"}};
+  auto family = gpt2_family();
+  family.model_type = "gpt_neo";
+  family.read_config = read_config;
+  family.block.qkv = "";
+  family.block.q = "attn.attention.q_proj";
+  family.block.k = "attn.attention.k_proj";
+  family.block.v = "attn.attention.v_proj";
+  family.block.out = "attn.attention.out_proj";
+  family.lora_targets = {"q_proj", "v_proj"};
+  family.ignored_suffixes = {".attn.attention.bias", ".attn.attention.masked_bias"};
+  return family;
 }
 
 }  // namespace fsllm::detail

@@ -25,22 +25,19 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
 }  // namespace
 
 Family gptj_family() {
-  return {.model_type = "gptj",
-          .read_config = read_config,
-          .prefix = "transformer.",
-          .embedding = "wte",
-          .blocks = "h",
-          .final_norm = "ln_f",
-          .head = "lm_head",
-          .block = {.norm1 = "ln_1",
-                    .q = "attn.q_proj",
-                    .k = "attn.k_proj",
-                    .v = "attn.v_proj",
-                    .out = "attn.out_proj",
-                    .up = "mlp.fc_in",
-                    .down = "mlp.fc_out"},
-          .lora_targets = {"q_proj", "v_proj"},
-          .ignored_suffixes = {".attn.bias", ".attn.masked_bias"}};
+  auto family = gpt2_family();
+  family.model_type = "gptj";
+  family.read_config = read_config;
+  family.positions = "";
+  family.block = {.norm1 = "ln_1",
+                  .q = "attn.q_proj",
+                  .k = "attn.k_proj",
+                  .v = "attn.v_proj",
+                  .out = "attn.out_proj",
+                  .up = "mlp.fc_in",
+                  .down = "mlp.fc_out"};
+  family.lora_targets = {"q_proj", "v_proj"};
+  return family;
 }
 
 }  // namespace fsllm::detail

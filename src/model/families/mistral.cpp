@@ -9,12 +9,16 @@ namespace {
 void read_config(ConfigJson const& json, ModelConfig& config) {
   read_llama_like(json, config);
   read_rope(json, config);
-  int64_t const window = json.is_null("sliding_window") ? 0 : json.integer("sliding_window", 4096);
-  if (window < 0) json.refuse("'sliding_window' is negative (it counts tokens). Correct it.");
-  config.layer_windows.assign(static_cast<size_t>(config.num_layers), window);
+  read_window(json, config, 4096);
 }
 
 }  // namespace
+
+void read_window(ConfigJson const& json, ModelConfig& config, int64_t fallback) {
+  int64_t const window = json.is_null("sliding_window") ? 0 : json.integer("sliding_window", fallback);
+  if (window < 0) json.refuse("'sliding_window' is negative (it counts tokens). Correct it.");
+  config.layer_windows.assign(static_cast<size_t>(config.num_layers), window);
+}
 
 Family mistral_family() {
   auto family = llama_family();

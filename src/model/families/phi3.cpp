@@ -14,9 +14,7 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
   config.fused_gate_up = true;
   config.rotary_dim = partial_rotary_dim(json, config, "partial_rotary_factor", 1);
   read_rope(json, config);
-  int64_t const window = json.integer("sliding_window", 0);
-  if (window < 0) json.refuse("'sliding_window' is negative (it counts tokens). Correct it.");
-  config.layer_windows.assign(static_cast<size_t>(config.num_layers), window);
+  read_window(json, config, 0);
 }
 
 }  // namespace
