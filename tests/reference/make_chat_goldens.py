@@ -357,7 +357,7 @@ def real_templates():
     real = {}
     if (DATA / MISTRAL).exists():
         real[MISTRAL] = json.loads((DATA / MISTRAL).read_text())["chat_template"]
-    if (ROOT / SMOLLM2).exists() and importlib.util.find_spec("gguf"):
+    if (ROOT / SMOLLM2).exists() and importlib.util.find_spec("gguf.gguf_reader"):  # "gguf" is a folder here, too
         from gguf import GGUFReader
         real[SMOLLM2] = GGUFReader(ROOT / SMOLLM2).get_field("tokenizer.chat_template").contents()
     return real
