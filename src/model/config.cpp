@@ -93,6 +93,8 @@ ModelConfig load_model_config(std::filesystem::path const& model) {
   auto const architectures = json.texts("architectures");
   config.architecture = architectures.empty() ? "" : architectures.front();
   config.lora_targets = family.lora_targets;
+  config.ia3_targets = family.ia3_targets;
+  config.ia3_feedforward = family.ia3_feedforward;
   family.read_config(json, config);
   if (config.embedding_size == 0) config.embedding_size = config.hidden_size;
   check_sizes(config, json);

@@ -18,6 +18,7 @@ constexpr HubName kHubNames[] = {
     {"lora", "lora", R"({"r": 8, "lora_alpha": 16})"},
     {"prefix", "prefix",
      R"({"num_virtual_tokens": 30, "prefix_projection": true, "encoder_hidden_size": 512})"},
+    {"ia_3", "ia3", "{}"},
     {"lang", "", "", "invertible adapters"},
     {"compacter", "", "", "hypercomplex adapters"},
     {"union", "", "", "two bottleneck adapters of different sizes"},

@@ -10,11 +10,13 @@ constexpr char const* kBias = ".bias";
 
 /// What module paths have before the names of the file: files saved without the head's class lack it.
 std::string missing_prefix(CausalLM& model, TensorMap const& parameters) {
-  auto const module = model.linears().front()->name + ".weight";
-  for (size_t from = 0; from != std::string::npos; from = module.find('.', from)) {
-    if (from > 0) ++from;
-    if (parameters.count(module.substr(from)) != 0) return module.substr(0, from);
-  }
+  for (auto const* linear : model.linears())
+    for (size_t from = 0; from != std::string::npos; from = linear->name.find('.', from)) {
+      if (from > 0) ++from;
+      auto const path = linear->name.substr(from);  // quantised weights are not among the parameters
+      if (parameters.count(path + ".weight") + parameters.count(path + kBias) != 0)
+        return linear->name.substr(0, from);
+    }
   return "";
 }
 

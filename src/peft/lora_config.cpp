@@ -52,10 +52,7 @@ std::any read_lora(Arguments& arguments, PeftConfig&) {
                             "Which biases of the model learn beside LoRA: those of adapted modules "
                             "(lora_only), all, none.",
                             one_of({"none", "all", "lora_only"}));
-  lora.targets = arguments.targets(
-      "target_modules",
-      "Modules to adapt: a list of ends of their paths, all-linear, or one regular expression for whole "
-      "paths; [] takes PEFT's defaults for the method and family.");
+  lora.targets = read_target_modules(arguments);
   lora.layers =
       arguments.get("layers_to_transform", lora.layers, "Blocks to adapt, from 0; [] for all.", at_least(0));
   lora.rank_pattern = arguments.patterns(
@@ -77,13 +74,7 @@ nlohmann::ordered_json Lora::adapter_config(std::string const&) const {
   json["lora_dropout"] = options_.dropout;
   json["use_rslora"] = options_.rslora;
   json["use_dora"] = options_.dora;
-  if (options_.targets.pattern.empty()) {
-    auto targets = options_.targets.names;
-    std::sort(targets.begin(), targets.end());
-    json["target_modules"] = targets;
-  } else {
-    json["target_modules"] = options_.targets.pattern;
-  }
+  json["target_modules"] = json_of(options_.targets);
   json["layers_to_transform"] = nullptr;
   if (!options_.layers.empty()) json["layers_to_transform"] = options_.layers;
   json["bias"] = options_.bias;

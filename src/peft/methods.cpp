@@ -19,6 +19,7 @@ std::vector<PeftRow> const& peft_table() {
       {"p-tuning",
        {"P_TUNING", read_p_tuning, make_p_tuning, "prompt"},
        "learned embeddings made by an encoder (Liu et al. 2021)"},
+      {"ia3", {"IA3", read_ia3, make_ia3}, "learned scales of keys, values and MLP inputs (Liu et al. 2022)"},
   };
   return table;
 }

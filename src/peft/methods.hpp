@@ -47,4 +47,7 @@ struct HubMethod {
 };
 HubMethod find_hub_method(std::string const& name, std::string const& key);
 
+std::any read_ia3(Arguments& arguments, PeftConfig& shared);
+std::unique_ptr<Peft> make_ia3(PeftConfig const& config, CausalLM& model);
+
 }  // namespace fsllm::detail

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <regex>
 #include <set>
 
@@ -55,6 +56,26 @@ std::vector<Linear*> match_names(Targets const& targets, std::vector<Linear*> co
 }
 
 }  // namespace
+
+bool matches(Targets const& targets, std::string const& module, std::string const& argument) {
+  if (!targets.pattern.empty()) return std::regex_match(module, compile(targets.pattern, argument));
+  return std::any_of(targets.names.begin(), targets.names.end(),
+                     [&](std::string const& name) { return names_module(name, module); });
+}
+
+Targets read_target_modules(Arguments& arguments) {
+  return arguments.targets(
+      "target_modules",
+      "Modules to adapt: a list of ends of their paths, all-linear, or one regular expression for whole "
+      "paths; [] takes PEFT's defaults for the method and family.");
+}
+
+nlohmann::ordered_json json_of(Targets const& targets) {
+  if (!targets.pattern.empty()) return targets.pattern;
+  auto names = targets.names;
+  std::sort(names.begin(), names.end());
+  return names;
+}
 
 Targets resolve_targets(Targets const& given, std::vector<std::string> const& defaults, CausalLM& model) {
   if (given.empty()) return {defaults, ""};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,11 +28,21 @@ struct TargetCheck {
   bool lenient = false;
 };
 
+/// PEFT's rule: a module is a target if its path is a name or ends with ".name", or if the whole path matches
+/// the pattern. `argument` is what messages call the targets.
+bool matches(Targets const& targets, std::string const& module, std::string const& argument);
+
+class Arguments;
+/// target_modules, which several methods have.
+Targets read_target_modules(Arguments& arguments);
+
+/// As adapter_config.json has them: sorted names, or the pattern.
+nlohmann::ordered_json json_of(Targets const& targets);
+
 /// Without names and pattern: `defaults`. "all-linear" becomes the names that it stands for.
 Targets resolve_targets(Targets const& given, std::vector<std::string> const& defaults, CausalLM& model);
 
-/// PEFT's rule: a module is a target if its path is a name or ends with ".name", or if the whole path matches
-/// the pattern. In layer order; none at all is an Error.
+/// The model's modules that match(), in layer order; none at all is an Error.
 std::vector<Linear*> find_targets(Targets const& targets, CausalLM& model, TargetCheck const& check = {});
 
 /// The number of the first pattern that matches the end of the module's path, else `fallback` (PEFT's

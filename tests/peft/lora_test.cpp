@@ -45,18 +45,17 @@ class EveryFamilyLora : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Lora, EveryFamilyLora, testing::ValuesIn(reference_names()),
                          [](auto const& test) { return test.param; });
 
-/// peft chose these fixtures' targets by its own table of model types.
-TEST(Lora, DefaultTargetsAreThoseOfPeft) {
-  for (auto const* name : {"qwen3", "opt", "gpt_neox", "bloom", "gpt_neo", "gptj", "gemma2"}) {
-    auto const reference = load_reference(name);
-    auto chosen = read_json(reference.dir / "adapter/adapter_config.json")
-                      .at("target_modules")
-                      .get<std::vector<std::string>>();
-    auto ours = load_model_config(reference.dir).lora_targets;
-    std::sort(chosen.begin(), chosen.end());
-    std::sort(ours.begin(), ours.end());
-    EXPECT_EQ(ours, chosen) << name;
-  }
+TEST_P(EveryFamilyLora, DefaultTargetsAreThoseOfPeft) {
+  auto const config = load_model_config(load_reference(GetParam()).dir);
+  auto const table =
+      read_json(source_file("tests/reference/default_targets.json")).at(config.family);
+  auto const sorted = [](std::vector<std::string> names) {
+    std::sort(names.begin(), names.end());
+    return nlohmann::json(names);
+  };
+  EXPECT_EQ(sorted(config.lora_targets), table.at("lora"));
+  EXPECT_EQ(sorted(config.ia3_targets), table.at("ia3"));
+  EXPECT_EQ(sorted(config.ia3_feedforward), table.at("ia3_feedforward"));
 }
 
 TEST_P(EveryFamilyLora, LogitsEqualPeft) {

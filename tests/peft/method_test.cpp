@@ -29,6 +29,13 @@ std::vector<std::string> cases() {
   return names;
 }
 
+/// What merging such an adapter is refused with; "" where weights can hold it.
+std::string why_unmergeable(std::string const& method) {
+  for (auto const* prompt : {"prompt", "prefix", "p-tuning"})
+    if (method == prompt) return "virtual tokens are input of the model, no weights can hold them";
+  return method == "bottleneck" ? "a bottleneck is not linear, no weights can hold it" : "";
+}
+
 class EveryMethod : public testing::TestWithParam<std::string> {
  protected:
   EveryMethod()
@@ -134,8 +141,8 @@ TEST_P(EveryMethod, MergedEqualsUnmergedOrSaysWhy) {
   auto const model = load_model(reference_.dir, {.compute_dtype = "fp64"});
   auto const peft = golden_peft(*model);
   auto const before = all_logits(*model, reference_.rows);
-  if (peft->adapter_config("base").at("peft_type") != "LORA") {
-    EXPECT_ERROR(peft->merge_into(*model), "virtual tokens are input of the model, no weights can hold them");
+  if (auto const why = why_unmergeable(facts_.at("arguments").at("adapter_method")); !why.empty()) {
+    EXPECT_ERROR(peft->merge_into(*model), why);
     return;
   }
   peft->merge_into(*model);
@@ -196,6 +203,30 @@ TEST(PromptLearning, DropoutOfTheLstmIsReproducible) {
   EXPECT_EQ(loss(true, 1), loss(true, 1));
   EXPECT_NE(loss(true, 1), loss(true, 2));
   EXPECT_EQ(loss(false, 1), loss(false, 2));
+}
+
+TEST(Ia3, BadTargetsAreNamed) {
+  auto const model = load_model(load_reference("llama").dir);
+  auto const make = [&](std::string const& args) { make_peft(peft_of("adapter_method: ia3, " + args), *model, 1); };
+  EXPECT_ERROR(make("feedforward_modules: [gate_proj]"),
+               "llm.adapter.args[0].feedforward_modules names 'gate_proj' (none of target_modules)");
+  EXPECT_ERROR(make("feedforward_modules: '.*gate.*'"), "feedforward_modules names '.*gate.*'");
+  EXPECT_ERROR(make("feedforward_modules: 'a('"), "feedforward_modules = 'a(' (not a regular expression");
+  EXPECT_ERROR(make("target_modules: [v_porj]"), "target_modules names 'v_porj'");
+  EXPECT_ERROR(make("init_ia3_weights: False"), "init_ia3_weights = false (not available in this version)");
+}
+
+/// Targets without the family's feedforward modules have none.
+TEST(Ia3, FeedforwardModulesAreThoseAmongTheTargets) {
+  auto const model = load_model(load_reference("gpt2").dir);
+  auto const config = [&](std::string const& args) {
+    return make_peft(peft_of("adapter_method: ia3" + args), *model, 1)->adapter_config("base");
+  };
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(config(", target_modules: [c_attn]").at("feedforward_modules"), Names{});
+  auto const all = config(", target_modules: [all-linear]");
+  EXPECT_EQ(all.at("feedforward_modules"), Names{"mlp.c_proj"});
+  EXPECT_EQ(all.at("target_modules"), (Names{"c_attn", "c_fc", "c_proj", "mlp.c_proj"}));
 }
 
 /// Builds every row of the table with its defaults; a second run has the same start, another seed another.

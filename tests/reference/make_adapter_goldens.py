@@ -5,7 +5,7 @@
 
 tests/reference/adapters/CASE.safetensors holds state.<name> (the trained tensors at the start, under the names of
 Peft::state()), logits (of all rows, end to end), grad.<name>; CASE.json the YAML arguments, the model and ten losses
-of SGD; CASE/ is what save_pretrained writes.
+of SGD; CASE/ is what save_pretrained writes. default_targets.json: PEFT's tables for the fixtures' model types.
 """
 import json
 import os
@@ -13,7 +13,8 @@ import sys
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 import torch
-from peft import LoraConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
+from peft.utils import constants
 from safetensors.torch import save_file
 
 from make_model_goldens import HERE, load, logits_of, mean_loss, sgd
@@ -45,6 +46,12 @@ case("bias_all_gpt2", "gpt2", "lora", LoraConfig, r=4, lora_alpha=6, bias="all")
 case("bias_lora_only_gpt2", "gpt2", "lora", LoraConfig, r=4, lora_alpha=6, bias="lora_only")
 
 
+for family in ("llama", "gpt2"):
+    case(f"ia3_{family}", family, "ia3", IA3Config)
+case("ia3_chosen_llama", "llama", "ia3", IA3Config, target_modules=["q_proj", "o_proj", "gate_proj", "up_proj"],
+     feedforward_modules=["o_proj", "up_proj"])
+
+
 class RealTokens:
     """The model without the logits of learned embeddings."""
 
@@ -72,7 +79,8 @@ def adapted(model_name, arguments, config_class, seed):
     model.double()
     for name, p in model.named_parameters():
         if p.requires_grad:  # away from zeros, and small: learned tokens of size 1 would drown the text
-            p.data = (p.data + 0.1 * torch.randn(p.shape)) if "bias" in name or "magnitude" in name else 0.3 * torch.randn(p.shape, dtype=p.dtype)
+            near = any(word in name for word in ("bias", "magnitude", "ia3_l"))
+            p.data = (p.data + 0.1 * torch.randn(p.shape)) if near else 0.3 * torch.randn(p.shape, dtype=p.dtype)
             p.data = p.data.float().double()
     return model
 
@@ -90,8 +98,9 @@ def make(index, name):
     model.float().save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     config = json.loads((folder / "adapter_config.json").read_text())
-    if isinstance(config.get("target_modules"), list):
-        config["target_modules"].sort()
+    for key in ("target_modules", "feedforward_modules"):
+        if isinstance(config.get(key), list):
+            config[key].sort()
     config["base_model_name_or_path"] = model_name
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
     model.double()
@@ -108,9 +117,19 @@ def make(index, name):
     print(name, losses[0], losses[-1])
 
 
+def default_targets():
+    """PEFT's tables for the model types of the fixtures; a type that they lack has empty lists."""
+    types = {json.loads(p.read_text())["model_type"] for p in HERE.glob("*/config.json")}
+    tables = dict(lora=constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+                  ia3=constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING,
+                  ia3_feedforward=constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING)
+    return {t: {name: sorted(table.get(t, [])) for name, table in tables.items()} for t in sorted(types)}
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     OUT.mkdir(exist_ok=True)
+    (HERE / "default_targets.json").write_text(json.dumps(default_targets(), indent=1) + "\n")
     for i, n in enumerate(CASES):
         if len(sys.argv) == 1 or n in sys.argv[1:]:
             make(i, n)

@@ -69,6 +69,8 @@ struct ModelConfig {
 
   /// Modules that LoRA adapts unless told otherwise (PEFT's table for this model type).
   std::vector<std::string> lora_targets;
+  /// The same for IA³, and those of them whose input it scales, not the output.
+  std::vector<std::string> ia3_targets, ia3_feedforward;
   int64_t window_of(size_t layer) const { return layer_windows.empty() ? 0 : layer_windows[layer]; }
 };
 

@@ -40,7 +40,9 @@ Family bloom_family() {
                     .out = "self_attention.dense",
                     .up = "mlp.dense_h_to_4h",
                     .down = "mlp.dense_4h_to_h"},
-          .lora_targets = {"query_key_value"}};
+          .lora_targets = {"query_key_value"},
+          .ia3_targets = {"query_key_value", "mlp.dense_4h_to_h"},
+          .ia3_feedforward = {"mlp.dense_4h_to_h"}};
 }
 
 }  // namespace fsllm::detail

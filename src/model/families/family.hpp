@@ -28,6 +28,8 @@ struct Family {
   std::string head;  ///< "lm_head", without the prefix
   BlockNames block;
   std::vector<std::string> lora_targets;  ///< PEFT's defaults
+  /// The same for IA³, and those of them whose input is scaled.
+  std::vector<std::string> ia3_targets, ia3_feedforward;
   std::vector<std::string> ignored_suffixes =
       {};  ///< tensors of old files that are no weights (".attn.bias" masks)
 };

@@ -48,6 +48,7 @@ Family gemma2_family() {
   family.block.norm1_after = "post_attention_layernorm";
   family.block.norm2 = "pre_feedforward_layernorm";
   family.block.norm2_after = "post_feedforward_layernorm";
+  family.ia3_targets = {"q_proj", "v_proj", "down_proj"};
   return family;
 }
 

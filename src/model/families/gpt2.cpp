@@ -55,6 +55,8 @@ Family gpt2_family() {
                     .up = "mlp.c_fc",
                     .down = "mlp.c_proj"},
           .lora_targets = {"c_attn"},
+          .ia3_targets = {"c_attn", "mlp.c_proj"},
+          .ia3_feedforward = {"mlp.c_proj"},
           .ignored_suffixes = {".attn.bias", ".attn.masked_bias"}};
 }
 

@@ -46,6 +46,8 @@ Family gpt_neo_family() {
   family.block.v = "attn.attention.v_proj";
   family.block.out = "attn.attention.out_proj";
   family.lora_targets = {"q_proj", "v_proj"};
+  family.ia3_targets = {"q_proj", "v_proj", "c_proj"};
+  family.ia3_feedforward = {"c_proj"};
   family.ignored_suffixes = {".attn.attention.bias", ".attn.attention.masked_bias"};
   return family;
 }

@@ -40,6 +40,8 @@ Family gpt_neox_family() {
                     .up = "mlp.dense_h_to_4h",
                     .down = "mlp.dense_4h_to_h"},
           .lora_targets = {"query_key_value"},
+          .ia3_targets = {"query_key_value", "dense_4h_to_h"},
+          .ia3_feedforward = {"dense_4h_to_h"},
           .ignored_suffixes = {".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"}};
 }
 

@@ -37,6 +37,8 @@ Family gptj_family() {
                   .up = "mlp.fc_in",
                   .down = "mlp.fc_out"};
   family.lora_targets = {"q_proj", "v_proj"};
+  family.ia3_targets = {"q_proj", "v_proj", "fc_out"};
+  family.ia3_feedforward = {"fc_out"};
   return family;
 }
 

@@ -46,6 +46,8 @@ Family llama_family() {
                     .up = "mlp.up_proj",
                     .down = "mlp.down_proj"},
           .lora_targets = {"q_proj", "v_proj"},
+          .ia3_targets = {"k_proj", "v_proj", "down_proj"},
+          .ia3_feedforward = {"down_proj"},
           .ignored_suffixes = {".rotary_emb.inv_freq"}};
 }
 

@@ -48,7 +48,9 @@ Family opt_family() {
                     .out = "self_attn.out_proj",
                     .up = "fc1",
                     .down = "fc2"},
-          .lora_targets = {"q_proj", "v_proj"}};
+          .lora_targets = {"q_proj", "v_proj"},
+          .ia3_targets = {"q_proj", "k_proj", "fc2"},
+          .ia3_feedforward = {"fc2"}};
 }
 
 }  // namespace fsllm::detail

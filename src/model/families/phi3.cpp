@@ -25,7 +25,7 @@ Family phi3_family() {
   family.read_config = read_config;
   family.block.qkv = "self_attn.qkv_proj";
   family.block.gate_up = "mlp.gate_up_proj";
-  family.lora_targets = {};
+  family.lora_targets = family.ia3_targets = family.ia3_feedforward = {};
   return family;
 }
 

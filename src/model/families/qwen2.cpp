@@ -43,6 +43,7 @@ Family qwen2_family() {
   auto family = llama_family();
   family.model_type = "qwen2";
   family.read_config = read_config;
+  family.ia3_targets = {"q_proj", "v_proj", "down_proj"};
   return family;
 }
 

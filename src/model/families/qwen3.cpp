@@ -22,6 +22,7 @@ Family qwen3_family() {
   family.read_config = read_config;
   family.block.q_norm = "self_attn.q_norm";
   family.block.k_norm = "self_attn.k_norm";
+  family.ia3_targets = {"q_proj", "v_proj", "down_proj"};
   return family;
 }
 
