@@ -120,6 +120,7 @@ void Decoder::add_block(Block& block, Family const& family, std::string const& p
     add(block.up, names.up, hidden, inner, config_.mlp_bias);
   }
   add(block.down, names.down, inner, hidden, config_.mlp_bias);
+  block.out.ends_sublayer = block.down.ends_sublayer = true;
 }
 
 void Decoder::add_block_norms(Block& block, BlockNames const& names, std::string const& path) {

@@ -18,6 +18,7 @@ constexpr HubName kHubNames[] = {
     {"lora", "lora", R"({"r": 8, "lora_alpha": 16})"},
     {"prefix", "prefix",
      R"({"num_virtual_tokens": 30, "prefix_projection": true, "encoder_hidden_size": 512})"},
+    {"bottleneck", "bottleneck", R"({"non_linearity": "relu"})"},
     {"ia_3", "ia3", "{}"},
     {"lang", "", "", "invertible adapters"},
     {"compacter", "", "", "hypercomplex adapters"},
@@ -33,7 +34,8 @@ HubMethod find_hub_method(std::string const& name, std::string const& key) {
     known.emplace_back(row.name);
     if (name != row.name) continue;
     FSLLM_CHECK(row.method[0] != '\0',
-                "{} = '{}' ({} are not available in this version). Use lora or prefix.", key, name, row.why);
+                "{} = '{}' ({} are not available in this version). Use lora, prefix, ia_3 or bottleneck.",
+                key, name, row.why);
     return {row.method, nlohmann::ordered_json::parse(row.presets)};
   }
   fail(fmt::format("{} = '{}' (not a name of adapterhub's).{}", key, name, did_you_mean(name, known)));

@@ -57,7 +57,11 @@ void read_others(Config& config, std::string const& method, Arguments const& cho
 /// Which method goes on from the saved adapter; the YAML must not ask for another.
 std::string method_of(SavedConfig const& saved, std::string const& asked, Config const& config) {
   auto const* row = find_peft_type(saved.json.value("peft_type", ""));
-  auto const& goes_on = row->build.continued_as.empty() ? row->name : row->build.continued_as;
+  auto goes_on = row->build.continued_as.empty() ? row->name : row->build.continued_as;
+  for (auto const& other : peft_table())  // bitfit and lora share PEFT's type
+    if (other.name == asked && config.has(kMethod) && other.build.peft_type == row->build.peft_type &&
+        other.build.continued_as.empty())
+      goes_on = asked;
   FSLLM_CHECK(!config.has(kMethod) || asked == goes_on,
               "{} = '{}' (the adapter of llm.adapter.init_from, {}, is of type {} and goes on as '{}'{}). "
               "Change it or start from another adapter.",

@@ -118,9 +118,10 @@ class Ia3 final : public Peft {
       for (auto const& name : options_.feedforward.names) parts.push_back({{name}, ""});
     }
     for (auto const& part : parts)
-      FSLLM_CHECK(names_site(part),
-                  "{}.feedforward_modules names '{}' (none of target_modules). Add it there, or leave it out.",
-                  kArgs, part.pattern.empty() ? part.names.front() : part.pattern);
+      FSLLM_CHECK(
+          names_site(part),
+          "{}.feedforward_modules names '{}' (none of target_modules). Add it there, or leave it out.", kArgs,
+          part.pattern.empty() ? part.names.front() : part.pattern);
   }
 
   /// PEFT wants every name of feedforward_modules among those of target_modules too.

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "methods.hpp"
 
+#include <ATen/ops/equal.h>
+
+#include "fsllm/core/error.hpp"
 #include "lora.hpp"
 #include "prompt_learning.hpp"
 
@@ -20,6 +23,10 @@ std::vector<PeftRow> const& peft_table() {
        {"P_TUNING", read_p_tuning, make_p_tuning, "prompt"},
        "learned embeddings made by an encoder (Liu et al. 2021)"},
       {"ia3", {"IA3", read_ia3, make_ia3}, "learned scales of keys, values and MLP inputs (Liu et al. 2022)"},
+      {"bitfit", {"LORA", read_bitfit, make_bitfit}, "the model's biases (Ben Zaken et al. 2022)"},
+      {"bottleneck",
+       {"BOTTLENECK", read_bottleneck, make_bottleneck},
+       "small networks behind sublayers (Houlsby et al. 2019) or blocks (Pfeiffer et al. 2021)"},
   };
   return table;
 }
@@ -36,6 +43,27 @@ PeftRow const* find_peft_type(std::string const& peft_type) {
 
 }  // namespace detail
 
+namespace {
+
+/// Puts the values of the saved adapter into the method. What its file holds beside them must be what the
+/// method would write there.
+void start_from_saved(PeftConfig const& config, Peft& peft) {
+  auto live = peft.state();
+  auto const written = peft.file_tensors(live);
+  auto values = read_adapter_tensors(config.init_from, written);
+  for (auto const& [name, tensor] : written) {
+    if (live.count(name) != 0) continue;
+    FSLLM_CHECK(
+        at::equal(values.at(name), tensor),
+        "{}: {} holds an update (adapter_method: {} has none there). Go on with the method that made it.",
+        config.init_from, name, config.method);
+    values.erase(name);
+  }
+  copy_values(live, values);
+}
+
+}  // namespace
+
 std::vector<std::string> known_peft_methods() {
   std::vector<std::string> names;
   for (auto const& row : detail::peft_table()) names.push_back(row.name);
@@ -47,8 +75,7 @@ std::unique_ptr<Peft> make_peft(PeftConfig const& config, CausalLM& model, uint6
   if (config.init_from.empty()) {
     peft->initialize(seed);
   } else {
-    auto live = peft->state();
-    copy_values(live, read_adapter_tensors(config.init_from, live));
+    start_from_saved(config, *peft);
   }
   peft->attach(model);
   return peft;

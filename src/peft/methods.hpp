@@ -49,5 +49,9 @@ HubMethod find_hub_method(std::string const& name, std::string const& key);
 
 std::any read_ia3(Arguments& arguments, PeftConfig& shared);
 std::unique_ptr<Peft> make_ia3(PeftConfig const& config, CausalLM& model);
+std::any read_bitfit(Arguments& arguments, PeftConfig& shared);
+std::unique_ptr<Peft> make_bitfit(PeftConfig const& config, CausalLM& model);
+std::any read_bottleneck(Arguments& arguments, PeftConfig& shared);
+std::unique_ptr<Peft> make_bottleneck(PeftConfig const& config, CausalLM& model);
 
 }  // namespace fsllm::detail

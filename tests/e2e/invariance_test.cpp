@@ -89,6 +89,9 @@ INSTANTIATE_TEST_SUITE_P(
         "adapter_method: p-tuning, num_virtual_tokens: 4",
         "adapter_method: p-tuning, num_virtual_tokens: 4, encoder_reparameterization_type: LSTM, "
         "encoder_dropout: 0.2",
+        "adapter_method: ia3", "adapter_method: bitfit",
+        "adapter_method: bottleneck, reduction_factor: 4, adapter_dropout: 0.2",
+        "adapter_method: bottleneck, architecture: pfeiffer, reduction_factor: 4",
         "adapter_method: lora, r: 4, use_dora: True, lora_dropout: 0.2, target_modules: all-linear"));
 
 class Families : public testing::TestWithParam<std::string> {};
@@ -127,6 +130,7 @@ TEST_P(AdapterMethods, SameBitsOnTwoRanksAndAfterAResume) {
   auto small = many_clients();
   small.rounds = 2;
   small.adapter = "{" + GetParam() + "}";
+  if (GetParam().ends_with("bitfit")) small.model = "gpt2";  // has biases
   TempDir one, two;
   auto const expected = train(one, 0, small);
   ASSERT_FALSE(expected.adapter.empty());
@@ -143,7 +147,7 @@ TEST_P(AdapterMethods, SameBitsOnTwoRanksAndAfterAResume) {
   for (auto const* adapter : {"", "--adapter"}) {
     std::vector<std::string> words{"fsllm_eval",
                                    "--model",
-                                   reference_dir("llama").string(),
+                                   reference_dir(small.model).string(),
                                    "--requests",
                                    (two / "requests.jsonl").string(),
                                    "--responses",

@@ -47,8 +47,7 @@ INSTANTIATE_TEST_SUITE_P(Lora, EveryFamilyLora, testing::ValuesIn(reference_name
 
 TEST_P(EveryFamilyLora, DefaultTargetsAreThoseOfPeft) {
   auto const config = load_model_config(load_reference(GetParam()).dir);
-  auto const table =
-      read_json(source_file("tests/reference/default_targets.json")).at(config.family);
+  auto const table = read_json(source_file("tests/reference/default_targets.json")).at(config.family);
   auto const sorted = [](std::vector<std::string> names) {
     std::sort(names.begin(), names.end());
     return nlohmann::json(names);

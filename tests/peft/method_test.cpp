@@ -115,6 +115,7 @@ TEST_P(EveryMethod, TenLossesEqualPeft) {
 
 /// What save_pretrained wrote, read here, scores the same; what is written here holds the same tensors.
 TEST_P(EveryMethod, FilesOfPeftComeInAndGoOut) {
+  if (!fs::exists(dir_ / GetParam())) return;  // peft has no such method; the next test reads what we write
   auto const peft = make_peft(read_adapter_config(dir_ / GetParam()), *model_, 0);
   EXPECT_TRUE(tensors_near(all_logits(*model_, reference_.rows), golden_.at("logits"), 1e-4));
   auto const theirs = load_file(dir_ / GetParam() / "adapter_model.safetensors");
@@ -135,6 +136,23 @@ TEST_P(EveryMethod, FilesOfPeftComeInAndGoOut) {
     EXPECT_TRUE(key == "base_model_name_or_path" || key == "inference_mode" || key == "token_dim" ||
                 key == "target_modules" || (peft_wrote.contains(key) && value == peft_wrote.at(key)))
         << key << ": " << value;
+}
+
+/// What a folder written here holds is read again, and may be gone on from with the same YAML.
+TEST_P(EveryMethod, OwnFilesComeBack) {
+  auto const trained = golden_peft(*model_);
+  TempDir out;
+  save_adapter(out.path(), *trained, trained->state(), "base");
+  auto const other = load_model(reference_.dir), third = load_model(reference_.dir);
+  auto const read = make_peft(read_adapter_config(out.path()), *other, 0);
+  EXPECT_TRUE(tensors_near(all_logits(*other, reference_.rows), golden_.at("logits"), 1e-4));
+  auto args = facts_.at("arguments");
+  if (args.at("adapter_method") == "p-tuning" || args.contains("prefix_projection")) return;
+  auto const text = args.dump();
+  auto const on = make_peft(
+      peft_of(text.substr(1, text.size() - 2), "    init_from: " + out.path().string() + "\n"), *third, 0);
+  for (auto const& [name, tensor] : trained->state())
+    EXPECT_TRUE(at::equal(tensor, on->state().at(name))) << name;
 }
 
 TEST_P(EveryMethod, MergedEqualsUnmergedOrSaysWhy) {
@@ -207,7 +225,9 @@ TEST(PromptLearning, DropoutOfTheLstmIsReproducible) {
 
 TEST(Ia3, BadTargetsAreNamed) {
   auto const model = load_model(load_reference("llama").dir);
-  auto const make = [&](std::string const& args) { make_peft(peft_of("adapter_method: ia3, " + args), *model, 1); };
+  auto const make = [&](std::string const& args) {
+    make_peft(peft_of("adapter_method: ia3, " + args), *model, 1);
+  };
   EXPECT_ERROR(make("feedforward_modules: [gate_proj]"),
                "llm.adapter.args[0].feedforward_modules names 'gate_proj' (none of target_modules)");
   EXPECT_ERROR(make("feedforward_modules: '.*gate.*'"), "feedforward_modules names '.*gate.*'");
@@ -229,11 +249,55 @@ TEST(Ia3, FeedforwardModulesAreThoseAmongTheTargets) {
   EXPECT_EQ(all.at("target_modules"), (Names{"c_attn", "c_fc", "c_proj", "mlp.c_proj"}));
 }
 
+TEST(BitFit, GoesOnOnlyFromBiases) {
+  auto const llama = load_model(load_reference("llama").dir);
+  EXPECT_ERROR(make_peft(peft_of("adapter_method: bitfit"), *llama, 1),
+               "llm.adapter.args[0].adapter_method = 'bitfit' (this llama model has no biases to train)");
+  auto const gpt2 = load_model(load_reference("gpt2").dir);
+  TempDir out;
+  {
+    auto const lora = make_peft(
+        peft_of("adapter_method: lora, r: 1, bias: all, target_modules: [transformer.h.0.attn.c_attn]"),
+        *gpt2, 1);
+    save_adapter(out.path(), *lora, lora->state(), "base");
+    lora->detach(*gpt2);
+  }
+  auto const on = peft_of("adapter_method: bitfit", "    init_from: " + out.path().string() + "\n");
+  EXPECT_ERROR(make_peft(on, *gpt2, 1),
+               "lora_A.weight holds an update (adapter_method: bitfit has none there)");
+}
+
+TEST(Bottleneck, DefaultsFollowTheArchitectureAndDropoutIsReproducible) {
+  auto const reference = load_reference("llama");
+  auto const model = load_model(reference.dir);
+  auto const make = [&](std::string const& args) {
+    return make_peft(peft_of("adapter_method: bottleneck, " + args), *model, 1);
+  };
+  EXPECT_ERROR(make("architecture: parallel"),
+               "architecture = 'parallel' (must be one of houlsby, pfeiffer)");
+  EXPECT_ERROR(make("reduction_factor: 0"), "reduction_factor = 0 (must be at least 1)");
+  EXPECT_ERROR(make("non_linearity: tanh"), "non_linearity = 'tanh'");
+  EXPECT_ERROR(make("adapter_dropout: 1"), "adapter_dropout = 1");
+  auto const pfeiffer = make("architecture: pfeiffer, reduction_factor: 1000");
+  EXPECT_EQ(pfeiffer->adapter_config("base").at("non_linearity"), "relu");
+  EXPECT_EQ(pfeiffer->state().begin()->second.size(0), 1);
+  pfeiffer->detach(*model);
+  auto const houlsby = make("adapter_dropout: 0.5");
+  EXPECT_EQ(houlsby->adapter_config("base").at("non_linearity"), "swish");
+  auto const loss = [&](bool training, uint64_t seed) {
+    ForwardContext context{.training = training, .dropout = at::detail::createCPUGenerator(seed)};
+    return mean_loss(*model, reference, context).item<double>();
+  };
+  EXPECT_EQ(loss(true, 1), loss(true, 1));
+  EXPECT_NE(loss(true, 1), loss(true, 2));
+}
+
 /// Builds every row of the table with its defaults; a second run has the same start, another seed another.
 TEST(MethodTable, EveryMethodStartsFromItsSeed) {
   for (auto const* family : {"llama", "gpt2"})
     for (auto const& method : known_peft_methods()) {
       SCOPED_TRACE(method);
+      if (method == "bitfit" && family == std::string("llama")) continue;  // has no biases
       auto const dir = load_reference(family).dir;
       auto const one = load_model(dir), two = load_model(dir);
       auto const config = peft_of("adapter_method: " + method);

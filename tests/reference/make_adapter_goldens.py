@@ -50,6 +50,8 @@ for family in ("llama", "gpt2"):
     case(f"ia3_{family}", family, "ia3", IA3Config)
 case("ia3_chosen_llama", "llama", "ia3", IA3Config, target_modules=["q_proj", "o_proj", "gate_proj", "up_proj"],
      feedforward_modules=["o_proj", "up_proj"])
+for family in ("gpt2", "qwen2"):
+    case(f"bitfit_{family}", family, "bitfit", None)
 
 
 class RealTokens:
@@ -74,8 +76,16 @@ def our_name(name, arguments):
 def adapted(model_name, arguments, config_class, seed):
     base = load(HERE / model_name)
     known = {k: v for k, v in arguments.items() if k != "adapter_method"}
+    if arguments["adapter_method"] == "bitfit":  # PEFT has biases only beside LoRA: one update, which stays zero
+        module = "model.layers.0.self_attn.q_proj" if model_name == "qwen2" else "transformer.h.0.attn.c_attn"
+        config_class, known = LoraConfig, dict(r=1, lora_alpha=1, target_modules=[module], bias="all")
     torch.manual_seed(seed)
     model = get_peft_model(base, config_class(task_type="CAUSAL_LM", **known))
+    if arguments["adapter_method"] == "bitfit":
+        for name, p in model.named_parameters():
+            if "lora_" in name:
+                p.data.zero_()
+                p.requires_grad_(False)
     model.double()
     for name, p in model.named_parameters():
         if p.requires_grad:  # away from zeros, and small: learned tokens of size 1 would drown the text

@@ -46,6 +46,7 @@ struct Linear {
   at::Tensor weight;    ///< as in the file: [out, in], or [in, out] for Conv1D; undefined where quantised
   at::Tensor bias;      ///< [out] or undefined
   bool conv1d = false;  ///< the file stores [in, out] (PEFT's fan_in_fan_out)
+  bool ends_sublayer = false;  ///< the last one of attention or of an MLP
   std::shared_ptr<LinearAdapter> adapter;
   std::shared_ptr<QuantizedWeight const> quantized;  ///< in the place of `weight`, and in its shape
 
