@@ -2,6 +2,7 @@
 #include <fmt/ranges.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/files.hpp"
@@ -24,8 +25,8 @@ detail::SavedConfig detail::read_saved_config(fs::path const& dir) {
   SavedConfig saved{nlohmann::ordered_json::parse(read_file(file)), file.string(), dir.string()};
   auto const found = saved.json.find("peft_type");
   auto const type = found != saved.json.end() && found->is_string() ? found->get<std::string>() : "";
-  std::vector<std::string> known;
-  for (auto const& row : peft_table()) known.push_back(row.build.peft_type);
+  std::set<std::string> known;
+  for (auto const& row : peft_table()) known.insert(row.build.peft_type);
   FSLLM_CHECK(find_peft_type(type) != nullptr,
               "{}: peft_type = '{}' (not available in this version). Use an adapter of type {}.",
               file.string(), type, fmt::join(known, ", "));
