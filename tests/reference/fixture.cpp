@@ -7,6 +7,7 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "fsllm/io/jsonl.hpp"
@@ -18,23 +19,19 @@ namespace fsllm::test {
 namespace fs = std::filesystem;
 
 std::vector<std::string> reference_names() {
-  return {"llama",
-          "llama3",
-          "mistral",
-          "qwen2",
-          "gpt2",
-          "qwen3",
-          "qwen3_tied",
-          "opt",
-          "opt_350m",
-          "gpt_neox",
-          "gpt_neox_sequential",
-          "bloom",
-          "bloom_6_heads",
-          "gpt_neo",
-          "gptj",
-          "phi3",
-          "gemma2"};
+  std::vector<std::string> names;
+  for (auto const& entry : fs::directory_iterator(source_file("tests/reference")))
+    if (fs::exists(entry.path() / "golden.json")) names.push_back(entry.path().filename());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::vector<std::string> references_of(std::string const& family) {
+  auto names = reference_names();
+  std::erase_if(names, [&](auto const& name) {
+    return read_json(source_file("tests/reference/" + name) / "config.json").at("model_type") != family;
+  });
+  return names;
 }
 
 Reference load_reference(std::string const& name) {
@@ -45,6 +42,7 @@ Reference load_reference(std::string const& name) {
     reference.rows.push_back(row.at("ids").get<std::vector<int64_t>>());
     reference.targets.push_back(row.at("targets").get<std::vector<uint8_t>>());
   }
+  facts.at("parameters").get_to(reference.parameters);
   facts.at("greedy").get_to(reference.greedy);
   facts.at("losses_sgd").get_to(reference.losses_sgd);
   facts.at("losses_adamw").get_to(reference.losses_adamw);

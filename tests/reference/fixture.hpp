@@ -16,10 +16,14 @@ struct Reference {
   std::vector<std::vector<uint8_t>> targets;  ///< 1 where a token is scored
   std::vector<std::vector<int32_t>> greedy;   ///< 12 tokens after each row
   std::vector<double> losses_sgd, losses_adamw, losses_full_sgd;
+  int64_t parameters = 0;
   TensorMap golden;  ///< "row0.logits", "row0.lora_logits", "grad.base_model…"
 };
 
+/// Every folder of tests/reference that holds a golden.json, in order of name.
 std::vector<std::string> reference_names();
+/// Those whose config.json has this model type.
+std::vector<std::string> references_of(std::string const& family);
 Reference load_reference(std::string const& name);
 
 /// All rows end to end.

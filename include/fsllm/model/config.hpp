@@ -72,6 +72,7 @@ struct ModelConfig {
   /// The same for IA³, and those of them whose input it scales, not the output.
   std::vector<std::string> ia3_targets, ia3_feedforward;
   int64_t window_of(size_t layer) const { return layer_windows.empty() ? 0 : layer_windows[layer]; }
+  bool operator==(ModelConfig const&) const = default;
 };
 
 /// Reads config.json (and the EOS ids of generation_config.json) of an HF folder, or the metadata of a GGUF

@@ -65,6 +65,8 @@ void read_layer_types(ConfigJson const& json, ModelConfig& config, int64_t windo
                       std::function<bool(int64_t layer)> const& slides);
 /// The windows of Qwen2 and Qwen3.
 void read_qwen_windows(ConfigJson const& json, ModelConfig& config);
+/// The hidden size over the heads; what does not split evenly is refused.
+int64_t even_head_dim(ConfigJson const& json, ModelConfig const& config);
 /// What the LayerNorm families share beside their keys' names: biases everywhere, an MLP without gate, heads
 /// that split the hidden size evenly. num_heads and hidden_size are read before.
 void read_gpt_like(ConfigJson const& json, ModelConfig& config);

@@ -23,13 +23,17 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
 
 }  // namespace
 
+int64_t even_head_dim(ConfigJson const& json, ModelConfig const& config) {
+  if (config.hidden_size % config.num_heads != 0)
+    json.refuse(fmt::format("hidden size {} (not a multiple of {} heads). Correct one of them.",
+                            config.hidden_size, config.num_heads));
+  return config.hidden_size / config.num_heads;
+}
+
 void read_gpt_like(ConfigJson const& json, ModelConfig& config) {
   config.vocab_size = json.size("vocab_size");
   config.num_kv_heads = config.num_heads;
-  config.head_dim = config.hidden_size / config.num_heads;
-  if (config.head_dim * config.num_heads != config.hidden_size)
-    json.refuse(fmt::format("hidden size {} (not a multiple of {} heads). Correct one of them.",
-                            config.hidden_size, config.num_heads));
+  config.head_dim = even_head_dim(json, config);
   config.norm = NormKind::layer;
   config.norm_eps = json.number("layer_norm_epsilon", 1e-5);
   config.position = PositionKind::learned;

@@ -20,7 +20,7 @@ void read_llama_like(ConfigJson const& json, ModelConfig& config) {
   config.num_layers = json.size("num_hidden_layers", kMostLayers);
   config.num_heads = json.size("num_attention_heads");
   config.num_kv_heads = json.size_or("num_key_value_heads", config.num_heads);
-  if (config.head_dim == 0) config.head_dim = config.hidden_size / config.num_heads;
+  if (config.head_dim == 0 && !json.has("head_dim")) config.head_dim = even_head_dim(json, config);
   config.head_dim = json.size_or("head_dim", config.head_dim, kLargestHead);
   config.max_positions = json.size_or("max_position_embeddings", 2048);
   config.norm_eps = json.number("rms_norm_eps", 1e-6);

@@ -92,10 +92,12 @@ int64_t partial_rotary_dim(ConfigJson const& json, ModelConfig const& config, st
   auto const rope = rope_object(json);
   bool const inside = rope.has("partial_rotary_factor");
   double const part = inside ? rope.number("partial_rotary_factor", 1) : json.number(key, fallback);
-  if (part <= 0 || part > 1)
-    json.refuse(fmt::format("'{}' = {} (a part of the head, above 0 and up to 1, is needed). Correct it.",
-                            inside ? "partial_rotary_factor" : key, part));
-  return static_cast<int64_t>(static_cast<double>(config.head_dim) * part);
+  auto const turned = static_cast<int64_t>(static_cast<double>(config.head_dim) * part);
+  if (part <= 0 || part > 1 || turned < 2)
+    json.refuse(fmt::format(
+        "'{}' = {} (a part of the head's {} dimensions, above 0 and up to 1, is needed). Correct it.",
+        inside ? "partial_rotary_factor" : key, part, config.head_dim));
+  return turned;
 }
 
 void read_rope(ConfigJson const& json, ModelConfig& config) {
