@@ -39,6 +39,7 @@ at::Tensor activate(at::Tensor const& x, ActivationKind kind) {
 
 at::Tensor Decoder::hidden_states(RaggedInput const& input, ForwardContext& context, KvCache* cache) {
   check_input(input);
+  check_cache(input, cache);
   VirtualRows const rows(virtual_tokens_.get(), input, cache, context, compute_);
   AttentionPlan plan(rows, cache, score_rule_, device_);
   int64_t const taken = virtual_tokens_ ? virtual_tokens_->count() : 0;
@@ -47,11 +48,6 @@ at::Tensor Decoder::hidden_states(RaggedInput const& input, ForwardContext& cont
       "a row of {} tokens (the model has {} positions{}). Shorten the rows (llm.tok_len).",
       plan.end_position() - taken, config_.max_positions,
       taken == 0 ? "" : fmt::format(" beside {} virtual tokens", taken));
-  // Beyond the original length the cached keys would have to be turned anew.
-  FSLLM_CHECK(cache == nullptr || config_.rope_scaling != RopeScaling::longrope ||
-                  plan.end_position() <= config_.rope_original_positions,
-              "generation to {} tokens with LongRoPE (beyond {} not available in this version). Shorten it.",
-              plan.end_position(), config_.rope_original_positions);
   if (config_.position == PositionKind::rope) choose_angles(plan);
   auto x = embed(input.ids, rows, plan, context);
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
@@ -133,6 +129,15 @@ void Decoder::check_input(RaggedInput const& input) const {
   FSLLM_CHECK(least >= 0 && most < config_.vocab_size,
               "token id {} (the model's vocabulary has {} tokens). Use the tokenizer of this model.",
               least < 0 ? least : most, config_.vocab_size);
+}
+
+void Decoder::check_cache(RaggedInput const& input, KvCache const* cache) const {
+  for (int64_t row = 0; cache != nullptr && row < input.num_rows(); ++row) {
+    auto const length = input.offsets[static_cast<size_t>(row) + 1] - input.offsets[static_cast<size_t>(row)];
+    FSLLM_CHECK(!config_.turns_anew(cache->past(row), cache->past(row) + length),
+                "{} cached tokens and {} more (LongRoPE turns all tokens anew beyond {}). Restart the row.",
+                cache->past(row), length, config_.rope_original_positions);
+  }
 }
 
 at::Tensor Decoder::embeddings(at::Tensor const& ids) {

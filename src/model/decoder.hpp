@@ -81,6 +81,7 @@ class Decoder final : public CausalLM {
                        ForwardContext& context) const;
   at::Tensor mlp(Block const& block, at::Tensor const& x, ForwardContext& context) const;
   void check_input(RaggedInput const& input) const;
+  void check_cache(RaggedInput const& input, KvCache const* cache) const;
 
   ModelConfig config_;
   at::ScalarType compute_;

@@ -76,6 +76,7 @@ class Generation {
  private:
   /// Feeds the new tokens of the rows that go on, appends one token to each, and leaves it in `feed`.
   void step(std::vector<std::vector<int32_t>>& feed) {
+    restart_rows(feed);
     auto const input = ragged(feed);
     auto const hidden = model_.hidden_states(input, context_, &cache_);
     std::vector<int64_t> last;
@@ -90,6 +91,18 @@ class Generation {
                                      : static_cast<int32_t>(best[index].item<int64_t>())};
     }
     accept(feed);
+  }
+
+  /// Feeds a row from its begin again where the new tokens change how its cached ones are turned.
+  void restart_rows(std::vector<std::vector<int32_t>>& feed) {
+    for (size_t i = 0; i < alive_.size(); ++i) {
+      auto const past = cache_.past(static_cast<int64_t>(i));
+      if (!model_.config().turns_anew(past, past + static_cast<int64_t>(feed[i].size()))) continue;
+      cache_.restart(static_cast<int64_t>(i));
+      auto const& answer = answers_[alive_[i]];
+      feed[i] = rows_[alive_[i]].prompt;
+      feed[i].insert(feed[i].end(), answer.begin(), answer.end());
+    }
   }
 
   void accept(std::vector<std::vector<int32_t>>& feed) {

@@ -23,6 +23,14 @@ double llama3_scaled(double frequency, ModelConfig const& config) {
   return (1 - smooth) * frequency / config.rope_factor + smooth * frequency;
 }
 
+/// YaRN: fast frequencies are kept, slow ones divided by the factor, those between interpolated (Peng et al.
+/// 2024, section 3.2; transformers modeling_rope_utils, `_compute_yarn_parameters`).
+double yarn_scaled(double frequency, double index, ModelConfig const& config) {
+  double const ramp = (index - config.rope_ramp_begin) / (config.rope_ramp_end - config.rope_ramp_begin);
+  double const stretched = std::clamp(ramp, 0.0, 1.0);
+  return (1 - stretched) * frequency + stretched * frequency / config.rope_factor;
+}
+
 }  // namespace
 
 std::vector<double> rope_frequencies(ModelConfig const& config, bool long_row) {
@@ -39,6 +47,9 @@ std::vector<double> rope_frequencies(ModelConfig const& config, bool long_row) {
         break;
       case RopeScaling::llama3:
         frequencies.push_back(llama3_scaled(frequency, config));
+        break;
+      case RopeScaling::yarn:
+        frequencies.push_back(yarn_scaled(frequency, static_cast<double>(i / 2), config));
         break;
       case RopeScaling::longrope: {
         auto const& divisors = long_row ? config.rope_long_factors : config.rope_short_factors;

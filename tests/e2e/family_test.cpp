@@ -72,5 +72,30 @@ TEST(FamilyTable, EveryRowIsRefusedWhereItIsDamaged) {
   }
 }
 
+/// Generation beyond the original length of a LongRoPE model (make_rope_goldens.py).
+TEST(FamilyTable, LongRopeGeneratesBeyondItsOriginalLength) {
+  auto const facts = json::parse(read_text(reference_dir("rope") / "rope.json"));
+  auto const& longrope = facts.at("cases").at("longrope");
+  Family const family(longrope.at("fixture"));
+  json_edit("model/config.json", [&](json& j) {
+    j.update(longrope.at("changes"));
+    j["eos_token_id"] = nullptr;
+  })(family.dir());
+  std::string requests;
+  for (auto const& row : facts.at("rows"))
+    requests +=
+        json{{"id", 1}, {"type", "generate_until"}, {"context_ids", row}, {"max_tokens", 40}}.dump() + "\n";
+  write(family.dir() / "in.jsonl", requests);
+  auto const outcome =
+      run(family.dir(), 0,
+          {"fsllm_eval", "--model", family.model().string(), "--requests",
+           (family.dir() / "in.jsonl").string(), "--responses", (family.dir() / "out.jsonl").string()});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  size_t row = 0;
+  for (auto const& answer : read_events(family.dir() / "out.jsonl"))
+    EXPECT_EQ(answer.at("ids"), longrope.at("greedy").at(row++));
+  EXPECT_EQ(row, facts.at("rows").size());
+}
+
 }  // namespace
 }  // namespace fsllm::test

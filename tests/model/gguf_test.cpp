@@ -100,10 +100,14 @@ TEST(GgufModels, RefuseWhatThisVersionLacks) {
 }
 
 /// A file with the divisors of four frequencies (head size 8, base 500000).
-ModelConfig scaled_by(std::vector<float> const& divisors) {
+ModelConfig scaled_by(std::vector<float> const& divisors, std::string const& type = "none") {
   TempDir dir;
   GgufBuilder builder;
-  builder.header(2, 8).key("general.architecture", 8).text("llama");
+  builder.header(2, 9)
+      .key("llama.rope.scaling.type", 8)
+      .text(type)
+      .key("general.architecture", 8)
+      .text("llama");
   for (auto const& [key, value] : {std::pair<char const*, uint32_t>{"embedding_length", 32},
                                    {"block_count", 1},
                                    {"attention.head_count", 4},
@@ -130,6 +134,8 @@ TEST(GgufModels, DivisorsOfFrequenciesAreLlama3Scaling) {
   EXPECT_EQ(config.rope_original_positions, 8192);
   for (auto const& other : std::vector<std::vector<float>>{{1, 1, 2.8F, 8}, {1, 2, 2.69453F, 8}, {1, 1, 8}})
     EXPECT_ERROR(scaled_by(other), "rope_freqs.weight holds position scaling that is not llama3's");
+  EXPECT_ERROR(scaled_by({1, 1, 2.6945297F, 8}, "yarn"),
+               "llama.rope.scaling.type = 'yarn' (none and linear are read from GGUF files)");
 }
 
 }  // namespace

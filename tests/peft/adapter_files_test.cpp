@@ -119,7 +119,8 @@ TEST_F(SpoiledAdapter, OtherTypesAndImpossibleNumbersAreNamed) {
   EXPECT_ERROR(load(), "'r' = \"four\" (another kind of value is needed)");
   config_["peft_type"] = "ADALORA";
   EXPECT_ERROR(load(),
-               "peft_type = 'ADALORA' (not available in this version). Use an adapter of type BOTTLENECK, IA3, LORA, ");
+               "peft_type = 'ADALORA' (not available in this version). Use an adapter of type BOTTLENECK, "
+               "IA3, LORA, ");
 }
 
 TEST(AdapterFiles, MissingFilesAreNamed) {

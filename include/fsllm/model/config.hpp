@@ -11,7 +11,7 @@ namespace fsllm {
 enum class NormKind { rms, rms_one_plus, layer };  ///< rms_one_plus: stored weights are added to 1 (Gemma)
 enum class PositionKind { rope, learned, alibi };
 enum class ActivationKind { silu, gelu, gelu_tanh, relu };
-enum class RopeScaling { none, linear, llama3, longrope };
+enum class RopeScaling { none, linear, llama3, longrope, yarn };
 
 /// How q, k and v are stored: three projections, one of [q; k; v], or one of [q; k; v] of each head in turn.
 enum class QkvKind { separate, concatenated, per_head };
@@ -65,13 +65,19 @@ struct ModelConfig {
   int64_t rope_original_positions = 0;
   /// LongRoPE: divisors of the frequencies in rows of up to rope_original_positions and in longer ones.
   std::vector<double> rope_short_factors, rope_long_factors;
-  double rope_attention_factor = 1;  ///< cos and sin are multiplied by it
+  double rope_ramp_begin = 0, rope_ramp_end = 0;  ///< YaRN: frequencies between which the stretch sets in
+  double rope_attention_factor = 1;               ///< cos and sin are multiplied by it
 
   /// Modules that LoRA adapts unless told otherwise (PEFT's table for this model type).
   std::vector<std::string> lora_targets;
   /// The same for IA³, and those of them whose input it scales, not the output.
   std::vector<std::string> ia3_targets, ia3_feedforward;
   int64_t window_of(size_t layer) const { return layer_windows.empty() ? 0 : layer_windows[layer]; }
+  /// Whether the first `past` tokens of a row are turned otherwise once it has `length` (LongRoPE).
+  bool turns_anew(int64_t past, int64_t length) const {
+    return rope_scaling == RopeScaling::longrope && past > 0 && past <= rope_original_positions &&
+           length > rope_original_positions;
+  }
   bool operator==(ModelConfig const&) const = default;
 };
 

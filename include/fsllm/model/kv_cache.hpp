@@ -23,6 +23,8 @@ class KvCache {
                                            at::Tensor const& v);
   /// Ends a forward pass that appended `tokens` to the row in every layer.
   void advance(int64_t row, int64_t tokens) { past_[static_cast<size_t>(row)] += tokens; }
+  /// Forgets what the row has seen.
+  void restart(int64_t row) { past_[static_cast<size_t>(row)] = 0; }
   /// Forgets all rows but these, in this order.
   void keep(std::vector<int64_t> const& rows);
 

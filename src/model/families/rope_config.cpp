@@ -2,7 +2,9 @@
 // How config.json says which dimensions are turned, how fast, and how that is stretched for long rows.
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "family.hpp"
 
@@ -15,7 +17,7 @@ ConfigJson rope_object(ConfigJson const& json) {
 }
 
 void read_factor(ConfigJson const& rope, ModelConfig& config) {
-  config.rope_factor = rope.number("factor", 1);
+  config.rope_factor = rope.number("factor", config.rope_factor);
   if (config.rope_factor < 1) rope.refuse("'factor' below 1 (it stretches the positions). Correct it.");
 }
 
@@ -24,13 +26,26 @@ void read_linear(ConfigJson const&, ConfigJson const& rope, ModelConfig& config)
   read_factor(rope, config);
 }
 
-void read_llama3(ConfigJson const&, ConfigJson const& rope, ModelConfig& config) {
+/// Other frequencies in rows beyond the model's positions only, and those are refused.
+void read_dynamic(ConfigJson const&, ConfigJson const& rope, ModelConfig& config) {
+  read_factor(rope, config);
+}
+
+/// The one beside the object wins, as in transformers.
+int64_t original_positions(ConfigJson const& json, ConfigJson const& rope) {
+  std::string const key = "original_max_position_embeddings";
+  int64_t const positions = json.has(key) ? json.size(key) : rope.size(key);
+  if (positions < 2)
+    rope.refuse(fmt::format("'{}' = {} (at least 2 are needed). Correct it.", key, positions));
+  return positions;
+}
+
+void read_llama3(ConfigJson const& json, ConfigJson const& rope, ModelConfig& config) {
   config.rope_scaling = RopeScaling::llama3;
   config.rope_low_freq_factor = rope.number("low_freq_factor", 1);
   config.rope_high_freq_factor = rope.number("high_freq_factor", 4);
-  config.rope_original_positions = rope.integer("original_max_position_embeddings");
-  if (config.rope_original_positions < 1 || config.rope_low_freq_factor <= 0 ||
-      config.rope_high_freq_factor <= config.rope_low_freq_factor)
+  config.rope_original_positions = original_positions(json, rope);
+  if (config.rope_low_freq_factor <= 0 || config.rope_high_freq_factor <= config.rope_low_freq_factor)
     rope.refuse(
         "impossible llama3 numbers (0 < low_freq_factor < high_freq_factor is needed). Correct them.");
   read_factor(rope, config);
@@ -48,24 +63,52 @@ std::vector<double> read_divisors(ConfigJson const& rope, std::string const& key
   return divisors;
 }
 
+void read_attention_factor(ConfigJson const& rope, ModelConfig& config, double usual) {
+  config.rope_attention_factor = rope.number("attention_factor", usual);
+  if (config.rope_attention_factor <= 0)
+    rope.refuse(
+        fmt::format("'attention_factor' = {} (must be above 0). Correct it.", config.rope_attention_factor));
+}
+
 /// Ding et al. 2024; the factor of cos and sin as in transformers modeling_rope_utils,
 /// `_compute_longrope_parameters`.
 void read_longrope(ConfigJson const& json, ConfigJson const& rope, ModelConfig& config) {
-  std::string const key = "original_max_position_embeddings";
   config.rope_scaling = RopeScaling::longrope;
-  config.rope_original_positions = rope.has(key) ? rope.size(key) : json.size(key);
-  if (config.rope_original_positions < 2)
-    json.refuse(
-        fmt::format("'{}' = {} (at least 2 are needed). Correct it.", key, config.rope_original_positions));
+  config.rope_original_positions = original_positions(json, rope);
   config.rope_short_factors = read_divisors(rope, "short_factor", config.rotary_dim / 2);
   config.rope_long_factors = read_divisors(rope, "long_factor", config.rotary_dim / 2);
   auto const original = static_cast<double>(config.rope_original_positions);
   double const factor = rope.number("factor", static_cast<double>(config.max_positions) / original);
   double const usual = factor <= 1 ? 1 : std::sqrt(1 + std::log(factor) / std::log(original));
-  config.rope_attention_factor = rope.number("attention_factor", usual);
-  if (config.rope_attention_factor <= 0)
-    rope.refuse(
-        fmt::format("'attention_factor' = {} (must be above 0). Correct it.", config.rope_attention_factor));
+  read_attention_factor(rope, config, usual);
+}
+
+/// Peng et al. 2024, equations 22 and 25: what a wave turns in the original positions decides whether it is
+/// kept or stretched. `mscale` as in transformers modeling_rope_utils, `_compute_yarn_parameters`.
+void read_yarn(ConfigJson const& json, ConfigJson const& rope, ModelConfig& config) {
+  if (rope.has("short_factor")) return read_longrope(json, rope, config);  // an early name of it
+  config.rope_scaling = RopeScaling::yarn;
+  config.rope_original_positions = original_positions(json, rope);
+  auto const original = static_cast<double>(config.rope_original_positions);
+  config.rope_factor = static_cast<double>(config.max_positions) / original;
+  read_factor(rope, config);
+  double const fast = rope.number("beta_fast", 32), slow = rope.number("beta_slow", 1);
+  if (slow <= 0 || fast < slow || config.rope_theta <= 1)
+    rope.refuse("impossible yarn numbers (0 < beta_slow <= beta_fast and rope_theta > 1). Correct them.");
+  auto const dim = static_cast<double>(config.rotary_dim);
+  auto const index_of = [&](double turns) {
+    return dim * std::log(original / (turns * 2 * std::numbers::pi)) / (2 * std::log(config.rope_theta));
+  };
+  bool const whole = rope.boolean("truncate", true);
+  double const begin = whole ? std::floor(index_of(fast)) : index_of(fast);
+  double const end = whole ? std::ceil(index_of(slow)) : index_of(slow);
+  config.rope_ramp_begin = std::max(begin, 0.0);
+  config.rope_ramp_end = std::min(end, dim - 1);
+  if (config.rope_ramp_begin == config.rope_ramp_end) config.rope_ramp_end += 0.001;
+  auto const magnitude = [&](double scale) { return 1 + 0.1 * scale * std::log(config.rope_factor); };
+  double const mscale = rope.number("mscale", 0), all_dim = rope.number("mscale_all_dim", 0);
+  bool const both = mscale != 0 && all_dim != 0;
+  read_attention_factor(rope, config, both ? magnitude(mscale) / magnitude(all_dim) : magnitude(1));
 }
 
 void read_default(ConfigJson const&, ConfigJson const&, ModelConfig&) {}
@@ -77,10 +120,9 @@ struct Scaling {
 };
 
 std::vector<Scaling> const& scalings() {
-  static std::vector<Scaling> const rows{{"default", read_default},
-                                         {"linear", read_linear},
-                                         {"llama3", read_llama3},
-                                         {"longrope", read_longrope},
+  static std::vector<Scaling> const rows{{"default", read_default}, {"linear", read_linear},
+                                         {"dynamic", read_dynamic}, {"llama3", read_llama3},
+                                         {"yarn", read_yarn},       {"longrope", read_longrope},
                                          {"su", read_longrope}};  // LongRoPE's name in early Phi-3 files
   return rows;
 }

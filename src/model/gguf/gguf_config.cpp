@@ -93,9 +93,13 @@ void add_rope(Metadata const& metadata, json& config) {
         metadata.key("rope.dimension_count"), rotated, head_dim));
   double const old_factor = metadata.number("rope.scale_linear", 1);
   auto const type = metadata.text("rope.scaling.type", old_factor == 1 ? "none" : "linear");
+  if (type != "none" && type != "linear")
+    metadata.all().refuse(fmt::format(
+        "{} = '{}' (none and linear are read from GGUF files). Use the model's Hugging Face folder.",
+        metadata.key("rope.scaling.type"), type));
   if (metadata.file().contains("rope_freqs.weight"))
     config["rope_scaling"] = llama3_scaling(metadata, head_dim, theta);
-  else if (type != "none")
+  else if (type == "linear")
     config["rope_scaling"] = {{"rope_type", type},
                               {"factor", metadata.number("rope.scaling.factor", old_factor)}};
 }
