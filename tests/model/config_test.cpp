@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/model/config.hpp"
 
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -48,6 +49,11 @@ TEST(ModelConfig, FamiliesSayWhatSetsThemApart) {
   EXPECT_EQ(qwen3.head_dim, 12);
   EXPECT_EQ(patched("qwen3", {{"head_dim", nullptr}}).head_dim, 128) << "transformers' default";
   EXPECT_EQ(patched("qwen3_tied").layer_windows, (std::vector<int64_t>{0, 5}));
+  auto const gemma = patched("gemma");
+  EXPECT_EQ(gemma.activation, ActivationKind::gelu_tanh) << "'gelu' in the first files";
+  EXPECT_TRUE(gemma.tied_embeddings);
+  EXPECT_EQ(gemma.embedding_scale, std::sqrt(32));
+  EXPECT_EQ(patched("gemma", {{"head_dim", nullptr}}).head_dim, 256) << "transformers' default";
   auto const opt = patched("opt_350m");
   EXPECT_EQ(opt.block_form, BlockForm::post_norm);
   EXPECT_FALSE(opt.final_norm);

@@ -35,6 +35,7 @@ std::map<std::string, Keys> const& keys() {
       {"qwen3", llama},
       {"phi3", llama},
       {"gpt_neox", llama},
+      {"gemma", llama},
       {"gemma2", {"hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_activation"}},
       {"opt", {"hidden_size", "num_hidden_layers", "num_attention_heads", "activation_function"}},
       {"gpt2", gpt2},
@@ -123,10 +124,11 @@ TEST(FamilyTable, EveryRowRefusesWhatItCannotCompute) {
       config.expect_refused(
           row.activation, "gelo",
           "'" + row.activation + "' = 'gelo' (not a known activation). Did you mean 'gelu'?");
-    bool const own_head_size = config.good.contains("head_dim");
-    config.expect_refused(row.heads, 5,
-                          own_head_size ? "5 attention heads (not a multiple of 2 key/value"
-                                        : "hidden size 32 (not a multiple of 5 heads)");
+    if (config.good.contains("head_dim"))
+      config.expect_refused("num_key_value_heads", 3,
+                            "4 attention heads (not a multiple of 3 key/value heads)");
+    else
+      config.expect_refused(row.heads, 5, "hidden size 32 (not a multiple of 5 heads)");
     auto const rope =
         std::string(config.good.contains("rope_parameters") ? "rope_parameters" : "rope_scaling");
     if (config.load(config.good).position == PositionKind::rope && family != "gptj")

@@ -78,15 +78,18 @@ FAMILIES = {
     "gemma2": ("gemma2", dict(LLAMA, rope_theta=10000.0, head_dim=12, query_pre_attn_scalar=10, sliding_window=5,
                               attn_logit_softcapping=5.0, final_logit_softcapping=3.0, pad_token_id=0),
                dict(lora_alpha=8), False),
+    "gemma": ("gemma", dict(LLAMA, rope_theta=10000.0, head_dim=12, hidden_act="gelu", num_key_value_heads=1, pad_token_id=0),
+              dict(lora_alpha=8), True),
 }
 
 
 def randomize(model, generator):
     """Weights large enough that attention is far from uniform and every bias and norm matters."""
+    middle = 0 if model.config.model_type == "gemma" else 1  # Gemma adds 1 itself
     for name, p in model.named_parameters():
         noise = torch.randn(p.shape, generator=generator)
         is_norm = p.dim() == 1 and name.endswith("weight")
-        p.data = (1 + 0.2 * noise) if is_norm else 0.25 * noise
+        p.data = (middle + 0.2 * noise) if is_norm else 0.25 * noise
 
 
 def write_model(folder, model, config, old_style):

@@ -47,6 +47,7 @@ Family bloom_family();
 Family gpt_neo_family();
 Family gptj_family();
 Family phi3_family();
+Family gemma_family();
 Family gemma2_family();
 
 /// The table, in the order of messages.
@@ -67,6 +68,9 @@ void read_layer_types(ConfigJson const& json, ModelConfig& config, int64_t windo
 void read_qwen_windows(ConfigJson const& json, ModelConfig& config);
 /// The hidden size over the heads; what does not split evenly is refused.
 int64_t even_head_dim(ConfigJson const& json, ModelConfig const& config);
+/// What Gemma 1 and 2 share: heads of 256, weights of norms beside 1, scaled embeddings that are the head
+/// too.
+void read_gemma_like(ConfigJson const& json, ModelConfig& config);
 /// What the LayerNorm families share beside their keys' names: biases everywhere, an MLP without gate, heads
 /// that split the hidden size evenly. num_heads and hidden_size are read before.
 void read_gpt_like(ConfigJson const& json, ModelConfig& config);

@@ -20,15 +20,9 @@ double read_cap(ConfigJson const& json, std::string const& key, double fallback)
 /// Gemma Team 2024, section 2: norms before and behind attention and MLP, capped scores and logits, every
 /// other layer seeing only the last tokens.
 void read_config(ConfigJson const& json, ModelConfig& config) {
-  config.head_dim = 256;
-  read_llama_like(json, config);
-  read_rope(json, config);
+  read_gemma_like(json, config);
   config.block_form = BlockForm::sandwich_norm;
-  config.norm = NormKind::rms_one_plus;
   config.activation = parse_activation(json, "hidden_activation", "gelu_pytorch_tanh");
-  config.embedding_scale = std::sqrt(static_cast<double>(config.hidden_size));
-  config.tied_embeddings = json.boolean("tie_word_embeddings", true);
-  config.qkv_bias = config.out_bias = json.boolean("attention_bias", false);
   config.attention_softcap = read_cap(json, "attn_logit_softcapping", 50);
   config.logit_softcap = read_cap(json, "final_logit_softcapping", 30);
   double const scalar = json.number("query_pre_attn_scalar", 256);
@@ -42,13 +36,12 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
 }  // namespace
 
 Family gemma2_family() {
-  auto family = llama_family();
+  auto family = gemma_family();
   family.model_type = "gemma2";
   family.read_config = read_config;
   family.block.norm1_after = "post_attention_layernorm";
   family.block.norm2 = "pre_feedforward_layernorm";
   family.block.norm2_after = "post_feedforward_layernorm";
-  family.ia3_targets = {"q_proj", "v_proj", "down_proj"};
   return family;
 }
 
