@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Federated LoRA with plain transformers + peft in float64: three clients of unequal size, FedAvg by rows.
 
-    python tests/reference/make_federated_goldens.py        # needs torch, transformers, peft, safetensors
+    python tests/reference/make_federated_goldens.py [CASE...]   # needs torch, transformers, peft, safetensors
 
 Writes tests/reference/federated/rows.jsonl (token rows with a "client" field) and, for each case, NAME.safetensors
 (the averaged adapter after the last round under its PEFT names) and NAME.json (settings, mean training loss per
@@ -10,6 +10,7 @@ adapter/. Rows are taken in file order, going on from round to round.
 """
 import json
 import pathlib
+import sys
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
@@ -36,6 +37,16 @@ CASES = {
     "llama_clip_accumulate": dict(model="llama", optimizer=sgd, lr=0.2, batch=2, steps=2, accumulation=2, clip=0.3),
     "gpt2_adamw": dict(model="gpt2", optimizer=adamw, lr=0.01, batch=3, steps=2, accumulation=1, clip=0.0),
     "qwen2_sgd": dict(model="qwen2", optimizer=sgd, lr=0.05, batch=2, steps=3, accumulation=1, clip=0.0),
+    "mistral_sgd": dict(model="mistral", optimizer=sgd, lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
+    "qwen3_adamw": dict(model="qwen3", optimizer=adamw, lr=0.01, batch=2, steps=2, accumulation=1, clip=0.0),
+    "gpt_neo_sgd": dict(model="gpt_neo", optimizer=sgd, lr=0.05, batch=2, steps=2, accumulation=1, clip=0.0),
+    "gptj_adamw": dict(model="gptj", optimizer=adamw, lr=0.01, batch=2, steps=2, accumulation=1, clip=0.0),
+    "opt_sgd": dict(model="opt", optimizer=sgd, lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
+    "bloom_adamw": dict(model="bloom", optimizer=adamw, lr=0.01, batch=2, steps=2, accumulation=1, clip=0.0),
+    "gpt_neox_sgd": dict(model="gpt_neox", optimizer=sgd, lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
+    "phi3_adamw": dict(model="phi3", optimizer=adamw, lr=0.01, batch=2, steps=2, accumulation=1, clip=0.0),
+    "gemma_sgd": dict(model="gemma", optimizer=sgd, lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
+    "gemma2_sgd": dict(model="gemma2", optimizer=sgd, lr=0.1, batch=2, steps=2, accumulation=2, clip=0.3),
 }
 
 
@@ -116,4 +127,5 @@ if __name__ == "__main__":
     ROWS = make_rows()
     (OUT / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS))
     for case_name in CASES:
-        run(case_name, CASES[case_name], ROWS)
+        if len(sys.argv) == 1 or case_name in sys.argv[1:]:
+            run(case_name, CASES[case_name], ROWS)
