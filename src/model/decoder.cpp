@@ -183,8 +183,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> Decoder::project_qkv(Block const&
       return {parts[0], parts[1], parts[2]};
     }
     case QkvKind::per_head: {
-      auto const parts = block.qkv.forward(x, context).view({-1, heads, 3, dim}).unbind(2);
-      return {parts[0], parts[1], parts[2]};
+      auto const group = heads / kv_heads;
+      auto const all = block.qkv.forward(x, context).view({-1, kv_heads, group + 2, dim});
+      auto const parts = at::split_with_sizes(all, {group, 1, 1}, 2);
+      return {parts[0].reshape({-1, heads, dim}), parts[1].squeeze(2), parts[2].squeeze(2)};
     }
     case QkvKind::separate:
       break;

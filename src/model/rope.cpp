@@ -25,8 +25,9 @@ double llama3_scaled(double frequency, ModelConfig const& config) {
 
 /// YaRN: fast frequencies are kept, slow ones divided by the factor, those between interpolated (Peng et al.
 /// 2024, section 3.2; transformers modeling_rope_utils, `_compute_yarn_parameters`).
-double yarn_scaled(double frequency, double index, ModelConfig const& config) {
-  double const ramp = (index - config.rope_ramp_begin) / (config.rope_ramp_end - config.rope_ramp_begin);
+double yarn_scaled(double frequency, int64_t index, ModelConfig const& config) {
+  double const ramp =
+      (static_cast<double>(index) - config.rope_ramp_begin) / (config.rope_ramp_end - config.rope_ramp_begin);
   double const stretched = std::clamp(ramp, 0.0, 1.0);
   return (1 - stretched) * frequency + stretched * frequency / config.rope_factor;
 }
@@ -49,7 +50,7 @@ std::vector<double> rope_frequencies(ModelConfig const& config, bool long_row) {
         frequencies.push_back(llama3_scaled(frequency, config));
         break;
       case RopeScaling::yarn:
-        frequencies.push_back(yarn_scaled(frequency, static_cast<double>(i / 2), config));
+        frequencies.push_back(yarn_scaled(frequency, i / 2, config));
         break;
       case RopeScaling::longrope: {
         auto const& divisors = long_row ? config.rope_long_factors : config.rope_short_factors;

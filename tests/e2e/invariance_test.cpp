@@ -97,7 +97,7 @@ INSTANTIATE_TEST_SUITE_P(
 class Families : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Invariance, Families,
                          testing::Values("qwen3", "opt", "opt_350m", "gpt_neox", "bloom", "gpt_neo", "gptj",
-                                         "phi3", "gemma", "gemma2"),
+                                         "phi3", "gemma", "gemma2", "falcon"),
                          [](auto const& test) { return test.param; });
 
 TEST_P(Families, SameBitsOnTwoRanks) {

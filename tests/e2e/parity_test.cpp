@@ -67,7 +67,8 @@ std::vector<Case> cases() {
           {"gpt2_adamw", 3},  {"qwen2_sgd", 2},   {"mistral_sgd", 0},
           {"qwen3_adamw", 2}, {"gpt_neo_sgd", 0}, {"gptj_adamw", 2},
           {"opt_sgd", 0},     {"bloom_adamw", 2}, {"gpt_neox_sgd", 0},
-          {"phi3_adamw", 2},  {"gemma_sgd", 0},   {"gemma2_sgd", 2}};
+          {"phi3_adamw", 2},  {"gemma_sgd", 0},   {"falcon_sgd", 2},
+          {"gemma2_sgd", 2}};
 }
 
 INSTANTIATE_TEST_SUITE_P(Federated, Parity, testing::ValuesIn(cases()),

@@ -36,6 +36,7 @@ std::map<std::string, Keys> const& keys() {
       {"phi3", llama},
       {"gpt_neox", llama},
       {"gemma", llama},
+      {"falcon", {"hidden_size", "num_hidden_layers", "num_attention_heads", "activation"}},
       {"gemma2", {"hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_activation"}},
       {"opt", {"hidden_size", "num_hidden_layers", "num_attention_heads", "activation_function"}},
       {"gpt2", gpt2},

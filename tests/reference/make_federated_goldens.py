@@ -46,6 +46,7 @@ CASES = {
     "gpt_neox_sgd": dict(model="gpt_neox", optimizer=sgd, lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
     "phi3_adamw": dict(model="phi3", optimizer=adamw, lr=0.01, batch=2, steps=2, accumulation=1, clip=0.0),
     "gemma_sgd": dict(model="gemma", optimizer=sgd, lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
+    "falcon_sgd": dict(model="falcon", optimizer=sgd, lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
     "gemma2_sgd": dict(model="gemma2", optimizer=sgd, lr=0.1, batch=2, steps=2, accumulation=2, clip=0.3),
 }
 

@@ -30,6 +30,7 @@ ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 OPT = dict(COMMON, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, dropout=0.0, pad_token_id=None,
            activation_function="relu")
 NEOX = dict(COMMON, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+FALCON = dict(COMMON, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, attention_dropout=0.0, hidden_dropout=0.0)
 # name: (model_type, config, LoRA arguments, write config.json as before transformers 5)
 FAMILIES = {
     "llama": ("llama", dict(LLAMA, rope_theta=10000.0, tie_word_embeddings=False),
@@ -80,6 +81,11 @@ FAMILIES = {
                dict(lora_alpha=8), False),
     "gemma": ("gemma", dict(LLAMA, rope_theta=10000.0, head_dim=12, hidden_act="gelu", num_key_value_heads=1, pad_token_id=0),
               dict(lora_alpha=8), True),
+    "falcon": ("falcon", dict(FALCON, multi_query=True), dict(lora_alpha=8), True),
+    "falcon_11b": ("falcon", dict(FALCON, new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1, bias=True,
+                                  ffn_hidden_size=48), dict(target_modules=["query_key_value", "dense"], lora_alpha=4), False),
+    "falcon_sequential": ("falcon", dict(FALCON, multi_query=False, parallel_attn=False, num_hidden_layers=1, bias=True),
+                          dict(target_modules=["query_key_value", "dense_4h_to_h"], lora_alpha=4), False),
 }
 
 

@@ -13,7 +13,8 @@ enum class PositionKind { rope, learned, alibi };
 enum class ActivationKind { silu, gelu, gelu_tanh, relu };
 enum class RopeScaling { none, linear, llama3, longrope, yarn };
 
-/// How q, k and v are stored: three projections, one of [q; k; v], or one of [q; k; v] of each head in turn.
+/// How q, k and v are stored: three projections, one of [q; k; v], or one of [its q's; k; v] of each key head
+/// in turn.
 enum class QkvKind { separate, concatenated, per_head };
 
 /// Where the norms and residual connections of a block stand; A is attention, M the MLP, n and m norms.

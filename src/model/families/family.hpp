@@ -49,6 +49,7 @@ Family gptj_family();
 Family phi3_family();
 Family gemma_family();
 Family gemma2_family();
+Family falcon_family();
 
 /// The table, in the order of messages.
 std::vector<Family> const& family_table();

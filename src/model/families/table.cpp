@@ -10,7 +10,7 @@ std::vector<Family> const& family_table() {
   static std::vector<Family> const table = {
       llama_family(), mistral_family(),  qwen2_family(),  qwen3_family(),   gpt2_family(),
       opt_family(),   gpt_neox_family(), bloom_family(),  gpt_neo_family(), gptj_family(),
-      phi3_family(),  gemma_family(),    gemma2_family(),
+      phi3_family(),  gemma_family(),    gemma2_family(), falcon_family(),
   };
   return table;
 }
