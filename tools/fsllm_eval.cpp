@@ -12,6 +12,7 @@
 
 #include "fsllm/app/evaluate.hpp"
 #include "fsllm/app/program.hpp"
+#include "fsllm/app/vocabulary.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/eval/requests.hpp"
 #include "fsllm/io/files.hpp"
@@ -94,9 +95,13 @@ Scorer load(po::variables_map const& values) {
   load_options.compute_dtype = values["dtype"].as<std::string>();
   load_options.cache_dir = user_cache_dir();
   scorer.model = load_model(dir, load_options);
-  if (values.count("adapter") != 0)
-    scorer.peft = make_peft(read_adapter_config(the_adapter(values)), *scorer.model, 0);
-  if (has_tokenizer(dir)) scorer.tokenizer = load_tokenizer(dir);
+  std::string adapter;
+  if (values.count("adapter") != 0) {
+    adapter = the_adapter(values);
+    scorer.peft = make_peft(read_adapter_config(adapter), *scorer.model, 0);
+  }
+  auto const source = tokenizer_source(dir, adapter);
+  if (has_tokenizer(source)) scorer.tokenizer = load_tokenizer(source);
   return scorer;
 }
 

@@ -13,6 +13,7 @@
 #include "fsllm/app/prepare_data.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/app/run_config.hpp"
+#include "fsllm/app/vocabulary.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/model/config.hpp"
@@ -138,14 +139,14 @@ int shard(po::variables_map const& values, Communicator const& world) {
   });
   world.broadcast(yaml, 0);
   Configuration config;
-  std::unique_ptr<Tokenizer> tokenizer;
+  Vocabulary vocabulary;
   PrepareJob job;
   agree(world, [&] {
     config = configuration(values, yaml);
     auto const model = resolve_model(config.run);
-    if (has_tokenizer(model)) tokenizer = load_tokenizer(model);
+    vocabulary = load_vocabulary(config.run, model, load_model_config(model));
     config.run.data.model = model.string();
-    job = {config.run.data, config.run.fed.seed, tokenizer.get(), load_model_config(model).vocab_size};
+    job = {config.run.data, config.run.fed.seed, vocabulary.tokenizer.get(), vocabulary.size};
     job.prompt = make_prompt_template(job.data);
   });
   if (values.count("preview") != 0) {

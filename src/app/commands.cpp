@@ -10,6 +10,7 @@
 #include "fsllm/app/prepare_data.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/app/run_config.hpp"
+#include "fsllm/app/vocabulary.hpp"
 #include "fsllm/comm/nccl.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
@@ -43,11 +44,12 @@ struct Setup {
   std::filesystem::path model_dir;
   RunDirectory directory;
   LoadOptions load;
-  std::unique_ptr<Tokenizer> tokenizer;
-  ModelConfig model;
+  Vocabulary vocabulary;
+  ModelConfig model;  ///< its vocab_size is that of `vocabulary`
   bool resume = false;
 
-  std::string tokenizer_sha256() const { return tokenizer ? tokenizer->sha256() : ""; }
+  Tokenizer const* tokenizer() const { return vocabulary.tokenizer.get(); }
+  std::string tokenizer_sha256() const { return tokenizer() != nullptr ? tokenizer()->sha256() : ""; }
 };
 
 bool restarted_by_slurm() {
@@ -60,11 +62,11 @@ void read_adapter_text(Setup& s) {
   auto& peft = s.run.peft;
   if (peft.init_text.empty()) return;
   FSLLM_CHECK(
-      s.tokenizer,
+      s.tokenizer() != nullptr,
       "llm.adapter.args[0].prompt_tuning_init_text = '{}' ({} holds no tokenizer). Put tokenizer.json "
       "or tokenizer.model there, or use prompt_tuning_init: RANDOM.",
       peft.init_text, s.model_dir.string());
-  peft.init_ids = s.tokenizer->encode(peft.init_text);
+  peft.init_ids = s.tokenizer()->encode(peft.init_text);
 }
 
 /// Most tokens of a row, beside the virtual ones of the adapter; 0: no limit.
@@ -88,7 +90,8 @@ void configure(Setup& s, CommandLine const& line, std::string const& yaml, std::
   s.run.data.model = s.model_dir.string();
   s.model = load_model_config(s.model_dir);
   s.load = load_options(s.run, s.model_dir);
-  if (has_tokenizer(s.model_dir)) s.tokenizer = load_tokenizer(s.model_dir);
+  s.vocabulary = load_vocabulary(s.run, s.model_dir, s.model);
+  s.model.vocab_size = s.vocabulary.size;
   read_adapter_text(s);
   if (s.run.data.shards.empty() && s.run.shard_roots.empty()) s.prompt = make_prompt_template(s.run.data);
   config.set_resolved("train.compute_dtype", s.load.compute_dtype);
@@ -142,7 +145,7 @@ void prepare_directory(Setup& s, bool overwrite, Communicator const& comm) {
 }
 
 PrepareJob prepare_job(Setup const& s, int threads) {
-  return {s.run.data, s.run.fed.seed, s.tokenizer.get(), s.model.vocab_size, threads, s.prompt};
+  return {s.run.data, s.run.fed.seed, s.tokenizer(), s.model.vocab_size, threads, s.prompt};
 }
 
 /// Collective: the folder of the run's shards, made now unless they are ready.
@@ -186,33 +189,47 @@ struct Trainable {
   std::unique_ptr<CausalLM> model;
   std::unique_ptr<Peft> peft;
   TensorMap parameters;
+  TensorMap vocabulary;  ///< embeddings that are not the file's, beside an adapter
 };
+
+/// With rows for all tokens of the run.
+std::unique_ptr<CausalLM> load_grown(Setup const& s, LoadOptions const& options) {
+  auto model = load_model(s.model_dir, options);
+  if (model->config().vocab_size < s.model.vocab_size)
+    model->set_vocabulary(grown_vocabulary(model->vocabulary(), s.model.vocab_size));
+  return model;
+}
 
 Trainable load_trainable(Setup const& s) {
   Trainable t;
   auto options = s.load;
   options.cache_dir = weight_cache(s);
-  t.model = load_model(s.model_dir, options);
+  t.model = load_grown(s, options);
   if (s.run.peft.method.empty()) {
     t.model->make_trainable("fp32");
     t.parameters = t.model->parameters();
-  } else {
-    t.peft = make_peft(s.run.peft, *t.model, s.run.fed.seed);
-    t.parameters = t.peft->state();
+    return t;
   }
+  t.peft = make_peft(s.run.peft, *t.model, s.run.fed.seed);
+  t.parameters = t.peft->state();
+  auto const& start = s.run.peft.init_from;
+  bool const brought = !start.empty() && adapter_vocab_size(start, s.model) > 0;
+  if (brought || s.model.vocab_size != load_model_config(s.model_dir).vocab_size)
+    t.vocabulary = t.model->vocabulary();
   return t;
 }
 
 void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values) {
   if (t.peft) {
-    save_adapter(dir, *t.peft, values, s.model_dir.string());
-    return;
+    save_adapter(dir, *t.peft, values, s.model_dir.string(), t.vocabulary);
+  } else {
+    auto const live = clone(t.parameters);
+    copy_values(t.parameters, values);
+    save_model(dir, *t.model, s.model_dir, "fp32");
+    if (is_gguf(s.model_dir)) export_gguf_tokenizer(s.model_dir, dir);
+    copy_values(t.parameters, live);
   }
-  auto const live = clone(t.parameters);
-  copy_values(t.parameters, values);
-  save_model(dir, *t.model, s.model_dir, "fp32");
-  if (is_gguf(s.model_dir)) export_gguf_tokenizer(s.model_dir, dir);
-  copy_values(t.parameters, live);
+  if (s.vocabulary.is_own) save_tokenizer(s.vocabulary.source, s.run.data.added_tokens, dir);
 }
 
 /// Collective: what runs where, and what it takes before the first step.
@@ -315,7 +332,7 @@ int check_command(Setup const& s, Communicator const& comm) {
     if (!ready_shards(s)) clients = check_rows(s);
     auto options = s.load;
     options.values = false;
-    auto const model = load_model(s.model_dir, options);
+    auto const model = load_grown(s, options);
     int64_t bytes = 0;
     for (auto const& [name, tensor] : model->parameters()) bytes += static_cast<int64_t>(tensor.nbytes());
     for (auto const* linear : model->linears())

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "fsllm/app/program.hpp"
+#include "fsllm/app/vocabulary.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/io/jsonl.hpp"
@@ -21,8 +22,10 @@ using nlohmann::json;
 /// What one rank loads, once for all candidates.
 struct Loaded {
   std::unique_ptr<CausalLM> model;
-  std::unique_ptr<Tokenizer> tokenizer;
+  TensorMap vocabulary;  ///< the model's own embeddings
   std::unique_ptr<Peft> peft;
+  std::filesystem::path tokenizer_source;
+  std::unique_ptr<Tokenizer> tokenizer;
 };
 
 Loaded load(EvaluateJob const& job) {
@@ -31,20 +34,26 @@ Loaded load(EvaluateJob const& job) {
   options.compute_dtype = job.dtype;
   options.cache_dir = user_cache_dir();
   loaded.model = load_model(job.model_dir, options);
+  loaded.vocabulary = loaded.model->vocabulary();
   FSLLM_CHECK(has_tokenizer(job.model_dir),
               "{} holds no tokenizer (exact match compares texts). Put tokenizer.json or tokenizer.model "
               "there.",
               job.model_dir.string());
-  loaded.tokenizer = load_tokenizer(job.model_dir);
   return loaded;
 }
 
-/// Puts the candidate's adapter in place of the one before.
-void change_adapter(Loaded& loaded, Candidate const& candidate) {
+/// Puts the candidate's adapter, with the embeddings and the tokenizer it may have, in place of the one
+/// before.
+void change_adapter(Loaded& loaded, Candidate const& candidate, std::filesystem::path const& model_dir) {
   if (loaded.peft) loaded.peft->detach(*loaded.model);
   loaded.peft.reset();
+  loaded.model->set_vocabulary(loaded.vocabulary);
   if (!candidate.adapter.empty())
     loaded.peft = make_peft(read_adapter_config(candidate.adapter), *loaded.model, 0);
+  auto const source = tokenizer_source(model_dir, candidate.adapter);
+  if (source == loaded.tokenizer_source) return;
+  loaded.tokenizer = load_tokenizer(source);
+  loaded.tokenizer_source = source;
 }
 
 std::string encode(std::vector<RowAnswer> const& answers) {
@@ -87,7 +96,7 @@ Evaluation evaluate(EvaluateJob const& job, Communicator const& comm) {
     auto const start = std::chrono::steady_clock::now();
     std::string answers;
     agree(comm, [&] {
-      change_adapter(loaded, candidate);
+      change_adapter(loaded, candidate, job.model_dir);
       answers = encode(answer_rows(*loaded.model, *loaded.tokenizer, mine, job.data, job.batch_tokens));
     });
     auto const parts = comm.gather(answers, 0);

@@ -95,6 +95,8 @@ ModelConfig load_model_config(std::filesystem::path const& model) {
   config.lora_targets = family.lora_targets;
   config.ia3_targets = family.ia3_targets;
   config.ia3_feedforward = family.ia3_feedforward;
+  config.embedding = family.prefix + family.embedding;
+  config.head = family.head;
   family.read_config(json, config);
   if (config.embedding_size == 0) config.embedding_size = config.hidden_size;
   check_sizes(config, json);

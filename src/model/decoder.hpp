@@ -32,7 +32,8 @@ struct Parameter {
   std::string name;
   std::vector<int64_t> shape;
   at::Tensor* tensor;
-  Linear* linear = nullptr;  ///< whose weight it is, if of a projection of a block: these may be quantised
+  Linear* linear = nullptr;     ///< whose weight it is, if of a projection of a block: these may be quantised
+  std::string token_rows = {};  ///< transformers' name of the tensor, where it has a row for each token
 };
 
 /// The one decoder, for every family of the table.
@@ -54,6 +55,8 @@ class Decoder final : public CausalLM {
   TensorMap parameters() override;
   TensorMap dequantized() override;
   void set_parameter(std::string const& name, at::Tensor const& value) override;
+  TensorMap vocabulary() override;
+  void set_vocabulary(TensorMap const& tensors) override;
   void make_trainable(std::string const& dtype) override;
   std::string device() const override { return device_.str(); }
 

@@ -59,7 +59,11 @@ Decoder::Decoder(ModelConfig config, Family const& family, std::string const& pr
 
 void Decoder::add_embeddings(Family const& family, std::string const& prefix) {
   auto const hidden = config_.hidden_size, size = config_.embedding_size;
-  layout_.push_back({prefix + family.embedding + ".weight", {config_.vocab_size, size}, &embedding_});
+  layout_.push_back({prefix + family.embedding + ".weight",
+                     {config_.vocab_size, size},
+                     &embedding_,
+                     nullptr,
+                     config_.embedding + ".weight"});
   if (size != hidden)
     add_linear(embedding_project_, family.prefix + family.embedding_project,
                prefix + family.embedding_project, size, hidden, /*bias=*/false);
@@ -77,9 +81,11 @@ void Decoder::add_head(Family const& family, std::string const& prefix) {
     add_linear(head_project_, family.prefix + family.head_project, prefix + family.head_project, hidden, size,
                /*bias=*/false);
   head_.name = family.head;
-  if (!config_.tied_embeddings)
-    layout_.push_back({family.head + ".weight", {config_.vocab_size, size}, &head_.weight});
-  if (config_.head_bias) layout_.push_back({family.head + ".bias", {config_.vocab_size}, &head_.bias});
+  auto const add = [&](std::string const& name, std::vector<int64_t> const& shape, at::Tensor& tensor) {
+    layout_.push_back({name, shape, &tensor, nullptr, name});
+  };
+  if (!config_.tied_embeddings) add(family.head + ".weight", {config_.vocab_size, size}, head_.weight);
+  if (config_.head_bias) add(family.head + ".bias", {config_.vocab_size}, head_.bias);
 }
 
 void Decoder::add_norm(Norm& norm, std::string const& path, int64_t size) {
@@ -174,6 +180,26 @@ void Decoder::set_parameter(std::string const& name, at::Tensor const& value) {
       return;
     }
   fail_internal(__FILE__, __LINE__, "no parameter of this shape: " + name);
+}
+
+TensorMap Decoder::vocabulary() {
+  TensorMap tensors;
+  for (auto const& parameter : layout_)
+    if (!parameter.token_rows.empty()) tensors.emplace(parameter.token_rows, *parameter.tensor);
+  return tensors;
+}
+
+void Decoder::set_vocabulary(TensorMap const& tensors) {
+  auto const rows = tensors.begin()->second.size(0);
+  for (auto& parameter : layout_) {
+    if (parameter.token_rows.empty()) continue;
+    auto const& tensor = tensors.at(parameter.token_rows);
+    parameter.shape[0] = rows;
+    if (tensor.sizes() != at::IntArrayRef(parameter.shape))
+      fail_internal(__FILE__, __LINE__, "rows of tokens of another shape: " + parameter.token_rows);
+    *parameter.tensor = tensor;
+  }
+  config_.vocab_size = rows;
 }
 
 void Decoder::make_trainable(std::string const& dtype) {

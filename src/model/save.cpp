@@ -25,11 +25,12 @@ std::string torch_name(at::ScalarType type) {
 }
 
 void write_config(std::filesystem::path const& out_dir, std::filesystem::path const& source_dir,
-                  at::ScalarType type) {
+                  at::ScalarType type, int64_t vocab_size) {
   auto config = is_gguf(source_dir) ? nlohmann::ordered_json(detail::gguf_config(GgufReader(source_dir)))
                                     : nlohmann::ordered_json::parse(read_file(source_dir / "config.json"));
   config.erase("torch_dtype");
   config["dtype"] = torch_name(type);
+  config["vocab_size"] = vocab_size;
   write_file_atomic(out_dir / "config.json", config.dump(2) + "\n");
 }
 
@@ -50,7 +51,7 @@ void save_model(std::filesystem::path const& out_dir, CausalLM& model,
     tensors.emplace(name, tensor.detach().to(at::kCPU, type));
   }
   write_safetensors(out_dir / "model.safetensors", tensors);
-  write_config(out_dir, source_dir, type);
+  write_config(out_dir, source_dir, type, model.config().vocab_size);
   for (auto const* name : kCopied)
     if (std::filesystem::exists(source_dir / name))
       write_file_atomic(out_dir / name, read_file(source_dir / name));

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "adapter_vocabulary.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/jsonl.hpp"
@@ -33,12 +34,13 @@ detail::SavedConfig detail::read_saved_config(fs::path const& dir) {
   return saved;
 }
 
-TensorMap read_adapter_tensors(fs::path const& dir, TensorMap const& expected) {
+TensorMap read_adapter_tensors(fs::path const& dir, TensorMap const& expected,
+                               std::set<std::string> const& others) {
   SafetensorsReader const reader(dir, "adapter_model");
   TensorMap tensors;
   for (auto const& name : reader.names())
     FSLLM_CHECK(
-        expected.count(name) != 0,
+        expected.count(name) != 0 || others.count(name) != 0,
         "{}: unexpected tensor {} (the adapter belongs to other modules or another model). Use its own "
         "base model.",
         reader.file_of(name), name);
@@ -56,14 +58,16 @@ TensorMap read_adapter_tensors(fs::path const& dir, TensorMap const& expected) {
 }
 
 void save_adapter(fs::path const& dir, Peft const& peft, TensorMap const& values,
-                  std::string const& base_model) {
+                  std::string const& base_model, TensorMap const& vocabulary) {
   check_same_layout(peft.state(), values, "exported adapter");
   std::error_code error;
   fs::create_directories(dir, error);
   FSLLM_CHECK(!error, "cannot make the folder {} ({}). Choose another place.", dir.string(), error.message());
   auto config = peft.adapter_config(base_model);
   config["base_model_name_or_path"] = base_model;
-  write_safetensors(dir / "adapter_model.safetensors", peft.file_tensors(values));
+  auto tensors = peft.file_tensors(values);
+  detail::add_vocabulary(tensors, vocabulary);
+  write_safetensors(dir / "adapter_model.safetensors", tensors);
   write_file_atomic(dir / "adapter_config.json", config.dump(2) + "\n");
 }
 

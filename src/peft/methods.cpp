@@ -3,6 +3,7 @@
 
 #include <ATen/ops/equal.h>
 
+#include "adapter_vocabulary.hpp"
 #include "fsllm/core/error.hpp"
 #include "lora.hpp"
 #include "prompt_learning.hpp"
@@ -45,12 +46,12 @@ PeftRow const* find_peft_type(std::string const& peft_type) {
 
 namespace {
 
-/// Puts the values of the saved adapter into the method. What its file holds beside them must be what the
-/// method would write there.
-void start_from_saved(PeftConfig const& config, Peft& peft) {
+/// Puts the values of the saved adapter into the method. What its file holds beside them and `embeddings`
+/// must be what the method would write there.
+void start_from_saved(PeftConfig const& config, Peft& peft, std::set<std::string> const& embeddings) {
   auto live = peft.state();
   auto const written = peft.file_tensors(live);
-  auto values = read_adapter_tensors(config.init_from, written);
+  auto values = read_adapter_tensors(config.init_from, written, embeddings);
   for (auto const& [name, tensor] : written) {
     if (live.count(name) != 0) continue;
     FSLLM_CHECK(
@@ -71,11 +72,13 @@ std::vector<std::string> known_peft_methods() {
 }
 
 std::unique_ptr<Peft> make_peft(PeftConfig const& config, CausalLM& model, uint64_t seed) {
+  std::set<std::string> embeddings;
+  if (!config.init_from.empty()) embeddings = detail::load_vocabulary(config.init_from, model);
   auto peft = detail::find_peft(config.method, detail::kArgs + ".adapter_method").build.build(config, model);
   if (config.init_from.empty()) {
     peft->initialize(seed);
   } else {
-    start_from_saved(config, *peft);
+    start_from_saved(config, *peft, embeddings);
   }
   peft->attach(model);
   return peft;

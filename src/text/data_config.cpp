@@ -110,6 +110,8 @@ DataConfig load_data_config(Config& config) {
   if (data.compat && !config.has("data.truncate")) data.truncate = "answer_right";
   data.tok_len =
       config.get("llm.tok_len", int64_t{128}, "Longest sample (prompt and answer) in tokens", at_least(2));
+  data.added_tokens = load_token_additions(config);
+  data.added_tokens.fs_llm = data.compat;
   return data;
 }
 

@@ -11,8 +11,8 @@ namespace {
 std::string end_of_text(Tokenizer const& tokenizer) {
   auto const eos = tokenizer.eos_id();
   FSLLM_CHECK(eos,
-              "the tokenizer has no end-of-text token (answers must end with one). Name it as eos_token in "
-              "tokenizer_config.json beside the model.");
+              "the tokenizer has no end-of-text token (answers must end with one). Set "
+              "llm.added_tokens.eos_token to the one it has, or to a new one such as </s>.");
   return tokenizer.decode({*eos});
 }
 

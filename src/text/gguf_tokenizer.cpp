@@ -160,8 +160,11 @@ GgufTokenizer read_gguf_tokenizer(json const& metadata, std::string const& where
   Vocabulary const vocabulary(metadata, where);
   auto const model = vocabulary.text("model", "");
   GgufTokenizer tokenizer;
-  auto const chat = metadata.find("tokenizer.chat_template");
-  if (chat != metadata.end() && chat->is_string()) tokenizer.chat_template = chat->get<std::string>();
+  auto const text_of = [&](char const* name) {
+    auto const found = metadata.find(name);
+    return found != metadata.end() && found->is_string() ? found->get<std::string>() : std::string();
+  };
+  tokenizer.chat_template = text_of("tokenizer.chat_template");
   if (model == "gpt2") {
     auto const pieces = vocabulary.pieces();
     auto const words = known_words(words_of(vocabulary, metadata), where + ": tokenizer.ggml.pre");
@@ -186,6 +189,7 @@ GgufTokenizer read_gguf_tokenizer(json const& metadata, std::string const& where
         "model's Hugging Face files.",
         where, model));
   }
+  tokenizer.rules.model_type = text_of("general.architecture");
   return tokenizer;
 }
 

@@ -69,15 +69,21 @@ void JsonTokenizer::read_added_tokens(json const& document, SpecialTokenRules co
   }
   for (auto token : rules.added) {
     token.id = model_id(token.content).value_or(token.id);
-    if (added_ids_.contains(token.content) || added_.contains(token.id)) continue;
-    added_[token.id] = token;
-    added_ids_.emplace(token.content, token.id);
+    if (auto const known = added_ids_.find(token.content); known != added_ids_.end()) {
+      added_.at(known->second).special |= token.special;
+    } else if (!added_.contains(token.id)) {
+      added_[token.id] = token;
+      added_ids_.emplace(token.content, token.id);
+    }
   }
+  // What has a role is special, whatever tokenizer.json says of it (as in transformers 5; Phi-3's </s>).
   for (auto const& named : {rules.bos, rules.eos, rules.pad, rules.unk}) {
-    if (!named || added_ids_.contains(*named)) continue;
-    auto const id = model_id(*named);
+    if (!named) continue;
+    auto const known = added_ids_.find(*named);
+    auto const id = known != added_ids_.end() ? std::optional<int32_t>(known->second) : model_id(*named);
     if (!id) continue;
-    added_[*id] = {*id, *named, true, false, false, false, false};
+    auto const place = added_.try_emplace(*id, AddedToken{*id, *named}).first;
+    place->second.special = true;
     added_ids_.emplace(*named, *id);
   }
   std::vector<AddedToken> original, normalized;

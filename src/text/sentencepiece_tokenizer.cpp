@@ -70,7 +70,8 @@ void SentencePieceTokenizer::read_specials(SpecialTokenRules const& rules) {
       specials.push_back({id, sp.IdToPiece(id), true, false, false, false, false});
   for (auto token : rules.added) {
     auto const id = token_id(token.content);
-    if ((id && is_special(*id)) || added_.contains(token.id)) continue;
+    // Two files may list the same token.
+    if ((id && (added_.contains(*id) || is_special(*id))) || added_.contains(token.id)) continue;
     if (!id && token.id < sp.GetPieceSize()) continue;  // the model has another text there
     token.id = id.value_or(token.id);
     added_.emplace(token.id, token);

@@ -131,6 +131,8 @@ SpecialTokenRules read_special_token_rules(std::filesystem::path const& model_di
     rules.bos_id = id_in(document, "bos_token_id", config_path);
     rules.eos_id = id_in(document, "eos_token_id", config_path);
     rules.pad_id = id_in(document, "pad_token_id", config_path);
+    if (auto const type = document.find("model_type"); type != document.end() && type->is_string())
+      rules.model_type = type->get<std::string>();
   }
   return rules;
 }

@@ -46,8 +46,7 @@ void for_each_line(std::string_view text, Use use) {
 
 /// Tokens by rank; ranks run from 0 on without a gap.
 std::vector<std::string> read_ranks(std::string const& content, std::string const& where) {
-  size_t lines = 0;
-  for_each_line(content, [&](std::string_view, size_t) { ++lines; });
+  auto const lines = static_cast<size_t>(tiktoken_ranks(content));
   std::vector<std::string> tokens(lines);
   std::set<char> bytes;
   for_each_line(content, [&](std::string_view line, size_t number) {
@@ -87,18 +86,6 @@ std::vector<std::string> special_names() {
   return names;
 }
 
-json added_tokens(int64_t first, std::vector<AddedToken> const& renamed) {
-  json added = json::array();
-  for (auto const& name : special_names()) {
-    auto const id = first + static_cast<int64_t>(added.size());
-    auto const other =
-        std::find_if(renamed.begin(), renamed.end(), [&](auto const& token) { return token.id == id; });
-    added.push_back(
-        {{"id", id}, {"content", other == renamed.end() ? name : other->content}, {"special", true}});
-  }
-  return added;
-}
-
 }  // namespace
 
 bool is_tiktoken(std::string const& content) {
@@ -106,15 +93,34 @@ bool is_tiktoken(std::string const& content) {
   return parse_line(line.ends_with('\r') ? line.substr(0, line.size() - 1) : line).rank >= 0;
 }
 
+std::vector<AddedToken> tiktoken_specials(int64_t ranks, std::vector<AddedToken> const& renamed) {
+  std::vector<AddedToken> specials;
+  for (auto const& name : special_names()) {
+    auto const id = static_cast<int32_t>(ranks + static_cast<int64_t>(specials.size()));
+    auto const other =
+        std::find_if(renamed.begin(), renamed.end(), [&](auto const& token) { return token.id == id; });
+    specials.push_back({id, other == renamed.end() ? name : other->content, true});
+  }
+  return specials;
+}
+
+int64_t tiktoken_ranks(std::string const& content) {
+  int64_t lines = 0;
+  for_each_line(content, [&](std::string_view, size_t) { ++lines; });
+  return lines;
+}
+
 std::unique_ptr<Tokenizer> read_tiktoken(std::string const& content, SpecialTokenRules rules,
                                          std::string const& sha256, std::string const& where) {
   auto const tokens = read_ranks(content, where);
-  auto const first_special = static_cast<int64_t>(tokens.size());
   if (!rules.bos) rules.bos = "<|begin_of_text|>";
   if (!rules.eos && !rules.eos_id) rules.eos = "<|end_of_text|>";
   if (!rules.add_bos) rules.add_bos = true;
   auto const words = known_words("llama3", where);
-  json const document{{"added_tokens", added_tokens(first_special, rules.added)},
+  json added = json::array();
+  for (auto const& token : tiktoken_specials(static_cast<int64_t>(tokens.size()), rules.added))
+    added.push_back({{"id", token.id}, {"content", token.content}, {"special", true}});
+  json const document{{"added_tokens", std::move(added)},
                       {"pre_tokenizer", words.pre_tokenizer},
                       {"decoder", {{"type", "ByteLevel"}}}};
   return std::make_unique<JsonTokenizer>(document, Bpe(tokens), rules, sha256, where);

@@ -11,6 +11,7 @@
 #include "fsllm/text/json_tokenizer.hpp"
 #include "fsllm/text/sentencepiece_tokenizer.hpp"
 #include "gpt2_files.hpp"
+#include "ruled_tokenizer.hpp"
 #include "tiktoken.hpp"
 
 namespace fsllm {
@@ -43,12 +44,12 @@ std::unique_ptr<Tokenizer> make_json(nlohmann::json const& document, SpecialToke
   }
 }
 
-std::unique_ptr<Tokenizer> load_gguf(fs::path const& file) {
-  auto const found = read_gguf_tokenizer(GgufReader(file).metadata(), file.string());
+std::unique_ptr<Tokenizer> load_gguf(GgufTokenizer const& found, SpecialTokenRules const& rules,
+                                     fs::path const& file) {
   auto const hash = sha256(found.content);
   if (found.file_name == "tokenizer.json")
-    return make_json(parse_json(found.content, file.string()), found.rules, hash, file);
-  return std::make_unique<SentencePieceTokenizer>(found.content, found.rules, fingerprint(hash, found.rules),
+    return make_json(parse_json(found.content, file.string()), rules, hash, file);
+  return std::make_unique<SentencePieceTokenizer>(found.content, rules, fingerprint(hash, rules),
                                                   file.string());
 }
 
@@ -67,6 +68,13 @@ std::unique_ptr<Tokenizer> load_gpt2(Gpt2Files const& files, SpecialTokenRules c
                    hash, files.merges);
 }
 
+std::unique_ptr<Tokenizer> load_folder(fs::path const& model, SpecialTokenRules const& rules) {
+  auto const json_file = model / "tokenizer.json", model_file = model / "tokenizer.model";
+  if (fs::exists(json_file)) return make_json(read_json(json_file), rules, sha256_file(json_file), json_file);
+  if (fs::exists(model_file)) return load_model(model_file, rules);
+  return load_gpt2(*find_gpt2_files(model), rules);
+}
+
 }  // namespace
 
 bool has_tokenizer(fs::path const& model_dir) {
@@ -75,18 +83,27 @@ bool has_tokenizer(fs::path const& model_dir) {
          find_gpt2_files(model_dir);
 }
 
-std::unique_ptr<Tokenizer> load_tokenizer(fs::path const& model_dir) {
+RuledTokenizer load_ruled_tokenizer(fs::path const& model, TokenAdditions const& additions) {
   FSLLM_CHECK(
-      has_tokenizer(model_dir),
+      has_tokenizer(model),
       "{} has no tokenizer (neither tokenizer.json nor tokenizer.model, nor vocab.json with merges.txt). "
       "Copy the tokenizer files of the model there.",
-      model_dir.string());
-  if (is_gguf(model_dir)) return load_gguf(model_dir);
-  auto const rules = read_special_token_rules(model_dir);
-  auto const json_file = model_dir / "tokenizer.json", model_file = model_dir / "tokenizer.model";
-  if (fs::exists(json_file)) return make_json(read_json(json_file), rules, sha256_file(json_file), json_file);
-  if (fs::exists(model_file)) return load_model(model_file, rules);
-  return load_gpt2(*find_gpt2_files(model_dir), rules);
+      model.string());
+  std::optional<GgufTokenizer> gguf;
+  if (is_gguf(model)) gguf = read_gguf_tokenizer(GgufReader(model).metadata(), model.string());
+  RuledTokenizer result{nullptr, gguf ? gguf->rules : read_special_token_rules(model)};
+  auto const load = [&] {
+    result.tokenizer = gguf ? load_gguf(*gguf, result.rules, model) : load_folder(model, result.rules);
+  };
+  load();
+  if (additions.empty()) return result;
+  add_tokens(result.rules, additions, *result.tokenizer);
+  load();
+  return result;
+}
+
+std::unique_ptr<Tokenizer> load_tokenizer(fs::path const& model, TokenAdditions const& additions) {
+  return load_ruled_tokenizer(model, additions).tokenizer;
 }
 
 }  // namespace fsllm

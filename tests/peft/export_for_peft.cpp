@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // export_for_peft OUT_DIR: for every reference model a random adapter, the logits with it, and the merged
-// model.
+// model; the same again for the model with three more tokens ("grown", and of llama with virtual tokens).
 #include <ATen/core/grad_mode.h>
 
 #include <cstdio>
@@ -40,6 +40,19 @@ void export_one(std::string const& name, std::filesystem::path const& out) {
   save_model(out / "merged", *model, reference.dir, "fp32");
 }
 
+void export_grown(std::string const& name, std::string const& args, std::filesystem::path const& out) {
+  auto const reference = test::load_reference(name);
+  auto const model = load_model(reference.dir);
+  int64_t const size = model->config().vocab_size + 3;
+  model->set_vocabulary(grown_vocabulary(model->vocabulary(), size));
+  auto const peft = make_peft(test::peft_of(args), *model, 3);
+  randomize(peft->state());
+  save_adapter(out / "adapter", *peft, peft->state(), reference.dir.string(), model->vocabulary());
+  auto rows = reference.rows;
+  for (auto& row : rows) row.back() = size - 2;
+  write_safetensors(out / "logits.safetensors", {{"logits", test::all_logits(*model, rows)}});
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -47,6 +60,13 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: export_for_peft OUT_DIR\n");
     return 2;
   }
-  for (auto const& name : test::reference_names()) export_one(name, std::filesystem::path(argv[1]) / name);
+  std::filesystem::path const out = argv[1];
+  for (auto const& name : test::reference_names()) {
+    export_one(name, out / name);
+    export_grown(name, "adapter_method: lora, r: 4, lora_alpha: 6, target_modules: all-linear",
+                 out / name / "grown");
+  }
+  export_grown("llama", "adapter_method: prompt, num_virtual_tokens: 3", out / "llama" / "grown_prompt");
+  export_grown("llama", "adapter_method: prefix, num_virtual_tokens: 3", out / "llama" / "grown_prefix");
   return 0;
 }

@@ -87,6 +87,24 @@ TEST(Tokenizer, SpecialTokensComeFromTheFirstFileThatNamesThem) {
                "eos_token_id = \"x\" (it must be a token id)");
 }
 
+/// transformers 5.23 on the same files: AutoTokenizer(...).decode(ids, skip_special_tokens=True).
+TEST(Tokenizer, ANamedTokenIsSkippedWhateverTokenizerJsonCallsIt) {
+  auto const end = *load_with("phi3", {})->token_id("</s>");
+  auto const text = "sheep</s>  sheep";
+  auto const ordinary = load_with("phi3", {{"tokenizer_config.json", R"({"eos_token":"<|end|>"})"}});
+  EXPECT_EQ(ordinary->decode({end}, true), "</s>") << "tokenizer.json says special: false";
+  auto const named = load_with("phi3", {{"tokenizer_config.json", R"({"eos_token":"</s>"})"}});
+  EXPECT_EQ(named->decode({end}, true), "");
+  EXPECT_EQ(named->decode({end}, false), "</s>");
+  EXPECT_EQ(named->encode(text), ordinary->encode(text)) << "it still takes the space behind it (rstrip)";
+  auto const listed = load_with(
+      "phi3",
+      {{"tokenizer_config.json",
+        json{{"added_tokens_decoder", {{std::to_string(end), {{"content", "</s>"}, {"special", true}}}}}}
+            .dump()}});
+  EXPECT_EQ(listed->decode({end}, true), "");
+}
+
 TEST(Tokenizer, ANamedTokenOfTheVocabularyIsParsedInText) {
   auto const named = load_with("smollm", {{"tokenizer_config.json", R"({"eos_token":"ing"})"}});
   auto const ing = named->eos_id();

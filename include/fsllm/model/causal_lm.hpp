@@ -70,10 +70,20 @@ class CausalLM {
   virtual TensorMap dequantized() = 0;
   /// Puts a tensor of the same shape in the place of a parameter, under its name in parameters().
   virtual void set_parameter(std::string const& name, at::Tensor const& value) = 0;
+  /// What has a row for each token: the embedding and, where it is not tied, the head's weight (and its
+  /// bias), under the names of transformers' modules ("model.embed_tokens.weight"); the live tensors.
+  virtual TensorMap vocabulary() = 0;
+  /// Puts tensors of these names in their place, as they are. All have the same rows, any number of them;
+  /// config().vocab_size follows.
+  virtual void set_vocabulary(TensorMap const& tensors) = 0;
   /// Full-parameter training: replaces every parameter by an own writable copy in `dtype` with requires_grad.
   virtual void make_trainable(std::string const& dtype) = 0;
   virtual std::string device() const = 0;
 };
+
+/// The tensors of CausalLM::vocabulary() with rows for `vocab_size` tokens, in own memory: new ones are the
+/// mean of the old, as FS-LLM sets them (llm/model/model_builder.py); the same bits whatever the threads.
+TensorMap grown_vocabulary(TensorMap const& vocabulary, int64_t vocab_size);
 
 /// Loads an HF folder (config.json + safetensors) or a GGUF file. Missing, unexpected and mis-shaped tensors
 /// are Errors with names.

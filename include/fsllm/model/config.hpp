@@ -73,6 +73,7 @@ struct ModelConfig {
   std::vector<std::string> lora_targets;
   /// The same for IA³, and those of them whose input it scales, not the output.
   std::vector<std::string> ia3_targets, ia3_feedforward;
+  std::string embedding, head;  ///< transformers' modules: "model.embed_tokens", "lm_head"
   int64_t window_of(size_t layer) const { return layer_windows.empty() ? 0 : layer_windows[layer]; }
   /// Whether the first `past` tokens of a row are turned otherwise once it has `length` (LongRoPE).
   bool turns_anew(int64_t past, int64_t length) const {

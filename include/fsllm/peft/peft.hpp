@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -50,21 +51,28 @@ struct Peft {
   virtual nlohmann::ordered_json adapter_config(std::string const& base_model) const = 0;
 };
 
-/// Attaches the method to `model`, initialised from `seed`, or from the tensors in `config.init_from`.
-/// Unknown methods and targets that match nothing are Errors.
+/// Attaches the method to `model`, initialised from `seed`, or from the tensors in `config.init_from`, whose
+/// embeddings, if it has any, become the model's (CausalLM::set_vocabulary) and stay there. Unknown methods
+/// and targets that match nothing are Errors.
 std::unique_ptr<Peft> make_peft(PeftConfig const& config, CausalLM& model, uint64_t seed);
 
 /// Writes adapter_model.safetensors + adapter_config.json that peft.PeftModel.from_pretrained loads. `values`
-/// stand under the names of state() (for instance an averaged adapter that is not the live one).
+/// stand under the names of state() (for instance an averaged adapter that is not the live one). `vocabulary`
+/// holds embeddings that are not the base model's, under the names of CausalLM::vocabulary().
 void save_adapter(std::filesystem::path const& dir, Peft const& peft, TensorMap const& values,
-                  std::string const& base_model);
+                  std::string const& base_model, TensorMap const& vocabulary = {});
 
 /// Reads a PEFT folder's adapter_config.json into a PeftConfig (init_from = dir). What this version cannot
 /// compute is an Error that names the key.
 PeftConfig read_adapter_config(std::filesystem::path const& dir);
 
-/// The tensors of a PEFT folder in fp32, which must have exactly the names and shapes of `expected`.
-TensorMap read_adapter_tensors(std::filesystem::path const& dir, TensorMap const& expected);
+/// The tensors of a PEFT folder in fp32, which must have exactly the names and shapes of `expected`, beside
+/// `others`.
+TensorMap read_adapter_tensors(std::filesystem::path const& dir, TensorMap const& expected,
+                               std::set<std::string> const& others = {});
+
+/// Rows of the embedding that a PEFT folder brings along (PEFT's save_embedding_layers); 0: it has none.
+int64_t adapter_vocab_size(std::filesystem::path const& dir, ModelConfig const& model);
 
 /// Names of the method table, for messages and --describe.
 std::vector<std::string> known_peft_methods();

@@ -5,10 +5,12 @@
 #include <vector>
 
 #include "fsllm/core/config.hpp"
+#include "fsllm/text/token_additions.hpp"
 
 namespace fsllm {
 
-/// Keys `data.*`, `llm.tok_len`, `compat.fsllm`: where samples come from, how they are split and tokenised.
+/// Keys `data.*`, `llm.tok_len`, `llm.added_tokens.*`, `compat.fsllm`: where samples come from, how they are
+/// split and tokenised.
 struct DataConfig {
   std::string root, type, splitter, shards;
   double alpha = 0.5;  ///< splitters lda and inner_dirichlet
@@ -24,6 +26,7 @@ struct DataConfig {
   std::string model;                                  ///< folder or GGUF file, for its chat template
   int64_t tok_len = 128;
   double subsample = 1.0;
+  TokenAdditions added_tokens;
   bool compat = false;  ///< FS-LLM's "None" input, right truncation and fixed split
 };
 DataConfig load_data_config(Config& config);

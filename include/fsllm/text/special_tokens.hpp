@@ -23,6 +23,7 @@ struct SpecialTokenRules {
   bool clean_up_bpe = false;      ///< clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output
   bool add_prefix_space = false;  ///< of vocab.json with merges.txt, which does not say itself
   std::string tokenizer_class;    ///< without "Fast"; "" where nothing names it
+  std::string model_type;         ///< of config.json; "" where nothing names it
 };
 
 SpecialTokenRules read_special_token_rules(std::filesystem::path const& model_dir);

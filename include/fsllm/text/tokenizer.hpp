@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "fsllm/text/token_additions.hpp"
+
 namespace fsllm {
 
 /// Text to token ids and back, as the model's own Hugging Face tokenizer does it.
@@ -32,7 +34,8 @@ struct Tokenizer {
 /// tiktoken vocabulary), else vocab.json with merges.txt (GPT-2), and tokenizer_config.json,
 /// special_tokens_map.json, added_tokens.json, config.json beside it for BOS, EOS, pad and added tokens. Of a
 /// GGUF file: its metadata. Errors name the file and the construct.
-std::unique_ptr<Tokenizer> load_tokenizer(std::filesystem::path const& model);
+std::unique_ptr<Tokenizer> load_tokenizer(std::filesystem::path const& model,
+                                          TokenAdditions const& additions = {});
 /// Does the folder or GGUF file hold a tokenizer at all? (Token-row data needs none.)
 bool has_tokenizer(std::filesystem::path const& model);
 

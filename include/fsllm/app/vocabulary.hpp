@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <filesystem>
+#include <memory>
+
+#include "fsllm/app/run_config.hpp"
+#include "fsllm/text/tokenizer.hpp"
+
+namespace fsllm {
+
+/// The tokens of a run: those of the model, or of the adapter that it starts from, with llm.added_tokens.*
+struct Vocabulary {
+  std::unique_ptr<Tokenizer> tokenizer;  ///< null where the model has none
+  std::filesystem::path source;          ///< folder or GGUF file that the tokenizer is read from
+  int64_t size = 0;                      ///< rows that the embeddings need
+  bool is_own = false;  ///< the tokenizer is not just the model's: it goes with what is trained
+};
+
+/// Added tokens without a tokenizer, and those that an adapter knows under other ids or has no rows for, are
+/// Errors.
+Vocabulary load_vocabulary(RunConfig const& run, std::filesystem::path const& model_dir,
+                           ModelConfig const& model);
+
+/// The adapter's folder if it holds a tokenizer, else the model.
+std::filesystem::path tokenizer_source(std::filesystem::path const& model_dir,
+                                       std::filesystem::path const& adapter_dir);
+
+}  // namespace fsllm
