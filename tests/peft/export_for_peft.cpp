@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // export_for_peft OUT_DIR: for every reference model a random adapter, the logits with it, and the merged
-// model; the same again for the model with three more tokens ("grown", and of llama with virtual tokens).
+// model; the same again for the model with three more tokens ("grown", and of llama with virtual tokens), and
+// an adapter of every other method that PEFT loads.
 #include <ATen/core/grad_mode.h>
 
 #include <cstdio>
@@ -40,6 +41,48 @@ void export_one(std::string const& name, std::filesystem::path const& out) {
   save_model(out / "merged", *model, reference.dir, "fp32");
 }
 
+/// A method on a model: what names its folder, and its arguments.
+struct MethodCase {
+  char const *model, *name, *args;
+};
+
+constexpr char const* kDora = "lora, r: 4, use_dora: True";
+constexpr char const* kProjection =
+    "prefix, num_virtual_tokens: 3, prefix_projection: True, encoder_hidden_size: 6";
+constexpr char const* kMlp = "p-tuning, num_virtual_tokens: 3, encoder_hidden_size: 6";
+constexpr char const* kLstm =
+    "p-tuning, num_virtual_tokens: 3, encoder_hidden_size: 6, encoder_reparameterization_type: LSTM";
+constexpr MethodCase kMethods[] = {
+    {"llama", "dora", kDora},
+    {"llama", "prompt", "prompt, num_virtual_tokens: 3"},
+    {"llama", "prefix", "prefix, num_virtual_tokens: 3"},
+    {"llama", "prefix_projection", kProjection},
+    {"llama", "p_tuning_mlp", kMlp},
+    {"llama", "p_tuning_lstm", kLstm},
+    {"llama", "ia3", "ia3"},
+    {"llama", "ia3_all",
+     "ia3, target_modules: all-linear, feedforward_modules: [down_proj, self_attn.o_proj]"},
+    {"qwen2", "bitfit", "bitfit"},
+    {"gpt2", "dora", kDora},
+    {"gpt2", "prompt", "prompt, num_virtual_tokens: 3"},
+    {"gpt2", "prefix", "prefix, num_virtual_tokens: 3"},
+    {"gpt2", "prefix_projection", kProjection},
+    {"gpt2", "p_tuning_mlp", kMlp},
+    {"gpt2", "p_tuning_lstm", kLstm},
+    {"gpt2", "ia3", "ia3"},
+    {"gpt2", "ia3_all", "ia3, target_modules: all-linear"},
+    {"gpt2", "bitfit", "bitfit"},
+};
+
+void export_method(MethodCase const& one, std::filesystem::path const& out) {
+  auto const reference = test::load_reference(one.model);
+  auto const model = load_model(reference.dir);
+  auto const peft = make_peft(test::peft_of(std::string("adapter_method: ") + one.args), *model, 3);
+  randomize(peft->state());
+  save_adapter(out / "adapter", *peft, peft->state(), reference.dir.string());
+  write_safetensors(out / "logits.safetensors", {{"logits", test::all_logits(*model, reference.rows)}});
+}
+
 void export_grown(std::string const& name, std::string const& args, std::filesystem::path const& out) {
   auto const reference = test::load_reference(name);
   auto const model = load_model(reference.dir);
@@ -68,5 +111,6 @@ int main(int argc, char** argv) {
   }
   export_grown("llama", "adapter_method: prompt, num_virtual_tokens: 3", out / "llama" / "grown_prompt");
   export_grown("llama", "adapter_method: prefix, num_virtual_tokens: 3", out / "llama" / "grown_prefix");
+  for (auto const& one : kMethods) export_method(one, out / one.model / (std::string("method_") + one.name));
   return 0;
 }

@@ -5,7 +5,7 @@
 
 EXPORT_DIR/NAME/{adapter, merged, logits.safetensors}: peft.PeftModel.from_pretrained(base, adapter) and the merged
 model must give the exporter's logits (fp32) within 1e-4. EXPORT_DIR/NAME/grown*/{adapter, logits.safetensors}: the same
-with three more tokens, of which the second last ends each row; the adapter brings the embeddings along. Exit code 1
+with three more tokens, of which the second last ends each row; the adapter brings the embeddings along. EXPORT_DIR/NAME/method_*/{adapter, logits.safetensors}: other methods. Exit code 1
 otherwise.
 """
 import json
@@ -47,12 +47,16 @@ def check_grown(reference, exported, rows):
 
 def check(reference, exported):
     rows = json.loads((reference / "golden.json").read_text())["rows"]
-    expected = load_file(exported / "logits.safetensors")["logits"].double()
+    lora = load_file(exported / "logits.safetensors")["logits"].double()
     base = logits_of(load(reference), rows)
     models = {"adapter": PeftModel.from_pretrained(load(reference), exported / "adapter"),
               "merged": load(exported / "merged")}
     good = all([check_grown(reference, folder, rows) for folder in sorted(exported.glob("grown*"))])
+    for folder in sorted(exported.glob("method_*")):
+        own = load_file(folder / "logits.safetensors")["logits"].double()
+        models[folder.name] = (PeftModel.from_pretrained(load(reference), folder / "adapter"), own)
     for what, model in models.items():
+        model, expected = model if isinstance(model, tuple) else (model, lora)
         logits = logits_of(model.double(), rows)
         off, moved = (logits - expected).abs().max().item(), (logits - base).abs().max().item()
         print(f"{reference.name} {what}: largest difference {off:.2e} (the adapter moves logits by {moved:.2f})")
