@@ -33,7 +33,8 @@ void check_splits(Config const& config, std::vector<double> const& splits) {
 
 void load_splitter(Config& config, DataConfig& data) {
   data.splitter =
-      config.get("data.splitter", "iid", "How samples are divided over clients", name_in(splitters()));
+      config.get("data.splitter", "iid", "How samples are divided over clients. " + told(splitters()),
+                 name_in(splitters()));
   data.alpha =
       config.get("data.splitter_args[0].alpha", 0.5,
                  "lda, inner_dirichlet: Dirichlet concentration; smaller is more skewed", more_than(0));
@@ -83,9 +84,10 @@ void load_custom_template(Config& config, DataConfig& data) {
 DataConfig load_data_config(Config& config) {
   DataConfig data;
   data.root = config.get("data.root", "data", "Folder of the data files");
-  data.type = config.get("data.type", "",
-                         "Name of a data set (gsm8k@llm, ...), or .json / .jsonl / .txt files under "
-                         "data.root; wildcards are allowed");
+  data.type = config.get(
+      "data.type", "",
+      "Name of a data set, or .json / .jsonl / .txt files under data.root; wildcards are allowed. " +
+          told(data_formats()));
   data.shards =
       config.get("data.shards", "", "Folder of ready client shards; empty: made from data.type at start");
   if (data.shards.empty() && !data.type.empty()) data_format(data.type, config.where("data.type"));
@@ -100,7 +102,8 @@ DataConfig load_data_config(Config& config) {
   data.on_bad_row = config.get("data.on_bad_row", "error", "What happens to a row that cannot be read",
                                one_of({"error", "skip"}));
   data.prompt_template = config.get("data.prompt_template", "alpaca",
-                                    "How instruction and input become a prompt", name_in(prompt_templates()));
+                                    "How instruction and input become a prompt. " + told(prompt_templates()),
+                                    name_in(prompt_templates()));
   load_custom_template(config, data);
   data.compat = config.get("compat.fsllm", false, "FS-LLM's behaviour where its results differ");
   data.truncate =

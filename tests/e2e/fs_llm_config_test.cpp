@@ -134,5 +134,27 @@ TEST(KeyTables, AreThoseOfTheProgram) {
       << "docs/config.md is not current. Write fsllm_hpc --print-markdown > docs/config.md.";
 }
 
+/// Each row of a table of methods is told with its sentence.
+TEST(KeyTables, DescribeMethods) {
+  TempDir dir;
+  std::map<std::string, std::vector<std::string>> const rows = {
+      {"adapter_method",
+       {"lora: low-rank updates", "prefix: learned keys", "prompt: learned embeddings", "p-tuning: learned",
+        "ia3: learned scales", "bitfit: the model's biases", "bottleneck: small networks"}},
+      {"data.splitter", {"iid: shuffled", "lda: a Dirichlet share"}},
+      {"data.prompt_template", {"alpaca: Stanford Alpaca's prompt"}},
+      {"data.type", {"gsm8k@llm: Grade-school mathematics"}},
+  };
+  for (auto const& [key, sentences] : rows) {
+    auto const outcome = run(dir.path(), 0, {"fsllm_hpc", "--describe", key});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    std::istringstream words(outcome.out);  // lines are wrapped
+    std::string text, word;
+    while (words >> word) text += word + " ";
+    for (auto const& sentence : sentences)
+      EXPECT_NE(text.find(sentence), std::string::npos) << sentence << text;
+  }
+}
+
 }  // namespace
 }  // namespace fsllm::test

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
@@ -290,6 +291,27 @@ TEST(Bottleneck, DefaultsFollowTheArchitectureAndDropoutIsReproducible) {
   };
   EXPECT_EQ(loss(true, 1), loss(true, 1));
   EXPECT_NE(loss(true, 1), loss(true, 2));
+}
+
+/// A bad argument of each method, and what its message names. A method without one fails here.
+TEST(MethodTable, EveryMethodRejectsBadArgumentsByKey) {
+  std::map<std::string, std::pair<std::string, std::string>> const bad = {
+      {"lora", {"r: 0", "r = 0 (must be at least 1)"}},
+      {"prefix", {"num_virtual_tokens: 0", "num_virtual_tokens = 0 (must be at least 1)"}},
+      {"prompt", {"prompt_tuning_init: WORDS", "prompt_tuning_init = 'WORDS' (must be one of RANDOM, TEXT)"}},
+      {"p-tuning", {"encoder_dropout: 1.5", "encoder_dropout = 1.5 (must be in [0, 1))"}},
+      {"ia3", {"feedforward_modules: [head]", "feedforward_modules names 'head' (none of target_modules)"}},
+      {"bitfit", {"task_type: SEQ_CLS", "task_type = SEQ_CLS (not available in this version)"}},
+      {"bottleneck", {"non_linearity: tanh", "non_linearity = 'tanh' (must be one of auto, swish, relu)"}},
+  };
+  auto const model = load_model(load_reference("gpt2").dir);
+  for (auto const& method : known_peft_methods()) {
+    SCOPED_TRACE(method);
+    ASSERT_EQ(bad.count(method), 1U);
+    auto const& [arguments, message] = bad.at(method);
+    EXPECT_ERROR(make_peft(peft_of("adapter_method: " + method + ", " + arguments), *model, 1),
+                 "llm.adapter.args[0]." + message);
+  }
 }
 
 /// Builds every row of the table with its defaults; a second run has the same start, another seed another.

@@ -29,4 +29,12 @@ Row<Builder> const& find_row(std::vector<Row<Builder>> const& table, std::string
   fail(fmt::format("{} = '{}' (not a known name).{}", key, name, did_you_mean(name, known)));
 }
 
+/// "iid: shuffled, equal shares; lda: ...", for the sentence of a key.
+template <class Builder>
+std::string told(std::vector<Row<Builder>> const& table) {
+  std::string text;
+  for (auto const& row : table) text += (text.empty() ? "" : "; ") + row.name + ": " + row.what;
+  return text;
+}
+
 }  // namespace fsllm
