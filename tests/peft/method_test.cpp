@@ -250,6 +250,23 @@ TEST(Ia3, FeedforwardModulesAreThoseAmongTheTargets) {
   EXPECT_EQ(all.at("target_modules"), (Names{"c_attn", "c_fc", "c_proj", "mlp.c_proj"}));
 }
 
+/// Files saved without the head's class lack "transformer.", and quantised weights are not among the
+/// parameters.
+TEST(BitFit, FindsBiasesBesideQuantisedWeightsWithoutThePrefix) {
+  auto const dir = load_reference("gpt2").dir;
+  TensorMap bare;
+  for (auto const& [name, tensor] : SafetensorsReader(dir / "model.safetensors").tensors())
+    bare.emplace(name.starts_with("transformer.") ? name.substr(12) : name, tensor);
+  TempDir out;
+  fs::copy_file(dir / "config.json", out / "config.json");
+  write_safetensors(out / "model.safetensors", bare);
+  auto const whole = load_model(dir), quantised = load_model(out.path(), {.storage_dtype = "int8"});
+  auto const expected = make_peft(peft_of("adapter_method: bitfit"), *whole, 1)->state();
+  auto const found = make_peft(peft_of("adapter_method: bitfit"), *quantised, 1)->state();
+  ASSERT_EQ(found.size(), expected.size());
+  for (auto const& [name, tensor] : expected) EXPECT_EQ(found.count(name), 1U) << name;
+}
+
 TEST(BitFit, GoesOnOnlyFromBiases) {
   auto const llama = load_model(load_reference("llama").dir);
   EXPECT_ERROR(make_peft(peft_of("adapter_method: bitfit"), *llama, 1),
