@@ -282,6 +282,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
                         *data,
                         *collective,
                         s.directory,
+                        s.run.peft.mv_to_cpu,
                         trainable.peft == nullptr,
                         s.resolved_yaml,
                         [&](std::filesystem::path const& dir, TensorMap const& values) {

@@ -93,7 +93,6 @@ constexpr ForeignKey kForeignKeys[] = {
     {"llm.deepspeed", nullptr, "hpc.*"},
     {"llm.offsite_tuning.use", "False", nullptr},
     {"llm.offsite_tuning", nullptr, "nothing while llm.offsite_tuning.use is False"},
-    {"llm.adapter.mv_to_cpu", "False", nullptr},
     {"personalization", nullptr, "nothing for this federate.method"},
     {"fedprox.use", "False", nullptr},
     {"fedprox", nullptr, "nothing while fedprox.use is False"},

@@ -32,6 +32,12 @@ TensorMap clone(TensorMap const& map) {
   return copy;
 }
 
+TensorMap moved(TensorMap const& map, at::Device device) {
+  TensorMap there;
+  for (auto const& [name, tensor] : map) there.emplace(name, tensor.detach().to(device));
+  return there;
+}
+
 TensorMap subtract(TensorMap const& a, TensorMap const& b) {
   check_same_layout(a, b, "difference of two states");
   TensorMap difference;

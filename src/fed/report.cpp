@@ -113,6 +113,7 @@ nlohmann::ordered_json to_json(RoundReport const& report) {
   if (double const seconds = seconds_of(report, "train"); seconds > 0)
     event["tokens_per_second"] = static_cast<double>(sum_of(report.clients).tokens) / seconds;
   event["peak_rss_bytes"] = report.peak_rss_bytes;
+  if (report.device_bytes > 0) event["device_bytes"] = report.device_bytes;
   return event;
 }
 

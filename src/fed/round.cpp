@@ -8,6 +8,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "fsllm/core/device_memory.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/metrics.hpp"
@@ -37,6 +38,10 @@ class Run {
   std::vector<std::vector<int64_t>> place(std::vector<int64_t> const& clients) const;
   void restore();
   TensorMap const& start_of(int64_t client) const;
+  at::Device device() const { return f_.parameters.begin()->second.device(); }
+  TensorMap kept(TensorMap const& values) const;
+  TensorMap layout_of_kept() const;
+  void end_turn();
   ClientReport train_client_here(int64_t client, int64_t round, double weight, Aggregation& aggregation,
                                  Progress& progress);
   std::vector<ClientReport> train_round(int64_t round, Aggregation& aggregation);
@@ -168,7 +173,7 @@ void Run::restore() {
     PersonalStates all;
     for (int64_t const client : trained_)
       if (server()) all.emplace(client, checkpoint.tensors.at("client_" + std::to_string(client)));
-    personal_ = scatter_personal(all, global_, owned_[static_cast<size_t>(comm_.rank())], comm_);
+    personal_ = scatter_personal(all, layout_of_kept(), owned_[static_cast<size_t>(comm_.rank())], comm_);
   }
   log_info("continuing after round {}", done_);
 }
@@ -178,9 +183,25 @@ TensorMap const& Run::start_of(int64_t client) const {
   return own == personal_.end() ? global_ : own->second;
 }
 
+/// A copy for the time until it is needed again.
+TensorMap Run::kept(TensorMap const& values) const {
+  auto const copy = clone(values);
+  return f_.rest_on_host ? moved(copy, at::kCPU) : copy;
+}
+
+TensorMap Run::layout_of_kept() const {
+  return f_.rest_on_host ? moved(global_, at::kCPU) : global_;
+}
+
+void Run::end_turn() {
+  if (!f_.rest_on_host) return;
+  for (auto const& [name, tensor] : f_.parameters) tensor.mutable_grad().reset();
+  release_unused_device_memory(device());
+}
+
 ClientReport Run::train_client_here(int64_t client, int64_t round, double weight, Aggregation& aggregation,
                                     Progress& progress) {
-  auto const& start = start_of(client);
+  auto const start = moved(start_of(client), device());
   copy_values(f_.parameters, start);
   ClientReport report;
   report.client = client;
@@ -192,7 +213,7 @@ ClientReport Run::train_client_here(int64_t client, int64_t round, double weight
   auto const update = subtract(f_.parameters, start);
   report.update_norm = l2_norm(update);
   if (local()) {
-    personal_[client] = clone(f_.parameters);
+    personal_[client] = kept(f_.parameters);
   } else {
     aggregation.add(update, weight, fmt::format("client {}", client));
   }
@@ -214,9 +235,11 @@ std::vector<ClientReport> Run::train_round(int64_t round, Aggregation& aggregati
   std::vector<ClientReport> reports;
   {
     Progress progress(fmt::format("round {}/{}", round + 1, config_.rounds), steps, "steps", server());
-    for (int64_t const client : mine)
+    for (int64_t const client : mine) {
       reports.push_back(
           train_client_here(client, round, weight_of(client) / all_weight, aggregation, progress));
+      end_turn();
+    }
   }
   return gather_reports(reports, comm_);
 }
@@ -258,7 +281,7 @@ bool Run::select(RoundReport& report) {
   if (loss.targets == 0) return false;
   report.best = selection_.observe(loss.sum / static_cast<double>(loss.targets));
   if (report.best && !local()) {
-    best_ = clone(global_);
+    best_ = kept(global_);
     best_round_ = report.round;
     if (server()) f_.save(f_.directory.best(), best_);
   }
@@ -273,7 +296,7 @@ void Run::write_report(RoundReport const& report) {
 }
 
 void Run::save_state(int64_t rounds_done) {
-  auto const personal = local() ? gather_personal(personal_, global_, comm_) : PersonalStates{};
+  auto const personal = local() ? gather_personal(personal_, layout_of_kept(), comm_) : PersonalStates{};
   if (!server()) return;
   Checkpoint checkpoint;
   checkpoint.round = rounds_done;
@@ -288,7 +311,7 @@ void Run::save_state(int64_t rounds_done) {
 }
 
 void Run::save_results(int64_t rounds_done) {
-  auto const personal = local() ? gather_personal(personal_, global_, comm_) : PersonalStates{};
+  auto const personal = local() ? gather_personal(personal_, layout_of_kept(), comm_) : PersonalStates{};
   if (!server()) return;
   auto const out = f_.full_model ? f_.directory.model() : f_.directory.adapter();
   if (!local()) f_.save(out, global_);
@@ -336,6 +359,7 @@ RunSummary Run::train(bool resume) {
     }
     clock.lap("evaluate");
     measure_ranks(report, f_.collective, traffic);
+    report.device_bytes = comm_.max(device_bytes_in_use(device()));
     report.seconds = clock.seconds();
     if (round == 0) report.seconds["to_first_step"] = first_step_;
     write_report(report);

@@ -76,8 +76,9 @@ PeftConfig load_peft_config(Config& config) {
   bool const use =
       config.get("llm.adapter.use", false, "Train an adapter instead of all parameters of the model.");
   peft.init_from = config.get("llm.adapter.init_from", "", "PEFT adapter folder to start from.");
-  peft.mv_to_cpu =
-      config.get("llm.adapter.mv_to_cpu", false, "Keep adapters of resting clients in host memory.");
+  peft.mv_to_cpu = config.get("llm.adapter.mv_to_cpu", false,
+                              "Keep adapters, optimiser state and gradients of resting clients off the GPU, "
+                              "and give the memory back.");
   FSLLM_CHECK(config.list_size("llm.adapter.args") <= 1,
               "llm.adapter.args has {} entries (one adapter is trained). Leave one.",
               config.list_size("llm.adapter.args"));

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A run on GPUs learns what the same run on the CPU learns.
+#include <optional>
+
 #include "federation.hpp"
 
 namespace fsllm::test {
@@ -34,6 +36,35 @@ TEST(Gpu, LearnsWhatTheCpuLearns) {
       GTEST_SKIP() << "no GPU here (or a build without FSLLM_CUDA): the run said so and used the CPU";
     }
   }
+}
+
+/// Bytes of live tensors on the GPU at the end of the last round; nothing without a GPU.
+std::optional<int64_t> device_bytes(std::filesystem::path const& run_directory) {
+  std::optional<int64_t> bytes;
+  for (auto const& event : read_events(run_directory / "metrics.jsonl"))
+    if (event.contains("device_bytes")) bytes = event.at("device_bytes").get<int64_t>();
+  return bytes;
+}
+
+/// llm.adapter.mv_to_cpu: the adapters of the three clients are not on the GPU between their turns.
+TEST(Gpu, RestingClientsFreeTheirMemory) {
+  TempDir dir;
+  SmallRun small;
+  small.adapter = "{r: 256, lora_alpha: 8, target_modules: all-linear}";
+  auto const config = write_config(dir.path(), small.yaml(dir.path())).string();
+  std::vector<int64_t> bytes;
+  for (auto const* moved : {"False", "True"}) {
+    auto const outcome = run(dir.path(), 1,
+                             {"fsllm_hpc", "--cfg", config, "use_gpu", "True", "federate.method", "local",
+                              "llm.adapter.mv_to_cpu", moved, "expname", moved});
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
+    auto const found = device_bytes(dir.path() / moved);
+    if (!found) GTEST_SKIP() << "no GPU here (or a build without FSLLM_CUDA)";
+    bytes.push_back(*found);
+  }
+  auto const one = dir.path() / "True/adapter/client_00001/adapter_model.safetensors";
+  auto const adapter = static_cast<int64_t>(std::filesystem::file_size(one)) * 9 / 10;  // without names
+  EXPECT_LE(bytes[1], bytes[0] - 4 * adapter) << "three adapters and the gradients of one";
 }
 
 }  // namespace

@@ -160,6 +160,24 @@ TEST_P(AdapterMethods, SameBitsOnTwoRanksAndAfterAResume) {
   }
 }
 
+/// Where the adapters of resting clients lie changes no bit, on ranks and after a resume.
+TEST(RestingClients, InHostMemoryGiveTheSameBits) {
+  auto small = many_clients();
+  small.rounds = 2;
+  std::vector<std::string> const local{"federate.method", "local"};
+  TempDir plain, host;
+  auto const expected = train(plain, 0, small, local);
+  ASSERT_FALSE(expected.adapter.empty());
+  auto moved = local;
+  moved.insert(moved.end(), {"llm.adapter.mv_to_cpu", "True"});
+  EXPECT_TRUE(train(host, 2, small, moved) == expected);
+  std::filesystem::resize_file(host / "run/checkpoints/round_000002/state.h5", 1000);
+  std::filesystem::remove_all(host / "run/adapter");
+  auto const outcome = run(host.path(), 2, {"fsllm_hpc", "--resume", (host / "run").string()});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
+  EXPECT_TRUE(result_of(host.path()) == expected);
+}
+
 TEST(Resume, AfterSigkillInMidRoundIsBitwiseTheUninterruptedRun) {
   auto small = many_clients();
   small.rounds = 6;

@@ -13,6 +13,8 @@ using TensorMap = std::map<std::string, at::Tensor>;
 
 /// A deep copy, detached from autograd.
 TensorMap clone(TensorMap const& map);
+/// The map on another device; tensors that lie there already share their storage.
+TensorMap moved(TensorMap const& map, at::Device device);
 /// a - b, name by name; the layouts must agree.
 TensorMap subtract(TensorMap const& a, TensorMap const& b);
 /// Copies the values of `from` into the tensors of `to`, in place; the layouts must agree.

@@ -45,6 +45,7 @@ struct RoundReport {
   bool best = false;
   int64_t bytes_up = 0, bytes_down = 0;  ///< of all ranks
   int64_t peak_rss_bytes = 0;            ///< largest of all ranks
+  int64_t device_bytes = 0;  ///< live tensors on a GPU when its clients rest, largest of all ranks
   std::map<std::string, double> seconds;
 };
 

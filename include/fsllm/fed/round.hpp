@@ -23,8 +23,9 @@ struct Federation {
   ClientData& data;
   Collective& collective;
   RunDirectory directory;
-  bool full_model = false;  ///< every parameter is trained, no adapter
-  std::string config_yaml;  ///< resolved, kept in checkpoints
+  bool rest_on_host = false;  ///< what clients leave between their turns lies in host memory, not on the GPU
+  bool full_model = false;    ///< every parameter is trained, no adapter
+  std::string config_yaml;    ///< resolved, kept in checkpoints
   /// Writes a set of values as an adapter (or model) folder; rank 0 only.
   std::function<void(std::filesystem::path const& dir, TensorMap const& values)> save;
 };

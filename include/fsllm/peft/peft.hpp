@@ -24,7 +24,7 @@ struct PeftConfig {
   std::string init_text;  ///< text to start virtual tokens from; its ids come from whoever has a tokenizer
   std::vector<int32_t> init_ids;
   std::string init_from;   ///< PEFT folder to start from
-  bool mv_to_cpu = false;  ///< move adapters of resting clients to host memory
+  bool mv_to_cpu = false;  ///< what resting clients leave lies in host memory
 };
 
 /// Reads and declares the keys of all methods; arguments of methods other than the chosen one are named in
