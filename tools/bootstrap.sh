@@ -9,6 +9,7 @@ usage() {
   cat <<'TEXT'
 usage: tools/bootstrap.sh [options]
   --with-python-tests   also make .deps/venv (transformers, peft, ...) for tests against the Python packages
+  --with-parquet        also fetch Apache Arrow, which reads Parquet data files, into .deps/arrow (68 MB)
   --with-demo-model     also fetch the quickstart's model, SmolLM2-135M-Instruct, into .deps/models (94 MiB)
   --with-style-tools    also install clang-format-14 and clang-tidy-14 (apt, when root)
   --torch VERSION       2.11.0 (default, CUDA 13) or 2.7.1 (CUDA 12.6, for V100), the latter in .deps/libtorch-2.7.1
@@ -19,10 +20,11 @@ Without root or apt: says what is missing and how to get it, and exits with 2.
 TEXT
 }
 
-python_tests=0 demo_model=0 style_tools=0 cuda=0 check_only=0 torch_version=2.11.0
+python_tests=0 demo_model=0 parquet=0 style_tools=0 cuda=0 check_only=0 torch_version=2.11.0
 while (($#)); do
   case $1 in
     --with-python-tests) python_tests=1 ;;
+    --with-parquet) parquet=1 ;;
     --with-demo-model) demo_model=1 ;;
     --with-style-tools) style_tools=1 ;;
     --cuda) cuda=1 ;;
@@ -150,6 +152,7 @@ explain_missing() {
 system_packages() {
   local table=$needs
   libtorch_ready || table+=$'\npip - | python3-pip | python\n'
+  ((!parquet)) || arrow_ready || table+=$'\npip - | python3-pip | python\n'
   ((!demo_model)) || model_ready || table+=$'\npip - | python3-pip | python\n'
   ((!python_tests)) || venv_ready || table+=$'\nvenv - | python3-venv | python\n'
   probe "$table"
@@ -197,6 +200,11 @@ fetch_wheels() {  # fetch_wheels DIR PIP_ARGUMENTS...: unpacks wheels without wh
     --target "$dir" "$@" </dev/null
 }
 
+# Named platforms and Python: only the C++ files count, so the machine's own Python may be any.
+cxx_wheels=(--implementation cp --python-version 3.12)
+for glibc in 28 27 26 25 24 17; do cxx_wheels+=(--platform "manylinux_2_${glibc}_$(uname -m)"); done
+cxx_wheels+=(--platform "manylinux2014_$(uname -m)")
+
 install_libtorch() {
   if [[ -n ${Torch_ROOT:-} ]]; then
     [[ -f $Torch_ROOT/lib/libtorch_cpu.so ]] || die "Torch_ROOT = $Torch_ROOT (it has no lib/libtorch_cpu.so). Give the folder with include/ and lib/."
@@ -206,17 +214,38 @@ install_libtorch() {
   if ! libtorch_ready; then
     ((check_only)) && die "LibTorch $torch_version is not in $torch_dir. Run tools/bootstrap.sh, or set Torch_ROOT."
     say "fetching LibTorch $torch_version into $torch_dir (1.2 GB on disk)"
-    local stage=$work/libtorch platforms=() glibc
-    # Named platforms and Python: only the C++ files count, so the machine's own Python may be any.
-    for glibc in 28 27 26 25 24 17; do platforms+=(--platform "manylinux_2_${glibc}_$(uname -m)"); done
-    fetch_wheels "$stage" --implementation cp --python-version 3.12 "${platforms[@]}" \
-      --platform "manylinux2014_$(uname -m)" "torch==$torch_version" "${torch_extra[@]}" ||
+    local stage=$work/libtorch
+    fetch_wheels "$stage" "${cxx_wheels[@]}" "torch==$torch_version" "${torch_extra[@]}" ||
       die "LibTorch could not be fetched (no network?). Copy $torch_dir from another machine, or set Torch_ROOT (see INSTALL)."
     [[ -f $stage/torch/lib/libtorch_cpu.so ]] || die "the torch package has no lib/libtorch_cpu.so. Set Torch_ROOT to another LibTorch."
     [[ ! -e $torch_dir ]] || mv "$torch_dir" "$work/old"
     mv "$stage" "$torch_dir"
   fi
   say "LibTorch $torch_version is in $torch_dir"
+}
+
+arrow_version=26.0.1 arrow_dir=.deps/arrow
+arrow_ready() { compgen -G "$arrow_dir/pyarrow-$arrow_version.dist-info/RECORD" >/dev/null; }
+
+# Of the wheel's 160 MB the headers and the two libraries that read Parquet, under the names that linkers look for.
+install_arrow() {
+  if ! arrow_ready; then
+    ((check_only)) && die "Apache Arrow $arrow_version is not in $arrow_dir. Run tools/bootstrap.sh --with-parquet."
+    say "fetching Apache Arrow $arrow_version into $arrow_dir (68 MB on disk)"
+    local stage=$work/arrow name library
+    fetch_wheels "$work/pyarrow" "${cxx_wheels[@]}" "pyarrow==$arrow_version" ||
+      die "Apache Arrow could not be fetched (no network?). Copy $arrow_dir from another machine (see INSTALL)."
+    mkdir -p "$stage/lib"
+    for name in arrow parquet; do
+      library=$(compgen -G "$work/pyarrow/pyarrow/lib$name.so.*") || die "the pyarrow package has no lib$name. Set Arrow_ROOT to another Arrow."
+      mv "$library" "$stage/lib/"
+      ln -s "${library##*/}" "$stage/lib/lib$name.so"
+    done
+    mv "$work/pyarrow/pyarrow/include" "$work/pyarrow/pyarrow-$arrow_version.dist-info" "$stage/"
+    [[ ! -e $arrow_dir ]] || mv "$arrow_dir" "$work/old-arrow"
+    mv "$stage" "$arrow_dir"
+  fi
+  say "Apache Arrow $arrow_version is in $arrow_dir"
 }
 
 model=.deps/models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -260,5 +289,6 @@ export TMPDIR=$work PIP_ROOT_USER_ACTION=ignore  # downloads of 1 GB: not into a
 
 system_packages
 install_libtorch
+((!parquet)) || install_arrow
 ((!demo_model)) || install_model
 ((!python_tests)) || install_venv

@@ -75,7 +75,7 @@ std::string the_adapter(po::variables_map const& values) {
 std::vector<Request> read_requests(std::string const& path) {
   std::vector<Request> requests;
   for_each_json_record(path, [&](nlohmann::json const& row, RecordPlace const& place) {
-    requests.push_back({fmt::format("{}:{}", place.file, place.line), row.dump()});
+    requests.push_back({place.text(), row.dump()});
   });
   FSLLM_CHECK(!requests.empty(), "{} holds no request (the file is empty). Write one JSON object a line.",
               path);

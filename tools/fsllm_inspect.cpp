@@ -27,7 +27,7 @@ po::options_description options() {
 void tokenize(std::string const& model, std::string const& rows) {
   TokenizeSession const session(model);
   for_each_json_record(rows, [&](nlohmann::json const& row, RecordPlace const& place) {
-    std::cout << session.answer(row, fmt::format("{}:{}", place.file, place.line)) << '\n';
+    std::cout << session.answer(row, place.text()) << '\n';
   });
 }
 

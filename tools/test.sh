@@ -25,7 +25,7 @@ while (($#)); do
 done
 
 ci=0; [[ ${CI:-} == true ]] && ci=1
-set_up=() configure=() ctest=(--test-dir "build/$preset" -j 2 --output-on-failure --test-output-size-passed 1000000)
+set_up=(--with-parquet) configure=() ctest=(--test-dir "build/$preset" -j 2 --output-on-failure --test-output-size-passed 1000000)
 ((fast)) && ctest+=(-LE slow) || set_up+=(--with-python-tests --with-demo-model)
 ((ci)) && set_up+=(--with-style-tools) configure+=(-DFSLLM_WERROR=ON -DFSLLM_HEADER_CHECK=ON)
 ((ci)) && command -v nvcc >/dev/null && echo '#include <nccl.h>' | nvcc -E -x cu - >/dev/null 2>&1 && cuda=1

@@ -49,6 +49,10 @@ Parsed parse_strictly(std::string_view text) {
 
 }  // namespace
 
+std::string RecordPlace::text() const {
+  return fmt::format("{}:{}{}", file, is_row ? "row " : "", line);
+}
+
 JsonRecords::JsonRecords(std::string source, Row row, Bad bad, Wanted wanted)
     : place_{std::move(source), 1}, row_(std::move(row)), bad_(std::move(bad)), wanted_(std::move(wanted)) {}
 

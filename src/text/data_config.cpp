@@ -84,10 +84,10 @@ void load_custom_template(Config& config, DataConfig& data) {
 DataConfig load_data_config(Config& config) {
   DataConfig data;
   data.root = config.get("data.root", "data", "Folder of the data files");
-  data.type = config.get(
-      "data.type", "",
-      "Name of a data set, or .json / .jsonl / .txt files under data.root; wildcards are allowed. " +
-          told(data_formats()));
+  data.type = config.get("data.type", "",
+                         "Name of a data set, or .json / .jsonl / .parquet / .txt files under data.root; "
+                         "wildcards are allowed. " +
+                             told(data_formats()));
   data.shards =
       config.get("data.shards", "", "Folder of ready client shards; empty: made from data.type at start");
   if (data.shards.empty() && !data.type.empty()) data_format(data.type, config.where("data.type"));

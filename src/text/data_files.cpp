@@ -97,14 +97,25 @@ std::vector<DataFile> files_by_pattern(DataConfig const& config, std::string con
   return in_order({found.gl_pathv, found.gl_pathv + found.gl_pathc});
 }
 
+/// The names under which a file may lie: as it is, packed, or of a known data set as the hub's Parquet.
+std::vector<std::string> names_of(std::string const& name, DataFormat const& format) {
+  if (is_parquet(name)) return {name};
+  std::vector<std::string> names{name, name + ".gz"};
+  if (!format.custom) names.push_back(fs::path(name).stem().string() + ".parquet");
+  return names;
+}
+
 }  // namespace
+
+bool is_parquet(std::string_view name) {
+  return name.ends_with(".parquet");
+}
 
 std::vector<DataFile> find_data_files(DataConfig const& config, DataFormat const& format) {
   if (!format.parts.empty()) return files_of_parts(config, format);
   for (auto const& name : format.files)
-    for (auto const* ending : {"", ".gz"})
-      if (auto const path = fs::path(config.root) / (name + ending); fs::is_regular_file(path))
-        return {{path, ""}};
+    for (auto const& known_as : names_of(name, format))
+      if (auto const path = fs::path(config.root) / known_as; fs::is_regular_file(path)) return {{path, ""}};
   auto const& name = format.files.front();
   if (format.custom && name.find_first_of("*?[") != std::string::npos) return files_by_pattern(config, name);
   missing(config, format, name);

@@ -14,6 +14,8 @@ struct DataFile {
   std::string entry;  ///< "" for the file itself
 };
 
+bool is_parquet(std::string_view name);
+
 /// The files of a data set in the order in which they are read. Where none is: an Error that says which file
 /// to put where, and where it is published.
 std::vector<DataFile> find_data_files(DataConfig const& config, DataFormat const& format);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/io/parquet.hpp"
 #include "fsllm/text/utf8.hpp"
 
 namespace fsllm {
@@ -114,16 +115,20 @@ std::vector<Row<DataFormat>> const& data_formats() {
 DataFormat data_format(std::string const& type, std::string const& key) {
   FSLLM_CHECK(!type.empty(),
               "data.type is not set (there is nothing to train on). Name a data set such as "
-              "gsm8k@llm, or a .json, .jsonl or .txt file under data.root.");
+              "gsm8k@llm, or a .json, .jsonl, .parquet or .txt file under data.root.");
   std::string const suffix = "@llm";
   auto const file = type.ends_with(suffix) ? type.substr(0, type.size() - suffix.size()) : type;
-  FSLLM_CHECK(
-      !has_ending(file, {".parquet", ".arrow"}),
-      "{} = '{}' (Parquet and Arrow files are not read). Convert it once, for example: python3 -c \"import "
-      "pandas; pandas.read_parquet('x.parquet').to_json('x.jsonl', orient='records', lines=True)\", and "
-      "name the .jsonl file.",
-      key, type);
-  if (has_ending(file, {".json", ".jsonl", ".txt"})) return own_file(file);
+  FSLLM_CHECK(!has_ending(file, {".arrow"}),
+              "{} = '{}' (Arrow files are not read; Parquet is). Convert it once, for example: python3 -c "
+              "\"import datasets; datasets.Dataset.from_file('x.arrow').to_parquet('x.parquet')\", and name "
+              "the .parquet file.",
+              key, type);
+  FSLLM_CHECK(!file.ends_with(".parquet.gz"),
+              "{} = '{}' (Parquet is packed by itself, and not read inside gzip). Unpack it with gunzip, and "
+              "name the .parquet file.",
+              key, type);
+  if (has_ending(file, {".parquet"})) need_parquet(fmt::format("{} = '{}'", key, type));
+  if (has_ending(file, {".json", ".jsonl", ".txt", ".parquet"})) return own_file(file);
   return find_row(data_formats(), type, key).build;
 }
 

@@ -4,6 +4,7 @@
 #include "data_files.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/io/parquet.hpp"
 #include "fsllm/io/unpack.hpp"
 #include "fsllm/text/dataset.hpp"
 #include "sample_reader.hpp"
@@ -23,9 +24,10 @@ class DataSetPass {
 
   void read(DataFile const& file) {
     file_ = file.path.filename().string() + (file.entry.empty() ? "" : ":" + file.entry);
+    if (is_parquet(file.path.string())) return read_parquet(file);
     auto const source = file.path.string() + (file.entry.empty() ? "" : ":" + file.entry);
     auto const bad = [this](std::string const& why, RecordPlace const& place) { reject(why, place); };
-    auto const wanted = [this] { return is_wanted(); };
+    auto const wanted = [this] { return is_wanted(records_++); };
     if (format_.plain_text) {
       TextBlocks blocks(
           source, [this](std::string&& text, RecordPlace const& place) { take_text(std::move(text), place); },
@@ -57,19 +59,33 @@ class DataSetPass {
     reader.finish(file.entry.empty() ? unpack_file(file.path, feed) : archive_->unpack(file.entry, feed));
   }
 
-  bool is_wanted() {
-    bool const yes = !wanted_ || wanted_(records_);
+  void read_parquet(DataFile const& file) {
+    auto const before = records_;
+    ParquetRows rows;
+    rows.row = [&](nlohmann::json const& record, RecordPlace const& place) {
+      records_ = before + place.line;
+      take(record, place);
+    };
+    rows.bad = [this](auto const& why, auto const& place, int64_t lost) { reject(why, place, lost); };
+    if (wanted_) rows.wanted = [&](int64_t row) { return is_wanted(before + row); };
+    records_ = before + for_each_parquet_row(file.path, sample_fields(format_, config_), rows);
+  }
+
+  bool is_wanted(int64_t record) {
+    bool const yes = !wanted_ || wanted_(record);
     passed_over_ += yes ? 0 : 1;
-    ++records_;
     return yes;
   }
 
-  void reject(std::string const& why, RecordPlace const& place) {
-    bool const damaged = why.starts_with("the gzip stream") || why.starts_with("the zip archive");
-    FSLLM_CHECK(config_.on_bad_row == "skip", "{}:{}: {}. {}, or set data.on_bad_row: skip.", place.file,
-                place.line, why, damaged ? "Copy the file again" : "Correct the row");
-    if (++counts_.bad <= kSkippedShown)
-      log_warning("{}:{}: {}. The row is skipped.", place.file, place.line, why);
+  void reject(std::string const& why, RecordPlace const& place, int64_t rows = 1) {
+    bool damaged = false;
+    for (auto const* container : {"the gzip stream", "the zip archive", "the Parquet rows"})
+      damaged = damaged || why.starts_with(container);
+    FSLLM_CHECK(config_.on_bad_row == "skip", "{}: {}. {}, or set data.on_bad_row: skip.", place.text(), why,
+                damaged ? "Copy the file again" : "Correct the row");
+    if (counts_.bad < kSkippedShown)
+      log_warning("{}: {}. {} skipped.", place.text(), why, rows == 1 ? "The row is" : "They are");
+    counts_.bad += rows;
   }
 
   void take(nlohmann::json const& record, RecordPlace const& place) {
@@ -88,7 +104,7 @@ class DataSetPass {
   }
 
   void hand_over(Sample&& sample, RecordPlace const& place) {
-    sample.place = fmt::format("{}:{}", place.file, place.line);
+    sample.place = place.text();
     sample.record = records_ - 1;
     if (config_.splitter == "by_file") sample.owner = file_;
     ++counts_.rows;

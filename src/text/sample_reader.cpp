@@ -80,19 +80,34 @@ std::string read_whole_text(json const& row, Sample& sample) {
   return read_text(row, "text", sample.output);
 }
 
+/// Tables write a field that a row does not have as null.
+bool has(json const& row, std::string const& field) {
+  auto const found = row.find(field);
+  return found != row.end() && !found->is_null();
+}
+
 /// Rows of the user's own files say by their fields what they are.
 std::string read_content(json const& row, DataFormat const& format, DataConfig const& config,
                          Sample& sample) {
-  if (row.contains("input_ids")) return read_tokens(row, sample);
-  if (!format.custom || row.contains(format.instruction)) return read_fields(row, format, config, sample);
-  if (row.contains("messages")) return read_messages(row, sample);
-  if (row.contains("conversations")) return read_conversations(row, sample);
-  if (row.contains("chosen")) return read_preference(row, sample);
-  if (row.contains("text")) return read_whole_text(row, sample);
+  if (has(row, "input_ids")) return read_tokens(row, sample);
+  if (!format.custom || has(row, format.instruction)) return read_fields(row, format, config, sample);
+  if (has(row, "messages")) return read_messages(row, sample);
+  if (has(row, "conversations")) return read_conversations(row, sample);
+  if (has(row, "chosen")) return read_preference(row, sample);
+  if (has(row, "text")) return read_whole_text(row, sample);
   return read_fields(row, format, config, sample);
 }
 
 }  // namespace
+
+std::vector<std::string> sample_fields(DataFormat const& format, DataConfig const& config) {
+  std::vector<std::string> fields{
+      format.instruction, format.input, format.output,       format.category, "input_ids",
+      "labels",           "messages",   "conversations",     "prompt",        "chosen",
+      "rejected",         "text",       config.natural_field};
+  std::erase(fields, "");
+  return fields;
+}
 
 std::string read_sample(json const& row, DataFormat const& format, DataConfig const& config, Sample& sample) {
   auto why = read_content(row, format, config, sample);

@@ -24,4 +24,5 @@ mkdir -p "$dir/torch/lib"
 touch "$dir/torch/lib/libtorch_cpu.so"
 Torch_ROOT=$dir/torch bash "$dir/tools/bootstrap.sh" --check
 refused 'the model is not in' env Torch_ROOT="$dir/torch" bash "$dir/tools/bootstrap.sh" --check --with-demo-model
+refused 'Apache Arrow 26.0.1 is not in .deps/arrow' env Torch_ROOT="$dir/torch" bash "$dir/tools/bootstrap.sh" --check --with-parquet
 [[ -z $(find "$dir/.deps" -name 'work.*') ]] || { echo "work files were left in .deps"; exit 1; }

@@ -9,10 +9,13 @@
 
 namespace fsllm {
 
-/// Where a record came from, for messages: "train.jsonl:17".
+/// Where a record came from, for messages.
 struct RecordPlace {
   std::string file;
-  int64_t line = 0;
+  int64_t line = 0;     ///< from 1
+  bool is_row = false;  ///< of a table, which has no lines
+  /// "train.jsonl:17", or "train.parquet:row 17".
+  std::string text() const;
 };
 
 /// Records of a stream that comes in pieces: JSON lines, or one JSON array of objects. Holds no more than a

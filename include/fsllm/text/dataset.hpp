@@ -14,7 +14,8 @@ namespace fsllm {
 /// How the rows of one data set are written, and which files hold them. Empty field names: the data set has
 /// no such field.
 struct DataFormat {
-  std::vector<std::string> files;  ///< names under data.root, each also with .gz; the first present is read
+  std::vector<std::string>
+      files;  ///< names under data.root, each also with .gz or as .parquet; the first present is read
   std::string instruction, input, output, category;
   std::string source;                 ///< where the file is published
   void (*finish)(Sample&) = nullptr;  ///< changes a row as read, where the data set needs it
@@ -26,8 +27,8 @@ struct DataFormat {
 /// A new data set is one more row here.
 std::vector<Row<DataFormat>> const& data_formats();
 
-/// The format that `data.type` names: a row of the table, or a .json, .jsonl or .txt file, with wildcards
-/// too. An unknown name is an Error that begins with `key`.
+/// The format that `data.type` names: a row of the table, or a .json, .jsonl, .parquet or .txt file, with
+/// wildcards too. An unknown name is an Error that begins with `key`.
 DataFormat data_format(std::string const& type, std::string const& key);
 
 /// Does `data.subsample` take its share of each category (CodeSearchNet's languages), not of all rows?
@@ -40,7 +41,7 @@ struct ReadCounts {
 };
 
 /// Hands over the samples of `data.type` (a name of the table, or the user's own files) under `data.root`,
-/// one by one in the order of the files, in bounded memory. A bad row is an Error with file:line, or skipped
+/// one by one in the order of the files, in bounded memory. A bad row is an Error with its place, or skipped
 /// and counted (`data.on_bad_row`); no row at all is an Error. With `wanted`, records for whose number it
 /// says no are passed over unread.
 ReadCounts for_each_sample(DataConfig const& config, std::function<void(Sample&&)> const& row,
