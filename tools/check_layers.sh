@@ -32,6 +32,7 @@ homes='
 mpi\.h                     ^(src|tests)/comm/
 nccl\.h                    ^(src|tests)/comm/
 hdf5.*\.h                  ^(src|tests)/io/
+(arrow|parquet)/.*         ^(src|tests)/io/parquet
 yaml-cpp/.*                ^src/core/config
 boost/program_options.*    ^(src/app|tools)/
 sentencepiece.*            ^src/text/

@@ -5,6 +5,7 @@
 #include "data_fixture.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/files.hpp"
+#include "fsllm/io/parquet.hpp"
 #include "fsllm/text/dataset.hpp"
 #include "fsllm/text/splitter.hpp"
 #include "support.hpp"
@@ -174,9 +175,21 @@ TEST_F(Formats, WildcardsNameSeveralFilesAndTheirClients) {
                "none_*.jsonl (data.type = none_*.jsonl). Correct data.root or data.type.");
 }
 
-TEST_F(Formats, ParquetSaysHowToConvertIt) {
-  EXPECT_ERROR(read("x.parquet"), "data.type = 'x.parquet' (Parquet and Arrow files are not read)");
+TEST_F(Formats, ArrowSaysHowToConvertIt) {
+  EXPECT_ERROR(read("x.arrow"), "data.type = 'x.arrow' (Arrow files are not read; Parquet is)");
+  EXPECT_ERROR(read("x.arrow"), "to_parquet('x.parquet')");
+}
+
+TEST_F(Formats, ParquetSaysHowToGetIt) {
+  if (reads_parquet()) {
+    EXPECT_ERROR(read("x.parquet"), "x.parquet is missing");
+    return;
+  }
+  EXPECT_ERROR(read("x.parquet"), "data.type = 'x.parquet' (this program was built without Apache Arrow");
+  EXPECT_ERROR(read("x.parquet"), "Run tools/bootstrap.sh --with-parquet and build again");
   EXPECT_ERROR(read("x.parquet"), "to_json('x.jsonl', orient='records', lines=True)");
+  write("gsm8k_train.parquet", "any");
+  EXPECT_ERROR(read("gsm8k@llm"), "gsm8k_train.parquet (this program was built without Apache Arrow");
 }
 
 TEST_F(Formats, UnwantedRecordsArePassedOverUnread) {
