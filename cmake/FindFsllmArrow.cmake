@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-# Finds Apache Arrow's C++ libraries, which read Parquet. Looks in Arrow_ROOT, CMAKE_PREFIX_PATH, the system, then in
-# .deps/arrow. By header and library, as FindLibTorch.cmake: a Python wheel has no CMake package.
+# Finds Apache Arrow's C++ libraries, which read Parquet. Looks in CMAKE_PREFIX_PATH, Arrow_ROOT, .deps/arrow, then in
+# the system. By header and library, as FindLibTorch.cmake: a Python wheel has no CMake package.
 #
 # Defines: FsllmArrow::Parquet, FsllmArrow_VERSION, FsllmArrow_LIBRARY_DIR.
 
-set(_arrow_hints ${Arrow_ROOT} $ENV{Arrow_ROOT})
-set(_arrow_paths ${PROJECT_SOURCE_DIR}/.deps/arrow)
-find_path(FsllmArrow_INCLUDE_DIR parquet/arrow/reader.h HINTS ${_arrow_hints} PATHS ${_arrow_paths} PATH_SUFFIXES include)
-find_library(FsllmArrow_PARQUET_LIBRARY parquet HINTS ${_arrow_hints} PATHS ${_arrow_paths} PATH_SUFFIXES lib)
-find_library(FsllmArrow_ARROW_LIBRARY arrow HINTS ${_arrow_hints} PATHS ${_arrow_paths} PATH_SUFFIXES lib)
+set(_arrow_hints ${Arrow_ROOT} $ENV{Arrow_ROOT} ${PROJECT_SOURCE_DIR}/.deps/arrow)
+find_path(FsllmArrow_INCLUDE_DIR parquet/arrow/reader.h HINTS ${_arrow_hints} PATH_SUFFIXES include)
+find_library(FsllmArrow_PARQUET_LIBRARY parquet HINTS ${_arrow_hints} PATH_SUFFIXES lib)
+find_library(FsllmArrow_ARROW_LIBRARY arrow HINTS ${_arrow_hints} PATH_SUFFIXES lib)
 
 if(FsllmArrow_INCLUDE_DIR AND EXISTS ${FsllmArrow_INCLUDE_DIR}/arrow/util/config.h)
   file(STRINGS ${FsllmArrow_INCLUDE_DIR}/arrow/util/config.h _version_line REGEX "define ARROW_VERSION_STRING")
