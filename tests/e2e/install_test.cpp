@@ -26,7 +26,7 @@ TEST(Install, ProgramsRunFromAMovedPrefix) {
   for (auto const* program : {"fsllm_hpc", "fsllm_shard", "fsllm_eval", "fsllm_export", "fsllm_inspect"})
     EXPECT_TRUE(fs::exists(bin / program)) << program;
   auto const version = shell(dir.path(), (bin / "fsllm_hpc").string() + " --version");
-  for (auto const* fact : {"fsllm_hpc ", "LibTorch: 2.", "HDF5: 1.", "CUDA: ", "MPI"})
+  for (auto const* fact : {"fsllm_hpc ", "LibTorch: 2.", "HDF5: 1.", "Parquet: ", "CUDA: ", "MPI"})
     EXPECT_THAT(version, testing::HasSubstr(fact));
   EXPECT_THAT(shell(dir.path(), (bin / "fsllm_hpc").string() +
                                     " --cfg second/share/fsllm/configs/quickstart.yaml model.type " +
