@@ -50,7 +50,6 @@ constexpr ForeignKey kForeignKeys[] = {
     {"distribute.grpc_max_receive_message_length", nullptr, "MPI has no limit"},
     {"distribute.grpc_enable_http_proxy", nullptr, "MPI"},
     {"distribute.grpc_compression", nullptr, "federate.transforms"},
-    {"dataloader.num_workers", nullptr, "shards are tokenised before the run"},
     {"dataloader.pin_memory", nullptr, "shards are read whole"},
     {"data.args", nullptr, "data.* keys"},
     {"data.file_path", nullptr, "data.root"},

@@ -15,15 +15,16 @@ static_assert(std::is_trivially_copyable_v<Message>);
 
 }  // namespace
 
-ClientLosses evaluate_clients(CausalLM& model, ClientData& data,
+ClientLosses evaluate_clients(CausalLM& model, ClientData& data, ClientConfigs const& configs,
                               std::vector<std::vector<int64_t>> const& by_rank,
                               std::vector<std::string> const& splits, Communicator const& comm) {
   std::string mine;
   for (int64_t const client : by_rank[static_cast<size_t>(comm.rank())]) {
     auto const& shard = data.shard(client);
+    bool const pad = configs(client).batch.pad_attention;
     for (size_t i = 0; i < splits.size(); ++i) {
       Message const message{static_cast<int64_t>(i), client,
-                            evaluate_split(model, splits[i] == "val" ? shard.val : shard.test)};
+                            evaluate_split(model, splits[i] == "val" ? shard.val : shard.test, pad)};
       mine.append(reinterpret_cast<char const*>(&message), sizeof(message));
     }
   }

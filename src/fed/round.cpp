@@ -255,7 +255,7 @@ ClientLosses Run::evaluate() {
 ClientLosses Run::evaluate_all() {
   if (!local()) {
     copy_values(f_.parameters, global_);
-    return evaluate_clients(f_.model, f_.data, owned_, splits_, comm_);
+    return evaluate_clients(f_.model, f_.data, f_.train_config, owned_, splits_, comm_);
   }
   std::vector<std::vector<int64_t>> one(owned_.size());
   ClientLosses losses;
@@ -266,7 +266,8 @@ ClientLosses Run::evaluate_all() {
       one[rank] =
           turn < owned_[rank].size() ? std::vector<int64_t>{owned_[rank][turn]} : std::vector<int64_t>{};
     if (turn < mine.size()) copy_values(f_.parameters, start_of(mine[turn]));
-    for (auto const& [split, part] : evaluate_clients(f_.model, f_.data, one, splits_, comm_))
+    for (auto const& [split, part] :
+         evaluate_clients(f_.model, f_.data, f_.train_config, one, splits_, comm_))
       losses[split].insert(part.begin(), part.end());
   }
   return losses;

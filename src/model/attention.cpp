@@ -3,7 +3,6 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/repeat_interleave.h>
@@ -11,6 +10,7 @@
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/split_with_sizes.h>
 #include <ATen/ops/sub.h>
+#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <limits>
@@ -34,7 +34,7 @@ at::Tensor capped_attention(at::Tensor const& q, at::Tensor const& k, at::Tensor
 
 }  // namespace
 
-AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, KvCache* cache, ScoreRule const& rule,
+AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, KvCache* cache, bool pad, ScoreRule const& rule,
                              c10::Device device)
     : keys_values_(virtual_rows.keys_values()), cache_(cache), rule_(rule), device_(device) {
   std::vector<at::Tensor> positions;
@@ -46,7 +46,8 @@ AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, KvCache* cache, Sc
     int64_t const prefix = seen == 0 && keys_values_.defined() ? keys_values_.size(0) : 0;
     int64_t const past = seen + prefix;
     positions.push_back(at::arange(past, past + length, at::kLong));
-    end_position_ = std::max(end_position_, past + length);
+    lengths_.push_back(length);
+    ends_.push_back(past + length);
     bool const joins = cache == nullptr && !runs_.empty() && runs_.back().length == length;
     if (joins) {
       ++runs_.back().rows;
@@ -54,15 +55,38 @@ AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, KvCache* cache, Sc
       runs_.push_back({row, 1, length, past, prefix});
     }
   }
+  end_position_ = *std::max_element(ends_.begin(), ends_.end());
+  if (pad && cache == nullptr && runs_.size() > 1) pad_rows();
   for (auto const& run : runs_) split_sizes_.push_back(run.tokens());
   positions_ = at::cat(positions).to(device);
 }
 
+/// Makes one run of all rows. No token looks at a later one, so what fills a row up is seen by none that
+/// counts.
+void AttentionPlan::pad_rows() {
+  auto const rows = static_cast<int64_t>(lengths_.size());
+  int64_t const longest = *std::max_element(lengths_.begin(), lengths_.end());
+  std::vector<int64_t> to, from;
+  int64_t first = 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    int64_t const length = lengths_[static_cast<size_t>(row)];
+    for (int64_t place = 0; place < longest; ++place) to.push_back(first + std::min(place, length - 1));
+    for (int64_t place = 0; place < length; ++place) from.push_back(row * longest + place);
+    first += length;
+  }
+  to_padded_ = at::tensor(to, at::kLong).to(device_);
+  from_padded_ = at::tensor(from, at::kLong).to(device_);
+  runs_ = {{0, rows, longest, runs_.front().past, runs_.front().prefix}};
+}
+
 at::Tensor AttentionPlan::attend(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, int64_t layer,
                                  int64_t window) {
-  if (runs_.size() == 1 && cache_ == nullptr)
-    return attend_run(q, before(runs_.front(), k, 2 * layer), before(runs_.front(), v, 2 * layer + 1),
-                      runs_.front(), window);
+  if (runs_.size() == 1 && cache_ == nullptr) {
+    auto const& run = runs_.front();
+    auto const mixed = attend_run(padded(q), before(run, padded(k), 2 * layer),
+                                  before(run, padded(v), 2 * layer + 1), run, window);
+    return from_padded_.defined() ? mixed.index_select(0, from_padded_) : mixed;
+  }
   auto const queries = at::split_with_sizes(q, split_sizes_, 0);
   auto const keys = at::split_with_sizes(k, split_sizes_, 0);
   auto const values = at::split_with_sizes(v, split_sizes_, 0);
@@ -84,9 +108,8 @@ at::Tensor AttentionPlan::before(Run const& run, at::Tensor const& own, int64_t 
 }
 
 at::Tensor AttentionPlan::row_ends() const {
-  std::vector<at::Tensor> ends;
-  for (auto const& run : runs_) ends.push_back(at::full({run.tokens()}, run.past + run.length, at::kLong));
-  return at::cat(ends).to(device_);
+  auto const of_rows = at::tensor(ends_, at::kLong);
+  return at::repeat_interleave(of_rows, at::tensor(lengths_, at::kLong)).to(device_);
 }
 
 void AttentionPlan::advance_cache() {

@@ -23,7 +23,8 @@ struct ScoreRule {
 /// How one forward pass attends, made once for all layers: which rows share a call, which masks they need.
 class AttentionPlan {
  public:
-  AttentionPlan(VirtualRows const& rows, KvCache* cache, ScoreRule const& rule, c10::Device device);
+  /// `pad`: RaggedInput::pad_attention.
+  AttentionPlan(VirtualRows const& rows, KvCache* cache, bool pad, ScoreRule const& rule, c10::Device device);
 
   /// q [N, heads, D], k and v [N, kv_heads, D] → [N, heads·D]; the values of the earlier tokens of the same
   /// row, the last `window` of them unless that is 0, in the weights that the rule gives.
@@ -43,6 +44,10 @@ class AttentionPlan {
     int64_t first_row, rows, length, past, prefix;
     int64_t tokens() const { return rows * length; }
   };
+  void pad_rows();
+  at::Tensor padded(at::Tensor const& x) const {
+    return to_padded_.defined() ? x.index_select(0, to_padded_) : x;
+  }
   at::Tensor before(Run const& run, at::Tensor const& own, int64_t index) const;
   at::Tensor attend_run(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, Run const& run,
                         int64_t window);
@@ -53,6 +58,10 @@ class AttentionPlan {
                    std::optional<at::Tensor> const& mask, bool causal) const;
 
   std::vector<Run> runs_;
+  std::vector<int64_t> lengths_, ends_;  ///< [rows]: tokens, and one beyond the last position
+  at::Tensor
+      to_padded_;  ///< int64 [rows · longest]: the token at each padded place; a row's last one fills it up
+  at::Tensor from_padded_;  ///< int64 [N], the other way; both undefined where nothing is padded
   std::vector<int64_t> split_sizes_;
   at::Tensor positions_, keys_values_;
   int64_t end_position_ = 0;

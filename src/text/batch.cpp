@@ -10,6 +10,32 @@
 
 namespace fsllm {
 
+namespace {
+
+/// Batches that are sorted together: as transformers' LengthGroupedSampler.
+constexpr int64_t kSortedBatches = 50;
+
+void read_packing(Config& config, BatchConfig& batch) {
+  auto const packing = config.get(
+      "dataloader.packing", "pack",
+      "How the rows of a forward pass meet in attention. pack: row by row (those of one length in one "
+      "call), without padding; none: padded to the longest, in one call, which suits GPUs where rows "
+      "are short and of similar length. The losses are the same.",
+      one_of({"pack", "none", "shared_prefix"}));
+  FSLLM_CHECK(packing != "shared_prefix", "{} = shared_prefix (not available in this version). Use pack.",
+              config.where("dataloader.packing"));
+  batch.pad_attention = packing == "none";
+}
+
+}  // namespace
+
+std::vector<int64_t> row_lengths(TokenSplit const& split) {
+  std::vector<int64_t> lengths;
+  for (size_t row = 0; row + 1 < split.offsets.size(); ++row)
+    lengths.push_back(split.offsets[row + 1] - split.offsets[row]);
+  return lengths;
+}
+
 void append_row(Batch& batch, TokenSplit const& split, int64_t row) {
   auto const begin = split.offsets[static_cast<size_t>(row)],
              end = split.offsets[static_cast<size_t>(row) + 1];
@@ -31,18 +57,31 @@ BatchConfig load_batch_config(Config& config) {
       config.get("dataloader.shuffle", batch.shuffle, "A fresh order of the training rows each epoch");
   batch.drop_last =
       config.get("dataloader.drop_last", batch.drop_last, "Leave out the last, smaller batch of an epoch");
+  read_packing(config, batch);
+  batch.group_by_length = config.get(
+      "dataloader.group_by_length", batch.group_by_length,
+      "Make training batches of rows of similar length, as transformers' Trainer does; needs shuffle.");
+  FSLLM_CHECK(batch.shuffle || !batch.group_by_length,
+              "{} = true (dataloader.shuffle is False, so rows keep their order). Turn one of them off.",
+              config.where("dataloader.group_by_length"));
+  batch.num_workers =
+      config.get("dataloader.num_workers", batch.num_workers,
+                 "0: batches are made between the steps; more: one thread makes the next step's meanwhile.",
+                 at_least(0));
   return batch;
 }
 
 BatchOrder::BatchOrder(int64_t rows, BatchConfig const& config, uint64_t seed, int64_t client, int64_t round,
-                       int64_t steps_per_round)
+                       int64_t steps_per_round, std::vector<int64_t> lengths)
     : rows_(rows),
       batch_(std::min(config.batch_size, rows)),
       client_(client),
       round_(round),
       steps_per_round_(steps_per_round),
       config_(config),
-      seed_(seed) {
+      seed_(seed),
+      lengths_(std::move(lengths)) {
+  FSLLM_ASSERT(lengths_.empty() || static_cast<int64_t>(lengths_.size()) == rows);
   FSLLM_CHECK(
       rows > 0,
       "client {} has no training rows (its shard is empty, or no sample kept a target). Use fewer clients, "
@@ -63,8 +102,24 @@ std::vector<int64_t> const& BatchOrder::permutation(int64_t epoch) {
     Philox random(seed_, Purpose::batch_order, static_cast<uint64_t>(client_), static_cast<uint64_t>(round_),
                   static_cast<uint64_t>(epoch));
     random.shuffle(std::span(permutation_));
+    if (config_.group_by_length && !lengths_.empty()) group_by_length(random);
   }
   return permutation_;
+}
+
+void BatchOrder::group_by_length(Philox& random) {
+  int64_t const window = kSortedBatches * batch_;
+  for (int64_t begin = 0; begin < rows_; begin += window)
+    std::stable_sort(permutation_.begin() + begin, permutation_.begin() + std::min(begin + window, rows_),
+                     [&](int64_t a, int64_t b) {
+                       return lengths_[static_cast<size_t>(a)] > lengths_[static_cast<size_t>(b)];
+                     });
+  std::vector<int64_t> places(static_cast<size_t>(rows_ / batch_));
+  std::iota(places.begin(), places.end(), 0);
+  random.shuffle(std::span(places));
+  auto const sorted = permutation_;
+  auto out = permutation_.begin();
+  for (int64_t const place : places) out = std::copy_n(sorted.begin() + place * batch_, batch_, out);
 }
 
 std::vector<int64_t> BatchOrder::rows_of_step(int64_t step) {

@@ -11,6 +11,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <numeric>
 
 namespace fsllm {
 namespace {
@@ -89,7 +90,7 @@ double loss_without_gradients(CausalLM& model, at::Tensor const& hidden, at::Ten
 
 /// Hidden states [M, D] at the positions whose successors are scored.
 at::Tensor hidden_at_targets(CausalLM& model, Batch const& batch, ForwardContext& context) {
-  RaggedInput const input{index_tensor(batch.ids, model), batch.offsets};
+  RaggedInput const input{index_tensor(batch.ids, model), batch.offsets, batch.pad_attention};
   return model.hidden_states(input, context).index_select(0, index_tensor(batch.target_positions, model));
 }
 
@@ -102,16 +103,20 @@ at::Tensor summed_loss(CausalLM& model, Batch const& batch, ForwardContext& cont
   return ChunkedLoss::apply(hidden, ids, &model);
 }
 
-SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, int64_t batch_tokens) {
+SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, bool pad_attention, int64_t batch_tokens) {
   at::NoGradGuard const no_grad;
   ForwardContext context;
   SplitLoss total;
-  for (int64_t row = 0; row < split.rows();) {
+  auto const lengths = row_lengths(split);
+  std::vector<size_t> rows(lengths.size());
+  std::iota(rows.begin(), rows.end(), 0);
+  std::stable_sort(rows.begin(), rows.end(), [&](size_t a, size_t b) { return lengths[a] > lengths[b]; });
+  for (size_t next = 0; next < rows.size();) {
     Batch batch;
+    batch.pad_attention = pad_attention;
     do {
-      append_row(batch, split, row++);
-    } while (row < split.rows() &&
-             batch.num_tokens() + split.offsets[row + 1] - split.offsets[row] <= batch_tokens);
+      append_row(batch, split, static_cast<int64_t>(rows[next++]));
+    } while (next < rows.size() && batch.num_tokens() + lengths[rows[next]] <= batch_tokens);
     if (batch.num_targets() == 0) continue;
     auto const hidden = hidden_at_targets(model, batch, context);
     total.sum += loss_without_gradients(model, hidden, index_tensor(batch.target_ids, model));

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <future>
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
@@ -36,9 +37,10 @@ void scale_gradients(TensorMap const& parameters, double norm, double max_norm) 
     if (tensor.grad().defined()) tensor.grad().mul_(factor);
 }
 
-BatchOrder order_of(TrainConfig const& config, int64_t rows, ClientRound const& which) {
+BatchOrder order_of(TrainConfig const& config, int64_t rows, ClientRound const& which,
+                    std::vector<int64_t> lengths = {}) {
   int64_t const batches = config.epochs ? 0 : config.local_update_steps * config.accumulation;
-  return BatchOrder(rows, config.batch, which.seed, which.client, which.round, batches);
+  return BatchOrder(rows, config.batch, which.seed, which.client, which.round, batches, std::move(lengths));
 }
 
 /// Batches of a client in a round.
@@ -58,13 +60,41 @@ std::vector<Batch> batches_of_step(BatchOrder& order, TokenSplit const& data, Tr
     auto const count = static_cast<int64_t>(rows.size());
     int64_t const micro = config.micro_batch_size > 0 ? config.micro_batch_size : count;
     for (int64_t begin = 0; begin < count; begin += micro) {
-      batches.emplace_back();
+      batches.emplace_back().pad_attention = config.batch.pad_attention;
       for (int64_t i = begin; i < std::min(begin + micro, count); ++i)
         append_row(batches.back(), data, rows[i]);
     }
   }
   return batches;
 }
+
+/// The batches of one step after another; with dataloader.num_workers the next ones are made in the
+/// background.
+class StepBatches {
+ public:
+  StepBatches(TokenSplit const& data, TrainConfig const& config, ClientRound const& which, int64_t steps)
+      : data_(data),
+        config_(config),
+        order_(order_of(config, data.rows(), which,
+                        config.batch.group_by_length ? row_lengths(data) : std::vector<int64_t>())),
+        steps_(steps) {}
+
+  std::vector<Batch> next() {
+    auto batches = ahead_.valid() ? ahead_.get() : make(step_);
+    if (++step_ < steps_ && config_.batch.num_workers > 0)
+      ahead_ = std::async(std::launch::async, [this] { return make(step_); });
+    return batches;
+  }
+
+ private:
+  std::vector<Batch> make(int64_t step) { return batches_of_step(order_, data_, config_, step); }
+
+  TokenSplit const& data_;
+  TrainConfig const& config_;
+  BatchOrder order_;
+  int64_t steps_, step_ = 0;
+  std::future<std::vector<Batch>> ahead_;  ///< last, so that it has ended before the rest goes
+};
 
 /// Forward and backward of one step; the gradients are those of the mean loss per target. Returns the summed
 /// loss.
@@ -107,13 +137,13 @@ int64_t planned_steps(TrainConfig const& config, int64_t rows) {
 
 TrainResult train_client(CausalLM& model, TensorMap& parameters, TokenSplit const& data,
                          TrainConfig const& config, ClientRound const& which, StepObserver const& observe) {
-  auto order = order_of(config, data.rows(), which);
   auto const start = std::chrono::steady_clock::now();
   int64_t const steps = planned_steps(config, data.rows());
+  StepBatches step_batches(data, config, which, steps);
   Optimizer optimizer(config.optimizer, parameters);
   TrainResult result;
   for (int64_t step = 0; step < steps; ++step) {
-    auto const batches = batches_of_step(order, data, config, step);
+    auto const batches = step_batches.next();
     int64_t tokens = 0, targets = 0;
     for (auto const& batch : batches) {
       tokens += batch.num_tokens();

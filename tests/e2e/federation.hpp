@@ -17,6 +17,7 @@ struct SmallRun {
   std::string init_from;  ///< PEFT folder; then `adapter` is left out
   int rounds = 3, steps = 3, batch = 2;
   bool shuffle = false;
+  std::string packing = "pack";
   std::string more;  ///< further YAML lines
   std::string yaml(std::filesystem::path const& outdir) const;
 };

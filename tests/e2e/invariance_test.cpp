@@ -65,20 +65,23 @@ TEST_P(RankCounts, GiveTheSameBits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Invariance, RankCounts,
-                         testing::Values(
-                             // three clients: uneven on 2 ranks, fewer than 4 ranks
-                             std::vector<std::string>{},
-                             // five clients, three of them sampled each round, a server that only serves
-                             std::vector<std::string>{"federate.client_num", "5", "data.splitter", "iid",
-                                                      "data.splitter_args", "[]", "data.splits",
-                                                      "[0.6,0.4,0]", "federate.sample_client_num", "3",
-                                                      "hpc.server_trains", "False"},
-                             // FedOpt with momentum, accumulation
-                             std::vector<std::string>{"fedopt.use", "True", "fedopt.optimizer",
-                                                      "{type: Adam, lr: 0.01}", "grad.grad_accum_count", "2"},
-                             // every client alone
-                             std::vector<std::string>{"federate.method", "local"}));
+INSTANTIATE_TEST_SUITE_P(
+    Invariance, RankCounts,
+    testing::Values(
+        // three clients: uneven on 2 ranks, fewer than 4 ranks
+        std::vector<std::string>{},
+        // five clients, three of them sampled each round, a server that only serves
+        std::vector<std::string>{"federate.client_num", "5", "data.splitter", "iid", "data.splitter_args",
+                                 "[]", "data.splits", "[0.6,0.4,0]", "federate.sample_client_num", "3",
+                                 "hpc.server_trains", "False"},
+        // FedOpt with momentum, accumulation
+        std::vector<std::string>{"fedopt.use", "True", "fedopt.optimizer", "{type: Adam, lr: 0.01}",
+                                 "grad.grad_accum_count", "2"},
+        // rows of similar length, padded in attention, batches made in the background
+        std::vector<std::string>{"dataloader.packing", "none", "dataloader.group_by_length", "True",
+                                 "dataloader.num_workers", "1"},
+        // every client alone
+        std::vector<std::string>{"federate.method", "local"}));
 
 class AdapterMethods : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(

@@ -85,6 +85,29 @@ TEST_P(EveryFamily, RowsOfEqualLengthShareACallWithTheSameResult) {
   EXPECT_TRUE(tensors_near(together.narrow(0, 17, 17), all_logits(*model, {reversed}), 1e-12));
 }
 
+TEST_P(EveryFamily, PaddedAttentionGivesTheSameLogits) {
+  auto const model = load_model(reference_.dir, {.compute_dtype = "fp64"});
+  at::NoGradGuard const no_grad;
+  ForwardContext context;
+  auto input = ragged(reference_.rows);
+  input.pad_attention = true;
+  EXPECT_TRUE(tensors_near(model->logits(model->hidden_states(input, context)),
+                           all_logits(*model, reference_.rows), 1e-12));
+}
+
+TEST_P(EveryFamily, PaddedAttentionGivesTheSameGradients) {
+  std::map<std::string, at::Tensor> gradients[2];
+  for (bool const pad : {false, true}) {
+    auto const model = load_model(reference_.dir, {.compute_dtype = "fp64"});
+    model->make_trainable("fp64");
+    ForwardContext context;
+    mean_loss(*model, reference_, context, pad).backward();
+    for (auto const& [name, parameter] : model->parameters()) gradients[pad][name] = parameter.grad();
+  }
+  for (auto const& [name, gradient] : gradients[0])
+    EXPECT_TRUE(tensors_near(gradients[1].at(name), gradient, 1e-10)) << name;
+}
+
 TEST_P(EveryFamily, CacheInPiecesGivesTheLogitsOfOnePass) {
   auto const model = load_model(reference_.dir, {.compute_dtype = "fp64"});
   at::NoGradGuard const no_grad;

@@ -68,8 +68,10 @@ at::Tensor all_logits(CausalLM& model, std::vector<std::vector<int64_t>> const& 
   return model.logits(model.hidden_states(ragged(rows), context));
 }
 
-at::Tensor mean_loss(CausalLM& model, Reference const& reference, ForwardContext& context) {
-  auto const input = ragged(reference.rows);
+at::Tensor mean_loss(CausalLM& model, Reference const& reference, ForwardContext& context,
+                     bool pad_attention) {
+  auto input = ragged(reference.rows);
+  input.pad_attention = pad_attention;
   std::vector<int64_t> positions, targets;
   for (size_t row = 0; row < reference.rows.size(); ++row)
     for (size_t i = 1; i < reference.rows[row].size(); ++i)

@@ -31,7 +31,8 @@ RaggedInput ragged(std::vector<std::vector<int64_t>> const& rows);
 /// Logits [N, vocab] of all rows in one pass, without gradients.
 at::Tensor all_logits(CausalLM& model, std::vector<std::vector<int64_t>> const& rows);
 /// Mean cross-entropy over all targets of all rows, differentiable.
-at::Tensor mean_loss(CausalLM& model, Reference const& reference, ForwardContext& context);
+at::Tensor mean_loss(CausalLM& model, Reference const& reference, ForwardContext& context,
+                     bool pad_attention = false);
 
 /// Copies a fixture's files (or another model's) into a folder that a test may spoil.
 void copy_model(std::filesystem::path const& from, std::filesystem::path const& to);

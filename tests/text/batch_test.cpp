@@ -80,6 +80,51 @@ TEST(BatchOrder, WithoutShuffleRowsGoOnFromRoundToRound) {
   EXPECT_EQ(BatchOrder(3, config, 9, 9, 5, 2).rows_of_step(1), (Rows{0, 1, 2})) << "no row twice in a batch";
 }
 
+/// Lengths of 1000 rows, most of them short.
+Rows some_lengths() {
+  Rows lengths;
+  for (int64_t row = 0; row < 1000; ++row) lengths.push_back(3 + row * row % 97 * (row % 7));
+  return lengths;
+}
+
+TEST(BatchOrder, GroupsOfSimilarLengthAreStillAPermutation) {
+  auto const lengths = some_lengths();
+  auto const padding = [&](bool group) {
+    BatchOrder order(999, {.batch_size = 8, .group_by_length = group}, 1, 2, 3, 10,
+                     {lengths.begin(), lengths.end() - 1});
+    Rows all;
+    int64_t padded = 0, tokens = 0;
+    for (int64_t step = 0; step < order.steps_per_epoch(); ++step) {
+      auto const rows = order.rows_of_step(step);
+      EXPECT_EQ(rows.size(), step + 1 < order.steps_per_epoch() ? 8U : 7U);
+      all.insert(all.end(), rows.begin(), rows.end());
+      int64_t longest = 0;
+      for (auto const row : rows) {
+        longest = std::max(longest, lengths[static_cast<size_t>(row)]);
+        tokens += lengths[static_cast<size_t>(row)];
+      }
+      padded += longest * static_cast<int64_t>(rows.size());
+    }
+    std::sort(all.begin(), all.end());
+    for (int64_t row = 0; row < 999; ++row) EXPECT_EQ(all[static_cast<size_t>(row)], row);
+    return static_cast<double>(padded - tokens) / static_cast<double>(padded);
+  };
+  EXPECT_GT(padding(false), 0.5);
+  EXPECT_LT(padding(true), 0.1);
+}
+
+TEST(BatchOrder, TheFirstStepsOfGroupedRoundsAreAsLongAsOthers) {
+  auto const lengths = some_lengths();
+  double mean = 0, first = 0;
+  for (auto const length : lengths) mean += static_cast<double>(length) / 1000;
+  for (int64_t round = 0; round < 400; ++round) {
+    BatchOrder order(1000, {.batch_size = 4, .group_by_length = true}, 7, 1, round, 2, lengths);
+    for (auto const row : order.rows_of_step(0))
+      first += static_cast<double>(lengths[static_cast<size_t>(row)]) / 1600;
+  }
+  EXPECT_NEAR(first, mean, 0.15 * mean) << "longest first would give five times the mean";
+}
+
 TEST(BatchOrder, AClientWithoutRowsIsAnError) {
   EXPECT_ERROR(BatchOrder(0, {}, 1, 17, 0, 1), "client 17 has no training rows");
 }
@@ -90,6 +135,18 @@ TEST(BatchConfig, ReadsItsKeys) {
   EXPECT_EQ(batch.batch_size, 3);
   EXPECT_FALSE(batch.shuffle);
   EXPECT_TRUE(batch.drop_last);
+  EXPECT_FALSE(batch.pad_attention);
+  auto more = Config::parse("dataloader: {packing: none, group_by_length: True, num_workers: 2}", "run.yaml");
+  auto const grouped = load_batch_config(more);
+  EXPECT_TRUE(grouped.pad_attention);
+  EXPECT_TRUE(grouped.group_by_length);
+  EXPECT_EQ(grouped.num_workers, 2);
+  auto later = Config::parse("dataloader: {packing: shared_prefix}", "run.yaml");
+  EXPECT_ERROR(load_batch_config(later),
+               "dataloader.packing = shared_prefix (not available in this version)");
+  auto unshuffled = Config::parse("dataloader: {group_by_length: True, shuffle: False}", "run.yaml");
+  EXPECT_ERROR(load_batch_config(unshuffled),
+               "dataloader.group_by_length = true (dataloader.shuffle is False");
   auto wrong = Config::parse("dataloader: {batch_size: 0}", "run.yaml");
   EXPECT_ERROR(load_batch_config(wrong), "dataloader.batch_size = 0 (must be at least 1)");
 }

@@ -95,6 +95,37 @@ TEST(Trainer, IsAFunctionOfSeedClientAndRound) {
   EXPECT_GT(largest_difference(first.weights, train(config, kData, {2, 2, 3, 10}).weights), 0);
 }
 
+TEST(Trainer, BatchesMadeInTheBackgroundAreTheSame) {
+  std::string const yaml =
+      "train: {local_update_steps: 7, optimizer: {lr: 0.05}, micro_batch_size: 1}\ngrad: {grad_accum_count: "
+      "2}\ndataloader: {batch_size: 2, num_workers: ";
+  auto const between = train(config_of(yaml + "0}"), kData), behind = train(config_of(yaml + "1}"), kData);
+  EXPECT_EQ(largest_difference(between.weights, behind.weights), 0);
+  EXPECT_EQ(between.result.tokens, behind.result.tokens);
+}
+
+TEST(Trainer, PaddedAttentionLearnsTheSame) {
+  std::string const yaml =
+      "train: {local_update_steps: 5, optimizer: {lr: 0.05}}\ndataloader: {batch_size: 4, packing: ";
+  auto const packed = train(config_of(yaml + "pack}"), kData),
+             padded = train(config_of(yaml + "none}"), kData);
+  EXPECT_EQ(packed.result.tokens, padded.result.tokens) << "padding is not counted";
+  EXPECT_NEAR(packed.result.loss_sum, padded.result.loss_sum, 1e-5 * packed.result.loss_sum);
+  EXPECT_LE(largest_difference(packed.weights, padded.weights), 1e-6);
+}
+
+TEST(Trainer, GroupsRowsByTheirLength) {
+  auto const data = rows_of_lengths({4, 16, 4, 16, 4, 16, 4, 16});
+  auto const config =
+      config_of("train: {batch_or_epoch: epoch}\ndataloader: {batch_size: 4, group_by_length: True}");
+  std::vector<int64_t> tokens;
+  auto const model = tiny_model();
+  auto parameters = model->parameters();
+  train_client(*model, parameters, data, config, {}, [&](int64_t count, double) { tokens.push_back(count); });
+  std::sort(tokens.begin(), tokens.end());
+  EXPECT_EQ(tokens, (std::vector<int64_t>{16, 64}));
+}
+
 TEST(Trainer, ClippingBoundsTheStep) {
   auto const config =
       config_of("train: {optimizer: {lr: 1.0}}\ngrad: {grad_clip: 0.25}\ndataloader: {batch_size: 6}");
@@ -154,10 +185,11 @@ TEST(Loss, ManyTargetsAreTheSumOfFew) {
 
 TEST(Loss, OfASplitDoesNotDependOnBatching) {
   auto const model = load_model(test::source_file("tests/reference/llama"), {});
-  auto const all = evaluate_split(*model, kData, 4096), one = evaluate_split(*model, kData, 1);
+  auto const all = evaluate_split(*model, kData, false, 4096), one = evaluate_split(*model, kData, false, 1);
   EXPECT_EQ(all.targets, one.targets);
   EXPECT_EQ(all.rows, 6);
   EXPECT_NEAR(all.sum, one.sum, 1e-5 * all.sum);
+  EXPECT_NEAR(evaluate_split(*model, kData, true).sum, one.sum, 1e-5 * all.sum);
 }
 
 class QuantizedLora : public testing::TestWithParam<std::tuple<std::string, std::string>> {};

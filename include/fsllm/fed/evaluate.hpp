@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -8,15 +9,19 @@
 #include "fsllm/comm/communicator.hpp"
 #include "fsllm/fed/client_data.hpp"
 #include "fsllm/train/loss.hpp"
+#include "fsllm/train/trainer.hpp"
 
 namespace fsllm {
+
+/// The settings of a client, per-client overrides included.
+using ClientConfigs = std::function<TrainConfig const&(int64_t client)>;
 
 /// Losses of every client: split name ("val", "test") → client → loss.
 using ClientLosses = std::map<std::string, std::map<int64_t, SplitLoss>>;
 
 /// Collective: the model's loss on the named splits of each rank's clients, complete on every rank and
-/// independent of who computed what.
-ClientLosses evaluate_clients(CausalLM& model, ClientData& data,
+/// independent of who computed what. `configs` gives each client's settings.
+ClientLosses evaluate_clients(CausalLM& model, ClientData& data, ClientConfigs const& configs,
                               std::vector<std::vector<int64_t>> const& by_rank,
                               std::vector<std::string> const& splits, Communicator const& comm);
 

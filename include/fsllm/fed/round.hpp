@@ -8,16 +8,16 @@
 #include "fsllm/fed/algorithm.hpp"
 #include "fsllm/fed/client_data.hpp"
 #include "fsllm/fed/config.hpp"
+#include "fsllm/fed/evaluate.hpp"
 #include "fsllm/fed/run_directory.hpp"
 #include "fsllm/model/causal_lm.hpp"
-#include "fsllm/train/trainer.hpp"
 
 namespace fsllm {
 
 /// What a federated run works on. The caller (app) owns everything.
 struct Federation {
   FedConfig const& config;
-  std::function<TrainConfig const&(int64_t client)> train_config;  ///< with per-client overrides
+  ClientConfigs train_config;
   CausalLM& model;
   TensorMap parameters;  ///< live trainable tensors inside `model`: what is exchanged
   ClientData& data;
