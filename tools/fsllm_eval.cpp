@@ -44,6 +44,9 @@ po::options_description options() {
       "one request a line: loglikelihood, loglikelihood_rolling or generate_until");
   add("responses", text("OUT.jsonl"), "one answer a line, in the order of the requests");
   add("dtype", text("TYPE")->default_value("fp32"), "type of activations: fp32, bf16 or fp16");
+  add("storage_dtype", text("TYPE")->default_value("auto"),
+      "type of the model's weights, as train.storage_dtype in the run: auto (as in the file), fp32, bf16, "
+      "fp16, int8 or nf4");
   add("batch_tokens", po::value<int64_t>()->default_value(2048), "tokens in one forward pass");
   add("help", "this text");
   return all;
@@ -92,6 +95,7 @@ Scorer load(po::variables_map const& values) {
   auto const dir = need(values, "model");
   Scorer scorer;
   LoadOptions load_options;
+  load_options.storage_dtype = values["storage_dtype"].as<std::string>();
   load_options.compute_dtype = values["dtype"].as<std::string>();
   load_options.cache_dir = user_cache_dir();
   scorer.model = load_model(dir, load_options);
@@ -165,6 +169,7 @@ EvaluateJob job_of(po::variables_map const& values) {
   job.data.model = job.model_dir.string();
   make_prompt_template(job.data);
   job.limit = values["limit"].as<int64_t>();
+  job.storage_dtype = need(values, "storage_dtype");
   job.dtype = need(values, "dtype");
   job.batch_tokens = values["batch_tokens"].as<int64_t>();
   need(values, "out");

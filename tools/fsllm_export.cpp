@@ -24,7 +24,11 @@ po::options_description options() {
   add("adapter", text("DIR"), "PEFT adapter");
   add("merge", "write the base model with the adapter merged into its weights");
   add("out", text("DIR"), "folder to write");
-  add("dtype", text("TYPE")->default_value("fp32"), "fp32, bf16 or fp16");
+  add("dtype", text("TYPE")->default_value("fp32"), "type to write: fp32, bf16 or fp16");
+  add("storage_dtype", text("TYPE")->default_value("auto"),
+      "train.storage_dtype of the run: with int8 or nf4 the adapter is merged into the quantised weights, "
+      "which is the "
+      "model that was trained; auto: into those of the file");
   add("help", "this text");
   return all;
 }
@@ -54,7 +58,8 @@ int export_model(int argc, char** argv) {
               "export). Add it.");
   FSLLM_CHECK(!std::filesystem::exists(std::filesystem::path(out) / "config.json"),
               "{} already holds a model. Choose another --out.", out);
-  auto const model = load_model(model_dir, {.cache_dir = user_cache_dir()});
+  auto const model = load_model(
+      model_dir, {.storage_dtype = values["storage_dtype"].as<std::string>(), .cache_dir = user_cache_dir()});
   auto const peft = make_peft(read_adapter_config(adapter_dir), *model, 0);
   peft->merge_into(*model);
   save_model(out, *model, model_dir, values["dtype"].as<std::string>());

@@ -31,6 +31,7 @@ struct Loaded {
 Loaded load(EvaluateJob const& job) {
   Loaded loaded;
   LoadOptions options;
+  options.storage_dtype = job.storage_dtype;
   options.compute_dtype = job.dtype;
   options.cache_dir = user_cache_dir();
   loaded.model = load_model(job.model_dir, options);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attention.hpp"
 
+#include <ATen/ops/add.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
@@ -15,28 +16,39 @@
 #include <algorithm>
 #include <limits>
 
+#include "fsllm/model/dropout.hpp"
 #include "functions.hpp"
 
 namespace fsllm::detail {
 namespace {
 
-/// Attention with capped scores, which no fused kernel has. q [B, heads, L, D], k and v [B, kv_heads, S, D],
-/// mask bool [L, S] or none.
-at::Tensor capped_attention(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
-                            std::optional<at::Tensor> const& mask, ScoreRule const& rule) {
+/// Attention with capped scores or dropped weights, which no fused kernel has. q [B, heads, L, D], k and v
+/// [B, kv_heads, S, D], mask none or as in AttentionPlan::mask.
+at::Tensor explicit_attention(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
+                              std::optional<at::Tensor> const& mask, ScoreRule const& rule,
+                              ForwardContext& context) {
   auto const shared = q.size(1) / k.size(1);
   auto const keys = shared == 1 ? k : at::repeat_interleave(k, shared, 1);
   auto const values = shared == 1 ? v : at::repeat_interleave(v, shared, 1);
-  auto scores = soft_cap(at::matmul(q, keys.transpose(-1, -2)).mul_(rule.scale), rule.softcap);
-  if (mask) scores = scores.masked_fill(mask->logical_not(), -std::numeric_limits<double>::infinity());
-  return at::matmul(at::softmax(scores, -1), values);
+  auto scores = at::matmul(q, keys.transpose(-1, -2)).mul_(rule.scale);
+  if (rule.softcap > 0) scores = soft_cap(scores, rule.softcap);
+  if (mask)
+    scores = mask->scalar_type() == at::kBool
+                 ? scores.masked_fill(mask->logical_not(), -std::numeric_limits<double>::infinity())
+                 : at::add(scores, *mask);
+  auto const weights = dropped(at::softmax(scores, -1), rule.dropout, context, "attention");
+  return at::matmul(weights, values);
 }
 
 }  // namespace
 
 AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, KvCache* cache, bool pad, ScoreRule const& rule,
-                             c10::Device device)
-    : keys_values_(virtual_rows.keys_values()), cache_(cache), rule_(rule), device_(device) {
+                             ForwardContext& context, c10::Device device)
+    : keys_values_(virtual_rows.keys_values()),
+      cache_(cache),
+      rule_(rule),
+      context_(context),
+      device_(device) {
   std::vector<at::Tensor> positions;
   auto const& offsets = virtual_rows.offsets();
   for (size_t index = 0; index + 1 < offsets.size(); ++index) {
@@ -127,8 +139,8 @@ at::Tensor AttentionPlan::attend_run(at::Tensor const& q, at::Tensor const& k, a
   auto const batched = [&](at::Tensor const& x, int64_t length) {  // [rows, heads, length, D]
     return x.view({run.rows, length, x.size(1), x.size(2)}).transpose(1, 2);
   };
-  bool const plain =
-      run.past == 0 && (window == 0 || window >= run.length) && rule_.softcap == 0 && !rule_.slopes.defined();
+  bool const plain = run.past == 0 && (window == 0 || window >= run.length) && rule_.softcap == 0 &&
+                     !rule_.slopes.defined() && !drops();
   auto const out =
       weigh(batched(q, run.length), batched(k, seen), batched(v, seen),
             plain ? std::optional<at::Tensor>() : mask(run.length, run.past, window), /*causal=*/plain);
@@ -151,7 +163,7 @@ at::Tensor AttentionPlan::attend_one(at::Tensor const& q, at::Tensor const& k, a
 
 at::Tensor AttentionPlan::weigh(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
                                 std::optional<at::Tensor> const& mask, bool causal) const {
-  if (rule_.softcap > 0) return capped_attention(q, k, v, mask, rule_);
+  if (rule_.softcap > 0 || drops()) return explicit_attention(q, k, v, mask, rule_, context_);
   return at::scaled_dot_product_attention(q, k, v, mask, /*dropout_p=*/0.0, causal, rule_.scale,
                                           /*enable_gqa=*/q.size(1) != k.size(1));
 }

@@ -12,10 +12,11 @@
 
 namespace fsllm::detail {
 
-/// How q·k becomes weights: softmax(cap · tanh(scale · q·k / cap) − slope · distance).
+/// How q·k becomes weights: softmax(cap · tanh(scale · q·k / cap) − slope · distance), some of them dropped.
 struct ScoreRule {
   double scale = 1;
   double softcap = 0;  ///< 0: no cap
+  double dropout = 0;  ///< probability of dropping a weight in training
   at::Tensor
       slopes;  ///< [heads, 1, 1] in the compute type (ALiBi; Press et al. 2022, section 3), or undefined
 };
@@ -24,7 +25,8 @@ struct ScoreRule {
 class AttentionPlan {
  public:
   /// `pad`: RaggedInput::pad_attention.
-  AttentionPlan(VirtualRows const& rows, KvCache* cache, bool pad, ScoreRule const& rule, c10::Device device);
+  AttentionPlan(VirtualRows const& rows, KvCache* cache, bool pad, ScoreRule const& rule,
+                ForwardContext& context, c10::Device device);
 
   /// q [N, heads, D], k and v [N, kv_heads, D] → [N, heads·D]; the values of the earlier tokens of the same
   /// row, the last `window` of them unless that is 0, in the weights that the rule gives.
@@ -45,6 +47,7 @@ class AttentionPlan {
     int64_t tokens() const { return rows * length; }
   };
   void pad_rows();
+  bool drops() const { return context_.training && rule_.dropout > 0; }
   at::Tensor padded(at::Tensor const& x) const {
     return to_padded_.defined() ? x.index_select(0, to_padded_) : x;
   }
@@ -67,6 +70,7 @@ class AttentionPlan {
   int64_t end_position_ = 0;
   KvCache* cache_;
   ScoreRule const& rule_;
+  ForwardContext& context_;
   c10::Device device_;
   std::map<std::tuple<int64_t, int64_t, int64_t>, at::Tensor> masks_;
 };

@@ -97,6 +97,7 @@ ModelConfig load_model_config(std::filesystem::path const& model) {
   config.ia3_feedforward = family.ia3_feedforward;
   config.embedding = family.prefix + family.embedding;
   config.head = family.head;
+  config.attention_dropout = json.probability("attention_dropout", 0);
   family.read_config(json, config);
   if (config.embedding_size == 0) config.embedding_size = config.hidden_size;
   check_sizes(config, json);

@@ -69,6 +69,12 @@ double ConfigJson::number(std::string const& key, double fallback) const {
   return value->get<double>();
 }
 
+double ConfigJson::probability(std::string const& key, double fallback) const {
+  double const value = number(key, fallback);
+  if (value < 0 || value >= 1) refuse(fmt::format("'{}' = {} (must be in [0, 1)). Correct it.", key, value));
+  return value;
+}
+
 bool ConfigJson::boolean(std::string const& key, bool fallback) const {
   auto const* value = find(key);
   if (value == nullptr) return fallback;

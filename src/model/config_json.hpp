@@ -22,6 +22,7 @@ class ConfigJson {
   int64_t size(std::string const& key, int64_t largest = int64_t{1} << 28) const;
   int64_t size_or(std::string const& key, int64_t fallback, int64_t largest = int64_t{1} << 28) const;
   double number(std::string const& key, double fallback) const;
+  double probability(std::string const& key, double fallback) const;  ///< in [0, 1)
   bool boolean(std::string const& key, bool fallback) const;
   std::string text(std::string const& key, std::string const& fallback) const;
   std::vector<std::string> texts(std::string const& key) const;

@@ -16,6 +16,7 @@
 #include <functional>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/model/dropout.hpp"
 #include "functions.hpp"
 
 namespace fsllm::detail {
@@ -41,7 +42,7 @@ at::Tensor Decoder::hidden_states(RaggedInput const& input, ForwardContext& cont
   check_input(input);
   check_cache(input, cache);
   VirtualRows const rows(virtual_tokens_.get(), input, cache, context, compute_);
-  AttentionPlan plan(rows, cache, input.pad_attention, score_rule_, device_);
+  AttentionPlan plan(rows, cache, input.pad_attention, score_rule_, context, device_);
   int64_t const taken = virtual_tokens_ ? virtual_tokens_->count() : 0;
   FSLLM_CHECK(
       config_.position != PositionKind::learned || plan.end_position() - taken <= config_.max_positions,
@@ -151,10 +152,12 @@ at::Tensor Decoder::embed(at::Tensor const& ids, VirtualRows const& rows, Attent
   auto x = rows.insert(embeddings(ids).to(compute_));
   if (embedding_project_.exists()) x = embedding_project_.forward(x, context);
   if (config_.embedding_norm) x = norm(x, embedding_norm_);
-  if (!positions_.defined()) return x;
-  auto const entries =
-      config_.position_offset == 0 ? plan.positions() : plan.positions().add(config_.position_offset);
-  return at::add(x, at::embedding(positions_, entries).to(compute_));
+  if (positions_.defined()) {
+    auto const entries =
+        config_.position_offset == 0 ? plan.positions() : plan.positions().add(config_.position_offset);
+    x = at::add(x, at::embedding(positions_, entries).to(compute_));
+  }
+  return dropped(x, config_.embedding_dropout, context, "the embeddings");
 }
 
 at::Tensor Decoder::norm(at::Tensor const& x, Norm const& norm) const {
@@ -208,12 +211,16 @@ at::Tensor Decoder::attention(Block const& block, at::Tensor const& x, Attention
     k = rotate(k, cos_, sin_, config_.rotary_neighbours);
   }
   auto const mixed = plan.attend(q, k, v, layer, config_.window_of(static_cast<size_t>(layer)));
-  return block.out.forward(mixed, context);
+  return dropped(block.out.forward(mixed, context), config_.residual_dropout, context, block.out.name);
 }
 
 at::Tensor Decoder::mlp(Block const& block, at::Tensor const& x, ForwardContext& context) const {
-  if (!config_.gated_mlp)
-    return block.down.forward(activate(block.up.forward(x, context), config_.activation), context);
+  auto const inner = config_.gated_mlp ? gated(block, x, context)
+                                       : activate(block.up.forward(x, context), config_.activation);
+  return dropped(block.down.forward(inner, context), config_.residual_dropout, context, block.down.name);
+}
+
+at::Tensor Decoder::gated(Block const& block, at::Tensor const& x, ForwardContext& context) const {
   at::Tensor gate, up;
   if (config_.fused_gate_up) {
     auto const parts = block.gate_up.forward(x, context).chunk(2, 1);
@@ -222,10 +229,8 @@ at::Tensor Decoder::mlp(Block const& block, at::Tensor const& x, ForwardContext&
     up = block.up.forward(x, context);
     gate = block.gate.forward(x, context);
   }
-  auto const inner = config_.activation == ActivationKind::silu
-                         ? swiglu(gate, up)
-                         : at::mul(activate(gate, config_.activation), up);
-  return block.down.forward(inner, context);
+  return config_.activation == ActivationKind::silu ? swiglu(gate, up)
+                                                    : at::mul(activate(gate, config_.activation), up);
 }
 
 }  // namespace fsllm::detail

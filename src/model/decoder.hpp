@@ -83,6 +83,7 @@ class Decoder final : public CausalLM {
   at::Tensor attention(Block const& block, at::Tensor const& x, AttentionPlan& plan, int64_t layer,
                        ForwardContext& context) const;
   at::Tensor mlp(Block const& block, at::Tensor const& x, ForwardContext& context) const;
+  at::Tensor gated(Block const& block, at::Tensor const& x, ForwardContext& context) const;
   void check_input(RaggedInput const& input) const;
   void check_cache(RaggedInput const& input, KvCache const* cache) const;
 

@@ -31,6 +31,7 @@ ScoreRule make_score_rule(ModelConfig const& config, at::ScalarType compute, c10
   rule.scale = config.attention_scale > 0 ? config.attention_scale
                                           : 1 / std::sqrt(static_cast<double>(config.head_dim));
   rule.softcap = config.attention_softcap;
+  rule.dropout = config.attention_dropout;
   if (config.position == PositionKind::alibi)
     rule.slopes = at::tensor(alibi_slopes(config.num_heads), at::kDouble)
                       .to(device, compute)

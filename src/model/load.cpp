@@ -8,6 +8,7 @@
 #include "decoder.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/core/names.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/gguf.hpp"
 #include "fsllm/model/dtype.hpp"
@@ -75,6 +76,18 @@ void check_shapes(WeightSource const& reader, Decoder const& decoder) {
   }
 }
 
+detail::Storage parse_storage(std::string const& name) {
+  static std::vector<std::string> const known = {"auto", "fp32", "bf16", "fp16", "int8", "nf4"};
+  FSLLM_CHECK(std::find(known.begin(), known.end(), name) != known.end(),
+              "storage_dtype = '{}' (weights cannot be kept in that type).{}", name,
+              did_you_mean(name, known));
+  detail::Storage storage;
+  storage.quantization = quantization_of(name);
+  if (name != "auto" && storage.quantization == Quantization::none)
+    storage.type = parse_dtype(name, "storage_dtype");
+  return storage;
+}
+
 /// A model whose names and shapes are checked, with nothing in it yet.
 struct Opened {
   std::unique_ptr<WeightSource> source;
@@ -86,10 +99,8 @@ Opened open_model(std::filesystem::path const& model, LoadOptions const& options
   auto const config = load_model_config(model);
   auto const compute = parse_dtype(options.compute_dtype, "train.compute_dtype");
   Opened opened;
-  opened.storage.quantization = quantization_of(options.storage_dtype);
+  opened.storage = parse_storage(options.storage_dtype);
   bool const is_quantized = opened.storage.quantization != Quantization::none;
-  if (options.storage_dtype != "auto" && !is_quantized)
-    opened.storage.type = parse_dtype(options.storage_dtype, "train.storage_dtype");
   auto const& family = detail::find_family(config.family, model.string());
   opened.source = is_gguf(model) ? detail::open_gguf(model, config, family) : detail::open_safetensors(model);
   opened.decoder = std::make_unique<Decoder>(config, family, prefix_in(*opened.source, family), compute,

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/model/dropout.hpp"
 #include "methods.hpp"
 #include "random.hpp"
 

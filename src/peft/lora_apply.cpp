@@ -5,8 +5,8 @@
 #include <ATen/ops/square.h>
 #include <ATen/ops/sum.h>
 
+#include "fsllm/model/dropout.hpp"
 #include "lora.hpp"
-#include "random.hpp"
 
 namespace fsllm::detail {
 

@@ -7,9 +7,9 @@
 
 #include <cmath>
 
+#include "fsllm/model/dropout.hpp"
 #include "methods.hpp"
 #include "prompt_learning.hpp"
-#include "random.hpp"
 
 namespace fsllm::detail {
 namespace {

@@ -114,6 +114,27 @@ TEST_P(Families, SameBitsOnTwoRanks) {
   EXPECT_TRUE(train(two, 2, small) == expected);
 }
 
+/// GPT-2 as published drops a tenth of its embeddings, residuals and attention weights in training.
+TEST(ModelDropout, SameBitsOnTwoRanksOthersThanWithout) {
+  TempDir plain, one, two, model;
+  auto small = many_clients();
+  small.model = "gpt2";
+  small.rounds = 2;
+  small.adapter = "{r: 4, lora_alpha: 8}";
+  auto const without = train(plain, 0, small);
+  std::filesystem::copy(reference_dir("gpt2"), model.path());
+  auto config = nlohmann::json::parse(read_text(model / "config.json"));
+  config.update({{"attn_pdrop", 0.1}, {"embd_pdrop", 0.1}, {"resid_pdrop", 0.1}});
+  std::filesystem::permissions(model / "config.json", std::filesystem::perms::owner_write,
+                               std::filesystem::perm_options::add);
+  std::ofstream(model / "config.json") << config;
+  std::vector<std::string> const dropping{"model.type", model.path().string()};
+  auto const expected = train(one, 0, small, dropping);
+  ASSERT_FALSE(expected.adapter.empty());
+  EXPECT_TRUE(train(two, 2, small, dropping) == expected);
+  EXPECT_FALSE(without == expected);
+}
+
 class StorageTypes : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Invariance, StorageTypes, testing::Values("nf4", "int8", "bf16"),
                          [](auto const& test) { return test.param; });
@@ -126,6 +147,33 @@ TEST_P(StorageTypes, SameBitsOnTwoRanks) {
   ASSERT_FALSE(expected.adapter.empty());
   EXPECT_TRUE(train(two, 2, many_clients(), key) == expected);
   EXPECT_FALSE(train(plain, 0, many_clients()) == expected);
+}
+
+/// The merged weights of a quantised run are the quantised ones with the adapter, if the export is told so.
+TEST(QuantizedExport, IsTheModelThatWasTrained) {
+  TempDir dir;
+  train(dir, 0, many_clients(), {"train.storage_dtype", "nf4"});
+  auto const model = reference_dir("llama").string(), adapter = (dir / "run/adapter").string();
+  for (std::string const storage : {"nf4", "auto"}) {
+    auto const outcome = run(dir.path(), 0,
+                             {"fsllm_export", "--model", model, "--adapter", adapter, "--merge", "--out",
+                              (dir / storage).string(), "--storage_dtype", storage});
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  }
+  std::ofstream(dir / "requests.jsonl")
+      << R"({"id": 1, "type": "loglikelihood", "context_ids": [3, 4, 9], "continuation_ids": [5, 6, 7, 8]})"
+      << "\n";
+  auto const score = [&](std::vector<std::string> words) {
+    words.insert(words.begin(), {"fsllm_eval", "--requests", (dir / "requests.jsonl").string(), "--responses",
+                                 (dir / "out.jsonl").string(), "--model"});
+    auto const outcome = run(dir.path(), 0, words);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return read_events(dir / "out.jsonl").at(0).at("loglikelihood").get<double>();
+  };
+  double const trained = score({model, "--adapter", adapter, "--storage_dtype", "nf4"});
+  EXPECT_NEAR(score({(dir / "nf4").string()}), trained, 1e-4);
+  EXPECT_GT(std::abs(score({(dir / "auto").string()}) - trained), 1e-3);
+  EXPECT_NEAR(score({(dir / "auto").string()}), score({model, "--adapter", adapter}), 1e-4);
 }
 
 /// Two ranks give the bits of one, and so does a run that goes on from the checkpoint before the last.

@@ -43,6 +43,16 @@ TEST(ModelConfig, ReadsEveryFamily) {
   EXPECT_TRUE(gpt2.conv1d && gpt2.tied_embeddings);
 }
 
+TEST(ModelConfig, DropoutThatAConfigLeavesOutIsThatOfTransformers) {
+  json const none = {{"attn_pdrop", nullptr}, {"embd_pdrop", nullptr}, {"resid_pdrop", nullptr}};
+  auto const gpt2 = patched("gpt2", none), gptj = patched("gptj", none);
+  EXPECT_EQ(gpt2.attention_dropout, 0.1);
+  EXPECT_EQ(gpt2.embedding_dropout, 0.1);
+  EXPECT_EQ(gpt2.residual_dropout, 0.1);
+  EXPECT_EQ(gptj.attention_dropout + gptj.embedding_dropout + gptj.residual_dropout, 0);
+  EXPECT_EQ(patched("opt", {{"dropout", nullptr}}).residual_dropout, 0.1);
+}
+
 TEST(ModelConfig, FamiliesSayWhatSetsThemApart) {
   auto const qwen3 = patched("qwen3");
   EXPECT_TRUE(qwen3.qk_norm && !qwen3.qkv_bias && !qwen3.tied_embeddings);
@@ -163,6 +173,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"qwen3", R"({"num_attention_heads": null})",
                   "config.json: 'num_attention_heads' is missing"},
         BadConfig{"qwen3_tied", R"({"sliding_window": -5})", "config.json: negative 'sliding_window'"},
+        BadConfig{"gpt2", R"({"attn_pdrop": 1})", "config.json: 'attn_pdrop' = 1 (must be in [0, 1))"},
+        BadConfig{"bloom", R"({"hidden_dropout": -0.1})", "'hidden_dropout' = -0.1 (must be in [0, 1))"},
+        BadConfig{"falcon", R"({"hidden_dropout": 0.1})", "not available in this version for Falcon"},
         BadConfig{"opt", R"({"ffn_dim": null})", "config.json: 'ffn_dim' is missing"},
         BadConfig{"opt", R"({"word_embed_proj_dim": 0})",
                   "config.json: 'word_embed_proj_dim' = 0 (must be in"},

@@ -104,7 +104,7 @@ TEST(Load, ATiedHeadInTheFileIsIgnored) {
 TEST(Load, UnknownTypesAreNamed) {
   auto const dir = load_reference("llama").dir;
   EXPECT_ERROR(load_model(dir, {.storage_dtype = "bf17"}),
-               "train.storage_dtype = 'bf17' (not a type this program computes in). Did you mean 'bf16'?");
+               "storage_dtype = 'bf17' (weights cannot be kept in that type). Did you mean 'bf16'?");
   EXPECT_ERROR(load_model(dir, {.compute_dtype = "int4"}), "train.compute_dtype = 'int4'");
 }
 

@@ -19,9 +19,9 @@ struct Candidate {
 struct EvaluateJob {
   std::filesystem::path model_dir;
   std::vector<Candidate> candidates;
-  DataConfig data;    ///< root, type and prompt template of the rows
-  int64_t limit = 0;  ///< the first rows only; 0: all
-  std::string dtype = "fp32";
+  DataConfig data;                                     ///< root, type and prompt template of the rows
+  int64_t limit = 0;                                   ///< the first rows only; 0: all
+  std::string storage_dtype = "auto", dtype = "fp32";  ///< of weights and of activations: LoadOptions
   int64_t batch_tokens = 2048;
 };
 

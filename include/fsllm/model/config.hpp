@@ -49,6 +49,9 @@ struct ModelConfig {
   double embedding_scale = 1;  ///< embeddings are multiplied by it
   bool embedding_norm = false;
   bool tied_embeddings = false;
+  /// Probabilities of dropout in training: of embeddings, of what attention and MLP add to the residual, and
+  /// of attention weights.
+  double embedding_dropout = 0, residual_dropout = 0, attention_dropout = 0;
   double attention_scale = 0;                       ///< of q·k; 0: 1 / sqrt(head_dim)
   double attention_softcap = 0, logit_softcap = 0;  ///< x becomes cap·tanh(x / cap); 0: no cap
   /// One entry a layer: how many last tokens it attends to, 0 for all; empty: all layers attend to all.

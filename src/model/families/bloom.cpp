@@ -13,6 +13,7 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
   config.intermediate_size = 4 * config.hidden_size;
   config.max_positions = json.size_or("seq_length", 2048);
   read_gpt_like(json, config);
+  config.residual_dropout = json.probability("hidden_dropout", 0);
   config.position = PositionKind::alibi;
   config.activation = ActivationKind::gelu_tanh;
   config.qkv = QkvKind::per_head;

@@ -29,6 +29,10 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
   bool const grouped = json.boolean("new_decoder_architecture", false);
   bool const parallel = grouped || json.boolean("parallel_attn", true);
   config.block_form = parallel ? BlockForm::parallel_one_norm : BlockForm::pre_norm;
+  if (json.probability("hidden_dropout", 0) > 0 || config.attention_dropout > 0)
+    json.refuse(
+        "'hidden_dropout' or 'attention_dropout' above 0 (not available in this version for Falcon). Set "
+        "them to 0.");
   read_heads(json, config, grouped);
   read_rope(json, config);
   int64_t const norms = json.size_or("num_ln_in_parallel_attn", grouped ? 2 : 1);

@@ -75,6 +75,8 @@ void read_gemma_like(ConfigJson const& json, ModelConfig& config);
 /// What the LayerNorm families share beside their keys' names: biases everywhere, an MLP without gate, heads
 /// that split the hidden size evenly. num_heads and hidden_size are read before.
 void read_gpt_like(ConfigJson const& json, ModelConfig& config);
+/// Dropouts under GPT-2's names, with its defaults or none.
+void read_gpt_dropouts(ConfigJson const& json, ModelConfig& config, double fallback);
 /// Theta and scaling of "rope_parameters" or "rope_scaling". rotary_dim is all of head_dim and rope_theta
 /// 10000 unless set before.
 void read_rope(ConfigJson const& json, ModelConfig& config);

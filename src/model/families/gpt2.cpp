@@ -13,6 +13,7 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
   config.intermediate_size = json.size_or("n_inner", 4 * config.hidden_size);
   config.max_positions = json.size_or("n_positions", json.size_or("n_ctx", 1024));
   read_gpt_like(json, config);
+  read_gpt_dropouts(json, config, 0.1);
   config.qkv = QkvKind::concatenated;
   config.conv1d = true;
   if (!json.boolean("scale_attn_weights", true) || json.boolean("scale_attn_by_inverse_layer_idx", false))
@@ -41,6 +42,12 @@ void read_gpt_like(ConfigJson const& json, ModelConfig& config) {
   config.gated_mlp = false;
   config.qkv_bias = config.out_bias = config.mlp_bias = true;
   config.tied_embeddings = json.boolean("tie_word_embeddings", true);
+}
+
+void read_gpt_dropouts(ConfigJson const& json, ModelConfig& config, double fallback) {
+  config.embedding_dropout = json.probability("embd_pdrop", fallback);
+  config.residual_dropout = json.probability("resid_pdrop", fallback);
+  config.attention_dropout = json.probability("attn_pdrop", fallback);
 }
 
 Family gpt2_family() {

@@ -29,6 +29,8 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
   config.intermediate_size = json.size_or("intermediate_size", 4 * config.hidden_size);
   config.max_positions = json.size_or("max_position_embeddings", 2048);
   read_gpt_like(json, config);
+  config.embedding_dropout = json.probability("embed_dropout", 0);
+  config.residual_dropout = json.probability("resid_dropout", 0);
   config.attention_scale = 1;
   config.qkv_bias = false;
   read_windows(json, config);

@@ -12,6 +12,7 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
   config.intermediate_size = json.size("intermediate_size");
   config.max_positions = json.size_or("max_position_embeddings", 2048);
   read_gpt_like(json, config);
+  config.embedding_dropout = config.residual_dropout = json.probability("hidden_dropout", 0);
   config.norm_eps = json.number("layer_norm_eps", 1e-5);
   config.activation = parse_activation(json, "hidden_act", "gelu");
   config.qkv = QkvKind::per_head;

@@ -13,6 +13,7 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
   config.intermediate_size = json.size_or("n_inner", 4 * config.hidden_size);
   config.max_positions = json.size_or("n_positions", 2048);
   read_gpt_like(json, config);
+  read_gpt_dropouts(json, config, 0);
   config.block_form = BlockForm::parallel_one_norm;
   config.position = PositionKind::rope;
   config.rotary_dim = json.size_or("rotary_dim", 64);

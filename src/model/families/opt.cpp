@@ -13,6 +13,7 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
   config.intermediate_size = json.size("ffn_dim");
   config.max_positions = json.size_or("max_position_embeddings", 2048);
   read_gpt_like(json, config);
+  config.residual_dropout = json.probability("dropout", 0.1);
   config.norm_eps = 1e-5;
   config.activation = parse_activation(json, "activation_function", "relu");
   config.position_offset = 2;  // rows 0 and 1 were kept for padding

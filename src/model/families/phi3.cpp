@@ -8,6 +8,7 @@ namespace {
 /// targets for it.
 void read_config(ConfigJson const& json, ModelConfig& config) {
   read_llama_like(json, config);
+  config.residual_dropout = json.probability("resid_pdrop", 0);
   config.norm_eps = json.number("rms_norm_eps", 1e-5);
   config.max_positions = json.size_or("max_position_embeddings", 4096);
   config.qkv = QkvKind::concatenated;
