@@ -107,12 +107,14 @@ void preview(PrepareJob const& job, int64_t count) {
   for_each_sample(
       job.data,
       [&](Sample&& sample) {
+        auto const cut_before = counts.truncated;
         auto const row = prepare_sample(sample, job, counts);
         if (!row)
           return fmt::print("== {}: dropped (longer than llm.tok_len, or without a scored token)\n",
                             sample.place);
-        fmt::print("== {}: {} tokens, {} scored\n{}\nids: {}\n", sample.place, row->ids.size(),
-                   std::count(row->is_target.begin(), row->is_target.end(), 1), marked(*row, job.tokenizer),
+        fmt::print("== {}: {} tokens, {} scored{}\n{}\nids: {}\n", sample.place, row->ids.size(),
+                   std::count(row->is_target.begin(), row->is_target.end(), 1),
+                   counts.truncated > cut_before ? ", cut to llm.tok_len" : "", marked(*row, job.tokenizer),
                    marked(*row, nullptr));
       },
       [&](int64_t record) { return record < count; });
@@ -131,9 +133,10 @@ int shard(po::variables_map const& values, Communicator const& world) {
   auto const out = text_of(values, "out"), cfg = text_of(values, "cfg");
   std::string yaml;
   agree(world, [&] {
-    FSLLM_CHECK(!out.empty() || values.count("preview") != 0,
+    bool const writes = values.count("preview") == 0;
+    FSLLM_CHECK(!writes || !out.empty(),
                 "--out is missing (no folder for the shards). See fsllm_shard --help.");
-    FSLLM_CHECK(out.empty() || !std::filesystem::exists(std::filesystem::path(out) / "index.json"),
+    FSLLM_CHECK(!writes || !std::filesystem::exists(std::filesystem::path(out) / "index.json"),
                 "{} already holds shards. Remove them, or choose another --out.", out);
     if (world.rank() == 0 && !cfg.empty()) yaml = read_file(cfg);
   });

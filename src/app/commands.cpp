@@ -232,6 +232,17 @@ void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir,
   if (s.vocabulary.is_own) save_tokenizer(s.vocabulary.source, s.run.data.added_tokens, dir);
 }
 
+/// Weights that are mapped from a file need not fit, but then every step reads what had to go.
+void warn_of_memory(int64_t weights) {
+  int64_t const available = available_memory();
+  if (available > 0 && weights > available)
+    log_warning(
+        "{:.0f} MiB of weights ({:.0f} MiB of memory are available): every step will read some from disk. "
+        "Use another "
+        "train.storage_dtype, or a machine with more memory.",
+        static_cast<double>(weights) / 1048576, static_cast<double>(available) / 1048576);
+}
+
 /// Collective: what runs where, and what it takes before the first step.
 void log_start(Setup const& s, Trainable const& t, ClientData const& data, Communicator const& comm) {
   auto const table = placement_table(comm);
@@ -239,6 +250,7 @@ void log_start(Setup const& s, Trainable const& t, ClientData const& data, Commu
            table);
   log_info("model {} ({}), weights {}, compute {}", s.model_dir.string(), s.model.family,
            s.load.storage_dtype, s.load.compute_dtype);
+  if (s.load.device == "cpu") warn_of_memory(weight_bytes(*t.model));
   log_info("{} clients, {} trainable parameters ({}), run directory {}", data.clients().size(),
            num_parameters(t.parameters), t.peft ? s.run.peft.method : "full model",
            s.directory.root.string());
@@ -334,11 +346,8 @@ int check_command(Setup const& s, Communicator const& comm) {
     auto options = s.load;
     options.values = false;
     auto const model = load_grown(s, options);
-    int64_t bytes = 0;
-    for (auto const& [name, tensor] : model->parameters()) bytes += static_cast<int64_t>(tensor.nbytes());
-    for (auto const* linear : model->linears())
-      if (linear->quantized)
-        bytes += QuantizedWeight::num_bytes(linear->quantized->shape(), linear->quantized->kind());
+    int64_t const bytes = weight_bytes(*model);
+    if (!s.run.use_gpu) warn_of_memory(bytes);
     if (!s.run.peft.method.empty()) make_peft(s.run.peft, *model, s.run.fed.seed);
     fmt::print("configuration, data and model are good: {} clients, {} model {} with {:.1f} MiB of weights\n",
                clients, s.model.family, s.model_dir.string(), static_cast<double>(bytes) / 1048576);

@@ -9,6 +9,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/names.hpp"
+#include "fsllm/core/process.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/gguf.hpp"
 #include "fsllm/model/dtype.hpp"
@@ -142,6 +143,23 @@ void set_empty(detail::Parameter const& parameter, Opened const& opened, c10::De
 
 }  // namespace
 
+/// Is there memory for all weights at once, so that it pays to bring them in before they are used?
+static bool fits_in_memory(Opened const& opened) {
+  int64_t bytes = 0;
+  for (auto const& parameter : opened.decoder->layout())
+    bytes += static_cast<int64_t>(opened.source->tensor(parameter.name).nbytes());
+  return bytes < available_memory();
+}
+
+int64_t weight_bytes(CausalLM& model) {
+  int64_t bytes = 0;
+  for (auto const& [name, tensor] : model.parameters()) bytes += static_cast<int64_t>(tensor.nbytes());
+  for (auto const* linear : model.linears())
+    if (linear->quantized)
+      bytes += QuantizedWeight::num_bytes(linear->quantized->shape(), linear->quantized->kind());
+  return bytes;
+}
+
 std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOptions const& options) {
   auto opened = open_model(model, options);
   c10::Device const device(options.device);
@@ -149,6 +167,7 @@ std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOpt
   if (convert)
     opened.source = detail::open_safetensors(
         detail::cached_weights(model, *opened.source, opened.storage, options.cache_dir));
+  bool const brought_in = options.values && opened.source->mapped() && fits_in_memory(opened);
   for (auto const& parameter : opened.decoder->layout()) {
     if (!options.values) {
       set_empty(parameter, opened, device);
@@ -160,8 +179,7 @@ std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOpt
       continue;
     }
     auto const values = opened.source->tensor(parameter.name);
-    if (opened.source->mapped())
-      prefault({static_cast<std::byte const*>(values.const_data_ptr()), values.nbytes()});
+    if (brought_in) prefault({static_cast<std::byte const*>(values.const_data_ptr()), values.nbytes()});
     if (is_quantized)
       set_quantized(parameter, opened, values, device);
     else

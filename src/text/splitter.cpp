@@ -66,6 +66,12 @@ void check_clients(SplitInput const& input, SplitPlan const& plan) {
               "federate.client_num = {} (splitter {} must know how many clients there are). Set it "
               "to at least 1.",
               input.client_num, input.config.splitter);
+  FSLLM_CHECK(rows > 0 || input.config.splits[0] == 0,
+              "no training rows (data.splits takes {} of {} rows of {} for training, rounded down). Use more "
+              "data, or "
+              "a larger first share.",
+              input.config.splits[0],
+              plan.server.train.size() + plan.server.val.size() + plan.server.test.size(), input.config.type);
   FSLLM_CHECK(
       rows == 0 || input.client_num <= rows,
       "federate.client_num = {} (only {} training rows in {}). Lower it to at most {}, or use more data.",

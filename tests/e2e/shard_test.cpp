@@ -89,6 +89,10 @@ TEST_F(ShardDolly, PreviewMarksWhatIsScored) {
   EXPECT_LT(begin, open);
   EXPECT_LT(open, close);
   EXPECT_EQ(text.find("== ", text.find("== ", text.find("== ") + 1) + 1), std::string::npos) << "two rows";
+  ASSERT_EQ(shard(2, "out").exit_code, 0);
+  auto const cut = shard(1, "out", {"--preview", "1", "--set", "llm.tok_len=20"});
+  EXPECT_EQ(cut.exit_code, 0) << "nothing is written, so shards may lie there: " << cut.err;
+  EXPECT_THAT(cut.out, testing::HasSubstr(": 20 tokens, 19 scored, cut to llm.tok_len\n"));
   auto const wrong = run(dir_.path(), 0, {"fsllm_shard", "--cfg", config_, "--preview", "two"});
   EXPECT_EQ(wrong.exit_code, 2);
   EXPECT_THAT(wrong.err,

@@ -326,6 +326,11 @@ TEST(Splitter, ImpossibleClientNumbersAreExplained) {
   EXPECT_ERROR(plan_split(row_table(samples), config_for("lda"), 0, 1),
                "federate.client_num = 0 (splitter lda must know");
   EXPECT_ERROR(plan_split(row_table(samples), config_for("idd"), 2, 1), "Did you mean 'iid'?");
+  EXPECT_ERROR(plan_split(row_table(make_samples(1, 1)), config_for("iid"), 2, 1),
+               "no training rows (data.splits takes 0.8 of 1 rows of data.json for training, rounded down)");
+  auto untrained = config_for("iid");
+  untrained.splits = {0, 0.5, 0.5};
+  EXPECT_TRUE(plan_split(row_table(samples), untrained, 2, 1).server.train.empty());
 }
 
 TEST(Splitter, SubsampleKeepsAShare) {

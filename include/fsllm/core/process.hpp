@@ -9,5 +9,8 @@ double seconds_since_process_start();
 /// Bytes of memory of this process, where n processes that share a page count 1/n of it each: the sum over
 /// the ranks of a node is what they use together. 0 where the system does not tell (/proc/self/smaps_rollup).
 int64_t proportional_set_size();
+/// Bytes that programs can take before the node swaps or kills; 0 where the system does not tell
+/// (/proc/meminfo).
+int64_t available_memory();
 
 }  // namespace fsllm

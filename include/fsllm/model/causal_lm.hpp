@@ -84,6 +84,9 @@ class CausalLM {
   virtual std::string device() const = 0;
 };
 
+/// Bytes of all weights, as they are kept.
+int64_t weight_bytes(CausalLM& model);
+
 /// The tensors of CausalLM::vocabulary() with rows for `vocab_size` tokens, in own memory: new ones are the
 /// mean of the old, as FS-LLM sets them (llm/model/model_builder.py); the same bits whatever the threads.
 TensorMap grown_vocabulary(TensorMap const& vocabulary, int64_t vocab_size);
