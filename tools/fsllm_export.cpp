@@ -63,10 +63,12 @@ int export_model(int argc, char** argv) {
   auto const peft = make_peft(read_adapter_config(adapter_dir), *model, 0);
   peft->merge_into(*model);
   save_model(out, *model, model_dir, values["dtype"].as<std::string>());
-  if (auto const source = tokenizer_source(model_dir, adapter_dir); source != model_dir)
+  if (auto const source = tokenizer_source(model_dir, adapter_dir); source != model_dir) {
     save_tokenizer(source, {}, out);
-  else if (is_gguf(model_dir))
+    write_special_ids(out, *load_tokenizer(source));
+  } else if (is_gguf(model_dir)) {
     export_gguf_tokenizer(model_dir, out);
+  }
   fmt::print("merged model written to {}\n", out);
   return 0;
 }

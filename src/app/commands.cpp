@@ -229,7 +229,9 @@ void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir,
     if (is_gguf(s.model_dir)) export_gguf_tokenizer(s.model_dir, dir);
     copy_values(t.parameters, live);
   }
-  if (s.vocabulary.is_own) save_tokenizer(s.vocabulary.source, s.run.data.added_tokens, dir);
+  if (!s.vocabulary.is_own) return;
+  save_tokenizer(s.vocabulary.source, s.run.data.added_tokens, dir);
+  if (!t.peft) write_special_ids(dir, *s.vocabulary.tokenizer);
 }
 
 /// Weights that are mapped from a file need not fit, but then every step reads what had to go.

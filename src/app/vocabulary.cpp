@@ -2,8 +2,10 @@
 #include "fsllm/app/vocabulary.hpp"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/io/files.hpp"
 
 namespace fsllm {
 namespace {
@@ -32,6 +34,23 @@ void check_ids(TokenAdditions const& additions, Tokenizer const& tokenizer, fs::
 }
 
 }  // namespace
+
+void write_special_ids(fs::path const& model_dir, Tokenizer const& tokenizer) {
+  for (auto const* name : {"config.json", "generation_config.json"}) {
+    auto const file = model_dir / name;
+    if (!fs::exists(file)) continue;
+    auto config = nlohmann::ordered_json::parse(read_file(file));
+    for (auto const& [key, id] : {std::pair{"bos_token_id", tokenizer.bos_id()},
+                                  {"eos_token_id", tokenizer.eos_id()},
+                                  {"pad_token_id", tokenizer.pad_id()}}) {
+      auto const known = config.find(key);
+      bool const listed = id && known != config.end() && known->is_array() &&
+                          std::find(known->begin(), known->end(), *id) != known->end();
+      if (id && !listed) config[key] = *id;
+    }
+    write_file_atomic(file, config.dump(2) + "\n");
+  }
+}
 
 fs::path tokenizer_source(fs::path const& model_dir, fs::path const& adapter_dir) {
   return !adapter_dir.empty() && has_tokenizer(adapter_dir) ? adapter_dir : model_dir;

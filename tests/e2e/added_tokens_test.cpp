@@ -159,7 +159,9 @@ TEST_F(AddedTokens, ScoreTheSameInEvaluationExportAndPeft) {
         dir_.path(), 0, {"fsllm_export", "--model", base_, "--adapter", adapter, "--merge", "--out", merged});
     ASSERT_EQ(exported.exit_code, 0) << exported.err;
     expect_near(scores(merged, {}), ours, 1e-4);
-    EXPECT_EQ(ids_of(merged, {"<user>a</s>"}), ids_of(adapter, {"<user>a</s>"}));
+    auto const ids = ids_of(merged, {"<user>a</s>"});
+    EXPECT_EQ(ids, ids_of(adapter, {"<user>a</s>"}));
+    EXPECT_EQ(json::parse(read_text(fs::path(merged) / "config.json")).at("eos_token_id"), ids.at(0).back());
     char const* python = std::getenv("FSLLM_TEST_PYTHON");
     if (python == nullptr || *python == '\0')
       GTEST_SKIP() << "no Python with transformers and peft (FSLLM_TEST_PYTHON)";
@@ -207,7 +209,9 @@ TEST_F(AddedTokens, AreRowsThatFullTrainingLearns) {
                               "llm.added_tokens.additional", "[<user>]"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
   auto const model = dir_ / "full/model";
-  EXPECT_EQ(json::parse(read_text(model / "config.json")).at("vocab_size"), kVocabulary + 2);
+  auto const config = json::parse(read_text(model / "config.json"));
+  EXPECT_EQ(config.at("vocab_size"), kVocabulary + 2);
+  EXPECT_EQ(config.at("eos_token_id"), kVocabulary);
   EXPECT_EQ(ids_of(model, {"</s><user>"}).at(0), json({kVocabulary, kVocabulary + 1}));
   auto const head = SafetensorsReader(model).tensor("lm_head.weight");
   EXPECT_FALSE(tensors_near(head.select(0, kVocabulary), head.select(0, kVocabulary + 1), 1e-3))
