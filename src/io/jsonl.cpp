@@ -83,6 +83,8 @@ void JsonRecords::finish(std::string const& problem) {
 
 /// Decides by the first character between lines and an array.
 void JsonRecords::begin(std::string_view text) {
+  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF"))
+    return refuse("the file is UTF-16, not UTF-8 (iconv -f UTF-16 -t UTF-8 converts it)");
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   auto const first = std::find_if_not(text.begin(), text.end(), is_space);
   if (first == text.end() || *first != '[') {

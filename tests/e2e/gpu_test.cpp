@@ -15,17 +15,24 @@ std::vector<double> losses(std::filesystem::path const& run_directory) {
   return values;
 }
 
-TEST(Gpu, LearnsWhatTheCpuLearns) {
+class Gpu : public testing::TestWithParam<char const*> {};
+INSTANTIATE_TEST_SUITE_P(Training, Gpu, testing::Values("auto", "nf4", "int8", "padded"),
+                         [](auto const& test) { return std::string(test.param); });
+
+TEST_P(Gpu, LearnsWhatTheCpuLearns) {
   TempDir dir;
-  SmallRun const small;
+  SmallRun small;
+  bool const padded = GetParam() == std::string("padded");
+  if (padded) small.packing = "none";
+  std::string const key = "train.storage_dtype", storage = padded ? "auto" : GetParam();
   auto const config = write_config(dir.path(), small.yaml(dir.path())).string();
-  auto const cpu = run(dir.path(), 1, {"fsllm_hpc", "--cfg", config, "expname", "cpu"});
+  auto const cpu = run(dir.path(), 1, {"fsllm_hpc", "--cfg", config, "expname", "cpu", key, storage});
   ASSERT_EQ(cpu.exit_code, 0) << cpu.err << cpu.out;
   auto const expected = losses(dir.path() / "cpu");
   for (int const ranks : {1, 2}) {
     auto const name = "gpu" + std::to_string(ranks);
-    auto const gpu =
-        run(dir.path(), ranks, {"fsllm_hpc", "--cfg", config, "use_gpu", "True", "expname", name});
+    auto const gpu = run(dir.path(), ranks,
+                         {"fsllm_hpc", "--cfg", config, "use_gpu", "True", "expname", name, key, storage});
     ASSERT_EQ(gpu.exit_code, 0) << gpu.err << gpu.out;
     auto const actual = losses(dir.path() / name);
     ASSERT_EQ(actual.size(), expected.size());
@@ -47,7 +54,7 @@ std::optional<int64_t> device_bytes(std::filesystem::path const& run_directory) 
 }
 
 /// llm.adapter.mv_to_cpu: the adapters of the three clients are not on the GPU between their turns.
-TEST(Gpu, RestingClientsFreeTheirMemory) {
+TEST(GpuMemory, RestingClientsFreeTheirs) {
   TempDir dir;
   SmallRun small;
   small.adapter = "{r: 256, lora_alpha: 8, target_modules: all-linear}";

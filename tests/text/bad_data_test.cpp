@@ -133,6 +133,8 @@ std::vector<Bad> broken_files() {
       {"only_blanks", "x.jsonl", " \n\r\n\n", 0, "x.jsonl has no rows (it is empty)", kFatal},
       {"empty_array", "x.json", "[]", 0, "x.json has no rows (it is empty)", kFatal},
       {"empty_gzip", "x.jsonl", test::gzip(""), 0, "x.jsonl has no rows (it is empty)", kFatal},
+      {"utf16_with_a_mark", "x.jsonl", std::string("\xFF\xFE{\0\"\0a\0", 8), 1,
+       "the file is UTF-16, not UTF-8", kFatal},
       {"array_without_end", "x.json", "[" + kGood + ",\n" + kGood, 2, "the JSON array has no end", 2},
       {"array_without_comma", "x.json", "[" + kGood + "\n" + kGood + "]", 2, "a comma is missing", 1},
       {"array_with_two_commas", "x.json", "[" + kGood + ",,\n" + kGood + "]", 1, "a JSON object is missing",
