@@ -51,6 +51,7 @@ at::Tensor Decoder::hidden_states(RaggedInput const& input, ForwardContext& cont
       taken == 0 ? "" : fmt::format(" beside {} virtual tokens", taken));
   if (config_.position == PositionKind::rope) choose_angles(plan);
   auto x = embed(input.ids, rows, plan, context);
+  if (stack_adapter_) x = stack_adapter_->before(x, context);
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     auto const& block = blocks_[layer];
     x = run_block(block, std::move(x), plan, static_cast<int64_t>(layer), context);
@@ -59,6 +60,7 @@ at::Tensor Decoder::hidden_states(RaggedInput const& input, ForwardContext& cont
   plan.advance_cache();
   x = rows.remove(x);
   if (config_.final_norm) x = norm(x, final_norm_);
+  if (stack_adapter_) x = stack_adapter_->after(x, context);
   return head_project_.exists() ? head_project_.forward(x, context) : x;
 }
 
@@ -67,22 +69,24 @@ at::Tensor Decoder::run_block(Block const& block, at::Tensor x, AttentionPlan& p
   switch (config_.block_form) {
     case BlockForm::pre_norm:
       x = at::add(x, attention(block, norm(x, block.norm1), plan, layer, context));
-      return at::add(x, mlp(block, norm(x, block.norm2), context));
+      return at::add(x, adapted_mlp(block, x, norm(x, block.norm2), context));
     case BlockForm::post_norm:
       x = norm(at::add(x, attention(block, x, plan, layer, context)), block.norm1);
-      return norm(at::add(x, mlp(block, x, context)), block.norm2);
+      return norm(at::add(x, adapted_mlp(block, x, x, context)), block.norm2);
     case BlockForm::sandwich_norm: {
       auto const mixed = attention(block, norm(x, block.norm1), plan, layer, context);
       x = at::add(x, norm(mixed, block.norm1_after));
-      return at::add(x, norm(mlp(block, norm(x, block.norm2), context), block.norm2_after));
+      auto const inner = adapted_mlp(block, x, norm(x, block.norm2), context);
+      return at::add(x, norm(inner, block.norm2_after));
     }
     case BlockForm::parallel:
     case BlockForm::parallel_one_norm: {
       auto const normed = norm(x, block.norm1);
       auto const mixed = attention(block, normed, plan, layer, context);
       bool const shared = config_.block_form == BlockForm::parallel_one_norm;
-      auto const inner = mlp(block, shared ? normed : norm(x, block.norm2), context);
-      return at::add(at::add(x, mixed), inner);
+      auto const stream = at::add(x, mixed);
+      auto const inner = adapted_mlp(block, stream, shared ? normed : norm(x, block.norm2), context);
+      return at::add(stream, inner);
     }
   }
   return x;
@@ -117,6 +121,10 @@ void Decoder::set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) {
 
 void Decoder::set_block_adapter(int64_t layer, std::shared_ptr<BlockAdapter> adapter) {
   blocks_.at(static_cast<size_t>(layer)).adapter = std::move(adapter);
+}
+
+void Decoder::set_stack_adapter(std::shared_ptr<StackAdapter> adapter) {
+  stack_adapter_ = std::move(adapter);
 }
 
 void Decoder::check_input(RaggedInput const& input) const {
@@ -231,6 +239,12 @@ at::Tensor Decoder::gated(Block const& block, at::Tensor const& x, ForwardContex
   }
   return config_.activation == ActivationKind::silu ? swiglu(gate, up)
                                                     : at::mul(activate(gate, config_.activation), up);
+}
+
+at::Tensor Decoder::adapted_mlp(Block const& block, at::Tensor const& x, at::Tensor const& normed,
+                                ForwardContext& context) const {
+  auto const y = mlp(block, normed, context);
+  return block.adapter ? block.adapter->beside_mlp(x, y, context) : y;
 }
 
 }  // namespace fsllm::detail

@@ -52,6 +52,7 @@ class Decoder final : public CausalLM {
   std::vector<Linear*> linears() override;
   void set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) override;
   void set_block_adapter(int64_t layer, std::shared_ptr<BlockAdapter> adapter) override;
+  void set_stack_adapter(std::shared_ptr<StackAdapter> adapter) override;
   TensorMap parameters() override;
   TensorMap dequantized() override;
   void set_parameter(std::string const& name, at::Tensor const& value) override;
@@ -84,6 +85,9 @@ class Decoder final : public CausalLM {
                        ForwardContext& context) const;
   at::Tensor mlp(Block const& block, at::Tensor const& x, ForwardContext& context) const;
   at::Tensor gated(Block const& block, at::Tensor const& x, ForwardContext& context) const;
+  /// The MLP of `normed` with what the block's adapter does beside it, which sees the stream x.
+  at::Tensor adapted_mlp(Block const& block, at::Tensor const& x, at::Tensor const& normed,
+                         ForwardContext& context) const;
   void check_input(RaggedInput const& input) const;
   void check_cache(RaggedInput const& input, KvCache const* cache) const;
 
@@ -100,6 +104,7 @@ class Decoder final : public CausalLM {
   Linear head_;  ///< without weight where it is tied to the embedding
   std::vector<Parameter> layout_;
   std::shared_ptr<VirtualTokens> virtual_tokens_;
+  std::shared_ptr<StackAdapter> stack_adapter_;
   at::Tensor cos_, sin_;  ///< of the running forward pass, [N, 1, R/2]
 };
 

@@ -69,8 +69,10 @@ Targets sorted(Targets targets) {
 
 }  // namespace
 
-Arguments::Arguments(Config& config, SavedConfig saved, nlohmann::ordered_json presets)
-    : config_(config), saved_(std::move(saved)), presets_(std::move(presets)) {}
+Arguments::Arguments(Config& config, SavedConfig saved, Json const& presets)
+    : config_(config), saved_(std::move(saved)) {
+  assume(presets);
+}
 
 std::string Arguments::where(std::string const& name) const {
   auto const key = kArgs + "." + name;
@@ -129,6 +131,12 @@ template std::vector<int64_t> Arguments::get(std::string const&, std::vector<int
                                              std::string const&, Constraint const&);
 template std::vector<std::string> Arguments::get(std::string const&, std::vector<std::string> const&,
                                                  std::string const&, Constraint const&);
+
+void Arguments::assume(Json const& defaults) {
+  if (saved()) return;
+  for (auto const& [name, value] : defaults.items())
+    if (!presets_.contains(name)) presets_[name] = value;
+}
 
 void Arguments::forget_saved(std::string const& name) {
   saved_.json.erase(name);

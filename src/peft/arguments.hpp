@@ -26,8 +26,8 @@ struct SavedConfig {
 /// must say the same.
 class Arguments {
  public:
-  /// `presets` replace the methods' own defaults (AdapterHub has others).
-  Arguments(Config& config, SavedConfig saved, nlohmann::ordered_json presets);
+  /// `presets` replace the methods' own defaults (AdapterHub has others); a saved adapter needs none.
+  Arguments(Config& config, SavedConfig saved, nlohmann::ordered_json const& presets);
 
   template <class T>
   T get(std::string const& name, T const& fallback, std::string const& doc,
@@ -46,6 +46,9 @@ class Arguments {
   void only(std::string const& name, T const& value, std::string const& doc);
   /// Keys of adapter_config.json that must be null, false or empty here.
   void refuse_saved(std::vector<std::string> const& keys) const;
+
+  /// Other defaults than the methods' own, where neither YAML nor presets nor a saved adapter say anything.
+  void assume(nlohmann::ordered_json const& defaults);
 
   /// What the saved adapter says of this counts no more.
   void forget_saved(std::string const& name);
@@ -66,7 +69,7 @@ class Arguments {
 
   Config& config_;
   SavedConfig saved_;
-  nlohmann::ordered_json presets_;
+  nlohmann::ordered_json presets_ = nlohmann::ordered_json::object();
   std::vector<std::string> names_;
   std::set<std::string> forgotten_;
 };

@@ -27,7 +27,12 @@ std::vector<PeftRow> const& peft_table() {
       {"bitfit", {"LORA", read_bitfit, make_bitfit}, "the model's biases (Ben Zaken et al. 2022)"},
       {"bottleneck",
        {"BOTTLENECK", read_bottleneck, make_bottleneck},
-       "small networks behind sublayers (Houlsby et al. 2019) or blocks (Pfeiffer et al. 2021)"},
+       "small networks behind sublayers (Houlsby et al. 2019) or blocks (Pfeiffer et al. 2021), or beside "
+       "MLPs"},
+      {"compacter",
+       {"BOTTLENECK", read_compacter, make_compacter},
+       "bottlenecks of Kronecker products (Karimi Mahabadi et al. 2021)"},
+      {"mam", {"MAM", read_mam, make_mam}, "a prefix and small networks beside MLPs (He et al. 2022)"},
   };
   return table;
 }

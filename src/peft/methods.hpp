@@ -53,5 +53,9 @@ std::any read_bitfit(Arguments& arguments, PeftConfig& shared);
 std::unique_ptr<Peft> make_bitfit(PeftConfig const& config, CausalLM& model);
 std::any read_bottleneck(Arguments& arguments, PeftConfig& shared);
 std::unique_ptr<Peft> make_bottleneck(PeftConfig const& config, CausalLM& model);
+std::any read_compacter(Arguments& arguments, PeftConfig& shared);
+std::unique_ptr<Peft> make_compacter(PeftConfig const& config, CausalLM& model);
+std::any read_mam(Arguments& arguments, PeftConfig& shared);
+std::unique_ptr<Peft> make_mam(PeftConfig const& config, CausalLM& model);
 
 }  // namespace fsllm::detail

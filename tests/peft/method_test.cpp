@@ -34,7 +34,9 @@ std::vector<std::string> cases() {
 std::string why_unmergeable(std::string const& method) {
   for (auto const* prompt : {"prompt", "prefix", "p-tuning"})
     if (method == prompt) return "virtual tokens are input of the model, no weights can hold them";
-  return method == "bottleneck" ? "a bottleneck is not linear, no weights can hold it" : "";
+  if (method == "mam") return "no weights can hold all of its parts";
+  bool const bottleneck = method == "bottleneck" || method == "compacter";
+  return bottleneck ? "a bottleneck is not linear, no weights can hold it" : "";
 }
 
 class EveryMethod : public testing::TestWithParam<std::string> {
@@ -148,7 +150,7 @@ TEST_P(EveryMethod, OwnFilesComeBack) {
   auto const read = make_peft(read_adapter_config(out.path()), *other, 0);
   EXPECT_TRUE(tensors_near(all_logits(*other, reference_.rows), golden_.at("logits"), 1e-4));
   auto args = facts_.at("arguments");
-  if (args.at("adapter_method") == "p-tuning" || args.contains("prefix_projection")) return;
+  if (args.at("adapter_method") == "p-tuning" || args.value("prefix_projection", false)) return;
   auto const text = args.dump();
   auto const on = make_peft(
       peft_of(text.substr(1, text.size() - 2), "    init_from: " + out.path().string() + "\n"), *third, 0);
@@ -291,8 +293,8 @@ TEST(Bottleneck, DefaultsFollowTheArchitectureAndDropoutIsReproducible) {
   auto const make = [&](std::string const& args) {
     return make_peft(peft_of("adapter_method: bottleneck, " + args), *model, 1);
   };
-  EXPECT_ERROR(make("architecture: parallel"),
-               "architecture = 'parallel' (must be one of houlsby, pfeiffer)");
+  EXPECT_ERROR(make("architecture: serial"),
+               "architecture = 'serial' (must be one of houlsby, pfeiffer, parallel)");
   EXPECT_ERROR(make("reduction_factor: 0"), "reduction_factor = 0 (must be at least 1)");
   EXPECT_ERROR(make("non_linearity: tanh"), "non_linearity = 'tanh'");
   EXPECT_ERROR(make("adapter_dropout: 1"), "adapter_dropout = 1");
@@ -319,7 +321,10 @@ TEST(MethodTable, EveryMethodRejectsBadArgumentsByKey) {
       {"p-tuning", {"encoder_dropout: 1.5", "encoder_dropout = 1.5 (must be in [0, 1))"}},
       {"ia3", {"feedforward_modules: [head]", "feedforward_modules names 'head' (none of target_modules)"}},
       {"bitfit", {"task_type: SEQ_CLS", "task_type = SEQ_CLS (not available in this version)"}},
-      {"bottleneck", {"non_linearity: tanh", "non_linearity = 'tanh' (must be one of auto, swish, relu)"}},
+      {"bottleneck",
+       {"non_linearity: tanh", "non_linearity = 'tanh' (must be one of auto, swish, relu, gelu)"}},
+      {"compacter", {"phm_dim: 5", "phm_dim = 5 (no divisor of the model's hidden size 32)"}},
+      {"mam", {"scaling: 0", "scaling = 0 (must be more than 0)"}},
   };
   auto const model = load_model(load_reference("gpt2").dir);
   for (auto const& method : known_peft_methods()) {
@@ -352,7 +357,9 @@ TEST(MethodTable, EveryMethodStartsFromItsSeed) {
       auto live = again->state();
       at::NoGradGuard const no_grad;
       copy_values(live, SafetensorsReader(file / "state.safetensors").tensors());
-      auto const rows = load_reference(family).rows;
+      auto rows = load_reference(family).rows;
+      for (auto& row : rows)  // some virtual tokens leave few positions
+        row.resize(std::min(row.size(), static_cast<size_t>(one->config().max_positions)));
       EXPECT_TRUE(at::equal(all_logits(*one, rows), all_logits(*two, rows)));
     }
 }

@@ -64,8 +64,10 @@ class CausalLM {
   /// Puts learned tokens before every row, or none (null). config().max_positions is less by their number
   /// from then on. More tokens than the model has positions are an Error.
   virtual void set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) = 0;
-  /// Puts an adapter (or none) behind block `layer`.
+  /// Puts an adapter (or none) into block `layer`.
   virtual void set_block_adapter(int64_t layer, std::shared_ptr<BlockAdapter> adapter) = 0;
+  /// Puts an adapter (or none) around all blocks.
+  virtual void set_stack_adapter(std::shared_ptr<StackAdapter> adapter) = 0;
   /// All parameters under the names and in the shapes of the file (Conv1D: [in, out]); the live tensors.
   /// Quantised weights are not among them.
   virtual TensorMap parameters() = 0;

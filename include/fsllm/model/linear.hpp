@@ -31,11 +31,23 @@ struct LinearAdapter {
                            ForwardContext& context) = 0;
 };
 
-/// A PEFT method's part of one block, behind its second residual connection.
+/// A PEFT method's part of one block: beside its MLP, and behind its second residual connection.
 struct BlockAdapter {
   virtual ~BlockAdapter() = default;
+  /// What takes the place of the MLP's output y. x is the residual stream that y (or its norm) is added to;
+  /// all [N, hidden].
+  virtual at::Tensor beside_mlp(at::Tensor const& /*x*/, at::Tensor const& y, ForwardContext&) { return y; }
   /// The block's output [N, hidden] → [N, hidden].
-  virtual at::Tensor apply(at::Tensor const& x, ForwardContext& context) = 0;
+  virtual at::Tensor apply(at::Tensor const& x, ForwardContext&) { return x; }
+};
+
+/// A PEFT method's part around all blocks.
+struct StackAdapter {
+  virtual ~StackAdapter() = default;
+  /// Embeddings (with positions, where they are added) [N, hidden] → what goes into the first block.
+  virtual at::Tensor before(at::Tensor const& x, ForwardContext& context) = 0;
+  /// What the last norm gives [N, hidden] → what goes towards the head.
+  virtual at::Tensor after(at::Tensor const& x, ForwardContext& context) = 0;
 };
 
 /// y = x Wᵀ + b with an adapter slot. The weight may be stored in another type than x (compute type), or
