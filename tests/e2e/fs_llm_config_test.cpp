@@ -140,7 +140,8 @@ TEST(KeyTables, DescribeMethods) {
   std::map<std::string, std::vector<std::string>> const rows = {
       {"adapter_method",
        {"lora: low-rank updates", "prefix: learned keys", "prompt: learned embeddings", "p-tuning: learned",
-        "ia3: learned scales", "bitfit: the model's biases", "bottleneck: small networks"}},
+        "ia3: learned scales", "bitfit: the model's biases", "bottleneck: small networks",
+        "compacter: bottlenecks of Kronecker", "mam: a prefix and"}},
       {"data.splitter", {"iid: shuffled", "lda: a Dirichlet share"}},
       {"data.prompt_template", {"alpaca: Stanford Alpaca's prompt"}},
       {"data.type", {"gsm8k@llm: Grade-school mathematics"}},

@@ -165,9 +165,25 @@ TEST_P(EveryFamily, VirtualEmbeddingsActAsTheTokensTheyCameFrom) {
   EXPECT_EQ(model->config().max_positions, positions);
 }
 
-/// Adds 1 behind a block, and doubles what goes into a projection.
+/// Adds 1 behind a block; changes its MLP's output, beside it or where it ends, in a way that no norm undoes;
+/// shifts what goes into all blocks and what comes out; doubles what goes into a projection.
 struct Plus final : BlockAdapter {
   at::Tensor apply(at::Tensor const& x, ForwardContext&) override { return x.add(1); }
+};
+struct ChangeBeside final : BlockAdapter {
+  at::Tensor beside_mlp(at::Tensor const& x, at::Tensor const& y, ForwardContext&) override {
+    EXPECT_EQ(x.sizes(), y.sizes());
+    return y.mul(2).add(1);
+  }
+};
+struct ChangeOut final : LinearAdapter {
+  at::Tensor apply(at::Tensor const&, at::Tensor const& y, Linear const&, ForwardContext&) override {
+    return y.mul(2).add(1);
+  }
+};
+struct Around final : StackAdapter {
+  at::Tensor before(at::Tensor const& x, ForwardContext&) override { return x.add(1); }
+  at::Tensor after(at::Tensor const& x, ForwardContext&) override { return x.sub(2); }
 };
 struct TwiceIn final : LinearAdapter {
   at::Tensor input(at::Tensor const& x, ForwardContext&) override { return x.mul(2); }
@@ -197,6 +213,42 @@ TEST(Forward, AdaptersStandWhereTheyAreAttached) {
   EXPECT_TRUE(tensors_near(all_logits(*model, reference.rows), doubled, 1e-12));
   EXPECT_FALSE(tensors_near(doubled, plain, 0.1));
   EXPECT_THROW(model->set_parameter("none", at::zeros({1})), InternalError);
+}
+
+/// What an adapter adds beside the MLP is added to the MLP's output, in every form of a block.
+TEST_P(EveryFamily, BesideTheMlpIsWhereItsLastProjectionEnds) {
+  auto const model = load_model(reference_.dir);
+  std::vector<Linear*> ends;
+  for (auto* linear : model->linears())
+    if (linear->ends_sublayer) ends.push_back(linear);
+  ASSERT_EQ(ends.size(), static_cast<size_t>(2 * model->config().num_layers));
+  auto const plain = all_logits(*model, reference_.rows);
+  for (size_t i = 1; i < ends.size(); i += 2) ends[i]->adapter = std::make_shared<ChangeOut>();
+  auto const expected = all_logits(*model, reference_.rows);
+  for (auto* end : ends) end->adapter.reset();
+  for (int64_t layer = 0; layer < model->config().num_layers; ++layer)
+    model->set_block_adapter(layer, std::make_shared<ChangeBeside>());
+  EXPECT_TRUE(tensors_near(all_logits(*model, reference_.rows), expected, 0));
+  EXPECT_FALSE(tensors_near(expected, plain, 1e-4));
+}
+
+/// gpt2: a shift of the embeddings is one of the positions, a shift behind the last norm one of its bias.
+TEST(Forward, AdaptersAroundAllBlocks) {
+  auto const reference = load_reference("gpt2");
+  auto const model = load_model(reference.dir, {.compute_dtype = "fp64"});
+  auto const plain = all_logits(*model, reference.rows);
+  model->set_stack_adapter(std::make_shared<Around>());
+  auto const around = all_logits(*model, reference.rows);
+  model->set_stack_adapter(nullptr);
+  EXPECT_TRUE(at::equal(all_logits(*model, reference.rows), plain));
+  auto const parameters = model->parameters();
+  auto const shift = [&](std::string const& name, double by) {
+    model->set_parameter(name, parameters.at(name).to(at::kDouble).add(by));
+  };
+  shift("transformer.wpe.weight", 1);
+  shift("transformer.ln_f.bias", -2);
+  EXPECT_TRUE(tensors_near(all_logits(*model, reference.rows), around, 1e-12));
+  EXPECT_FALSE(tensors_near(around, plain, 0.1));
 }
 
 TEST(Forward, VirtualTokensNeedPositions) {

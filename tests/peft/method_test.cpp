@@ -287,31 +287,6 @@ TEST(BitFit, GoesOnOnlyFromBiases) {
                "lora_A.weight holds an update (adapter_method: bitfit has none there)");
 }
 
-TEST(Bottleneck, DefaultsFollowTheArchitectureAndDropoutIsReproducible) {
-  auto const reference = load_reference("llama");
-  auto const model = load_model(reference.dir);
-  auto const make = [&](std::string const& args) {
-    return make_peft(peft_of("adapter_method: bottleneck, " + args), *model, 1);
-  };
-  EXPECT_ERROR(make("architecture: serial"),
-               "architecture = 'serial' (must be one of houlsby, pfeiffer, parallel)");
-  EXPECT_ERROR(make("reduction_factor: 0"), "reduction_factor = 0 (must be at least 1)");
-  EXPECT_ERROR(make("non_linearity: tanh"), "non_linearity = 'tanh'");
-  EXPECT_ERROR(make("adapter_dropout: 1"), "adapter_dropout = 1");
-  auto const pfeiffer = make("architecture: pfeiffer, reduction_factor: 1000");
-  EXPECT_EQ(pfeiffer->adapter_config("base").at("non_linearity"), "relu");
-  EXPECT_EQ(pfeiffer->state().begin()->second.size(0), 1);
-  pfeiffer->detach(*model);
-  auto const houlsby = make("adapter_dropout: 0.5");
-  EXPECT_EQ(houlsby->adapter_config("base").at("non_linearity"), "swish");
-  auto const loss = [&](bool training, uint64_t seed) {
-    ForwardContext context{.training = training, .dropout = at::detail::createCPUGenerator(seed)};
-    return mean_loss(*model, reference, context).item<double>();
-  };
-  EXPECT_EQ(loss(true, 1), loss(true, 1));
-  EXPECT_NE(loss(true, 1), loss(true, 2));
-}
-
 /// A bad argument of each method, and what its message names. A method without one fails here.
 TEST(MethodTable, EveryMethodRejectsBadArgumentsByKey) {
   std::map<std::string, std::pair<std::string, std::string>> const bad = {

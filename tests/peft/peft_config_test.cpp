@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
@@ -73,8 +74,6 @@ TEST_P(BadPeftConfig, IsNamed) {
 INSTANTIATE_TEST_SUITE_P(
     PeftConfig, BadPeftConfig,
     testing::Values(
-        BadArguments{"'adapter_package': 'adapterhub', 'adapter_method': 'compacter'", "",
-                     "adapter_method = 'compacter' (hypercomplex adapters are not available"},
         BadArguments{"'adapter_package': 'adapterhub', 'adapter_method': 'prompt'", "",
                      "adapter_method = 'prompt' (not a name of adapterhub's)"},
         BadArguments{"'adapter_package': 'pfet'", "",
@@ -126,12 +125,30 @@ TEST(PeftConfig, ArgumentsOfAnotherMethodMeanNothing) {
   EXPECT_FALSE(json.contains("r"));
 }
 
+/// What FS-LLM's names of AdapterHub's methods are here (llm/model/adapter_builder.py).
 TEST(PeftConfig, AdapterHubsNamesHaveItsDefaults) {
-  EXPECT_EQ(written(peft_of("adapter_package: adapterhub, adapter_method: lora")).at("lora_alpha"), 16);
-  auto const prefix = written(peft_of("adapter_package: adapterhub, adapter_method: prefix"));
-  EXPECT_EQ(prefix.at("num_virtual_tokens"), 30);
-  EXPECT_EQ(prefix.at("prefix_projection"), true);
-  EXPECT_EQ(prefix.at("encoder_hidden_size"), 512);
+  std::map<std::string, char const*> const names = {
+      {"lora", R"({"peft_type": "LORA", "r": 8, "lora_alpha": 16})"},
+      {"prefix", R"({"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 30, "prefix_projection": true,
+                     "encoder_hidden_size": 512})"},
+      {"ia_3", R"({"peft_type": "IA3"})"},
+      {"bottleneck", R"({"peft_type": "BOTTLENECK", "architecture": "houlsby", "reduction_factor": 16,
+                         "mlp_reduction_factor": 0, "non_linearity": "relu", "phm_dim": 0, "inv_adapter": "none"})"},
+      {"lang", R"({"peft_type": "BOTTLENECK", "architecture": "pfeiffer", "reduction_factor": 16,
+                   "non_linearity": "relu", "inv_adapter": "nice", "inv_adapter_reduction_factor": 2})"},
+      {"compacter", R"({"peft_type": "BOTTLENECK", "architecture": "houlsby", "reduction_factor": 32,
+                        "non_linearity": "gelu", "phm_dim": 4, "scaling": 1.0})"},
+      {"union", R"({"peft_type": "BOTTLENECK", "architecture": "houlsby", "reduction_factor": 16,
+                    "mlp_reduction_factor": 2, "non_linearity": "relu", "scaling": 1.0})"},
+      {"mam", R"({"peft_type": "MAM", "num_virtual_tokens": 30, "prefix_projection": true,
+                  "encoder_hidden_size": 800, "architecture": "parallel", "reduction_factor": 2, "scaling": 4.0,
+                  "non_linearity": "relu"})"},
+  };
+  for (auto const& [name, expected] : names) {
+    auto const json = written(peft_of("adapter_package: adapterhub, adapter_method: " + name));
+    auto const wanted = nlohmann::json::parse(expected);
+    for (auto const& [key, value] : wanted.items()) EXPECT_EQ(json.at(key), value) << name << " " << key;
+  }
 }
 
 TEST(PeftConfig, TextNeedsTokens) {
