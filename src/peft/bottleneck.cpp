@@ -264,7 +264,7 @@ std::any read_bottleneck(Arguments& arguments, PeftConfig&) {
   read_sizes(arguments, options, architecture);
   options.non_linearity = arguments.get("non_linearity", "auto",
                                         "Activation of bottlenecks; auto: swish for houlsby, relu for the "
-                                        "others, gelu in compacter.",
+                                        "others (gelu in compacter, unless given).",
                                         one_of({"auto", "swish", "relu", "gelu"}));
   if (options.non_linearity == "auto") options.non_linearity = architecture.non_linearity;
   options.scaling = arguments.get(

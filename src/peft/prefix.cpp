@@ -69,9 +69,8 @@ std::any read_prefix(Arguments& arguments, PeftConfig& shared) {
   PrefixOptions prefix;
   prefix.tokens = read_virtual_tokens(arguments, shared);
   char const* const doc =
-      "Make the prefix by a two-layer network from token embeddings. Adapters are saved without it: what "
-      "goes on "
-      "from one trains the keys and values themselves.";
+      "Make the prefix by a two-layer network from token embeddings (mam does, unless False). Adapters are "
+      "saved without it: what goes on from one trains the keys and values themselves.";
   arguments.forget_saved("prefix_projection");
   prefix.projection = arguments.get("prefix_projection", false, doc);
   FSLLM_CHECK(!prefix.projection || !arguments.saved(),

@@ -85,15 +85,17 @@ nlohmann::ordered_json PromptLearning::adapter_config(std::string const& base_mo
 int64_t read_virtual_tokens(Arguments& arguments, PeftConfig& shared) {
   arguments.refuse_saved({"tokenizer_kwargs"});
   shared.virtual_tokens = arguments.get<int64_t>(
-      "num_virtual_tokens", 20, "Learned tokens before every row (prompt, prefix, p-tuning).", at_least(1));
+      "num_virtual_tokens", 20,
+      "Learned tokens before every row (prompt, prefix, p-tuning, mam; 30 in mam, unless given).",
+      at_least(1));
   return shared.virtual_tokens;
 }
 
 int64_t read_encoder_size(Arguments& arguments) {
-  return arguments.get<int64_t>(
-      "encoder_hidden_size", 0,
-      "Width of the encoder of virtual tokens (prefix with projection, p-tuning); 0: as wide as a token.",
-      at_least(0));
+  return arguments.get<int64_t>("encoder_hidden_size", 0,
+                                "Width of the encoder of virtual tokens (prefix with projection, p-tuning; "
+                                "800 in mam, unless given); 0: as wide as a token.",
+                                at_least(0));
 }
 
 }  // namespace fsllm::detail

@@ -96,8 +96,10 @@ INSTANTIATE_TEST_SUITE_P(
         "adapter_method: bottleneck, reduction_factor: 4, adapter_dropout: 0.2",
         "adapter_method: bottleneck, architecture: pfeiffer, reduction_factor: 4",
         "adapter_method: bottleneck, architecture: parallel, adapter_dropout: 0.2",
-        "adapter_method: bottleneck, reduction_factor: 8, mlp_reduction_factor: 2, inv_adapter: nice",
-        "adapter_method: compacter", "adapter_method: mam, num_virtual_tokens: 4, encoder_hidden_size: 6",
+        "adapter_package: adapterhub, adapter_method: lang",
+        "adapter_package: adapterhub, adapter_method: union",
+        "adapter_package: adapterhub, adapter_method: compacter",
+        "adapter_package: adapterhub, adapter_method: mam, num_virtual_tokens: 4",
         "adapter_method: lora, r: 4, use_dora: True, lora_dropout: 0.2, target_modules: all-linear"));
 
 class Families : public testing::TestWithParam<std::string> {};

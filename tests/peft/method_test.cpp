@@ -76,6 +76,8 @@ TEST_P(EveryMethod, LogitsEqualPeft) {
   auto const peft = golden_peft(*model_);
   auto const logits = all_logits(*model_, reference_.rows);
   EXPECT_TRUE(tensors_near(logits, golden_.at("logits"), 1e-4));
+  std::printf("%s: largest logit error %.2e\n", GetParam().c_str(),
+              logits.sub(golden_.at("logits")).abs().max().item<double>());
   peft->detach(*model_);
   EXPECT_TRUE(at::equal(all_logits(*model_, reference_.rows),
                         all_logits(*load_model(reference_.dir), reference_.rows)));
