@@ -258,7 +258,7 @@ std::any read_bottleneck(Arguments& arguments, PeftConfig&) {
   options.architecture = arguments.get(
       "architecture", options.architecture,
       "Where bottlenecks stand: behind attention and MLP (houlsby), behind each block (pfeiffer), "
-      "or beside each MLP (parallel, mam's).",
+      "or beside each MLP (parallel, mam's; their input is not normed, so learning rates must be small).",
       one_of({"houlsby", "pfeiffer", "parallel"}));
   auto const& architecture = row_of(kArchitectures, options.architecture);
   read_sizes(arguments, options, architecture);
