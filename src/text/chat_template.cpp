@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/files.hpp"
@@ -52,9 +54,9 @@ std::vector<ChatMessage> messages_of(Sample const& sample) {
 /// One chat under a template, as a whole and in beginnings.
 class ChatText {
  public:
-  ChatText(JinjaTemplate const& chat, std::vector<ChatMessage> const& messages, Tokenizer const& tokenizer)
-      : chat_(chat), messages_(messages), variables_(variables_of(tokenizer)) {
-    whole_ = render(messages.size(), false);
+  ChatText(JinjaTemplate const& chat, std::vector<ChatMessage> messages, ordered_json variables)
+      : chat_(chat), messages_(std::move(messages)), variables_(std::move(variables)) {
+    whole_ = render(messages_.size(), false);
   }
 
   std::vector<Segment> segments() const {
@@ -80,12 +82,22 @@ class ChatText {
     return chat_.render(variables);
   }
 
+  /// An answer reaches from where the generation prompt before it ends to where the turns up to it end. Where
+  /// the template renders these in another way once more follow (Qwen3 drops old reasoning), it is what its
+  /// content became, with what ends the turn.
   std::vector<std::pair<size_t, size_t>> spans_by_beginnings() const {
     std::vector<std::pair<size_t, size_t>> spans;
     for (size_t i = 0; i < messages_.size(); ++i) {
       if (messages_[i].role != "assistant") continue;
-      size_t const begin = i == 0 ? length_of_head() : length_of(i, true), end = length_of(i + 1, false);
-      spans.emplace_back(begin, std::max(begin, end_of_turn(begin, end)));
+      // What stands before a chat that begins with an answer is not known, so all of it is learnt.
+      auto const begin = i == 0 ? size_t{0} : length_of(i, true), end = length_of(i + 1, false);
+      if (begin && end) {
+        spans.emplace_back(*begin, std::max(*begin, end_of_turn(*begin, *end)));
+        continue;
+      }
+      auto const content = content_of(i);
+      spans.emplace_back(begin.value_or(content.first),
+                         end ? end_of_turn(content.first, *end) : content.second);
     }
     return spans;
   }
@@ -96,22 +108,48 @@ class ChatText {
     return begin + turn.find_last_not_of(" \t\r\n") + 1;
   }
 
-  /// A chat that begins with an answer: what stands before it is not known, so all of it is learnt.
-  size_t length_of_head() const { return 0; }
+  /// Where the first `count` messages end in the whole; nothing if they are not its beginning.
+  std::optional<size_t> length_of(size_t count, bool generation_prompt) const {
+    if (count == messages_.size()) return whole_.text.size();
+    auto const text = render(count, generation_prompt).text;
+    return whole_.text.starts_with(text) ? std::optional(text.size()) : std::nullopt;
+  }
 
-  size_t length_of(size_t count, bool generation_prompt) const {
-    auto const text = count == messages_.size() ? whole_.text : render(count, generation_prompt).text;
+  /// Where the content of answer i stands in the whole, found by putting a mark in its place, and the end of
+  /// the turn: the text behind the mark where no message follows.
+  std::pair<size_t, size_t> content_of(size_t i) const {
+    auto const marked = split_at_mark(i, messages_.size()), alone = split_at_mark(i, i + 1);
+    auto const& whole = whole_.text;
+    bool const found = marked && alone && whole.size() >= marked->first.size() + marked->second.size() &&
+                       whole.starts_with(marked->first) && whole.ends_with(marked->second);
+    auto const begin = found ? marked->first.size() : 0,
+               end = found ? whole.size() - marked->second.size() : 0;
+    auto const tail = found ? alone->second.substr(0, alone->second.find_last_not_of(" \t\r\n") + 1) : "";
     FSLLM_CHECK(
-        whole_.text.starts_with(text),
-        "the chat template renders the first {} messages in another way once more follow (so the answers "
-        "cannot be told from the rest). Give rows of one answer, mark answers by {{% generation %}} in a "
-        "template of data.chat_template, or choose a named one such as chatml.",
-        count);
-    return text.size();
+        found && std::string_view(whole).substr(end).starts_with(tail),
+        "the chat template hides where answer {} of the chat is (what it makes of it depends on other "
+        "messages). Give rows of one answer, mark answers by {{% generation %}} in a template of "
+        "data.chat_template, or choose a named one such as chatml.",
+        std::count_if(messages_.begin(), messages_.begin() + static_cast<std::ptrdiff_t>(i) + 1,
+                      [](ChatMessage const& message) { return message.role == "assistant"; }));
+    return {begin, end + tail.size()};
+  }
+
+  /// The first `count` messages before and behind the content of message i.
+  std::optional<std::pair<std::string, std::string>> split_at_mark(size_t i, size_t count) const {
+    std::string const mark = "\uE000\uE001\uE000";
+    auto marked = messages_;
+    marked[i].content = mark;
+    auto const text =
+        ChatText(chat_, {marked.begin(), marked.begin() + static_cast<std::ptrdiff_t>(count)}, variables_)
+            .whole_.text;
+    auto const at = text.find(mark);
+    if (at == std::string::npos || text.find(mark, at + 1) != std::string::npos) return std::nullopt;
+    return std::pair(text.substr(0, at), text.substr(at + mark.size()));
   }
 
   JinjaTemplate const& chat_;
-  std::vector<ChatMessage> const& messages_;
+  std::vector<ChatMessage> messages_;
   ordered_json variables_;
   JinjaTemplate::Output whole_;
 };
@@ -137,8 +175,7 @@ std::string read_chat_template(std::string const& model) {
 
 std::vector<Segment> chat_segments(PromptTemplate const& prompt, Sample const& sample,
                                    Tokenizer const& tokenizer) {
-  auto const messages = messages_of(sample);
-  return ChatText(*prompt.chat, messages, tokenizer).segments();
+  return ChatText(*prompt.chat, messages_of(sample), variables_of(tokenizer)).segments();
 }
 
 }  // namespace fsllm

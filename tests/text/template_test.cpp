@@ -138,12 +138,31 @@ TEST(Template, GenerationBlocksDecideWhatIsScored) {
   EXPECT_EQ(marked(prompt, kChat), "SA<«B»>C<«D»>");
 }
 
-TEST(Template, ATemplateThatRewritesEarlierTurnsIsRefused) {
-  auto const last = of_model(nlohmann::json{
-      {"chat_template", "{% for m in messages %}{% if loop.last %}!{% endif %}{{ m.content }}{% endfor %}"}}
-                                 .dump());
-  EXPECT_ERROR(encode_sample(kChat, last, tokenizer().get()),
-               "x.jsonl:1: the chat template renders the first 2 messages in another way once more follow");
+TEST(Template, AnswersAreFoundWhereEarlierTurnsAreRewritten) {
+  auto const of = [](std::string const& jinja) {
+    return of_model(nlohmann::json{{"chat_template", jinja}}.dump());
+  };
+  EXPECT_EQ(
+      marked(of("{% for m in messages %}{% if loop.last %}!{% endif %}{{ m.content }}{% endfor %}"), kChat),
+      "SA«B»C!«D»");
+  // As Qwen3 does: reasoning stands before the last answer alone.
+  auto const reasons =
+      of("{% for m in messages %}<{{ m.role }}>\n{% if m.role == 'assistant' %}{% if loop.last "
+         "%}<think>\n\n</think>\n\n"
+         "{% endif %}{{ m.content.split('</think>')[-1].strip() }}{% else %}{{ m.content }}{% endif "
+         "%}<end>\n{% endfor %}"
+         "{% if add_generation_prompt %}<assistant>\n{% endif %}");
+  auto const before = "<system>\nS<end>\n<user>\nA<end>\n<assistant>\n";
+  auto const last = "\n<user>\nC<end>\n<assistant>\n«<think>\n\n</think>\n\nD<end>»\n";
+  EXPECT_EQ(marked(reasons, kChat), std::string(before) + "«B<end>»" + last);
+  auto thought = kChat;
+  thought.messages[2].content = "<think>B B</think>\n\nB <end>\n";
+  EXPECT_EQ(marked(reasons, thought), std::string(before) + "«B <end><end>»" + last);
+  auto const hidden =
+      of("{% for m in messages %}{% if loop.last %}!{% endif %}{{ messages[-1].content }}{{ m.content }}{% "
+         "endfor %}");
+  EXPECT_ERROR(encode_sample(kChat, hidden, tokenizer().get()),
+               "x.jsonl:1: the chat template hides where answer 1 of the chat is");
 }
 
 TEST(Template, Custom) {

@@ -44,8 +44,8 @@ std::string prompt_text(PromptTemplate const& prompt, Sample const& sample);
 
 /// A chat (or an instruction as a chat of two turns) in pieces. Scored are the assistant's turns up to and
 /// with their end-of-turn token: what a template marks by {% generation %}, else what each turn adds to the
-/// rendered turns before it (as TRL finds it). A template that renders the first turns in another way once
-/// more follow is an Error.
+/// rendered turns before it (as TRL finds it), else, where a template renders turns in another way once more
+/// follow, what its content became. An answer that cannot be found is an Error.
 std::vector<Segment> chat_segments(PromptTemplate const& prompt, Sample const& sample,
                                    Tokenizer const& tokenizer);
 
