@@ -27,8 +27,7 @@ po::options_description options() {
   add("dtype", text("TYPE")->default_value("fp32"), "type to write: fp32, bf16 or fp16");
   add("storage_dtype", text("TYPE")->default_value("auto"),
       "train.storage_dtype of the run: with int8 or nf4 the adapter is merged into the quantised weights, "
-      "which is the "
-      "model that was trained; auto: into those of the file");
+      "which is the model that was trained; auto: into those of the file");
   add("help", "this text");
   return all;
 }

@@ -240,8 +240,7 @@ void warn_of_memory(int64_t weights) {
   if (available > 0 && weights > available)
     log_warning(
         "{:.0f} MiB of weights ({:.0f} MiB of memory are available): every step will read some from disk. "
-        "Use another "
-        "train.storage_dtype, or a machine with more memory.",
+        "Use another train.storage_dtype, or a machine with more memory.",
         static_cast<double>(weights) / 1048576, static_cast<double>(available) / 1048576);
 }
 
