@@ -8,6 +8,17 @@
 #include <string>
 
 namespace fsllm {
+namespace {
+
+/// The bytes of a line "NAME:   123 kB"; 0 where there is none.
+int64_t bytes_in_line(char const* file, std::string const& name) {
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);)
+    if (line.starts_with(name + ":")) return 1024 * std::stoll(line.substr(name.size() + 1));
+  return 0;
+}
+
+}  // namespace
 
 double seconds_since_process_start() {
   std::string stat;
@@ -22,20 +33,12 @@ double seconds_since_process_start() {
   return uptime - ticks / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
-/// The bytes of a line "NAME:   123 kB"; 0 where there is none.
-static int64_t kilobytes_of(char const* file, std::string const& name) {
-  std::ifstream lines(file);
-  for (std::string line; std::getline(lines, line);)
-    if (line.starts_with(name + ":")) return 1024 * std::stoll(line.substr(name.size() + 1));
-  return 0;
-}
-
 int64_t proportional_set_size() {
-  return kilobytes_of("/proc/self/smaps_rollup", "Pss");
+  return bytes_in_line("/proc/self/smaps_rollup", "Pss");
 }
 
 int64_t available_memory() {
-  return kilobytes_of("/proc/meminfo", "MemAvailable");
+  return bytes_in_line("/proc/meminfo", "MemAvailable");
 }
 
 }  // namespace fsllm

@@ -21,10 +21,10 @@ ClientLosses evaluate_clients(CausalLM& model, ClientData& data, ClientConfigs c
   std::string mine;
   for (int64_t const client : by_rank[static_cast<size_t>(comm.rank())]) {
     auto const& shard = data.shard(client);
-    bool const pad = configs(client).batch.pad_attention;
+    auto const& batch = configs(client).batch;
     for (size_t i = 0; i < splits.size(); ++i) {
       Message const message{static_cast<int64_t>(i), client,
-                            evaluate_split(model, splits[i] == "val" ? shard.val : shard.test, pad)};
+                            evaluate_split(model, splits[i] == "val" ? shard.val : shard.test, batch)};
       mine.append(reinterpret_cast<char const*>(&message), sizeof(message));
     }
   }

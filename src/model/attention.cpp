@@ -42,8 +42,8 @@ at::Tensor explicit_attention(at::Tensor const& q, at::Tensor const& k, at::Tens
 
 }  // namespace
 
-AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, KvCache* cache, bool pad, ScoreRule const& rule,
-                             ForwardContext& context, c10::Device device)
+AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, RaggedInput const& input, KvCache* cache,
+                             ScoreRule const& rule, ForwardContext& context, c10::Device device)
     : keys_values_(virtual_rows.keys_values()),
       cache_(cache),
       rule_(rule),
@@ -68,7 +68,7 @@ AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, KvCache* cache, bo
     }
   }
   end_position_ = *std::max_element(ends_.begin(), ends_.end());
-  if (pad && cache == nullptr && runs_.size() > 1) pad_rows();
+  if (input.pad_attention && cache == nullptr && runs_.size() > 1) pad_rows();
   for (auto const& run : runs_) split_sizes_.push_back(run.tokens());
   positions_ = at::cat(positions).to(device);
 }

@@ -24,8 +24,7 @@ struct ScoreRule {
 /// How one forward pass attends, made once for all layers: which rows share a call, which masks they need.
 class AttentionPlan {
  public:
-  /// `pad`: RaggedInput::pad_attention.
-  AttentionPlan(VirtualRows const& rows, KvCache* cache, bool pad, ScoreRule const& rule,
+  AttentionPlan(VirtualRows const& rows, RaggedInput const& input, KvCache* cache, ScoreRule const& rule,
                 ForwardContext& context, c10::Device device);
 
   /// q [N, heads, D], k and v [N, kv_heads, D] → [N, heads·D]; the values of the earlier tokens of the same

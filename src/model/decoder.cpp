@@ -42,7 +42,7 @@ at::Tensor Decoder::hidden_states(RaggedInput const& input, ForwardContext& cont
   check_input(input);
   check_cache(input, cache);
   VirtualRows const rows(virtual_tokens_.get(), input, cache, context, compute_);
-  AttentionPlan plan(rows, cache, input.pad_attention, score_rule_, context, device_);
+  AttentionPlan plan(rows, input, cache, score_rule_, context, device_);
   int64_t const taken = virtual_tokens_ ? virtual_tokens_->count() : 0;
   FSLLM_CHECK(
       config_.position != PositionKind::learned || plan.end_position() - taken <= config_.max_positions,

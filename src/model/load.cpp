@@ -141,15 +141,16 @@ void set_empty(detail::Parameter const& parameter, Opened const& opened, c10::De
   *parameter.tensor = at::empty(parameter.shape, at::TensorOptions(device).dtype(type));
 }
 
-}  // namespace
-
 /// Is there memory for all weights at once, so that it pays to bring them in before they are used?
-static bool fits_in_memory(Opened const& opened) {
+bool fits_in_memory(Opened const& opened) {
   int64_t bytes = 0;
   for (auto const& parameter : opened.decoder->layout())
     bytes += static_cast<int64_t>(opened.source->tensor(parameter.name).nbytes());
-  return bytes < available_memory();
+  int64_t const available = available_memory();
+  return available == 0 || bytes < available;
 }
+
+}  // namespace
 
 int64_t weight_bytes(CausalLM& model) {
   int64_t bytes = 0;

@@ -51,6 +51,10 @@ std::vector<ChatMessage> messages_of(Sample const& sample) {
   return {{"user", sample.instruction + gap + sample.input}, {"assistant", sample.output}};
 }
 
+size_t length_without_blanks(std::string_view text) {
+  return text.find_last_not_of(" \t\r\n") + 1;
+}
+
 /// One chat under a template, as a whole and in beginnings.
 class ChatText {
  public:
@@ -104,8 +108,7 @@ class ChatText {
 
   /// Blanks behind the end-of-turn token are not learnt.
   size_t end_of_turn(size_t begin, size_t end) const {
-    auto const turn = std::string_view(whole_.text).substr(begin, end - begin);
-    return begin + turn.find_last_not_of(" \t\r\n") + 1;
+    return begin + length_without_blanks(std::string_view(whole_.text).substr(begin, end - begin));
   }
 
   /// Where the first `count` messages end in the whole; nothing if they are not its beginning.
@@ -124,7 +127,7 @@ class ChatText {
                        whole.starts_with(marked->first) && whole.ends_with(marked->second);
     auto const begin = found ? marked->first.size() : 0,
                end = found ? whole.size() - marked->second.size() : 0;
-    auto const tail = found ? alone->second.substr(0, alone->second.find_last_not_of(" \t\r\n") + 1) : "";
+    auto const tail = found ? alone->second.substr(0, length_without_blanks(alone->second)) : "";
     FSLLM_CHECK(
         found && std::string_view(whole).substr(end).starts_with(tail),
         "the chat template hides where answer {} of the chat is (what it makes of it depends on other "

@@ -68,8 +68,7 @@ void check_clients(SplitInput const& input, SplitPlan const& plan) {
               input.client_num, input.config.splitter);
   FSLLM_CHECK(rows > 0 || input.config.splits[0] == 0,
               "no training rows (data.splits takes {} of {} rows of {} for training, rounded down). Use more "
-              "data, or "
-              "a larger first share.",
+              "data, or a larger first share.",
               input.config.splits[0],
               plan.server.train.size() + plan.server.val.size() + plan.server.test.size(), input.config.type);
   FSLLM_CHECK(

@@ -103,7 +103,8 @@ at::Tensor summed_loss(CausalLM& model, Batch const& batch, ForwardContext& cont
   return ChunkedLoss::apply(hidden, ids, &model);
 }
 
-SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, bool pad_attention, int64_t batch_tokens) {
+SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, BatchConfig const& config,
+                         int64_t batch_tokens) {
   at::NoGradGuard const no_grad;
   ForwardContext context;
   SplitLoss total;
@@ -113,7 +114,7 @@ SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, bool pad_atte
   std::stable_sort(rows.begin(), rows.end(), [&](size_t a, size_t b) { return lengths[a] > lengths[b]; });
   for (size_t next = 0; next < rows.size();) {
     Batch batch;
-    batch.pad_attention = pad_attention;
+    batch.pad_attention = config.pad_attention;
     do {
       append_row(batch, split, static_cast<int64_t>(rows[next++]));
     } while (next < rows.size() && batch.num_tokens() + lengths[rows[next]] <= batch_tokens);

@@ -185,11 +185,11 @@ TEST(Loss, ManyTargetsAreTheSumOfFew) {
 
 TEST(Loss, OfASplitDoesNotDependOnBatching) {
   auto const model = load_model(test::source_file("tests/reference/llama"), {});
-  auto const all = evaluate_split(*model, kData, false, 4096), one = evaluate_split(*model, kData, false, 1);
+  auto const all = evaluate_split(*model, kData, {}, 4096), one = evaluate_split(*model, kData, {}, 1);
   EXPECT_EQ(all.targets, one.targets);
   EXPECT_EQ(all.rows, 6);
   EXPECT_NEAR(all.sum, one.sum, 1e-5 * all.sum);
-  EXPECT_NEAR(evaluate_split(*model, kData, true).sum, one.sum, 1e-5 * all.sum);
+  EXPECT_NEAR(evaluate_split(*model, kData, {.pad_attention = true}).sum, one.sum, 1e-5 * all.sum);
 }
 
 class QuantizedLora : public testing::TestWithParam<std::tuple<std::string, std::string>> {};

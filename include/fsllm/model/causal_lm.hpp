@@ -19,7 +19,7 @@ struct RaggedInput {
   at::Tensor ids;                   ///< int64 [N]
   std::vector<int64_t> offsets{0};  ///< [rows + 1]
   /// Attention pads the rows to the longest and takes them in one call (not with a cache), rather than a call
-  /// for each length. The results differ by rounding only.
+  /// for each length. Results differ by rounding, and by the masks where attention weights are dropped.
   bool pad_attention = false;
   int64_t num_rows() const { return static_cast<int64_t>(offsets.size()) - 1; }
 };

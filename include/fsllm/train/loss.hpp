@@ -13,12 +13,12 @@ at::Tensor summed_loss(CausalLM& model, Batch const& batch, ForwardContext& cont
 
 /// Sum of the loss over all rows of a split and the number of targets, without gradients. Rows are taken from
 /// the longest to the shortest, at most `batch_tokens` tokens (and at least one row) a forward pass, so the
-/// result depends on the data alone; `pad_attention`: RaggedInput::pad_attention.
+/// result depends on the data alone; of `config` it takes pad_attention.
 struct SplitLoss {
   double sum = 0;
   int64_t targets = 0, rows = 0;
 };
-SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, bool pad_attention = false,
+SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, BatchConfig const& config = {},
                          int64_t batch_tokens = 2048);
 
 }  // namespace fsllm
