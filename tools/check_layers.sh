@@ -11,17 +11,19 @@ layers='
 core: core
 comm: core
 io: core
-text: core io
+jinja: core
+text: core io jinja
+data: core io text
 model: core io
 peft: core io model
-train: core text model peft
+train: core data model peft
 eval: core text model peft
-fed: core comm io text model peft train eval
-align: core comm io text model peft train eval fed
-offsite: core comm io text model peft train eval fed
-serve: core comm io text model peft train eval
+fed: core comm io text data model peft train eval
+align: core comm io text data model peft train eval fed
+offsite: core comm io text data model peft train eval fed
+serve: core comm io text data model peft train eval
 sweep: core io
-app: core comm io text model peft train eval fed align offsite serve sweep
+app: core comm io jinja text data model peft train eval fed align offsite serve sweep
 '
 # Single headers that a module may include beyond its row.
 exceptions='

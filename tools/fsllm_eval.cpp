@@ -165,9 +165,9 @@ EvaluateJob job_of(po::variables_map const& values) {
               "--tasks {} (not available in this version). Give a .json or .jsonl file of rows.",
               job.data.type);
   job.data.root = need(values, "data");
-  job.data.prompt_template = need(values, "prompt_template");
-  job.data.model = job.model_dir.string();
-  make_prompt_template(job.data);
+  job.data.prompt.name = need(values, "prompt_template");
+  job.data.prompt.model = job.model_dir.string();
+  make_prompt_template(job.data.prompt);
   job.limit = values["limit"].as<int64_t>();
   job.storage_dtype = need(values, "storage_dtype");
   job.dtype = need(values, "dtype");

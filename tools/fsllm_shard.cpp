@@ -15,9 +15,9 @@
 #include "fsllm/app/run_config.hpp"
 #include "fsllm/app/vocabulary.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/data/split_report.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/model/config.hpp"
-#include "fsllm/text/split_report.hpp"
 
 namespace {
 
@@ -148,9 +148,9 @@ int shard(po::variables_map const& values, Communicator const& world) {
     config = configuration(values, yaml);
     auto const model = resolve_model(config.run);
     vocabulary = load_vocabulary(config.run, model, load_model_config(model));
-    config.run.data.model = model.string();
+    config.run.data.prompt.model = model.string();
     job = {config.run.data, config.run.fed.seed, vocabulary.tokenizer.get(), vocabulary.size};
-    job.prompt = make_prompt_template(job.data);
+    job.prompt = make_prompt_template(job.data.prompt);
   });
   if (values.count("preview") != 0) {
     agree(world, [&] {

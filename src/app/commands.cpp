@@ -15,12 +15,12 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/process.hpp"
+#include "fsllm/data/prepare.hpp"
 #include "fsllm/fed/round.hpp"
 #include "fsllm/io/checkpoint.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/gguf.hpp"
 #include "fsllm/text/gguf_tokenizer.hpp"
-#include "fsllm/text/prepare.hpp"
 
 namespace fsllm {
 namespace {
@@ -87,13 +87,14 @@ void configure(Setup& s, CommandLine const& line, std::string const& yaml, std::
   s.client_train = load_client_configs(given.overridden_by(Config::parse("", "")),
                                        Config::parse(client_yaml, line.client_cfg));
   s.model_dir = resolve_model(s.run);
-  s.run.data.model = s.model_dir.string();
+  s.run.data.prompt.model = s.model_dir.string();
   s.model = load_model_config(s.model_dir);
   s.load = load_options(s.run, s.model_dir);
   s.vocabulary = load_vocabulary(s.run, s.model_dir, s.model);
   s.model.vocab_size = s.vocabulary.size;
   read_adapter_text(s);
-  if (s.run.data.shards.empty() && s.run.shard_roots.empty()) s.prompt = make_prompt_template(s.run.data);
+  if (s.run.data.shards.empty() && s.run.shard_roots.empty())
+    s.prompt = make_prompt_template(s.run.data.prompt);
   config.set_resolved("train.compute_dtype", s.load.compute_dtype);
   config.set_resolved("expname", s.run.expname);
   s.resolved_yaml = config.dump();

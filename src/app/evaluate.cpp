@@ -10,9 +10,9 @@
 #include "fsllm/app/vocabulary.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/data/dataset.hpp"
 #include "fsllm/io/jsonl.hpp"
 #include "fsllm/peft/peft.hpp"
-#include "fsllm/text/dataset.hpp"
 
 namespace fsllm {
 namespace {
@@ -98,7 +98,8 @@ Evaluation evaluate(EvaluateJob const& job, Communicator const& comm) {
     std::string answers;
     agree(comm, [&] {
       change_adapter(loaded, candidate, job.model_dir);
-      answers = encode(answer_rows(*loaded.model, *loaded.tokenizer, mine, job.data, job.batch_tokens));
+      answers =
+          encode(answer_rows(*loaded.model, *loaded.tokenizer, mine, job.data.prompt, job.batch_tokens));
     });
     auto const parts = comm.gather(answers, 0);
     if (comm.rank() == 0) result.answers.push_back(interleaved(parts, result.rows.size()));

@@ -11,8 +11,8 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/progress.hpp"
+#include "fsllm/data/split_report.hpp"
 #include "fsllm/io/files.hpp"
-#include "fsllm/text/split_report.hpp"
 
 namespace fsllm {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/eval/requests.hpp"
-#include "fsllm/text/prepare.hpp"
+#include "fsllm/text/encode.hpp"
 
 namespace fsllm {
 namespace {
@@ -72,7 +72,7 @@ Request asked(Sample const& row, Question const& question) {
 }  // namespace
 
 std::vector<RowAnswer> answer_rows(CausalLM& model, Tokenizer const& tokenizer,
-                                   std::vector<Sample> const& rows, DataConfig const& config,
+                                   std::vector<Sample> const& rows, TemplateConfig const& config,
                                    int64_t batch_tokens) {
   auto const prompt = make_prompt_template(config);
   std::vector<Question> questions;

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "fsllm/text/utf8.hpp"
+#include "fsllm/core/utf8.hpp"
 
 namespace fsllm {
 namespace {

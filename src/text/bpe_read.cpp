@@ -2,10 +2,10 @@
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/utf8.hpp"
 #include "fsllm/text/added_tokens.hpp"
 #include "fsllm/text/bpe.hpp"
 #include "fsllm/text/pretokenizer.hpp"
-#include "fsllm/text/utf8.hpp"
 
 namespace fsllm {
 namespace {

@@ -3,9 +3,9 @@
 #include <numeric>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/utf8.hpp"
 #include "fsllm/text/bpe.hpp"
 #include "fsllm/text/pretokenizer.hpp"
-#include "fsllm/text/utf8.hpp"
 #include "sentencepiece_model.hpp"
 
 namespace fsllm {

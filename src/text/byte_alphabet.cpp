@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "fsllm/core/utf8.hpp"
 #include "fsllm/text/pretokenizer.hpp"
-#include "fsllm/text/utf8.hpp"
 
 namespace fsllm {
 namespace {

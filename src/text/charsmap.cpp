@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "fsllm/core/error.hpp"
-#include "fsllm/text/utf8.hpp"
+#include "fsllm/core/utf8.hpp"
 #include "unicode_tables.hpp"
 
 namespace fsllm {

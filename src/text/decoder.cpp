@@ -6,10 +6,10 @@
 #include <numeric>
 
 #include "fsllm/core/table.hpp"
+#include "fsllm/core/utf8.hpp"
 #include "fsllm/text/bpe.hpp"
 #include "fsllm/text/normalizer.hpp"
 #include "fsllm/text/pretokenizer.hpp"
-#include "fsllm/text/utf8.hpp"
 
 namespace fsllm {
 namespace {

@@ -3,8 +3,8 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/names.hpp"
+#include "fsllm/core/utf8.hpp"
 #include "fsllm/text/json_tokenizer.hpp"
-#include "fsllm/text/utf8.hpp"
 
 namespace fsllm {
 namespace {

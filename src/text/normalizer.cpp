@@ -9,8 +9,8 @@
 
 #include "charsmap.hpp"
 #include "fsllm/core/table.hpp"
+#include "fsllm/core/utf8.hpp"
 #include "fsllm/io/base64.hpp"
-#include "fsllm/text/utf8.hpp"
 #include "unicode_tables.hpp"
 
 namespace fsllm {

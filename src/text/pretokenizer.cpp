@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/table.hpp"
+#include "fsllm/core/utf8.hpp"
 #include "fsllm/text/normalizer.hpp"
-#include "fsllm/text/utf8.hpp"
 
 namespace fsllm {
 namespace {

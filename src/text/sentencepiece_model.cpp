@@ -6,7 +6,7 @@
 #include <cstring>
 #include <set>
 
-#include "fsllm/text/utf8.hpp"
+#include "fsllm/core/utf8.hpp"
 
 namespace fsllm {
 namespace {

@@ -6,8 +6,8 @@
 #include <algorithm>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/utf8.hpp"
 #include "fsllm/io/files.hpp"
-#include "fsllm/text/utf8.hpp"
 #include "sentencepiece_model.hpp"
 
 namespace fsllm {

@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/utf8.hpp"
 #include "fsllm/io/jsonl.hpp"
-#include "fsllm/text/utf8.hpp"
 
 namespace fsllm {
 namespace {

@@ -58,7 +58,7 @@ std::string fill(std::string const& pattern, Sample const& sample) {
   return out;
 }
 
-PromptTemplate custom(DataConfig const& config) {
+PromptTemplate custom(TemplateConfig const& config) {
   FSLLM_CHECK(
       !config.custom_prompt.empty(),
       "data.prompt_template = custom (data.custom_template.prompt is not set). Write the template there, "
@@ -77,7 +77,7 @@ PromptTemplate custom(DataConfig const& config) {
   return made;
 }
 
-PromptTemplate of_model(DataConfig const& config) {
+PromptTemplate of_model(TemplateConfig const& config) {
   bool const own = !config.chat_template.empty();
   auto const source = own ? read_file(config.chat_template) : read_chat_template(config.model);
   FSLLM_CHECK(
@@ -109,8 +109,8 @@ std::vector<Row<NamedTemplate>> const& prompt_templates() {
   return rows;
 }
 
-PromptTemplate make_prompt_template(DataConfig const& config) {
-  auto const& name = config.prompt_template;
+PromptTemplate make_prompt_template(TemplateConfig const& config) {
+  auto const& name = config.name;
   auto const row = find_row(prompt_templates(), name, "data.prompt_template").build;
   if (name == "custom") return custom(config);
   if (name == "model") return of_model(config);

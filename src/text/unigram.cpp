@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
-#include "fsllm/text/utf8.hpp"
+#include "fsllm/core/utf8.hpp"
 
 namespace fsllm {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "fsllm/text/batch.hpp"
+#include "fsllm/data/batch.hpp"
 
 int main(int argc, char** argv) {
   if (argc != 3) {

@@ -17,7 +17,7 @@ namespace {
 class ExactMatchRows : public testing::Test {
  protected:
   ExactMatchRows() : model_(load_model(load_reference("llama").dir)) {
-    config_.prompt_template = "plain";
+    config_.name = "plain";
     row_.instruction = "What?";
     row_.place = "rows.jsonl:1";
     auto const prompt = tokenizer_.encode("What?", true);
@@ -39,7 +39,7 @@ class ExactMatchRows : public testing::Test {
 
   std::unique_ptr<CausalLM> model_;
   CharacterTokenizer tokenizer_;
-  DataConfig config_;
+  TemplateConfig config_;
   Sample row_;
 };
 

@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
-#include "fsllm/text/jinja.hpp"
-#include "fsllm/text/utf8.hpp"
+#include "fsllm/core/utf8.hpp"
+#include "fsllm/jinja/jinja.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(uint8_t const* data, size_t size) {
   std::string buffer;

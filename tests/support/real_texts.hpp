@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "fsllm/core/utf8.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/jsonl.hpp"
-#include "fsllm/text/utf8.hpp"
 #include "support.hpp"
 
 namespace fsllm::test {

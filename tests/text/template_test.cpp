@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/data/data_config.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/text/encode.hpp"
 #include "support.hpp"
@@ -13,8 +14,8 @@ namespace fsllm {
 namespace {
 
 PromptTemplate named(std::string const& name) {
-  DataConfig config;
-  config.prompt_template = name;
+  TemplateConfig config;
+  config.name = name;
   return make_prompt_template(config);
 }
 
@@ -106,8 +107,8 @@ PromptTemplate of_model(std::string const& config, std::string const& jinja = ""
   test::TempDir model;
   write_file_atomic(model / "tokenizer_config.json", config);
   if (!jinja.empty()) write_file_atomic(model / "chat_template.jinja", jinja);
-  DataConfig data;
-  data.prompt_template = "model";
+  TemplateConfig data;
+  data.name = "model";
   data.model = model.path().string();
   return make_prompt_template(data);
 }
@@ -166,8 +167,8 @@ TEST(Template, AnswersAreFoundWhereEarlierTurnsAreRewritten) {
 }
 
 TEST(Template, Custom) {
-  DataConfig config;
-  config.prompt_template = "custom";
+  TemplateConfig config;
+  config.name = "custom";
   config.custom_prompt = "Q: {instruction} ({input}) {{x}}\nA:";
   config.custom_prompt_no_input = "Q: {instruction}\nA:";
   auto const prompt = make_prompt_template(config);
@@ -191,8 +192,8 @@ TEST(Template, Keys) {
     return data;
   };
   auto const data = load("data: {custom_template: {prompt: '{instruction}?'}}");
-  EXPECT_EQ(data.prompt_template + data.custom_prompt, "custom{instruction}?");
-  EXPECT_EQ(load("data: {chat_template: x.jinja}").prompt_template, "model");
+  EXPECT_EQ(data.prompt.name + data.prompt.custom_prompt, "custom{instruction}?");
+  EXPECT_EQ(load("data: {chat_template: x.jinja}").prompt.name, "model");
   EXPECT_ERROR(load("data: {prompt_template: plain, custom_template: {prompt: '{instruction}?'}}"),
                "data.prompt_template = plain (data.custom_template is given too)");
   EXPECT_ERROR(load("data: {prompt_template: plain, chat_template: x.jinja}"),

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "fsllm/comm/communicator.hpp"
+#include "fsllm/data/data_config.hpp"
 #include "fsllm/eval/exact_match.hpp"
-#include "fsllm/text/data_config.hpp"
 
 namespace fsllm {
 

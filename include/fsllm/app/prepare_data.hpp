@@ -3,8 +3,8 @@
 #include <filesystem>
 
 #include "fsllm/comm/communicator.hpp"
+#include "fsllm/data/prepare.hpp"
 #include "fsllm/io/shard.hpp"
-#include "fsllm/text/prepare.hpp"
 
 namespace fsllm {
 

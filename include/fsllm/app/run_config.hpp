@@ -6,11 +6,11 @@
 
 #include "fsllm/comm/communicator.hpp"
 #include "fsllm/core/config.hpp"
+#include "fsllm/data/data_config.hpp"
 #include "fsllm/fed/config.hpp"
 #include "fsllm/fed/run_directory.hpp"
 #include "fsllm/model/causal_lm.hpp"
 #include "fsllm/peft/peft.hpp"
-#include "fsllm/text/data_config.hpp"
 #include "fsllm/train/trainer.hpp"
 
 namespace fsllm {

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "fsllm/model/causal_lm.hpp"
-#include "fsllm/text/data_config.hpp"
 #include "fsllm/text/sample.hpp"
+#include "fsllm/text/template.hpp"
 #include "fsllm/text/tokenizer.hpp"
 
 namespace fsllm {
@@ -23,7 +23,7 @@ struct RowAnswer {
 /// `config.prompt_template`; entry i belongs to row i. An answer may be a few tokens longer than the expected
 /// one. Token rows and prompts without room for the answer are Errors that name the row.
 std::vector<RowAnswer> answer_rows(CausalLM& model, Tokenizer const& tokenizer,
-                                   std::vector<Sample> const& rows, DataConfig const& config,
+                                   std::vector<Sample> const& rows, TemplateConfig const& config,
                                    int64_t batch_tokens);
 
 /// Sums over rows.

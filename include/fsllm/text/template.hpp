@@ -5,8 +5,7 @@
 #include <vector>
 
 #include "fsllm/core/table.hpp"
-#include "fsllm/text/data_config.hpp"
-#include "fsllm/text/jinja.hpp"
+#include "fsllm/jinja/jinja.hpp"
 #include "fsllm/text/sample.hpp"
 #include "fsllm/text/tokenizer.hpp"
 
@@ -20,6 +19,15 @@ struct NamedTemplate {
 /// A new template is one more row here. `custom` and `model` have neither: they come from the user and from
 /// the model's files.
 std::vector<Row<NamedTemplate>> const& prompt_templates();
+
+/// Keys `data.prompt_template`, `data.custom_template`, `data.chat_template`: which template, and where its
+/// text is.
+struct TemplateConfig {
+  std::string name = "alpaca";                        ///< a row of prompt_templates()
+  std::string custom_prompt, custom_prompt_no_input;  ///< of `custom`
+  std::string chat_template;  ///< file that is used instead of the model's chat template
+  std::string model;          ///< folder or GGUF file, for its chat template
+};
 
 /// A piece of a sample's text; scored pieces are what the model is to learn.
 struct Segment {
@@ -37,7 +45,7 @@ struct PromptTemplate {
 
 /// The template that `config` asks for. An unknown name, a template outside of the subset, and a model
 /// without one are Errors.
-PromptTemplate make_prompt_template(DataConfig const& config);
+PromptTemplate make_prompt_template(TemplateConfig const& config);
 
 /// Everything before the answer of an instruction; not for chat templates.
 std::string prompt_text(PromptTemplate const& prompt, Sample const& sample);

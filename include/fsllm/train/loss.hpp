@@ -2,8 +2,8 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include "fsllm/data/batch.hpp"
 #include "fsllm/model/causal_lm.hpp"
-#include "fsllm/text/batch.hpp"
 
 namespace fsllm {
 

@@ -4,8 +4,8 @@
 #include <functional>
 
 #include "fsllm/core/metrics.hpp"
+#include "fsllm/data/batch.hpp"
 #include "fsllm/model/causal_lm.hpp"
-#include "fsllm/text/batch.hpp"
 #include "fsllm/train/optimizer.hpp"
 #include "fsllm/train/schedule.hpp"
 

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "fsllm/core/config.hpp"
+#include "fsllm/text/template.hpp"
+#include "fsllm/text/token_additions.hpp"
+
+namespace fsllm {
+
+/// Keys `data.*`, `llm.tok_len`, `llm.added_tokens.*`, `compat.fsllm`: where samples come from, how they are
+/// split and tokenised.
+struct DataConfig {
+  std::string root, type, splitter, shards;
+  double alpha = 0.5;  ///< splitters lda and inner_dirichlet
+  int64_t lda_min_size = 1;
+  int64_t classes = 2;                     ///< splitter pathological
+  std::string distribution = "lognormal";  ///< splitter quantity
+  double spread = 1;
+  std::string natural_field;
+  std::vector<double> splits{0.8, 0.1, 0.1};
+  std::string on_bad_row = "error", truncate = "prompt_left";
+  TemplateConfig prompt;
+  int64_t tok_len = 128;
+  double subsample = 1.0;
+  TokenAdditions added_tokens;
+  bool compat = false;  ///< FS-LLM's "None" input, right truncation and fixed split
+};
+DataConfig load_data_config(Config& config);
+
+}  // namespace fsllm

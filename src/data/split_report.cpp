@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/data/split_report.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <vector>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/io/files.hpp"
+
+namespace fsllm {
+namespace {
+
+using Shares = std::map<std::string, double>;
+
+std::vector<ShardSummary const*> clients_of(ShardIndex const& index) {
+  std::vector<ShardSummary const*> clients;
+  for (auto const& client : index.clients)
+    if (client.client_id > 0) clients.push_back(&client);
+  return clients;
+}
+
+std::map<std::string, int64_t> groups_of_all(ShardIndex const& index) {
+  std::map<std::string, int64_t> all;
+  for (auto const* client : clients_of(index))
+    for (auto const& [name, rows] : client->train.groups) all[name] += rows;
+  return all;
+}
+
+Shares shares_of(std::map<std::string, int64_t> const& groups) {
+  double sum = 0;
+  for (auto const& [name, rows] : groups) sum += static_cast<double>(rows);
+  Shares shares;
+  for (auto const& [name, rows] : groups) shares[name] = static_cast<double>(rows) / sum;
+  return shares;
+}
+
+double entropy(Shares const& shares) {
+  double bits = 0;
+  for (auto const& [name, share] : shares) bits -= share > 0 ? share * std::log2(share) : 0;
+  return bits;
+}
+
+/// Groups by rows, most first; as many as `count`.
+std::vector<std::pair<std::string, int64_t>> commonest(std::map<std::string, int64_t> const& groups,
+                                                       size_t count) {
+  std::vector<std::pair<std::string, int64_t>> order(groups.begin(), groups.end());
+  std::stable_sort(order.begin(), order.end(),
+                   [](auto const& a, auto const& b) { return a.second > b.second; });
+  order.resize(std::min(order.size(), count));
+  return order;
+}
+
+std::string escaped(std::string const& text) {
+  std::string out;
+  for (char const c : text)
+    out += c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : std::string(1, c);
+  return out;
+}
+
+/// The colour of the i-th of n categories: around the circle of hues, light and dark in turn.
+std::string colour(size_t i, size_t n) {
+  double const hue = 6.0 * static_cast<double>(i) / static_cast<double>(std::max<size_t>(n, 1));
+  auto const channel = [&](double offset) {
+    double const at = std::fmod(hue + offset, 6.0);
+    double const level = std::clamp(std::abs(at - 3.0) - 1.0, 0.0, 1.0);
+    return static_cast<int>(i % 2 == 0 ? 60 + 140 * level : 120 + 120 * level);
+  };
+  return fmt::format("#{:02x}{:02x}{:02x}", channel(0), channel(4), channel(2));
+}
+
+}  // namespace
+
+Heterogeneity heterogeneity(ShardIndex const& index) {
+  Heterogeneity h;
+  auto const clients = clients_of(index);
+  if (clients.empty()) return h;
+  auto const n = static_cast<double>(clients.size());
+  double mean = 0, square = 0;
+  for (auto const* client : clients) mean += static_cast<double>(client->train.rows) / n;
+  for (auto const* client : clients)
+    square += std::pow(static_cast<double>(client->train.rows) - mean, 2) / n;
+  h.size_variation = mean > 0 ? std::sqrt(square) / mean : 0;
+  auto const all = shares_of(groups_of_all(index));
+  h.has_groups = all.size() > 1;
+  double counted = 0;
+  for (auto const* client : clients) {
+    if (client->train.groups.empty()) continue;
+    auto const own = shares_of(client->train.groups);
+    Shares middle;
+    double variation = 0;
+    for (auto const& [name, share] : all) {
+      auto const found = own.find(name);
+      double const mine = found == own.end() ? 0 : found->second;
+      middle[name] = (share + mine) / 2;
+      variation += std::abs(share - mine) / 2;
+    }
+    h.total_variation += variation;
+    h.jensen_shannon += std::max(0.0, entropy(middle) - (entropy(all) + entropy(own)) / 2);
+    h.effective_groups += std::exp2(entropy(own));
+    ++counted;
+  }
+  for (auto* sum : {&h.total_variation, &h.jensen_shannon, &h.effective_groups})
+    *sum /= std::max(1.0, counted);
+  return h;
+}
+
+std::string split_report(ShardIndex const& index) {
+  std::string text = fmt::format("{:>8} {:>10} {:>12} {:>8} {:>8}  {}\n", "client", "rows", "tokens", "val",
+                                 "test", groups_of_all(index).size() > 1 ? "commonest categories" : "");
+  for (auto const* client : clients_of(index)) {
+    std::string mix;
+    for (auto const& [name, rows] : commonest(client->train.groups, 3))
+      mix += fmt::format("{}{} {:.0f} %", mix.empty() ? "" : ", ", name,
+                         100.0 * static_cast<double>(rows) / static_cast<double>(client->train.rows));
+    text += fmt::format("{:>8} {:>10} {:>12} {:>8} {:>8}  {}\n", client->client_id, client->train.rows,
+                        client->train.tokens, client->val.rows, client->test.rows,
+                        groups_of_all(index).size() > 1 ? mix : "");
+  }
+  auto const h = heterogeneity(index);
+  text += fmt::format("rows a client: standard deviation {:.2f} of the mean\n", h.size_variation);
+  if (h.has_groups)
+    text += fmt::format(
+        "categories of a client against all: total variation {:.2f} (0 alike, 1 disjoint), Jensen-Shannon "
+        "{:.2f} "
+        "bits, {:.1f} effective categories\n",
+        h.total_variation, h.jensen_shannon, h.effective_groups);
+  return text;
+}
+
+std::string split_plot(ShardIndex const& index) {
+  constexpr double kWidth = 600, kBar = 14, kLeft = 70;
+  auto const clients = clients_of(index);
+  auto const all = commonest(groups_of_all(index), 1000);
+  int64_t most = 1;
+  for (auto const* client : clients) most = std::max(most, client->train.rows);
+  double y = 30;
+  std::string body;
+  for (auto const* client : clients) {
+    body += fmt::format("<text x='{}' y='{:.0f}' text-anchor='end'>{}</text>", kLeft - 8, y + 11,
+                        client->client_id);
+    double x = kLeft;
+    int64_t grouped = 0;
+    auto const bar = [&](int64_t rows, std::string const& fill, std::string const& name) {
+      double const width = kWidth * static_cast<double>(rows) / static_cast<double>(most);
+      body += fmt::format(
+          "<rect x='{:.2f}' y='{:.0f}' width='{:.2f}' height='{:.0f}' fill='{}'><title>{}: {}</title></rect>",
+          x, y, width, kBar, fill, escaped(name), rows);
+      x += width;
+    };
+    for (size_t i = 0; i < all.size(); ++i) {
+      auto const own = client->train.groups.find(all[i].first);
+      if (own == client->train.groups.end()) continue;
+      bar(own->second, colour(i, all.size()), all[i].first);
+      grouped += own->second;
+    }
+    bar(client->train.rows - grouped, "#999", "rows without a category");
+    body += fmt::format("<text x='{:.0f}' y='{:.0f}'>{}</text>\n", x + 5, y + 11, client->train.rows);
+    y += kBar + 4;
+  }
+  y += 10;
+  for (size_t i = 0; i < std::min<size_t>(all.size(), 30); ++i, y += 18)
+    body += fmt::format(
+        "<rect x='{0}' y='{1:.0f}' width='12' height='12' fill='{2}'/><text x='{3}' y='{4:.0f}'>{5}</text>\n",
+        kLeft, y, colour(i, all.size()), kLeft + 18, y + 11, escaped(all[i].first));
+  return fmt::format(
+      "<svg xmlns='http://www.w3.org/2000/svg' width='760' height='{:.0f}' font-family='sans-serif' "
+      "font-size='12'>\n"
+      "<rect width='100%' height='100%' fill='white'/><text x='{}' y='18'>training rows of each client of {} "
+      "({})</text>\n"
+      "{}</svg>\n",
+      y + 10, kLeft, escaped(index.dataset), escaped(index.splitter), body);
+}
+
+void write_split_report(std::filesystem::path const& dir, ShardIndex const& index) {
+  write_file_atomic(dir / "report.txt", split_report(index));
+  write_file_atomic(dir / "report.svg", split_plot(index));
+}
+
+}  // namespace fsllm
