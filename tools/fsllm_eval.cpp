@@ -77,8 +77,8 @@ std::string the_adapter(po::variables_map const& values) {
 
 std::vector<Request> read_requests(std::string const& path) {
   std::vector<Request> requests;
-  for_each_json_record(path, [&](nlohmann::json const& row, RecordPlace const& place) {
-    requests.push_back({place.text(), row.dump()});
+  for_each_json_record(path, [&](nlohmann::json const&, RecordPlace const& place) {
+    requests.push_back({place.text(), std::string(place.record)});
   });
   FSLLM_CHECK(!requests.empty(), "{} holds no request (the file is empty). Write one JSON object a line.",
               path);

@@ -17,6 +17,11 @@ std::string place(std::string const& source, int line) {
   return line > 0 ? fmt::format("{}:{}", source, line) : source;
 }
 
+/// `<<` without quotes, which yaml-cpp gives the tag "?".
+bool is_merge_key(YAML::Node const& key) {
+  return key.IsScalar() && key.Scalar() == "<<" && key.Tag() != "!";
+}
+
 class Flattener {
  public:
   Flattener(FlatYaml& out, std::string source, bool from_file)
@@ -37,17 +42,52 @@ class Flattener {
 
  private:
   void add_map(YAML::Node const& node, std::string const& path, int depth, int line) {
-    std::set<std::string> seen;
+    std::set<std::string> keys;
+    add_keys(node, path, depth, line, keys);
+    for (auto const& item : node)
+      if (is_merge_key(item.first)) merge(item.second, path, depth, line, keys);
+    if (node.size() == 0 && !path.empty()) out_.list_sizes.emplace(path, 0);
+  }
+
+  /// The keys of one map, without those of the maps that it merges.
+  void add_keys(YAML::Node const& node, std::string const& path, int depth, int line,
+                std::set<std::string>& keys) {
     for (auto const& item : node) {
       FSLLM_CHECK(item.first.IsScalar(), "{}: {} has a key that is not plain text. Write KEY: VALUE.",
                   place(source_, line), path.empty() ? "the document" : path);
       auto const& key = item.first.Scalar();
       auto const child = path.empty() ? key : path + "." + key;
-      FSLLM_CHECK(seen.insert(key).second, "{}: {} stands twice. Keep one of them.",
+      FSLLM_CHECK(keys.insert(key).second, "{}: {} stands twice. Keep one of them.",
                   place(source_, from_file_ ? item.first.Mark().line + 1 : 0), child);
-      add(item.second, child, depth + 1);
+      if (!is_merge_key(item.first)) add(item.second, child, depth + 1);
     }
-    if (node.size() == 0 && !path.empty()) out_.list_sizes.emplace(path, 0);
+  }
+
+  /// YAML 1.1's `<<`, as PyYAML has it: keys of the map win over those of the maps that it merges, and those
+  /// of earlier ones over later ones.
+  void merge(YAML::Node const& value, std::string const& path, int depth, int line,
+             std::set<std::string>& keys) {
+    FSLLM_CHECK(depth < kMaxDepth && ++merged_ < kMaxEntries,
+                "{}: << merges too many maps, or one that contains itself. Flatten it.",
+                place(source_, line));
+    if (value.IsSequence()) {
+      for (auto const& map : value) {
+        FSLLM_CHECK(map.IsMap(), "{}: << merges what is no map. Name maps, as <<: [*a, *b].",
+                    place(source_, line));
+        merge(map, path, depth + 1, line, keys);
+      }
+      return;
+    }
+    FSLLM_CHECK(value.IsMap(), "{}: << merges what is no map. Name one, as <<: *a.", place(source_, line));
+    YAML::Node rest(YAML::NodeType::Map);
+    for (auto const& item : value)
+      if (!item.first.IsScalar() || is_merge_key(item.first) || keys.count(item.first.Scalar()) == 0)
+        rest.force_insert(item.first, item.second);
+    std::set<std::string> own;
+    add_keys(rest, path, depth + 1, line, own);
+    keys.insert(own.begin(), own.end());
+    for (auto const& item : value)
+      if (is_merge_key(item.first)) merge(item.second, path, depth + 1, line, keys);
   }
 
   void add_list_of_maps(YAML::Node const& node, std::string const& path, int depth, int line) {
@@ -91,6 +131,7 @@ class Flattener {
   FlatYaml& out_;
   std::string source_;
   bool from_file_;
+  size_t merged_ = 0;  ///< maps that << named
 };
 
 /// Splits "a.b[2].c" into "a", "b", "[2]", "c".

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "json_fields.hpp"
+#include "row_fields.hpp"
 
 namespace fsllm {
 namespace {
@@ -35,13 +36,18 @@ std::string read_turn(json const& turn, ChatForm const& form, ChatMessage& messa
   if (!turn.is_object()) return fmt::format("is not an object but a JSON {}", turn.type_name());
   std::string name;
   if (auto why = read_text(turn, form.role, name); !why.empty()) return why;
+  if (auto why = refuse_fields(turn, kRefusedTurnFields); !why.empty()) return why;
   if (auto why = read_text(turn, form.content, message.content); !why.empty()) return why;
   std::string known;
   for (auto const& role : form.roles) {
     if (name == role.in_file) message.role = role.role;
     known += (known.empty() ? "" : ", ") + std::string(role.in_file);
   }
-  return message.role.empty() ? fmt::format("{} = '{:.40}' is none of {}", form.role, name, known) : "";
+  if (message.role.empty()) return fmt::format("{} = '{:.40}' is none of {}", form.role, name, known);
+  auto why = read_learnt(turn, message.learnt);
+  if (why.empty() && message.role != "assistant" && message.learnt && has_learnt(turn))
+    why = fmt::format("a turn of {} is to be learnt (answers alone are)", message.role);
+  return why;
 }
 
 std::string read_turns(json const& list, std::string const& field, ChatForm const& form,

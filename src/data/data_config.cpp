@@ -66,6 +66,12 @@ void load_custom_template(Config& config, DataConfig& data) {
                                                   "custom: the same for rows without input; empty: prompt");
   data.prompt.chat_template = config.get(
       "data.chat_template", "", "model: a Jinja file to use instead of the model's own chat template");
+  data.prompt.date =
+      config.get("data.template_date", kTemplateDate,
+                 "Date that strftime_now gives to a chat template: shards must not depend on the "
+                 "day on which they are made");
+  FSLLM_CHECK(is_date(data.prompt.date), "{} = '{}' (a day is needed, as {}). Correct it.",
+              config.where("data.template_date"), data.prompt.date, kTemplateDate);
   auto const place = config.where("data.prompt_template");
   bool const given = config.has("data.prompt_template");
   if (!given && !data.prompt.custom_prompt.empty()) data.prompt.name = "custom";
@@ -103,6 +109,13 @@ DataConfig load_data_config(Config& config) {
               config.where("data.subsample"));
   data.on_bad_row = config.get("data.on_bad_row", "error", "What happens to a row that cannot be read",
                                one_of({"error", "skip"}));
+  data.limits.record_bytes =
+      config.get("data.max_line_bytes", data.limits.record_bytes,
+                 "Longest line, or element of a JSON array, of a data file: what memory one row may ask for",
+                 at_least(1));
+  data.limits.file_bytes =
+      config.get("data.max_file_bytes", data.limits.file_bytes,
+                 "Most bytes of one data file, unpacked: what a packed file may ask time for", at_least(1));
   data.prompt.name = config.get("data.prompt_template", "alpaca",
                                 "How instruction and input become a prompt. " + told(prompt_templates()),
                                 name_in(prompt_templates()));

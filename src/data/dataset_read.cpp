@@ -31,12 +31,12 @@ class DataSetPass {
     if (format_.plain_text) {
       TextBlocks blocks(
           source, [this](std::string&& text, RecordPlace const& place) { take_text(std::move(text), place); },
-          bad, wanted);
+          bad, wanted, config_.limits);
       stream(file, blocks);
     } else {
       JsonRecords records(
           source, [this](nlohmann::json const& record, RecordPlace const& place) { take(record, place); },
-          bad, wanted);
+          bad, wanted, config_.limits);
       stream(file, records);
     }
   }

@@ -3,10 +3,12 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "chat_reader.hpp"
 #include "json_fields.hpp"
+#include "row_fields.hpp"
 
 namespace fsllm {
 
@@ -16,7 +18,14 @@ std::string missing_field(json const& row, std::string const& name) {
   std::vector<std::string> present;
   for (auto const& [key, value] : row.items()) present.push_back(key.substr(0, 40));
   if (present.size() > 20) present.resize(20);
-  return fmt::format("field '{}' is missing (the row has: {})", name, fmt::join(present, ", "));
+  auto const rows = std::find_if(row.begin(), row.end(), [](json const& value) {
+    return value.is_array() && !value.empty() && value.front().is_object();
+  });
+  return fmt::format("field '{}' is missing (the row has: {}{})", name, fmt::join(present, ", "),
+                     rows == row.end()
+                         ? ""
+                         : "; is it one object around the rows of the file? Rows are one object "
+                           "a line, or one array of objects");
 }
 
 std::string read_text(json const& row, std::string const& name, std::string& text) {
@@ -65,7 +74,7 @@ std::string read_tokens(json const& row, Sample& sample) {
     sample.is_target.push_back(label == id ? 1 : 0);
   }
   sample.kind = SampleKind::tokens;
-  return "";
+  return check_token_masks(row);
 }
 
 std::string read_fields(json const& row, DataFormat const& format, DataConfig const& config, Sample& sample) {
@@ -98,6 +107,15 @@ std::string read_content(json const& row, DataFormat const& format, DataConfig c
   return read_fields(row, format, config, sample);
 }
 
+/// What else a row says of itself.
+std::string read_meaning(json const& row, Sample& sample) {
+  bool learnt = true;
+  auto why = refuse_fields(row, kRefusedRowFields);
+  if (why.empty()) why = read_learnt(row, learnt);
+  if (why.empty() && !learnt) why = "a row that is not to be learnt (its weight, train or loss is 0)";
+  return why.empty() ? read_turns_before(row, sample) : why;
+}
+
 }  // namespace
 
 std::vector<std::string> sample_fields(DataFormat const& format, DataConfig const& config) {
@@ -105,12 +123,18 @@ std::vector<std::string> sample_fields(DataFormat const& format, DataConfig cons
       format.instruction, format.input, format.output,       format.category, "input_ids",
       "labels",           "messages",   "conversations",     "prompt",        "chosen",
       "rejected",         "text",       config.natural_field};
+  if (format.custom) {
+    fields.insert(fields.end(), {"system", "history", "weight", "train", "loss", "attention_mask",
+                                 "token_type_ids", "loss_mask", "position_ids"});
+    fields.insert(fields.end(), kRefusedRowFields.begin(), kRefusedRowFields.end());
+  }
   std::erase(fields, "");
   return fields;
 }
 
 std::string read_sample(json const& row, DataFormat const& format, DataConfig const& config, Sample& sample) {
   auto why = read_content(row, format, config, sample);
+  if (why.empty() && format.custom) why = read_meaning(row, sample);
   auto const& category = format.category;
   if (why.empty() && !category.empty() && row.contains(category) && !row.at(category).is_null())
     why = read_label(row.at(category), category, sample.category);

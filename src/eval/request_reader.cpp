@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/json_text.hpp"
 #include "fsllm/core/names.hpp"
 
 namespace fsllm::detail {
@@ -44,16 +46,62 @@ size_t trailing_space(std::string_view text) {
 }
 
 RequestReader::RequestReader(Request const& request, ModelConfig const& config, Tokenizer const* tokenizer)
-    : place_(request.place),
-      json_(json::parse(request.json, nullptr, false)),
-      config_(config),
-      tokenizer_(tokenizer) {
+    : place_(request.place), config_(config), tokenizer_(tokenizer) {
+  if (json_depth(request.json) > kDeepestJson)
+    refuse(fmt::format("brackets stand {} deep in one another ({} at most). Correct it.",
+                       json_depth(request.json), kDeepestJson));
+  json_ = json::parse(request.json, nullptr, false);
   if (!json_.is_object()) refuse("not a JSON object. Write one request a line.");
   if (!has("id")) refuse("'id' is missing (answers are told apart by it). Add one.");
   std::vector<std::string> const known = {"loglikelihood", "loglikelihood_rolling", "generate_until"};
   type_ = text("type");
   if (std::find(known.begin(), known.end(), type_) == known.end())
     refuse(fmt::format("type = '{}' (not a kind of request).{}", type_, did_you_mean(type_, known)));
+  id_ = json_member(request.json, "id");
+  refuse_unknown();
+}
+
+/// What is not read would change nothing, without a word.
+void RequestReader::refuse_unknown() const {
+  static std::map<std::string, std::vector<std::string>> const fields = {
+      {"loglikelihood", {"context", "continuation", "context_ids", "continuation_ids"}},
+      {"loglikelihood_rolling", {"text", "ids"}},
+      {"generate_until",
+       {"context", "context_ids", "until", "stop", "max_tokens", "max_gen_toks", "max_new_tokens",
+        "temperature", "do_sample", "seed"}}};
+  auto known = fields.at(type_);
+  known.insert(known.end(), {"id", "type"});
+  for (auto const& [key, value] : json_.items())
+    if (std::find(known.begin(), known.end(), key) == known.end() && !value.is_null())
+      refuse(fmt::format("'{:.40}' (no field of a {} request).{}", key, type_,
+                         nearest_name(key, known).empty() ? " Remove it." : did_you_mean(key, known)));
+}
+
+char const* RequestReader::one_of(std::initializer_list<char const*> names) const {
+  char const* found = nullptr;
+  for (auto const* name : names) {
+    if (!has(name) || json_[name].is_null()) continue;
+    if (found != nullptr && json_[found] != json_[name])
+      refuse(fmt::format("'{}' = {:.60} and '{}' = {:.60} (they mean the same). Give one.", found,
+                         json_[found].dump(), name, json_[name].dump()));
+    found = name;
+  }
+  return found != nullptr ? found : *names.begin();
+}
+
+int64_t RequestReader::max_tokens(int64_t fallback) const {
+  return integer(one_of({"max_tokens", "max_gen_toks", "max_new_tokens"}), fallback);
+}
+
+double RequestReader::temperature() const {
+  if (!has("do_sample") || json_["do_sample"].is_null()) return number("temperature", 0);
+  if (!json_["do_sample"].is_boolean())
+    refuse(fmt::format("'do_sample' = {} (true or false is needed). Correct it.", json_["do_sample"].dump()));
+  bool const sampled = json_["do_sample"].get<bool>();
+  double const given = number("temperature", 1);
+  if (sampled && given == 0)
+    refuse("'do_sample' = true and 'temperature' = 0 (greedy). Correct one of them.");
+  return sampled ? given : 0;
 }
 
 void RequestReader::refuse(std::string const& message) const {
@@ -84,7 +132,7 @@ std::vector<int32_t> RequestReader::ids(char const* key) const {
 }
 
 int64_t RequestReader::integer(char const* key, int64_t fallback) const {
-  if (!has(key)) return fallback;
+  if (!has(key) || json_[key].is_null()) return fallback;
   auto const& value = json_[key];
   bool const valid = value.is_number_integer() && value.get<double>() >= 0 && value.get<double>() < 9e18;
   if (!valid)
@@ -93,17 +141,17 @@ int64_t RequestReader::integer(char const* key, int64_t fallback) const {
 }
 
 double RequestReader::number(char const* key, double fallback) const {
-  if (!has(key)) return fallback;
+  if (!has(key) || json_[key].is_null()) return fallback;
   auto const& value = json_[key];
   if (!value.is_number() || !std::isfinite(value.get<double>()) || value.get<double>() < 0)
     refuse(fmt::format("'{}' = {} (a number from 0 is needed). Correct it.", key, value.dump()));
   return value.get<double>();
 }
 
-std::vector<int32_t> RequestReader::encode(std::string const& text, bool add_special_tokens) const {
+Tokenizer const& RequestReader::tokenizer() const {
   if (tokenizer_ == nullptr)
     refuse("a text (the model's folder holds no tokenizer). Give token ids, or add the tokenizer's files.");
-  return tokenizer_->encode(text, add_special_tokens);
+  return *tokenizer_;
 }
 
 int32_t RequestReader::prefix_id() const {
@@ -119,13 +167,13 @@ ScoredRow RequestReader::text_continuation() const {
   continuation.insert(0, context, context.size() - spaces);
   context.resize(context.size() - spaces);
   if (context.empty()) {
-    auto ids = encode(continuation, false);
+    auto ids = tokenizer().encode(continuation, false);
     auto const count = static_cast<int64_t>(ids.size());
     ids.insert(ids.begin(), prefix_id());
     return {std::move(ids), count};
   }
-  auto whole = encode(context + continuation, true);
-  auto const before = static_cast<int64_t>(encode(context, true).size());
+  auto whole = tokenizer().encode_beginning(context + continuation);
+  auto const before = static_cast<int64_t>(tokenizer().encode_beginning(context).size());
   auto const count = static_cast<int64_t>(whole.size()) - before;
   return {std::move(whole), count};
 }
@@ -150,7 +198,8 @@ ScoredRow RequestReader::continuation() const {
 
 std::vector<ScoredRow> RequestReader::windows() const {
   if (!has("ids")) {
-    auto const tokens = encode(text("text"), false);
+    auto const whole = text("text");
+    auto const tokens = tokenizer().encode(whole, false);
     return tokens.empty() ? std::vector<ScoredRow>()
                           : rolling_windows(tokens, prefix_id(), config_.max_positions);
   }
@@ -169,7 +218,8 @@ std::vector<int32_t> RequestReader::prompt(int64_t max_tokens) const {
     prompt = ids("context_ids");
     if (prompt.empty()) refuse("'context_ids' is empty (generation needs a token to start from). Give BOS.");
   } else {
-    prompt = encode(text("context"), true);
+    auto const context = text("context");
+    prompt = tokenizer().encode_beginning(context);
     if (prompt.empty()) prompt.push_back(prefix_id());
   }
   auto const room = static_cast<size_t>(config_.max_positions - max_tokens);
@@ -179,15 +229,17 @@ std::vector<int32_t> RequestReader::prompt(int64_t max_tokens) const {
 
 std::vector<std::string> RequestReader::stop_strings() const {
   std::vector<std::string> stops;
-  if (!has("until")) return stops;
-  auto const& until = json_["until"];
+  auto const* const key = one_of({"until", "stop"});
+  if (!has(key) || json_[key].is_null()) return stops;
+  auto const& until = json_[key];
   for (auto const& stop : until.is_array() ? until : json::array({until})) {
     if (!stop.is_string())
-      refuse(fmt::format("'until' holds {} (a text is needed). Correct it.", stop.dump()));
+      refuse(fmt::format("'{}' holds {} (a text is needed). Correct it.", key, stop.dump()));
     if (!stop.get<std::string>().empty()) stops.push_back(stop.get<std::string>());
   }
   if (!stops.empty() && tokenizer_ == nullptr)
-    refuse("'until' (stop strings need a tokenizer, and the model's folder holds none). Leave it empty.");
+    refuse(fmt::format(
+        "'{}' (stop strings need a tokenizer, and the model's folder holds none). Leave it empty.", key));
   return stops;
 }
 

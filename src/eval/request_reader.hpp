@@ -15,7 +15,8 @@ class RequestReader {
   RequestReader(Request const& request, ModelConfig const& config, Tokenizer const* tokenizer);
 
   std::string const& type() const { return type_; }
-  nlohmann::json const& id() const { return json_.at("id"); }
+  /// As the request wrote it.
+  std::string const& id() const { return id_; }
 
   /// loglikelihood: the context followed by the continuation, which is scored. An empty text context stands
   /// for BOS, or EOS where there is none; spaces at its end go to the continuation (lm-evaluation-harness,
@@ -25,22 +26,30 @@ class RequestReader {
   std::vector<ScoredRow> windows() const;
   /// generate_until: ids to continue, cut from the left so that max_tokens fit.
   std::vector<int32_t> prompt(int64_t max_tokens) const;
+  /// `until`, or OpenAI's `stop`.
   std::vector<std::string> stop_strings() const;
+  /// `max_tokens`, the harness' `max_gen_toks` or transformers' `max_new_tokens`.
+  int64_t max_tokens(int64_t fallback) const;
+  /// 0 where `do_sample` is false, as transformers reads it.
+  double temperature() const;
   int64_t integer(char const* key, int64_t fallback) const;
-  double number(char const* key, double fallback) const;
 
  private:
   [[noreturn]] void refuse(std::string const& message) const;
   bool has(char const* key) const { return json_.contains(key); }
+  void refuse_unknown() const;
+  /// The one of these names for the same thing that is given, else the first.
+  char const* one_of(std::initializer_list<char const*> names) const;
+  double number(char const* key, double fallback) const;
   std::string text(char const* key) const;
   std::vector<int32_t> ids(char const* key) const;
-  std::vector<int32_t> encode(std::string const& text, bool add_special_tokens) const;
+  Tokenizer const& tokenizer() const;
   int32_t prefix_id() const;
   ScoredRow text_continuation() const;
 
   std::string place_;
   nlohmann::json json_;
-  std::string type_;
+  std::string type_, id_;
   ModelConfig const& config_;
   Tokenizer const* tokenizer_;
 };

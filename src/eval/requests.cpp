@@ -14,8 +14,10 @@ namespace {
 using detail::RequestReader;
 using nlohmann::ordered_json;
 
-std::string dumped(ordered_json const& answer) {
-  return answer.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+/// The answer with the request's id in front.
+std::string dumped(std::string const& id, ordered_json const& answer) {
+  auto const fields = answer.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  return "{\"id\":" + id + "," + fields.substr(1);
 }
 
 /// Rows of all requests to be scored together, and which request each belongs to.
@@ -45,12 +47,12 @@ void answer_scoring(CausalLM& model, std::vector<RequestReader> const& requests,
   }
   for (size_t i = 0; i < requests.size(); ++i) {
     if (requests[i].type() == "generate_until") continue;
-    ordered_json answer = {{"id", requests[i].id()}, {"loglikelihood", totals[i].loglikelihood}};
+    ordered_json answer = {{"loglikelihood", totals[i].loglikelihood}};
     if (requests[i].type() == "loglikelihood") {
       answer["is_greedy"] = totals[i].is_greedy;
       answer["num_tokens"] = tokens[i];
     }
-    answers[i] = dumped(answer);
+    answers[i] = dumped(requests[i].id(), answer);
   }
 }
 
@@ -67,6 +69,25 @@ size_t first_stop(std::string const& text, std::vector<std::string> const& stops
   return found;
 }
 
+/// The text of `ids` without special tokens up to the first stop string, which may be a special token or hold
+/// one (the harness looks for them with special tokens, and drops these afterwards).
+std::string text_before_stop(Tokenizer const& tokenizer, std::vector<int32_t> const& ids,
+                             std::vector<std::string> const& stops) {
+  size_t count = ids.size();
+  auto const all = tokenizer.decode(ids, false);
+  auto const stop = first_stop(all, stops);
+  auto const beginning = [&](bool skip_special_tokens) {
+    return tokenizer.decode({ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count)},
+                            skip_special_tokens);
+  };
+  while (stop != std::string::npos && count > 0 && beginning(false).size() > stop) --count;
+  auto text = beginning(true);
+  // The token that the stop begins in may begin with some of the answer.
+  if (count < ids.size() && !tokenizer.piece(ids[count]).empty())
+    text += all.substr(beginning(false).size(), stop - beginning(false).size());
+  return text.substr(0, first_stop(text, stops));
+}
+
 /// Whether the text of `ids` holds a stop string. Only its end is decoded at first: the rest was looked at
 /// before.
 bool is_stopped(Tokenizer const& tokenizer, std::vector<int32_t> const& ids,
@@ -74,9 +95,14 @@ bool is_stopped(Tokenizer const& tokenizer, std::vector<int32_t> const& ids,
   size_t longest = 0;
   for (auto const& stop : stops) longest = std::max(longest, stop.size());
   auto const tail = std::min(ids.size(), longest + 8);
-  auto const end = tokenizer.decode({ids.end() - static_cast<std::ptrdiff_t>(tail), ids.end()}, true);
-  if (first_stop(end, stops) == std::string::npos) return false;
-  return tail == ids.size() || first_stop(tokenizer.decode(ids, true), stops) != std::string::npos;
+  auto const holds_stop = [&](size_t count, bool skip_special_tokens) {
+    auto const text =
+        tokenizer.decode({ids.end() - static_cast<std::ptrdiff_t>(count), ids.end()}, skip_special_tokens);
+    return first_stop(text, stops) != std::string::npos;
+  };
+  for (bool const skip : {false, true})
+    if (holds_stop(tail, skip) && (tail == ids.size() || holds_stop(ids.size(), skip))) return true;
+  return false;
 }
 
 void generate_batch(CausalLM& model, Tokenizer const* tokenizer, std::vector<RequestReader> const& requests,
@@ -92,13 +118,10 @@ void generate_batch(CausalLM& model, Tokenizer const* tokenizer, std::vector<Req
   };
   auto const texts = generate(model, rows, options);
   for (size_t i = 0; i < batch.size(); ++i) {
-    ordered_json answer = {{"id", requests[batch[i].request].id()}};
-    if (tokenizer != nullptr) {
-      auto const text = tokenizer->decode(texts[i], true);
-      answer["text"] = text.substr(0, first_stop(text, batch[i].stops));
-    }
+    ordered_json answer;
+    if (tokenizer != nullptr) answer["text"] = text_before_stop(*tokenizer, texts[i], batch[i].stops);
     answer["ids"] = texts[i];
-    answers[batch[i].request] = dumped(answer);
+    answers[batch[i].request] = dumped(requests[batch[i].request].id(), answer);
   }
 }
 
@@ -112,11 +135,11 @@ void answer_generation(CausalLM& model, Tokenizer const* tokenizer,
   for (size_t i = 0; i < requests.size(); ++i) {
     auto const& request = requests[i];
     if (request.type() != "generate_until") continue;
-    auto const max_tokens = request.integer("max_tokens", default_tokens);
+    auto const max_tokens = request.max_tokens(default_tokens);
     work.push_back({i,
                     {.prompt = request.prompt(max_tokens),
                      .max_tokens = max_tokens,
-                     .temperature = request.number("temperature", 0),
+                     .temperature = request.temperature(),
                      .seed = static_cast<uint64_t>(request.integer("seed", 0))},
                     request.stop_strings()});
   }

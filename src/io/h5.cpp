@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "fsllm/core/error.hpp"
+#include "h5_types.hpp"
 
 namespace fsllm::h5 {
 namespace {
@@ -41,6 +42,13 @@ Id list(hid_t list_class) {
   return Id(H5Pcreate(list_class), &H5Pclose);
 }
 
+/// Instead of opening the file that an external link names.
+herr_t refuse_link(char const*, char const*, char const* file, char const*, unsigned*, hid_t, void*) {
+  H5Epush2(H5E_DEFAULT, __FILE__, __func__, __LINE__, H5E_ERR_CLS, H5E_LINK, H5E_TRAVERSE,
+           "it is a link to another file, %s", file);
+  return -1;
+}
+
 Id file_access() {
   Id access = list(H5P_FILE_ACCESS);
 #if H5_VERSION_GE(1, 10, 7)
@@ -56,6 +64,12 @@ Id file_creation() {
 }
 
 }  // namespace
+
+Id within_file(int64_t list_class) {
+  Id access = list(list_class);
+  H5Pset_elink_cb(access.get(), refuse_link, nullptr);
+  return access;
+}
 
 Id::Id(Id&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
 
@@ -107,9 +121,10 @@ void File::fail_writing(std::string const& what) const {
 
 bool File::exists(std::string const& object) const {
   if (object == "/") return true;
+  Id const access = within_file(H5P_LINK_ACCESS);
   for (size_t slash = object.find('/', 1);; slash = object.find('/', slash + 1)) {
-    if (H5Lexists(file_.get(), object.substr(0, slash).c_str(), H5P_DEFAULT) <= 0) return false;
-    if (slash == std::string::npos) return H5Oexists_by_name(file_.get(), object.c_str(), H5P_DEFAULT) > 0;
+    if (H5Lexists(file_.get(), object.substr(0, slash).c_str(), access.get()) <= 0) return false;
+    if (slash == std::string::npos) return H5Oexists_by_name(file_.get(), object.c_str(), access.get()) > 0;
   }
 }
 
@@ -120,7 +135,8 @@ std::vector<std::string> File::children(std::string const& group) const {
     return 0;
   };
   hsize_t index = 0;
-  Id const opened(H5Gopen2(file_.get(), group.c_str(), H5P_DEFAULT), &H5Gclose);
+  Id const access = within_file(H5P_GROUP_ACCESS);
+  Id const opened(H5Gopen2(file_.get(), group.c_str(), access.get()), &H5Gclose);
   if (!opened || H5Literate(opened.get(), H5_INDEX_NAME, H5_ITER_INC, &index, take, &names) < 0)
     fail_reading("group " + group);
   return names;

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <hdf5.h>
 
+#include <optional>
+
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/utf8.hpp"
 #include "fsllm/io/h5.hpp"
+#include "h5_types.hpp"
 
 namespace fsllm::h5 {
 namespace {
@@ -11,10 +15,33 @@ std::string quoted(std::string const& object, std::string const& name) {
   return "attribute " + name + " of " + object;
 }
 
+/// A text of one length, padded by zeros or blanks; nothing where it cannot be read.
+std::optional<std::string> fixed_text(Id const& attribute, Id const& type) {
+  // One byte more than stored: a foreign file may lack the final zero.
+  std::string value(H5Tget_size(type.get()) + 1, '\0');
+  if (H5Aread(attribute.get(), type.get(), value.data()) < 0) return std::nullopt;
+  value.resize(value.find('\0'));
+  if (H5Tget_strpad(type.get()) == H5T_STR_SPACEPAD) value.resize(value.find_last_not_of(' ') + 1);
+  return value;
+}
+
+/// A text of any length, as h5py writes Python's; nothing where it cannot be read.
+std::optional<std::string> variable_text(Id const& attribute, Id const& type) {
+  Id const in_memory(H5Tcopy(H5T_C_S1), &H5Tclose);
+  H5Tset_size(in_memory.get(), H5T_VARIABLE);
+  H5Tset_cset(in_memory.get(), H5Tget_cset(type.get()));
+  char* text = nullptr;
+  if (H5Aread(attribute.get(), in_memory.get(), &text) < 0) return std::nullopt;
+  std::string value(text != nullptr ? text : "");
+  H5free_memory(text);
+  return value;
+}
+
 }  // namespace
 
 Id File::open_attribute(std::string const& object, std::string const& name) const {
-  Id opened(H5Aopen_by_name(file_.get(), object.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT), &H5Aclose);
+  Id const access = within_file(H5P_LINK_ACCESS);
+  Id opened(H5Aopen_by_name(file_.get(), object.c_str(), name.c_str(), H5P_DEFAULT, access.get()), &H5Aclose);
   if (!opened) fail_reading(quoted(object, name));
   return opened;
 }
@@ -47,15 +74,14 @@ std::string File::text_attribute(std::string const& object, std::string const& n
   Id const opened = open_attribute(object, name);
   Id const type(H5Aget_type(opened.get()), &H5Tclose);
   Id const space(H5Aget_space(opened.get()), &H5Sclose);
-  FSLLM_CHECK(H5Tget_class(type.get()) == H5T_STRING && H5Tis_variable_str(type.get()) == 0 &&
-                  H5Sget_simple_extent_npoints(space.get()) == 1,
-              "{} of {} is not a text of fixed length. Make the file again.", quoted(object, name),
-              path_.string());
-  // One byte more than stored: a foreign file may lack the final zero.
-  std::string value(H5Tget_size(type.get()) + 1, '\0');
-  if (H5Aread(opened.get(), type.get(), value.data()) < 0) fail_reading(quoted(object, name));
-  value.resize(value.find('\0'));
-  return value;
+  FSLLM_CHECK(H5Tget_class(type.get()) == H5T_STRING && H5Sget_simple_extent_npoints(space.get()) == 1,
+              "{} of {} is not a text. Make the file again.", quoted(object, name), path_.string());
+  auto value = H5Tis_variable_str(type.get()) > 0 ? variable_text(opened, type) : fixed_text(opened, type);
+  if (!value) fail_reading(quoted(object, name));
+  std::string buffer;
+  FSLLM_CHECK(valid_utf8(*value, buffer).data() == value->data(),
+              "{} of {} is not UTF-8. Make the file again.", quoted(object, name), path_.string());
+  return *std::move(value);
 }
 
 int64_t File::int_attribute(std::string const& object, std::string const& name) const {
@@ -70,7 +96,8 @@ int64_t File::int_attribute(std::string const& object, std::string const& name) 
 }
 
 bool File::has_attribute(std::string const& object, std::string const& name) const {
-  return exists(object) && H5Aexists_by_name(file_.get(), object.c_str(), name.c_str(), H5P_DEFAULT) > 0;
+  return exists(object) &&
+         H5Aexists_by_name(file_.get(), object.c_str(), name.c_str(), within_file(H5P_LINK_ACCESS).get()) > 0;
 }
 
 }  // namespace fsllm::h5

@@ -2,6 +2,7 @@
 #include <hdf5.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/h5.hpp"
@@ -12,6 +13,8 @@ namespace {
 
 /// Deflate shrinks at most 1032 : 1, so a longer data set than this is a lie of the header.
 constexpr uint64_t kLargestInflation = 1100;
+
+constexpr int64_t kBlock = int64_t{1} << 20;  ///< values that are converted at once
 
 /// Selects [begin, begin + count) in a data set's space.
 Id select(Id const& dataset, int64_t begin, size_t count) {
@@ -29,8 +32,14 @@ Id memory_space(size_t count) {
 }  // namespace
 
 Id File::open_dataset(std::string const& dataset) const {
-  Id opened(H5Dopen2(file_.get(), dataset.c_str(), H5P_DEFAULT), &H5Dclose);
+  Id const access = within_file(H5P_DATASET_ACCESS);  // closing it clears the reason
+  Id opened(H5Dopen2(file_.get(), dataset.c_str(), access.get()), &H5Dclose);
   if (!opened) fail_reading("data set " + dataset);
+  Id const creation(H5Dget_create_plist(opened.get()), &H5Pclose);
+  FSLLM_CHECK(H5Pget_layout(creation.get()) != H5D_VIRTUAL && H5Pget_external_count(creation.get()) == 0,
+              "data set {} of {} names other files for its values (what a file holds, it must hold itself). "
+              "Make the file again.",
+              dataset, path_.string());
   return opened;
 }
 
@@ -58,6 +67,8 @@ std::string File::type_of(std::string const& dataset) const {
   switch (H5Tget_class(type.get())) {
     case H5T_INTEGER:
       return fmt::format("{}int{}", H5Tget_sign(type.get()) == H5T_SGN_NONE ? "u" : "", bits);
+    case H5T_ENUM:  // numpy's truth values are one of int8 in h5py
+      return bits == 8 ? "int8" : "other";
     case H5T_FLOAT:
       return fmt::format("float{}", bits);
     default:
@@ -104,7 +115,11 @@ void File::read_into(std::string const& dataset, int64_t begin, std::span<T> val
   FSLLM_CHECK(begin >= 0 && begin <= stored && count <= stored - begin,
               "data set {} of {} has {} elements ({} from {} on are wanted). Make the file again.", dataset,
               path_.string(), stored, count, begin);
-  if (values.empty()) return;
+  if (!values.empty()) read_as<T>(dataset, begin, values);
+}
+
+template <class T>
+void File::read_as(std::string const& dataset, int64_t begin, std::span<T> values) const {
   Id const opened = open_dataset(dataset);
   Id const space = select(opened, begin, values.size()), memory = memory_space(values.size());
   if (H5Dread(opened.get(), memory_type<T>(), memory.get(), space.get(), H5P_DEFAULT, values.data()) < 0)
@@ -124,6 +139,28 @@ std::vector<T> File::read(std::string const& dataset, int64_t begin, int64_t cou
 template <class T>
 std::vector<T> File::read(std::string const& dataset) const {
   return read<T>(dataset, 0, length(dataset));
+}
+
+template <class T>
+std::vector<T> File::integers(std::string const& dataset) const {
+  auto const type = type_of(dataset);
+  if (type == type_name<T>()) return read<T>(dataset);
+  FSLLM_CHECK(type.starts_with("int") || type.starts_with("uint"),
+              "data set {} of {} holds {} (whole numbers expected). Make the file again.", dataset,
+              path_.string(), type);
+  int64_t const count = length(dataset);
+  std::vector<T> values(static_cast<size_t>(count));
+  std::vector<int64_t> block(static_cast<size_t>(std::min(count, kBlock)));
+  for (int64_t begin = 0; begin < count; begin += kBlock) {
+    auto const part = std::span(block).first(static_cast<size_t>(std::min(count - begin, kBlock)));
+    read_as(dataset, begin, part);
+    for (size_t i = 0; i < part.size(); ++i) {
+      FSLLM_CHECK(std::in_range<T>(part[i]), "data set {} of {} holds {} ({} expected). Make the file again.",
+                  dataset, path_.string(), part[i], type_name<T>());
+      values[static_cast<size_t>(begin) + i] = static_cast<T>(part[i]);
+    }
+  }
+  return values;
 }
 
 void File::write_text(std::string const& dataset, std::string_view text) {
@@ -151,5 +188,8 @@ FSLLM_H5_TYPE(int64_t)
 FSLLM_H5_TYPE(float)
 FSLLM_H5_TYPE(double)
 #undef FSLLM_H5_TYPE
+template std::vector<uint8_t> File::integers(std::string const&) const;
+template std::vector<int32_t> File::integers(std::string const&) const;
+template std::vector<int64_t> File::integers(std::string const&) const;
 
 }  // namespace fsllm::h5

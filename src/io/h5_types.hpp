@@ -5,7 +5,12 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "fsllm/io/h5.hpp"
+
 namespace fsllm::h5 {
+
+/// A property list of this class (link, group or data set access) under which links to other files fail.
+Id within_file(int64_t list_class);
 
 /// HDF5's types of a C++ number in memory, and in files (little-endian).
 template <class T>

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/json_text.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/jsonl.hpp"
 #include "json_reason.hpp"
@@ -11,7 +12,11 @@ namespace fsllm {
 using nlohmann::json;
 
 json read_json(std::filesystem::path const& path) {
-  return parse_json(read_file(path), path.string());
+  auto const text = read_file(path);
+  if (auto const depth = json_depth(text); depth > kDeepestJson)
+    fail(fmt::format("{}: brackets stand {} deep in one another ({} at most). Copy the file again.",
+                     path.string(), depth, kDeepestJson));
+  return parse_json(text, path.string());
 }
 
 json parse_json(std::string_view text, std::string const& source) {

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <optional>
+#include <unordered_set>
 #include <vector>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/json_text.hpp"
 #include "fsllm/io/unpack.hpp"
 #include "json_reason.hpp"
 
@@ -24,6 +26,12 @@ int64_t newlines(std::string_view text) {
   return std::count(text.begin(), text.end(), '\n');
 }
 
+/// Does an object begin here whose end is not in this text?
+bool is_cut(std::string_view text, size_t stopped_at) {
+  auto const first = text.find_first_not_of(" \t\r");
+  return first != text.npos && text[first] == '{' && stopped_at >= text.find_last_not_of(" \t\r") + 1;
+}
+
 /// A JSON value, and the first key that stands twice in one object.
 struct Parsed {
   json value;
@@ -32,15 +40,13 @@ struct Parsed {
 
 Parsed parse_strictly(std::string_view text) {
   Parsed parsed;
-  std::vector<std::vector<std::string>> keys;
+  std::vector<std::unordered_set<std::string>> keys;
   auto const watch = [&](int, json::parse_event_t event, json& value) {
     if (event == json::parse_event_t::object_start) keys.emplace_back();
     if (event == json::parse_event_t::object_end) keys.pop_back();
     if (event != json::parse_event_t::key) return true;
     auto const& key = value.get_ref<std::string const&>();
-    auto& known = keys.back();
-    if (std::find(known.begin(), known.end(), key) != known.end() && !parsed.doubled) parsed.doubled = key;
-    known.push_back(key);
+    if (!keys.back().insert(key).second && !parsed.doubled) parsed.doubled = key;
     return true;
   };
   parsed.value = json::parse(text, watch);
@@ -53,10 +59,29 @@ std::string RecordPlace::text() const {
   return fmt::format("{}:{}{}", file, is_row ? "row " : "", line);
 }
 
-JsonRecords::JsonRecords(std::string source, Row row, Bad bad, Wanted wanted)
-    : place_{std::move(source), 1}, row_(std::move(row)), bad_(std::move(bad)), wanted_(std::move(wanted)) {}
+JsonRecords::JsonRecords(std::string source, Row row, Bad bad, Wanted wanted, RecordLimits limits)
+    : place_{std::move(source), 1},
+      row_(std::move(row)),
+      bad_(std::move(bad)),
+      wanted_(std::move(wanted)),
+      limits_(limits) {}
+
+/// Holds the begin of a record whose end is to come.
+void JsonRecords::hold(std::string_view part) {
+  if (std::cmp_greater(pending_.size() + part.size(), limits_.record_bytes)) too_long_ = true;
+  if (!too_long_) pending_ += part;
+  if (too_long_) std::string().swap(pending_);
+}
+
+bool JsonRecords::is_within_limits(std::string_view piece) {
+  read_ += static_cast<int64_t>(piece.size());
+  if (read_ <= limits_.file_bytes) return true;
+  refuse(fmt::format("the file has more than {} bytes unpacked (data.max_file_bytes)", limits_.file_bytes));
+  return false;
+}
 
 void JsonRecords::feed(std::string_view piece) {
+  if (state_ == State::stopped || !is_within_limits(piece)) return;
   if (state_ == State::start) {
     if (pending_.empty() && piece.size() > kByteOrderMark.size()) return begin(piece);
     pending_ += piece;
@@ -65,18 +90,18 @@ void JsonRecords::feed(std::string_view piece) {
     pending_.clear();
     return begin(head);
   }
-  if (state_ == State::stopped) return;
   state_ == State::lines ? feed_lines(piece) : feed_array(piece);
 }
 
 void JsonRecords::finish(std::string const& problem) {
+  at_end_ = true;
   if (state_ == State::start && !pending_.empty()) {
     auto const head = std::move(pending_);
     pending_.clear();
     begin(head);
   }
   if (!problem.empty() && state_ != State::stopped) return refuse(problem);
-  if (state_ == State::lines && !pending_.empty()) end_record("");
+  if (state_ == State::lines && (!pending_.empty() || too_long_)) end_record("");
   if (state_ == State::in_element) end_record("");
   if (state_ == State::before_element || state_ == State::after_element) refuse("the JSON array has no end");
 }
@@ -102,10 +127,7 @@ void JsonRecords::begin(std::string_view text) {
 void JsonRecords::feed_lines(std::string_view piece) {
   for (size_t at = 0; at < piece.size();) {
     size_t const end = piece.find('\n', at);
-    if (end == std::string_view::npos) {
-      pending_ += piece.substr(at);
-      return;
-    }
+    if (end == std::string_view::npos) return hold(piece.substr(at));
     end_record(piece.substr(at, end - at));
     ++place_.line;
     at = end + 1;
@@ -117,7 +139,8 @@ void JsonRecords::feed_array(std::string_view piece) {
     if (state_ == State::in_element) {
       size_t const length = scan_element(piece.substr(at));
       if (state_ == State::in_element) {
-        pending_ += piece.substr(at);
+        hold(piece.substr(at));
+        if (too_long_) refuse_long();
         return;
       }
       end_record(piece.substr(at, length));
@@ -178,6 +201,8 @@ size_t JsonRecords::scan_element(std::string_view piece) {
 /// The record is what is pending and `tail`.
 void JsonRecords::end_record(std::string_view tail) {
   std::string joined;
+  if (too_long_ || std::cmp_greater(pending_.size() + tail.size(), limits_.record_bytes))
+    return refuse_long();
   if (!pending_.empty()) {
     joined = std::move(pending_) + std::string(tail);
     pending_.clear();
@@ -192,18 +217,38 @@ void JsonRecords::end_record(std::string_view tail) {
 }
 
 void JsonRecords::read_record(std::string_view text) {
+  bool const is_first = !std::exchange(has_record_, true);
   if (wanted_ && !wanted_()) return;
+  if (auto const depth = json_depth(text); depth > kDeepestJson)
+    return report(fmt::format("parsing ends at brackets that stand {} deep in one another ({} at most)",
+                              depth, kDeepestJson),
+                  place_.line);
   Parsed parsed;
   try {
     parsed = parse_strictly(text);
   } catch (json::exception const& error) {
     size_t const at = std::min(byte_of(error), text.size());
-    return report(reason(error), place_.line + newlines(text.substr(0, at)));
+    bool const goes_on = state_ == State::lines && is_first && !at_end_ && is_cut(text, at);
+    return report(reason(error) + (goes_on ? " (is the whole file one object around its rows? They are one "
+                                             "object a line, or one array of objects)"
+                                           : ""),
+                  place_.line + newlines(text.substr(0, at)));
   }
   if (!parsed.value.is_object())
     return report(std::string("expected a JSON object, found ") + parsed.value.type_name(), place_.line);
   if (parsed.doubled) return report(fmt::format("key '{}' stands twice", *parsed.doubled), place_.line);
+  place_.record = text;
   row_(parsed.value, place_);
+  place_.record = {};
+}
+
+/// A line is passed over, an element of an array ends the reading.
+void JsonRecords::refuse_long() {
+  auto const why = fmt::format("a record of more than {} bytes (data.max_line_bytes)", limits_.record_bytes);
+  pending_.clear();
+  too_long_ = false;
+  if (state_ != State::lines) return refuse(why);
+  if (!wanted_ || wanted_()) report(why, place_.line);
 }
 
 /// The rest of the stream cannot be read.

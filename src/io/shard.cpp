@@ -38,10 +38,8 @@ void check_split(TokenSplit const& split, ClientShard const& shard, std::string 
 }
 
 std::vector<int32_t> read_tokens(h5::File const& file, std::string const& dataset, std::string const& where) {
-  if (file.type_of(dataset) == "uint16") {
-    auto const tokens = file.read<uint16_t>(dataset);
-    return {tokens.begin(), tokens.end()};
-  }
+  auto const type = file.type_of(dataset);
+  if (type != "uint32" && type.find("int") != type.npos) return file.integers<int32_t>(dataset);
   auto const tokens = file.read<uint32_t>(dataset);
   for (uint32_t const token : tokens)
     FSLLM_CHECK(token <= std::numeric_limits<int32_t>::max(), "{}: token {} (above 2^31). {}", where, token,
@@ -52,9 +50,9 @@ std::vector<int32_t> read_tokens(h5::File const& file, std::string const& datase
 TokenSplit read_split(h5::File const& file, std::string const& name, std::string const& where) {
   TokenSplit split;
   split.tokens = read_tokens(file, name + "/tokens", where);
-  split.target = file.read<uint8_t>(name + "/target");
-  split.offsets = file.read<int64_t>(name + "/offsets");
-  split.group = file.read<int32_t>(name + "/group");
+  split.target = file.integers<uint8_t>(name + "/target");
+  split.offsets = file.integers<int64_t>(name + "/offsets");
+  split.group = file.integers<int32_t>(name + "/group");
   return split;
 }
 

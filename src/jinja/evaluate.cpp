@@ -6,6 +6,7 @@
 namespace fsllm::jinja {
 
 constexpr size_t kLongestText = size_t{1} << 27;
+constexpr int kDeepestCalls = 1000;
 
 Value Interpreter::lookup(std::string const& name, Scope const& scope) const {
   for (auto const* now = &scope; now != nullptr; now = now->outer)
@@ -24,7 +25,10 @@ Arguments Interpreter::arguments_of(Expression const& expression, Scope& scope) 
 
 Value Interpreter::evaluate(Expression const& e, Scope& scope) {
   step(e.line);
+  if (++nested_ > kDeepestCalls) refuse("the template is nested too deeply");
   auto value = evaluate_node(e, scope);
+  --nested_;
+  charge(size_of(value));
   if (value.text() != nullptr && value.text()->size() > kLongestText) refuse("a text becomes too long");
   return value;
 }
@@ -93,8 +97,9 @@ Value Interpreter::evaluate_binary(Expression const& e, Scope& scope) {
 Value Interpreter::evaluate_call(Expression const& e, Scope& scope) {
   auto const callee = evaluate(*e.operands[0], scope);
   if (auto const* undefined = std::get_if<Undefined>(&callee.data))
-    refuse(fmt::format("{} (functions known here: namespace, dict, range, raise_exception, macros, methods)",
-                       undefined->what));
+    refuse(fmt::format(
+        "{} (functions known here: namespace, dict, range, raise_exception, strftime_now, macros, methods)",
+        undefined->what));
   if (callee.function() == nullptr) refuse(fmt::format("a {} is called", type_name(callee)));
   auto const arguments = arguments_of(e, scope);
   line_ = e.line;

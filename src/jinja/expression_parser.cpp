@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "expression_parser.hpp"
 
+#include <algorithm>
 #include <charconv>
 
 #include "fsllm/core/error.hpp"
@@ -8,19 +9,29 @@
 namespace fsllm::jinja {
 namespace {
 
-constexpr int kDeepest = 200;
+constexpr int kDeepest = 200, kDeepestTree = 400;
 
-ExpressionPtr binary(std::string text, int line, ExpressionPtr left, ExpressionPtr right) {
+}  // namespace
+
+ExpressionPtr ExpressionParser::binary(std::string text, int line, ExpressionPtr left,
+                                       ExpressionPtr right) const {
   auto node = std::make_unique<Expression>();
   node->kind = ExpressionKind::binary;
   node->text = std::move(text);
   node->line = line;
   node->operands.push_back(std::move(left));
   node->operands.push_back(std::move(right));
-  return node;
+  return measured(std::move(node));
 }
 
-}  // namespace
+/// Long chains make deep trees, which evaluation goes down into.
+ExpressionPtr ExpressionParser::measured(ExpressionPtr node) const {
+  for (auto const& operand : node->operands)
+    if (operand) node->depth = std::max(node->depth, operand->depth + 1);
+  for (auto const& [name, operand] : node->named) node->depth = std::max(node->depth, operand->depth + 1);
+  if (node->depth > kDeepestTree) refuse_here("an expression of too many parts");
+  return node;
+}
 
 ExpressionParser::Depth::Depth(ExpressionParser& owner) : parser(owner) {
   if (++parser.depth_ > kDeepest) parser.refuse_here("the template is nested too deeply");
@@ -76,7 +87,7 @@ ExpressionPtr ExpressionParser::expression() {
     node->operands.push_back(disjunction());
     node->operands.push_back(std::move(value));
     node->operands.push_back(accept_name("else") ? expression() : nullptr);
-    value = std::move(node);
+    value = measured(std::move(node));
   }
   return value;
 }
@@ -105,7 +116,7 @@ ExpressionPtr ExpressionParser::negation() {
   auto node = make(ExpressionKind::unary, "not");
   take();
   node->operands.push_back(negation());
-  return node;
+  return measured(std::move(node));
 }
 
 /// a < b; chains such as a < b < c have no place in chat templates.
@@ -163,6 +174,7 @@ ExpressionPtr ExpressionParser::unary(bool with_filters) {
     node = make(ExpressionKind::unary, token().text);
     take();
     node->operands.push_back(unary(false));
+    node = measured(std::move(node));
   } else {
     node = postfix(primary());
   }
@@ -223,7 +235,7 @@ ExpressionPtr ExpressionParser::list_until(std::string const& end, ExpressionPtr
     list->operands.push_back(expression());
     if (!at_symbol(end)) expect_symbol(",");
   }
-  return list;
+  return measured(std::move(list));
 }
 
 ExpressionPtr ExpressionParser::dict() {
@@ -235,7 +247,7 @@ ExpressionPtr ExpressionParser::dict() {
     node->operands.push_back(expression());
     if (!at_symbol("}")) expect_symbol(",");
   }
-  return node;
+  return measured(std::move(node));
 }
 
 ExpressionPtr ExpressionParser::postfix(ExpressionPtr operand) {
@@ -251,14 +263,14 @@ ExpressionPtr ExpressionParser::postfix(ExpressionPtr operand) {
         node->text = expect_name("a name");
         node->operands.push_back(std::move(operand));
       }
-      operand = std::move(node);
+      operand = measured(std::move(node));
     } else if (at_symbol("[")) {
       operand = subscript(std::move(operand));
     } else if (at_symbol("(")) {
       auto node = make(ExpressionKind::call);
       node->operands.push_back(std::move(operand));
       arguments(*node);
-      operand = std::move(node);
+      operand = measured(std::move(node));
     } else {
       return operand;
     }
@@ -278,7 +290,7 @@ ExpressionPtr ExpressionParser::subscript(ExpressionPtr operand) {
   if (node->kind == ExpressionKind::slice && node->operands.size() > 4)
     refuse_here("a slice has too many parts");
   if (node->kind == ExpressionKind::slice) node->operands.resize(4);
-  return node;
+  return measured(std::move(node));
 }
 
 void ExpressionParser::arguments(Expression& call) {
@@ -306,14 +318,14 @@ ExpressionPtr ExpressionParser::filters_and_tests(ExpressionPtr operand) {
       node->text = expect_name("the name of a filter");
       node->operands.push_back(std::move(operand));
       if (at_symbol("(")) arguments(*node);
-      operand = std::move(node);
+      operand = measured(std::move(node));
     } else if (at_name("is")) {
       operand = test(std::move(operand));
     } else if (at_symbol("(")) {
       auto node = make(ExpressionKind::call);
       node->operands.push_back(std::move(operand));
       arguments(*node);
-      operand = std::move(node);
+      operand = measured(std::move(node));
     } else {
       return operand;
     }
@@ -336,10 +348,11 @@ ExpressionPtr ExpressionParser::test(ExpressionPtr operand) {
     arguments(*node);
   else if (is_word || is_value || at_symbol("[") || at_symbol("{"))
     node->operands.push_back(postfix(primary()));
+  node = measured(std::move(node));
   if (!negated) return node;
   auto outer = make(ExpressionKind::unary, "not");
   outer->operands.push_back(std::move(node));
-  return outer;
+  return measured(std::move(outer));
 }
 
 }  // namespace fsllm::jinja

@@ -66,6 +66,8 @@ class ExpressionParser {
   void arguments(Expression& call);
   ExpressionPtr chain(Level level, std::initializer_list<char const*> symbols);
   ExpressionPtr make(ExpressionKind kind, std::string text = "") const;
+  ExpressionPtr binary(std::string text, int line, ExpressionPtr left, ExpressionPtr right) const;
+  ExpressionPtr measured(ExpressionPtr node) const;
 
   std::vector<Token> tokens_;
   std::string const& name_;

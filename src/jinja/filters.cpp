@@ -22,6 +22,8 @@ Value const& needed(Arguments const& arguments, size_t index, char const* name) 
 
 /// Everything after the first `count` positional arguments.
 Arguments without_first(Arguments const& arguments, size_t count) {
+  charge_copies(arguments.positional);
+  for (auto const& [name, value] : arguments.named) charge(name.size() + size_of(value));
   auto rest = arguments;
   rest.positional.erase(
       rest.positional.begin(),
@@ -60,7 +62,7 @@ Value join(Value const& value, Arguments const& arguments) {
   std::string out;
   bool first = true;
   for (auto const& item : items_of(value)) {
-    if (!first && gap != nullptr) out += to_text(*gap);
+    if (!first && gap != nullptr) out += to_text(*gap);  // texts charge for themselves
     out += to_text(path != nullptr ? path_of(item, *path) : item);
     first = false;
   }
@@ -166,8 +168,10 @@ Value sort(Value const& value, Arguments const& arguments) {
 Value unique(Value const& value, Arguments const&) {
   List out;
   for (auto const& item : items_of(value))
-    if (std::none_of(out.begin(), out.end(), [&](Value const& known) { return equal(known, item); }))
+    if (std::none_of(out.begin(), out.end(), [&](Value const& known) { return equal(known, item); })) {
+      charge(size_of(item));
       out.push_back(item);
+    }
   return out;
 }
 
@@ -203,7 +207,9 @@ Value titled(Value const& value, Arguments const&) {
 }
 
 Value absolute(Value const& value, Arguments const&) {
-  return value.is<double>() ? Value(std::abs(to_double(value))) : Value(std::abs(to_int(value)));
+  if (value.is<double>()) return std::abs(to_double(value));
+  int64_t const number = to_int(value);
+  return number < 0 ? arithmetic("-", int64_t{0}, number) : Value(number);
 }
 
 Value replaced(Value const& value, Arguments const& arguments) {
@@ -222,6 +228,7 @@ Value indent(Value const& value, Arguments const& arguments) {
           : std::string(static_cast<size_t>(std::clamp<int64_t>(to_int(*width), 0, 1000)), ' ');
   std::string out;
   for (auto const& line : split_lines(to_text(value))) {
+    charge(space.size() + line.size() + 1);
     bool const is_first = out.empty();
     if (!is_first) out += '\n';
     if ((!is_first || (at_first != nullptr && truth(*at_first))) && !line.empty()) out += space;

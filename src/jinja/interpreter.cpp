@@ -9,6 +9,7 @@
 namespace fsllm::jinja {
 namespace {
 
+constexpr int64_t kMostUnits = int64_t{1} << 28;
 constexpr int64_t kMostSteps = 2'000'000;
 constexpr size_t kLongestOutput = size_t{1} << 28;
 constexpr int kDeepest = 300, kDeepestValue = 100;
@@ -33,11 +34,26 @@ Value range(Arguments const& arguments) {
   int64_t const begin = given.size() > 1 ? to_int(given[0]) : 0,
                 end = to_int(given[given.size() > 1 ? 1 : 0]);
   int64_t const by = given.size() > 2 ? to_int(given[2]) : 1;
-  if (by == 0 || std::abs(begin) > kLongestRange || std::abs(end) > kLongestRange)
-    refuse("range() is too long");
+  auto const is_small = [](int64_t number) { return number >= -kLongestRange && number <= kLongestRange; };
+  if (by == 0 || !is_small(begin) || !is_small(end)) refuse("range() is too long");
+  int64_t const stride = std::clamp(by, -2 * kLongestRange - 1, 2 * kLongestRange + 1);
   List list;
-  for (int64_t i = begin; by > 0 ? i < end : i > end; i += by) list.emplace_back(i);
+  for (int64_t i = begin; by > 0 ? i < end : i > end; i += stride) {
+    charge(2 * sizeof(Value));
+    list.emplace_back(i);
+  }
   return list;
+}
+
+/// datetime.now().strftime(format) of transformers, on a day that is always the same: rows must not depend on
+/// the day on which they are made.
+Value strftime_now(std::tm const& date, Arguments const& arguments) {
+  auto const* const format = arguments.find(0, "format");
+  if (format == nullptr || format->text() == nullptr) refuse("strftime_now() needs a format");
+  char text[4096];
+  auto const written = std::strftime(text, sizeof text, (*format->text() + ".").c_str(), &date);
+  if (written == 0) refuse("strftime_now() writes too much");
+  return std::string(text, written - 1);
 }
 
 Value raise(Arguments const& arguments) {
@@ -71,7 +87,9 @@ struct Deeper {
 
 }  // namespace
 
-Interpreter::Interpreter(std::string const& name, Dict const& variables) : name_(name) {
+Interpreter::Interpreter(std::string const& name, std::tm const& date, Dict const& variables) : name_(name) {
+  globals_.names["strftime_now"] =
+      Function{"strftime_now", [date](Arguments const& arguments) { return strftime_now(date, arguments); }};
   globals_.names["namespace"] = Function{"namespace", make_namespace};
   globals_.names["dict"] = Function{"dict", make_dict};
   globals_.names["range"] = Function{"range", range};
@@ -80,6 +98,7 @@ Interpreter::Interpreter(std::string const& name, Dict const& variables) : name_
 }
 
 void Interpreter::run(Block const& block) {
+  Budget const budget(kMostUnits);
   try {
     run_block(block, globals_);
   } catch (Error const& error) {
@@ -93,6 +112,7 @@ void Interpreter::refuse_at(int line, std::string const& why) const {
 
 void Interpreter::step(int line) {
   line_ = line;
+  charge(64);
   if (++steps_ > kMostSteps) refuse("the template takes too many steps");
   if (output_.size() > kLongestOutput) refuse("the template writes too much");
 }
@@ -108,6 +128,7 @@ Interpreter::Flow Interpreter::run_statement(Statement const& s, Scope& scope) {
   step(s.line);
   switch (s.kind) {
     case StatementKind::text:
+      charge(s.text.size());
       output_ += s.text;
       break;
     case StatementKind::output:
@@ -162,6 +183,7 @@ void Interpreter::run_loop(Statement const& loop, Scope& scope) {
   }
   for (size_t i = 0; i < items.size(); ++i) {
     step(loop.line);
+    charge(16 * sizeof(Value) + size_of(items[i]));  // the loop variable
     Scope inner{{{"loop", loop_variable(items, i)}}, &scope};
     bind(loop, items[i], inner);
     if (run_block(loop.body, inner) == Flow::leave) break;
@@ -182,6 +204,7 @@ void Interpreter::check_nesting(Value const& value, int depth) {
 void Interpreter::bind(Statement const& statement, Value const& value, Scope& scope) {
   check_nesting(value, 0);
   auto const& names = statement.names;
+  charge(size_of(value));
   if (names.size() == 1) {
     scope.names[names[0]] = value;
     return;
@@ -200,14 +223,14 @@ void Interpreter::set_attribute(Statement const& statement, Value value, Scope& 
 }
 
 Value Interpreter::captured(Block const& block, Scope& scope) {
-  auto const before = std::move(output_);
-  auto const generated = generated_;
+  auto before = std::move(output_);
+  auto const generated = generated_.size();
   output_.clear();
   Scope inner{{}, &scope};
   run_block(block, inner);
   auto text = std::move(output_);
-  output_ = before;
-  generated_ = generated;
+  output_ = std::move(before);
+  generated_.resize(generated);
   return text;
 }
 
@@ -225,6 +248,7 @@ Value Interpreter::call_macro(Statement const& statement, Arguments const& argum
   size_t const required = names.size() - statement.defaults.size();
   for (size_t i = 0; i < names.size(); ++i) {
     auto const* const given = arguments.find(i, names[i]);
+    if (given != nullptr) charge(size_of(*given));
     if (given != nullptr)
       scope.names[names[i]] = *given;
     else if (i >= required)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <ctime>
 #include <map>
 #include <string>
 #include <utility>
@@ -18,7 +19,8 @@ struct Scope {
 /// Runs a template once. Work, depth and output are bounded.
 class Interpreter {
  public:
-  Interpreter(std::string const& name, Dict const& variables);
+  /// `date` is the day on which strftime_now says it is rendered.
+  Interpreter(std::string const& name, std::tm const& date, Dict const& variables);
   void run(Block const& block);
   std::string& output() { return output_; }
   /// Byte ranges of the output that stand in generation blocks.
@@ -51,6 +53,7 @@ class Interpreter {
   std::vector<std::pair<size_t, size_t>> generated_;
   int64_t steps_ = 0;
   int depth_ = 0, line_ = 1;
+  int nested_ = 0;  ///< expressions, those that called the macro they are in among them
 };
 
 }  // namespace fsllm::jinja

@@ -64,7 +64,7 @@ bool ends(std::string_view text, std::string_view affix) {
 }
 
 Value find_method(Text text, Arguments const& arguments) {
-  size_t const at = text.find(text_argument(arguments, 0, "sub"));
+  size_t const at = find_text(text, text_argument(arguments, 0, "sub"));
   return at == std::string::npos ? int64_t{-1} : count_characters(std::string_view(text).substr(0, at));
 }
 
@@ -80,7 +80,9 @@ Value join_method(Text text, Arguments const& arguments) {
   bool first = true;
   for (auto const& item : items_of(*list)) {
     if (item.text() == nullptr) refuse(fmt::format("join() of a {}", type_name(item)));
-    out += (first ? "" : text) + *item.text();
+    charge(text.size() + item.text()->size());
+    if (!first) out += text;
+    out += *item.text();
     first = false;
   }
   return out;
@@ -144,19 +146,28 @@ Value get_method(Dict const& dict, Arguments const& arguments) {
 
 Value items_method(Dict const& dict, Arguments const&) {
   List items;
-  for (auto const& [key, value] : dict.entries) items.push_back(List{key, value});
+  for (auto const& [key, value] : dict.entries) {
+    charge(3 * sizeof(Value) + key.size() + size_of(value));
+    items.push_back(List{key, value});
+  }
   return items;
 }
 
 Value keys_method(Dict const& dict, Arguments const&) {
   List keys;
-  for (auto const& entry : dict.entries) keys.emplace_back(entry.first);
+  for (auto const& entry : dict.entries) {
+    charge(sizeof(Value) + entry.first.size());
+    keys.emplace_back(entry.first);
+  }
   return keys;
 }
 
 Value values_method(Dict const& dict, Arguments const&) {
   List values;
-  for (auto const& entry : dict.entries) values.push_back(entry.second);
+  for (auto const& entry : dict.entries) {
+    charge(size_of(entry.second));
+    values.push_back(entry.second);
+  }
   return values;
 }
 
@@ -166,6 +177,7 @@ constexpr Method<Dict> kDictMethods[] = {
 }  // namespace
 
 Value method(Value const& value, std::string const& name) {
+  charge(size_of(value));
   for (auto const& entry : kTextMethods)
     if (value.text() != nullptr && name == entry.name)
       return Function{name,

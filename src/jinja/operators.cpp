@@ -17,18 +17,16 @@ int64_t from_end(int64_t index, int64_t size) {
 }
 
 std::vector<int64_t> slice_positions(int64_t size, Value const& begin, Value const& end, Value const& step) {
-  int64_t const by = step.is<None>() ? 1 : to_int(step);
-  if (by == 0) refuse("a slice with step 0");
+  int64_t const by = step.is<None>() ? 1 : std::clamp(to_int(step), -size - 1, size + 1);
+  if (step.is<None>() ? false : to_int(step) == 0) refuse("a slice with step 0");
+  charge(static_cast<size_t>(size) * sizeof(int64_t));
   auto const bound = [&](Value const& value, int64_t none) {
     if (value.is<None>()) return none;
     return std::clamp<int64_t>(from_end(to_int(value), size), by > 0 ? 0 : -1, by > 0 ? size : size - 1);
   };
   int64_t const first = bound(begin, by > 0 ? 0 : size - 1), last = bound(end, by > 0 ? size : -1);
   std::vector<int64_t> positions;
-  for (int64_t i = first; by > 0 ? i < last : i > last; i += by) {
-    positions.push_back(i);
-    if (std::abs(by) > size) break;
-  }
+  for (int64_t i = first; by > 0 ? i < last : i > last; i += by) positions.push_back(i);
   return positions;
 }
 
@@ -36,6 +34,8 @@ Value repeated(std::string const& text, int64_t times) {
   std::string out;
   if (times > 0 && text.size() * static_cast<uint64_t>(std::min<int64_t>(times, 1 << 30)) > kLongest)
     refuse("a text is repeated too often");
+  if (times > 0) charge(text.size() * static_cast<size_t>(std::min<int64_t>(times, 1 << 30)));
+  if (text.empty()) return out;
   for (int64_t i = 0; i < times; ++i) out += text;
   return out;
 }
@@ -49,8 +49,8 @@ Value whole(std::string const& op, int64_t a, int64_t b) {
   if (op == "//" || op == "%") {
     if (b == 0) refuse("a division by zero");
     if (b == -1) return op == "%" ? Value(int64_t{0}) : whole("-", 0, a);
-    int64_t const remainder = ((a % b) + b) % b;
-    result = op == "%" ? remainder : (a - remainder) / b;
+    bool const below = a % b != 0 && (a % b < 0) != (b < 0);
+    result = op == "%" ? a % b + (below ? b : 0) : a / b - (below ? 1 : 0);
   }
   if (overflow) refuse("a number becomes too large");
   return result;
@@ -70,8 +70,13 @@ Value real(std::string const& op, double a, double b) {
 
 Value arithmetic(std::string const& op, Value const& a, Value const& b) {
   if (op == "~") return to_text(a) + to_text(b);
-  if (op == "+" && a.text() != nullptr && b.text() != nullptr) return *a.text() + *b.text();
+  if (op == "+" && a.text() != nullptr && b.text() != nullptr) {
+    charge(a.text()->size() + b.text()->size());
+    return *a.text() + *b.text();
+  }
   if (op == "+" && a.list() != nullptr && b.list() != nullptr) {
+    charge_copies(*a.list());
+    charge_copies(*b.list());
     auto joined = *a.list();
     joined.insert(joined.end(), b.list()->begin(), b.list()->end());
     return joined;
@@ -89,12 +94,14 @@ Value arithmetic(std::string const& op, Value const& a, Value const& b) {
 bool contains(Value const& value, Value const& needle) {
   if (value.text() != nullptr) {
     if (needle.text() == nullptr) refuse(fmt::format("a {} is looked for in a text", type_name(needle)));
-    return value.text()->find(*needle.text()) != std::string::npos;
+    return find_text(*value.text(), *needle.text()) != std::string::npos;
   }
   if (value.dict() != nullptr)
     return needle.text() != nullptr && value.dict()->find(*needle.text()) != nullptr;
+  auto const is_needle = [&](auto const& item) { return equal(item, needle); };
+  if (value.list() != nullptr) return std::any_of(value.list()->begin(), value.list()->end(), is_needle);
   auto const items = items_of(value);
-  return std::any_of(items.begin(), items.end(), [&](auto const& item) { return equal(item, needle); });
+  return std::any_of(items.begin(), items.end(), is_needle);
 }
 
 Value subscript(Value const& value, Value const& key) {
@@ -127,8 +134,10 @@ Value slice(Value const& value, Value const& begin, Value const& end, Value cons
   if (auto const* undefined = std::get_if<Undefined>(&value.data)) refuse(undefined->what);
   if (value.list() != nullptr) {
     List part;
-    for (int64_t const i : slice_positions(length(value), begin, end, step))
+    for (int64_t const i : slice_positions(length(value), begin, end, step)) {
+      charge(size_of((*value.list())[static_cast<size_t>(i)]));
       part.push_back((*value.list())[static_cast<size_t>(i)]);
+    }
     return part;
   }
   if (value.text() == nullptr) refuse(fmt::format("a slice of a {}", type_name(value)));

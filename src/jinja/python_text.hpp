@@ -11,6 +11,9 @@ namespace fsllm::jinja {
 int64_t count_characters(std::string_view text);
 std::vector<std::string_view> characters(std::string_view text);
 
+/// Where `part` begins at or behind byte `from`, in linear time; npos: nowhere.
+size_t find_text(std::string_view text, std::string_view part, size_t from = 0);
+
 enum class Side { left, right, both };
 /// str.strip: white space, or any of the characters of `set`.
 std::string_view strip(std::string_view text, Side side, std::string_view const* set = nullptr);

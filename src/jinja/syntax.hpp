@@ -31,6 +31,7 @@ enum class ExpressionKind {
 struct Expression {
   ExpressionKind kind = ExpressionKind::literal;
   int line = 1;
+  int depth = 1;  ///< of the tree below
   std::string text;
   Value value;
   std::vector<ExpressionPtr> operands;

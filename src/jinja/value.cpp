@@ -5,23 +5,61 @@
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "fsllm/core/error.hpp"
 #include "python_text.hpp"
 
 namespace fsllm::jinja {
 
+namespace {
+
+thread_local int64_t* units_left = nullptr;
+
+}  // namespace
+
+Budget::Budget(int64_t units) {
+  static thread_local int64_t left;
+  left = units;
+  units_left = &left;
+}
+
+Budget::~Budget() {
+  units_left = nullptr;
+}
+
+void charge(size_t units) {
+  if (units_left == nullptr) return;
+  if (std::cmp_greater(units, *units_left)) {
+    *units_left = 0;
+    refuse("the template takes too many steps, or a text or list becomes too long");
+  }
+  *units_left -= static_cast<int64_t>(units);
+}
+
+size_t size_of(Value const& value) {
+  return sizeof(Value) + 16 + (value.text() != nullptr ? value.text()->size() : 0);
+}
+
+void charge_copies(List const& list) {
+  size_t units = list.size();
+  for (auto const& value : list) units += size_of(value);
+  charge(units);
+}
+
 void refuse(std::string const& why) {
   fail(why);
 }
 
 Value const* Dict::find(std::string_view key) const {
+  charge(entries.size());
   for (auto const& [name, value] : entries)
     if (name == key) return &value;
   return nullptr;
 }
 
 void Dict::set(std::string const& key, Value value) {
+  charge(entries.size() + key.size() + size_of(value));
   for (auto& [name, old] : entries)
     if (name == key) {
       old = std::move(value);
@@ -96,9 +134,13 @@ double to_double(Value const& value) {
 }
 
 bool equal(Value const& a, Value const& b) {
+  charge(8);
   if (a.is_number() && b.is_number()) return to_double(a) == to_double(b);
   if (a.data.index() != b.data.index()) return false;
-  if (a.text() != nullptr) return *a.text() == *b.text();
+  if (a.text() != nullptr) {
+    charge(std::min(a.text()->size(), b.text()->size()));
+    return *a.text() == *b.text();
+  }
   if (a.list() != nullptr)
     return std::equal(a.list()->begin(), a.list()->end(), b.list()->begin(), b.list()->end(), equal);
   if (a.dict() == nullptr) return a.function() == b.function();
@@ -111,8 +153,12 @@ bool equal(Value const& a, Value const& b) {
 }
 
 bool less(Value const& a, Value const& b) {
+  charge(8);
   if (a.is_number() && b.is_number()) return to_double(a) < to_double(b);
-  if (a.text() != nullptr && b.text() != nullptr) return *a.text() < *b.text();
+  if (a.text() != nullptr && b.text() != nullptr) {
+    charge(std::min(a.text()->size(), b.text()->size()));
+    return *a.text() < *b.text();
+  }
   if (a.list() != nullptr && b.list() != nullptr)
     return std::lexicographical_compare(a.list()->begin(), a.list()->end(), b.list()->begin(),
                                         b.list()->end(), less);
@@ -127,13 +173,21 @@ int64_t length(Value const& value) {
 }
 
 List items_of(Value const& value) {
-  if (value.list() != nullptr) return *value.list();
+  if (value.list() != nullptr) {
+    charge_copies(*value.list());
+    return *value.list();
+  }
   List items;
   if (value.is<Undefined>()) return items;
   if (value.dict() != nullptr) {
-    for (auto const& [key, entry] : value.dict()->entries) items.emplace_back(key);
+    for (auto const& [key, entry] : value.dict()->entries) {
+      charge(sizeof(Value) + key.size());
+      items.emplace_back(key);
+    }
   } else if (value.text() != nullptr) {
-    for (auto const& character : characters(*value.text())) items.emplace_back(std::string(character));
+    auto const all = characters(*value.text());
+    charge(all.size() * sizeof(Value));
+    for (auto const& character : all) items.emplace_back(std::string(character));
   } else {
     refuse(fmt::format("a {} cannot be gone through", type_name(value)));
   }
@@ -155,6 +209,7 @@ std::string float_text(double value) {
 }
 
 std::string quoted(std::string const& text) {
+  charge(2 * text.size() + 2);
   bool const has_single = text.find('\'') != std::string::npos,
              has_double = text.find('"') != std::string::npos;
   char const quote = has_single && !has_double ? '"' : '\'';
@@ -183,6 +238,7 @@ void write_joined(std::string& out, size_t count, std::string const& gap, Write 
 }
 
 void write_json(Value const& value, int indent, size_t depth, std::string& out) {
+  charge(8 + 3 * (indent < 0 ? 1 : (depth + 1) * static_cast<size_t>(indent)));
   auto const line = [&](size_t level) {
     return indent < 0 ? std::string() : "\n" + std::string(level * static_cast<size_t>(indent), ' ');
   };
@@ -196,11 +252,13 @@ void write_json(Value const& value, int indent, size_t depth, std::string& out) 
     if (dict->entries.empty()) return void(out += "{}");
     out += "{" + line(depth + 1);
     write_joined(out, dict->entries.size(), gap, [&](size_t i) {
+      charge(6 * dict->entries[i].first.size());
       out += nlohmann::json(dict->entries[i].first).dump() + ": ";
       write_json(dict->entries[i].second, indent, depth + 1, out);
     });
     out += line(depth) + "}";
   } else if (value.text() != nullptr) {
+    charge(6 * value.text()->size());
     out += nlohmann::json(*value.text()).dump();
   } else if (value.is<None>()) {
     out += "null";
@@ -216,11 +274,15 @@ void write_json(Value const& value, int indent, size_t depth, std::string& out) 
 }  // namespace
 
 std::string to_text(Value const& value) {
-  if (value.text() != nullptr) return *value.text();
+  if (value.text() != nullptr) {
+    charge(value.text()->size());
+    return *value.text();
+  }
   return value.is<Undefined>() ? "" : repr(value);
 }
 
 std::string repr(Value const& value) {
+  charge(8);
   if (value.text() != nullptr) return quoted(*value.text());
   if (value.is<Undefined>()) return "Undefined";
   if (value.is<None>()) return "None";
@@ -230,12 +292,14 @@ std::string repr(Value const& value) {
   std::string out;
   if (auto const* list = value.list()) {
     write_joined(out, list->size(), ", ", [&](size_t i) { out += repr((*list)[i]); });
+    charge(out.size());
     return "[" + out + "]";
   }
   if (auto const* dict = value.dict()) {
     auto const& entries = dict->entries;
     write_joined(out, entries.size(), ", ",
                  [&](size_t i) { out += quoted(entries[i].first) + ": " + repr(entries[i].second); });
+    charge(out.size());
     return "{" + out + "}";
   }
   return fmt::format("<function {}>", value.function()->name);

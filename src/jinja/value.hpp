@@ -84,6 +84,21 @@ std::string to_json(Value const& value, int indent);
 int64_t length(Value const& value);
 List items_of(Value const& value);
 
+/// What running templates may do in all: units of about a byte that is made, copied or looked at. Everything
+/// whose work grows with its operands charges it before it begins, so that time and memory are bounded.
+class Budget {
+ public:
+  explicit Budget(int64_t units);
+  ~Budget();
+  Budget(Budget const&) = delete;
+  Budget& operator=(Budget const&) = delete;
+};
+/// Takes from the budget of this thread (none: no bound); an Error where it is used up.
+void charge(size_t units);
+/// What a copy of the value takes.
+size_t size_of(Value const& value);
+void charge_copies(List const& list);
+
 /// Fails with "why"; the interpreter adds the template's name and line.
 [[noreturn]] void refuse(std::string const& why);
 

@@ -5,12 +5,12 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <regex>
 #include <set>
 
 #include "arguments.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/names.hpp"
+#include "fsllm/core/python_regex.hpp"
 
 namespace fsllm::detail {
 namespace {
@@ -26,13 +26,8 @@ std::vector<std::string> last_names(std::vector<Linear*> const& linears) {
   return {names.begin(), names.end()};
 }
 
-std::regex compile(std::string const& pattern, std::string const& argument) {
-  try {
-    return std::regex(pattern);
-  } catch (std::regex_error const& error) {
-    fail(fmt::format("{}.{} = '{}' (not a regular expression: {}). Correct it.", kArgs, argument, pattern,
-                     error.what()));
-  }
+PythonRegex compile(std::string const& pattern, std::string const& argument) {
+  return {pattern, fmt::format("{}.{}", kArgs, argument)};
 }
 
 std::vector<Linear*> match_names(Targets const& targets, std::vector<Linear*> const& linears, CausalLM& model,
@@ -58,7 +53,7 @@ std::vector<Linear*> match_names(Targets const& targets, std::vector<Linear*> co
 }  // namespace
 
 bool matches(Targets const& targets, std::string const& module, std::string const& argument) {
-  if (!targets.pattern.empty()) return std::regex_match(module, compile(targets.pattern, argument));
+  if (!targets.pattern.empty()) return compile(targets.pattern, argument).fullmatch(module);
   return std::any_of(targets.names.begin(), targets.names.end(),
                      [&](std::string const& name) { return names_module(name, module); });
 }
@@ -91,7 +86,7 @@ std::vector<Linear*> find_targets(Targets const& targets, CausalLM& model, Targe
   } else {
     auto const expression = compile(targets.pattern, check.argument);
     for (auto* linear : linears)
-      if (std::regex_match(linear->name, expression)) found.push_back(linear);
+      if (expression.fullmatch(linear->name)) found.push_back(linear);
   }
   FSLLM_CHECK(!found.empty(), "{}.{} matches no module (this {} model has {}). Name some of them.", kArgs,
               check.argument, model.config().family, fmt::join(last_names(linears), ", "));
@@ -101,7 +96,7 @@ std::vector<Linear*> find_targets(Targets const& targets, CausalLM& model, Targe
 double number_for(Patterns const& patterns, std::string const& module, double fallback,
                   std::string const& argument) {
   for (auto const& [pattern, number] : patterns)
-    if (std::regex_match(module, compile("(.*\\.)?(" + pattern + ")", argument))) return number;
+    if (compile("(.*\\.)?(" + pattern + ")$", argument).match(module)) return number;
   return fallback;
 }
 

@@ -46,9 +46,7 @@ ordered_json variables_of(Tokenizer const& tokenizer) {
 }
 
 std::vector<ChatMessage> messages_of(Sample const& sample) {
-  if (sample.kind == SampleKind::chat) return sample.messages;
-  auto const gap = sample.input.empty() ? "" : "\n\n";
-  return {{"user", sample.instruction + gap + sample.input}, {"assistant", sample.output}};
+  return sample.kind == SampleKind::chat ? sample.messages : messages_of_instruction(sample);
 }
 
 size_t length_without_blanks(std::string_view text) {
@@ -64,7 +62,7 @@ class ChatText {
   }
 
   std::vector<Segment> segments() const {
-    auto spans = whole_.generated.empty() ? spans_by_beginnings() : whole_.generated;
+    auto spans = whole_.generated.empty() ? spans_by_beginnings() : marked_spans();
     std::vector<Segment> pieces;
     size_t at = 0;
     for (auto const& [begin, end] : spans) {
@@ -86,13 +84,30 @@ class ChatText {
     return chat_.render(variables);
   }
 
+  /// What the template marks, without the answers that are not learnt.
+  std::vector<std::pair<size_t, size_t>> marked_spans() const {
+    std::vector<bool> learnt;
+    for (auto const& message : messages_)
+      if (message.role == "assistant") learnt.push_back(message.learnt);
+    if (std::find(learnt.begin(), learnt.end(), false) == learnt.end()) return whole_.generated;
+    FSLLM_CHECK(
+        learnt.size() == whole_.generated.size(),
+        "the chat template marks {} parts by {{% generation %}} for {} answers, some of which are not to "
+        "be learnt (which parts are theirs is not known). Choose a named template such as chatml.",
+        whole_.generated.size(), learnt.size());
+    std::vector<std::pair<size_t, size_t>> spans;
+    for (size_t i = 0; i < learnt.size(); ++i)
+      if (learnt[i]) spans.push_back(whole_.generated[i]);
+    return spans;
+  }
+
   /// An answer reaches from where the generation prompt before it ends to where the turns up to it end. Where
   /// the template renders these in another way once more follow (Qwen3 drops old reasoning), it is what its
   /// content became, with what ends the turn.
   std::vector<std::pair<size_t, size_t>> spans_by_beginnings() const {
     std::vector<std::pair<size_t, size_t>> spans;
     for (size_t i = 0; i < messages_.size(); ++i) {
-      if (messages_[i].role != "assistant") continue;
+      if (messages_[i].role != "assistant" || !messages_[i].learnt) continue;
       // What stands before a chat that begins with an answer is not known, so all of it is learnt.
       auto const begin = i == 0 ? size_t{0} : length_of(i, true), end = length_of(i + 1, false);
       if (begin && end) {
@@ -158,6 +173,11 @@ class ChatText {
 };
 
 }  // namespace
+
+std::vector<ChatMessage> messages_of_instruction(Sample const& sample) {
+  auto const gap = sample.input.empty() ? "" : "\n\n";
+  return {{"user", sample.instruction + gap + sample.input}, {"assistant", sample.output}};
+}
 
 std::string read_chat_template(std::string const& model) {
   if (model.empty()) return "";

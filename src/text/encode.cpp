@@ -19,11 +19,11 @@ std::string end_of_text(Tokenizer const& tokenizer) {
 EncodedSample encode_instruction(Sample const& sample, PromptTemplate const& prompt,
                                  Tokenizer const& tokenizer, int64_t kept) {
   auto const before = prompt_text(prompt, sample);
-  auto prompt_ids = tokenizer.encode(before);
+  auto prompt_ids = tokenizer.encode_beginning(before);
   auto const prompt_tokens = prompt_ids.size();
   EncodedSample encoded;
   encoded.ids = static_cast<int64_t>(prompt_tokens) < kept
-                    ? tokenizer.encode(before + sample.output + end_of_text(tokenizer))
+                    ? tokenizer.encode_beginning(before + sample.output + end_of_text(tokenizer))
                     : std::move(prompt_ids);
   encoded.is_target.assign(encoded.ids.size(), 1);
   std::fill_n(encoded.is_target.begin(), std::min(prompt_tokens, encoded.ids.size()), uint8_t{0});
@@ -32,7 +32,7 @@ EncodedSample encode_instruction(Sample const& sample, PromptTemplate const& pro
 
 EncodedSample encode_whole(Sample const& sample, Tokenizer const& tokenizer) {
   EncodedSample encoded;
-  encoded.ids = tokenizer.encode(sample.output + end_of_text(tokenizer));
+  encoded.ids = tokenizer.encode_beginning(sample.output + end_of_text(tokenizer));
   encoded.is_target.assign(encoded.ids.size(), 1);
   return encoded;
 }
@@ -91,7 +91,7 @@ EncodedSample encode_sample(Sample const& sample, PromptTemplate const& prompt, 
   FSLLM_CHECK(
       prompt.chat != nullptr || sample.kind != SampleKind::chat,
       "{}: a chat (data.prompt_template = {} is for an instruction and its answer). Set data.prompt_template "
-      "to a chat template, such as chatml or model.",
+      "to a chat template, such as chatml or model (system and history make a chat of an instruction).",
       sample.place, prompt.name);
   if (prompt.chat == nullptr) return encode_instruction(sample, prompt, *tokenizer, kept);
   try {

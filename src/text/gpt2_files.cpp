@@ -47,7 +47,7 @@ json gpt2_document(json const& vocabulary, std::string const& merges, SpecialTok
   auto words = known_words(find_row(classes(), kind, where + ": tokenizer_class").build, where);
   auto& bytes = words.pre_tokenizer["type"] == "Sequence" ? words.pre_tokenizer["pretokenizers"].back()
                                                           : words.pre_tokenizer;
-  bytes["add_prefix_space"] = rules.add_prefix_space;
+  bytes["add_prefix_space"] = rules.add_prefix_space.value_or(false);
   json added = json::array();
   for (char const* const name : {"<|endoftext|>"})
     if (vocabulary.is_object() && vocabulary.contains(name))

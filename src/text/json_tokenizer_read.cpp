@@ -70,7 +70,13 @@ void JsonTokenizer::read_added_tokens(json const& document, SpecialTokenRules co
   for (auto token : rules.added) {
     token.id = model_id(token.content).value_or(token.id);
     if (auto const known = added_ids_.find(token.content); known != added_ids_.end()) {
-      added_.at(known->second).special |= token.special;
+      auto& own = added_.at(known->second);
+      token.id = own.id;
+      token.special |= own.special;
+      if (token.only_id)
+        own.special = token.special;
+      else
+        own = token;
     } else if (!added_.contains(token.id)) {
       added_[token.id] = token;
       added_ids_.emplace(token.content, token.id);
@@ -86,6 +92,7 @@ void JsonTokenizer::read_added_tokens(json const& document, SpecialTokenRules co
     place->second.special = true;
     added_ids_.emplace(*named, *id);
   }
+  read_further_tokens(rules);
   std::vector<AddedToken> original, normalized;
   std::vector<std::string> original_texts, normalized_texts;
   Regex::Memory memory;
@@ -97,6 +104,30 @@ void JsonTokenizer::read_added_tokens(json const& document, SpecialTokenRules co
   }
   in_original_ = AddedTokenMatcher(std::move(original), original_texts);
   in_normalized_ = AddedTokenMatcher(std::move(normalized), normalized_texts);
+}
+
+/// New ids follow all others, those of roles first, as in transformers.
+void JsonTokenizer::read_further_tokens(SpecialTokenRules const& rules) {
+  auto const is_new = [this](std::string const& content) { return !token_id(content); };
+  auto tokens = rules.further;
+  if (std::any_of(tokens.begin(), tokens.end(), [&](auto const& token) { return is_new(token.content); })) {
+    std::vector<AddedToken> roles;
+    for (auto const& named : {rules.bos, rules.eos, rules.unk, rules.pad})
+      if (named && is_new(*named)) roles.push_back({0, *named, true});
+    tokens.insert(tokens.begin(), roles.begin(), roles.end());
+  }
+  auto next = static_cast<int32_t>(std::visit([](auto const& words) { return words.size(); }, model_));
+  if (!added_.empty()) next = std::max(next, added_.rbegin()->first + 1);
+  for (auto& token : tokens) {
+    if (auto const known = added_ids_.find(token.content); known != added_ids_.end()) {
+      added_.at(known->second).special = true;
+      continue;
+    }
+    auto const id = model_id(token.content);
+    token.id = id ? *id : next++;
+    added_[token.id] = token;
+    added_ids_.emplace(token.content, token.id);
+  }
 }
 
 void JsonTokenizer::read_post_processor(json const& description, std::string const& where) {

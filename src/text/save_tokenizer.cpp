@@ -47,10 +47,15 @@ void merge_entries(Json& entries, std::vector<AddedToken> const& added) {
   for (auto const& token : added) {
     auto const known = std::find_if(entries.begin(), entries.end(),
                                     [&](auto const& entry) { return entry.at("content") == token.content; });
-    if (known == entries.end())
+    if (known == entries.end()) {
       entries.push_back(entry_of(token));
-    else if (token.special)
-      (*known)["special"] = true;
+    } else {
+      bool const special = token.special || known->value("special", false);
+      auto flags = entry_of(token);
+      flags.erase("id");
+      if (!token.only_id) known->update(flags);
+      if (special) (*known)["special"] = true;
+    }
   }
   std::stable_sort(entries.begin(), entries.end(), [](auto const& a, auto const& b) {
     return a.at("id").template get<int64_t>() < b.at("id").template get<int64_t>();

@@ -4,6 +4,7 @@
 #include <sentencepiece_processor.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/utf8.hpp"
@@ -44,14 +45,16 @@ SentencePieceTokenizer::~SentencePieceTokenizer() = default;
 SentencePieceTokenizer::SentencePieceTokenizer(std::string const& model, SpecialTokenRules const& rules,
                                                std::string const& sha256, std::string const& where)
     : add_bos_(rules.add_bos.value_or(true)), add_eos_(rules.add_eos.value_or(false)), sha256_(sha256) {
+  legacy_ = rules.legacy;
   auto processors = std::make_unique<Processors>();
-  load(processors->first, model, where);
+  bool const prefix = rules.add_prefix_space.value_or(true);
+  load(processors->first, prefix ? model : model + std::string(kNoPrefix), where);
   load(processors->following, model + std::string(kNoPrefix), where);
   processors_ = std::move(processors);
   auto const parsed = parse_sentencepiece_model(model);
   if (parsed.is_plain_bpe()) {
     bpe_ = std::make_unique<Bpe const>(parsed);
-    add_dummy_prefix_ = parsed.add_dummy_prefix;
+    add_dummy_prefix_ = parsed.add_dummy_prefix && prefix;
   }
   auto const& sp = processors_->first;
   clean_up_ = rules.clean_up && (rules.clean_up_bpe || parsed.model_type != SentencePieceModel::bpe);
@@ -71,9 +74,23 @@ void SentencePieceTokenizer::read_specials(SpecialTokenRules const& rules) {
   for (auto token : rules.added) {
     auto const id = token_id(token.content);
     // Two files may list the same token.
-    if ((id && (added_.contains(*id) || is_special(*id))) || added_.contains(token.id)) continue;
+    if ((id && added_.contains(*id)) || added_.contains(token.id)) continue;
+    if (id && is_special(*id)) {
+      auto const own =
+          std::find_if(specials.begin(), specials.end(), [&](auto const& t) { return t.id == *id; });
+      if (!token.only_id) std::tie(own->lstrip, own->rstrip) = std::tie(token.lstrip, token.rstrip);
+      continue;
+    }
     if (!id && token.id < sp.GetPieceSize()) continue;  // the model has another text there
     token.id = id.value_or(token.id);
+    added_.emplace(token.id, token);
+    specials.push_back(token);
+  }
+  auto next = static_cast<int32_t>(vocab_size());
+  for (auto token : rules.further) {
+    auto const id = token_id(token.content);
+    if (id && (added_.contains(*id) || is_special(*id))) continue;
+    token.id = id ? *id : next++;
     added_.emplace(token.id, token);
     specials.push_back(token);
   }
@@ -98,12 +115,12 @@ std::vector<int32_t> SentencePieceTokenizer::encode(std::string_view text, bool 
   memory.parts.clear();
   specials_.split(text, 0, text.size(), memory.parts);
   std::vector<int32_t> ids;
-  if (add_special_tokens && add_bos_ && bos_) ids.push_back(*bos_);
+  if (add_special_tokens) ids = prefix();
   for (auto const& part : memory.parts) {
     if (part.id >= 0) {
       ids.push_back(part.id);
     } else {
-      encode_chunk(text.substr(part.begin, part.end - part.begin), part.begin == 0, ids, memory);
+      encode_chunk(text.substr(part.begin, part.end - part.begin), legacy_ || part.begin == 0, ids, memory);
     }
   }
   if (add_special_tokens && add_eos_ && eos_) ids.push_back(*eos_);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/text/special_tokens.hpp"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
@@ -28,7 +29,36 @@ void take_token(json const& document, char const* name, std::filesystem::path co
   auto const& text = value.is_object() && value.contains("content") ? value.at("content") : value;
   FSLLM_CHECK(text.is_string(), "{}: {} = {} (it must be a text). Correct it.", path.string(), name,
               value.dump());
-  token = text.get<std::string>();
+  if (!text.get_ref<std::string const&>().empty()) token = text.get<std::string>();
+}
+
+/// A text, or an object with its flags; "" is no token.
+void take_further(json const& entry, char const* name, std::filesystem::path const& path,
+                  SpecialTokenRules& rules) {
+  bool const is_object = entry.is_object() && entry.contains("content");
+  auto const& content = is_object ? entry.at("content") : entry;
+  FSLLM_CHECK(content.is_string(), "{}: {} holds {} (a text is needed). Correct it.", path.string(), name,
+              entry.dump());
+  if (content.get_ref<std::string const&>().empty()) return;
+  auto token = parse_added_token(is_object ? entry : json{{"content", content}}, 0, path.string());
+  token.special = true;
+  auto const known = [&](AddedToken const& other) { return other.content == token.content; };
+  if (std::none_of(rules.further.begin(), rules.further.end(), known)) rules.further.push_back(token);
+}
+
+/// In the order in which transformers gives new ids.
+void take_further_tokens(json const& document, std::filesystem::path const& path, SpecialTokenRules& rules) {
+  for (auto const* name : {"sep_token", "cls_token", "mask_token"})
+    if (auto const found = document.find(name); found != document.end() && !found->is_null())
+      take_further(*found, name, path, rules);
+  for (auto const* name : {"additional_special_tokens", "extra_special_tokens"}) {
+    auto const found = document.find(name);
+    if (found == document.end() || found->is_null()) continue;
+    FSLLM_CHECK(found->is_array() || found->is_object(),
+                "{}: {} = {:.80} (a list of tokens is needed). Correct it.", path.string(), name,
+                found->dump());
+    for (auto const& entry : *found) take_further(entry, name, path, rules);
+  }
 }
 
 void take_tokens(json const& document, std::filesystem::path const& path, SpecialTokenRules& rules) {
@@ -36,6 +66,7 @@ void take_tokens(json const& document, std::filesystem::path const& path, Specia
   take_token(document, "eos_token", path, rules.eos);
   take_token(document, "pad_token", path, rules.pad);
   take_token(document, "unk_token", path, rules.unk);
+  take_further_tokens(document, path, rules);
 }
 
 std::optional<int32_t> id_in(json const& document, char const* name, std::filesystem::path const& path) {
@@ -74,8 +105,21 @@ void take_added_ids(json const& ids, std::filesystem::path const& path, SpecialT
     for (auto const& named : {rules.bos, rules.eos, rules.pad, rules.unk})
       token.special = token.special || named == content;
     token.normalized = !token.special;
+    token.only_id = true;
     rules.added.push_back(std::move(token));
   }
+}
+
+/// Options of transformers that change ids and are not known here.
+void refuse_options(json const& document, std::filesystem::path const& path) {
+  FSLLM_CHECK(!flag_in(document, "split_special_tokens").value_or(false),
+              "{}: split_special_tokens = true (no text would hold a special token, such as the end of an "
+              "answer). Set it to false.",
+              path.string());
+  auto const options = document.find("sp_model_kwargs");
+  FSLLM_CHECK(options == document.end() || options->empty(),
+              "{}: sp_model_kwargs = {:.80} (options of SentencePiece are not known here). Remove them.",
+              path.string(), options->dump());
 }
 
 void take_tokenizer_config(json const& document, std::filesystem::path const& path,
@@ -87,7 +131,9 @@ void take_tokenizer_config(json const& document, std::filesystem::path const& pa
   rules.clean_up_bpe =
       flag_in(document, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")
           .value_or(false);
-  rules.add_prefix_space = flag_in(document, "add_prefix_space").value_or(false);
+  rules.add_prefix_space = flag_in(document, "add_prefix_space");
+  rules.legacy = flag_in(document, "legacy").value_or(false);
+  refuse_options(document, path);
   auto const kind = document.find("tokenizer_class");
   if (kind != document.end() && kind->is_string()) rules.tokenizer_class = kind->get<std::string>();
   if (rules.tokenizer_class.ends_with("Fast")) rules.tokenizer_class.resize(rules.tokenizer_class.size() - 4);

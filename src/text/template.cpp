@@ -86,9 +86,10 @@ PromptTemplate of_model(TemplateConfig const& config) {
       "choose a named template such as chatml.",
       config.model.empty() ? "the model" : config.model);
   PromptTemplate made;
-  made.name = "model:" + sha256(source).substr(0, 8);
-  made.chat =
-      std::make_shared<JinjaTemplate>(source, own ? config.chat_template : config.model + " (chat template)");
+  bool const dated = config.date != kTemplateDate && source.find("strftime_now") != std::string::npos;
+  made.name = "model:" + sha256(dated ? source + '\0' + config.date : source).substr(0, 8);
+  made.chat = std::make_shared<JinjaTemplate>(
+      source, own ? config.chat_template : config.model + " (chat template)", config.date);
   return made;
 }
 

@@ -2,6 +2,7 @@
 #include "fsllm/text/token_additions.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/text/special_tokens.hpp"
@@ -58,6 +59,13 @@ TokenAdditions load_token_additions(Config& config) {
 }
 
 void add_tokens(SpecialTokenRules& rules, TokenAdditions const& additions, Tokenizer const& tokenizer) {
+  // From here on these have ids of their own, which new tokens do not move.
+  for (auto const& token : std::exchange(rules.further, {})) {
+    auto const listed = [&](AddedToken const& other) { return other.content == token.content; };
+    if (std::any_of(rules.added.begin(), rules.added.end(), listed)) continue;
+    rules.added.push_back(token);
+    rules.added.back().id = tokenizer.token_id(token.content).value();
+  }
   auto next = static_cast<int32_t>(tokenizer.vocab_size());
   auto const add = [&](std::string const& content) {
     auto const found = std::find_if(rules.added.begin(), rules.added.end(),

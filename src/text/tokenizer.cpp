@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/text/tokenizer.hpp"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
@@ -24,7 +25,18 @@ std::string fingerprint(std::string const& file_sha256, SpecialTokenRules const&
   auto const text = [](auto const& value) { return value ? fmt::format("{}", *value) : std::string("-"); };
   auto all = fmt::format("{} {} {} {} {} {} {}", file_sha256, text(rules.bos), text(rules.eos),
                          text(rules.bos_id), text(rules.eos_id), text(rules.add_bos), text(rules.add_eos));
-  for (auto const& token : rules.added) all += fmt::format(" {} {}", token.id, token.content);
+  for (auto const& token : rules.added) {
+    all += fmt::format(" {} {}", token.id, token.content);
+    if (token.lstrip || token.rstrip || token.single_word)
+      all += fmt::format(" {}{}{}", token.lstrip, token.rstrip, token.single_word);
+  }
+  for (auto const& token : rules.further) {
+    auto const listed = [&](AddedToken const& other) { return other.content == token.content; };
+    if (std::none_of(rules.added.begin(), rules.added.end(), listed))
+      all += fmt::format(" further {} {}{}", token.content, token.lstrip, token.rstrip);
+  }
+  if (rules.legacy) all += " legacy";
+  if (rules.add_prefix_space) all += fmt::format(" prefix {}", *rules.add_prefix_space);
   return sha256(all);
 }
 
@@ -76,6 +88,13 @@ std::unique_ptr<Tokenizer> load_folder(fs::path const& model, SpecialTokenRules 
 }
 
 }  // namespace
+
+std::vector<int32_t> Tokenizer::encode_beginning(std::string_view text) const {
+  auto ids = prefix();
+  auto const words = encode(text, false);
+  ids.insert(ids.end(), words.begin(), words.end());
+  return ids;
+}
 
 bool has_tokenizer(fs::path const& model_dir) {
   if (is_gguf(model_dir)) return GgufReader(model_dir).metadata().contains("tokenizer.ggml.model");

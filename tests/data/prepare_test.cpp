@@ -66,9 +66,10 @@ TEST(Encode, ThePromptIsMaskedAndEosEndsTheAnswer) {
     auto const sample = text_sample("Count the sheep.", "12 sheep", " Twelve.");
     auto const prompt = prompt_text(make_prompt_template({}), sample);
     auto const encoded = encode_sample(sample, make_prompt_template({}), tokenizer.get());
-    EXPECT_EQ(encoded.ids, tokenizer->encode(prompt + " Twelve.</s>")) << name;
+    EXPECT_EQ(encoded.ids, tokenizer->encode_beginning(prompt + " Twelve.</s>")) << name;
     auto const scored = std::count(encoded.is_target.begin(), encoded.is_target.end(), 1);
-    EXPECT_EQ(encoded.ids.size() - static_cast<size_t>(scored), tokenizer->encode(prompt).size()) << name;
+    EXPECT_EQ(encoded.ids.size() - static_cast<size_t>(scored), tokenizer->encode_beginning(prompt).size())
+        << name;
     EXPECT_TRUE(std::is_sorted(encoded.is_target.begin(), encoded.is_target.end()));
   }
 }

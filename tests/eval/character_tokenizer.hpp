@@ -6,12 +6,11 @@ namespace fsllm::test {
 
 /// Printable ASCII character c is token c - 32; "ab" is the one token 95; other bytes are dropped.
 struct CharacterTokenizer final : Tokenizer {
-  bool adds_bos = false;
+  bool adds_bos = false, adds_eos = false;
   std::optional<int32_t> bos, eos;
 
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens) const override {
-    std::vector<int32_t> ids;
-    if (add_special_tokens && adds_bos && bos) ids.push_back(*bos);
+    auto ids = add_special_tokens ? prefix() : std::vector<int32_t>();
     for (size_t i = 0; i < text.size(); ++i) {
       if (text.substr(i, 2) == "ab") {
         ids.push_back(95);
@@ -20,7 +19,11 @@ struct CharacterTokenizer final : Tokenizer {
         ids.push_back(text[i] - 32);
       }
     }
+    if (add_special_tokens && adds_eos && eos) ids.push_back(*eos);
     return ids;
+  }
+  std::vector<int32_t> prefix() const override {
+    return adds_bos && bos ? std::vector<int32_t>{*bos} : std::vector<int32_t>();
   }
   std::string decode(std::vector<int32_t> const& ids, bool skip_special_tokens) const override {
     std::string text;

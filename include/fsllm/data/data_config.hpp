@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "fsllm/core/config.hpp"
+#include "fsllm/io/jsonl.hpp"
 #include "fsllm/text/template.hpp"
 #include "fsllm/text/token_additions.hpp"
 
@@ -23,6 +24,7 @@ struct DataConfig {
   std::vector<double> splits{0.8, 0.1, 0.1};
   std::string on_bad_row = "error", truncate = "prompt_left";
   TemplateConfig prompt;
+  RecordLimits limits;
   int64_t tok_len = 128;
   double subsample = 1.0;
   TokenAdditions added_tokens;

@@ -34,6 +34,7 @@ enum class Mode { read, create };
 /// stored type is T (HDF5 would clip what does not fit without a word).
 /// Files hold no time stamps: the same content gives the same bytes. HDF5's file locks are not used, as
 /// parallel file systems often lack them and finished files never change.
+/// What a file holds, it holds itself: external links, external storage and virtual data sets are refused.
 class File {
  public:
   File(std::filesystem::path const& path, Mode mode);
@@ -67,6 +68,9 @@ class File {
   /// Elements from `begin` on into memory of the caller.
   template <class T>
   void read_into(std::string const& dataset, int64_t begin, std::span<T> values) const;
+  /// Whole numbers of any stored type (truth values too); one that T cannot hold is an Error.
+  template <class T>
+  std::vector<T> integers(std::string const& dataset) const;
   std::string read_text(std::string const& dataset) const;
   int64_t length(std::string const& dataset) const;
   /// "uint16", "int64", "float32", ... of a data set; "other" for what is not a plain number.
@@ -84,6 +88,9 @@ class File {
  private:
   template <class T>
   void write_span(std::string const& dataset, std::span<T const> values);
+  /// Converted from the stored type by HDF5.
+  template <class T>
+  void read_as(std::string const& dataset, int64_t begin, std::span<T> values) const;
   Id open_dataset(std::string const& dataset) const;
   Id open_attribute(std::string const& object, std::string const& name) const;
   Id make_attribute(std::string const& object, std::string const& name, Id const& type);

@@ -12,10 +12,17 @@ namespace fsllm {
 /// Where a record came from, for messages.
 struct RecordPlace {
   std::string file;
-  int64_t line = 0;     ///< from 1
-  bool is_row = false;  ///< of a table, which has no lines
+  int64_t line = 0;              ///< from 1
+  bool is_row = false;           ///< of a table, which has no lines
+  std::string_view record = {};  ///< its JSON as written, as long as the callback runs
   /// "train.jsonl:17", or "train.parquet:row 17".
   std::string text() const;
+};
+
+/// What a stream of records may take: memory is needed for one record, time for all of them.
+struct RecordLimits {
+  int64_t record_bytes = int64_t{1} << 26;  ///< a line, or an element of an array
+  int64_t file_bytes = int64_t{1} << 36;    ///< of a file, unpacked
 };
 
 /// Records of a stream that comes in pieces: JSON lines, or one JSON array of objects. Holds no more than a
@@ -29,8 +36,9 @@ class JsonRecords {
 
   /// `row` gets each JSON object. A broken record (broken UTF-8, no object, a key that stands twice ...)
   /// calls `bad`; without it, it is an Error "source:line: why". Where an array ends too early or its commas
-  /// are missing, reading stops after that call.
-  JsonRecords(std::string source, Row row, Bad bad = {}, Wanted wanted = {});
+  /// are missing, or the limits are met, reading stops after that call (behind a line that is too long it
+  /// goes on).
+  JsonRecords(std::string source, Row row, Bad bad = {}, Wanted wanted = {}, RecordLimits limits = {});
   void feed(std::string_view piece);
   /// The stream is at its end; `problem` ("" for none) is why it is so too early.
   void finish(std::string const& problem = "");
@@ -46,14 +54,22 @@ class JsonRecords {
   void read_record(std::string_view text);
   void refuse(std::string const& why);
   void report(std::string const& why, int64_t line) const;
+  bool is_within_limits(std::string_view piece);
+  void hold(std::string_view part);
+  void refuse_long();
 
   RecordPlace place_;
   Row row_;
   Bad bad_;
   Wanted wanted_;
+  RecordLimits limits_;
+  int64_t read_ = 0;       ///< bytes
+  bool too_long_ = false;  ///< the record, of which nothing is held then
   State state_ = State::start;
   std::string pending_;  ///< begin of a record whose end has not come yet
   int64_t depth_ = 0;
+  bool at_end_ = false;      ///< no more pieces come
+  bool has_record_ = false;  ///< one has been met
   bool in_string_ = false, escaped_ = false;
 };
 

@@ -10,14 +10,19 @@
 
 namespace fsllm {
 
+/// The date that strftime_now gives: the one that LLaMA 3's template falls back to.
+inline constexpr char const* kTemplateDate = "2024-07-26";
+/// Is this a day, written as 2024-07-26?
+bool is_date(std::string const& date);
+
 /// A template in the part of Jinja that chat templates of Hugging Face models are written in, under the
 /// settings that transformers uses (trim_blocks, lstrip_blocks, loop controls, its tojson and
-/// raise_exception). strftime_now is not defined: a template with a date of its own falls back to that, so
-/// that the same rows give the same tokens on every day.
+/// raise_exception, strftime_now). strftime_now is given the same date on every day, so that the same rows
+/// give the same tokens. Time, memory and depth of parsing and rendering are bounded.
 class JinjaTemplate {
  public:
   /// `name` stands in messages. A construct outside of the subset is an Error "name:line: ...".
-  JinjaTemplate(std::string_view source, std::string name);
+  JinjaTemplate(std::string_view source, std::string name, std::string const& date = kTemplateDate);
   ~JinjaTemplate();
   JinjaTemplate(JinjaTemplate&&) noexcept;
 

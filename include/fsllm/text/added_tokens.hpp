@@ -19,6 +19,7 @@ struct AddedToken {
   bool rstrip = false;       ///< takes the white space after it
   bool single_word = false;  ///< only where no word character touches it
   bool normalized = false;   ///< looked for in the normalised text, not in the original
+  bool only_id = false;      ///< from added_tokens.json, which says nothing of the flags above
 };
 
 /// A part of a text: one added token, or (id -1) text between them.

@@ -33,6 +33,7 @@ class JsonTokenizer final : public Tokenizer {
   JsonTokenizer(nlohmann::json const& document, WordModel model, SpecialTokenRules const& rules,
                 std::string const& sha256, std::string const& where);
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens) const override;
+  std::vector<int32_t> prefix() const override { return prefix_; }
   std::string decode(std::vector<int32_t> const& ids, bool skip_special_tokens) const override;
   int64_t vocab_size() const override { return vocab_size_; }
   std::optional<int32_t> bos_id() const override { return bos_; }
@@ -56,6 +57,7 @@ class JsonTokenizer final : public Tokenizer {
   std::optional<int32_t> model_id(std::string_view token) const;
   void read_added_tokens(nlohmann::json const& document, SpecialTokenRules const& rules,
                          std::string const& where);
+  void read_further_tokens(SpecialTokenRules const& rules);
   void read_post_processor(nlohmann::json const& description, std::string const& where);
   void apply_rules(SpecialTokenRules const& rules);
   void read_template(nlohmann::json const& description, std::string const& where);

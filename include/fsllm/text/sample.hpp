@@ -9,6 +9,7 @@ namespace fsllm {
 /// One turn of a chat. Roles: system, user, assistant.
 struct ChatMessage {
   std::string role, content;
+  bool learnt = true;  ///< no: an answer that stands there without being scored
 };
 
 enum class SampleKind {
@@ -31,5 +32,8 @@ struct Sample {
   std::string place;   ///< "file:line", for messages
   int64_t record = 0;  ///< number of its record among all records of the data set, bad ones too
 };
+
+/// An instruction with its answer as two turns.
+std::vector<ChatMessage> messages_of_instruction(Sample const& sample);
 
 }  // namespace fsllm

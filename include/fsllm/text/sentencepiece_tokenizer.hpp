@@ -14,10 +14,10 @@
 namespace fsllm {
 
 /// A SentencePiece `tokenizer.model` (unigram or BPE). Control symbols written in a text (<s>, </s>, <unk>)
-/// are parsed as such; the text behind one gets no prefix space, as in Hugging Face's non-legacy mode. BOS is
-/// added unless tokenizer_config.json says otherwise (LLaMA's rule). An unknown token decodes to the model's
-/// `unk_surface`. Plain BPE models (LLaMA's) are encoded
-/// by our own BPE, the others by the library. Safe from many threads.
+/// are parsed as such; the text behind one gets no prefix space, unless tokenizer_config.json says `legacy`.
+/// BOS is added unless tokenizer_config.json says otherwise (LLaMA's rule). An unknown token decodes to the
+/// model's `unk_surface`. Plain BPE models (LLaMA's) are encoded by our own BPE, the others by the library.
+/// Safe from many threads.
 class SentencePieceTokenizer final : public Tokenizer {
  public:
   /// `model` is the file's content; `where` names it in messages.
@@ -25,6 +25,9 @@ class SentencePieceTokenizer final : public Tokenizer {
                          std::string const& where);
   ~SentencePieceTokenizer() override;
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens) const override;
+  std::vector<int32_t> prefix() const override {
+    return add_bos_ && bos_ ? std::vector<int32_t>{*bos_} : std::vector<int32_t>{};
+  }
   std::string decode(std::vector<int32_t> const& ids, bool skip_special_tokens) const override;
   int64_t vocab_size() const override;
   std::optional<int32_t> bos_id() const override { return bos_; }
@@ -48,6 +51,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::unique_ptr<Processors const> processors_;
   std::unique_ptr<Bpe const> bpe_;  ///< null: the library encodes
   bool add_dummy_prefix_ = false, clean_up_ = false;
+  bool legacy_ = false;  ///< a prefix space for every part between special tokens
   AddedTokenMatcher specials_;
   std::map<int32_t, AddedToken> added_;  ///< tokens of tokenizer_config.json and added_tokens.json
   std::optional<int32_t> bos_, eos_, pad_;

@@ -25,8 +25,9 @@ std::vector<Row<NamedTemplate>> const& prompt_templates();
 struct TemplateConfig {
   std::string name = "alpaca";                        ///< a row of prompt_templates()
   std::string custom_prompt, custom_prompt_no_input;  ///< of `custom`
-  std::string chat_template;  ///< file that is used instead of the model's chat template
-  std::string model;          ///< folder or GGUF file, for its chat template
+  std::string chat_template;         ///< file that is used instead of the model's chat template
+  std::string date = kTemplateDate;  ///< that strftime_now gives
+  std::string model;                 ///< folder or GGUF file, for its chat template
 };
 
 /// A piece of a sample's text; scored pieces are what the model is to learn.

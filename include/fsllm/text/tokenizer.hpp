@@ -18,6 +18,10 @@ struct Tokenizer {
   /// Special tokens written in the text are parsed as such; with `add_special_tokens` the tokenizer's own
   /// BOS / EOS rule applies (post-processor, tokenizer_config.json).
   virtual std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = true) const = 0;
+  /// What the rule puts before a text.
+  virtual std::vector<int32_t> prefix() const = 0;
+  /// A text that goes on, a prompt say: as encode() has it, without what the rule puts behind.
+  std::vector<int32_t> encode_beginning(std::string_view text) const;
   virtual std::string decode(std::vector<int32_t> const& ids, bool skip_special_tokens = false) const = 0;
   virtual int64_t vocab_size() const = 0;
   virtual std::optional<int32_t> bos_id() const = 0;
