@@ -166,9 +166,10 @@ Value sort(Value const& value, Arguments const& arguments) {
 }
 
 Value unique(Value const& value, Arguments const&) {
+  auto const items = items_of(value);
   List out;
-  for (auto const& item : items_of(value))
-    if (std::none_of(out.begin(), out.end(), [&](Value const& known) { return equal(known, item); })) {
+  for (auto const& item : items)
+    if (!holds(out, item)) {
       charge(size_of(item));
       out.push_back(item);
     }

@@ -16,6 +16,7 @@ Value method(Value const& value, std::string const& name);
 Value attribute(Value const& value, std::string const& name);
 /// `value[key]`.
 Value subscript(Value const& value, Value const& key);
+bool holds(List const& list, Value const& needle);
 /// `needle in value`.
 bool contains(Value const& value, Value const& needle);
 /// `value[begin:end:step]`; None where left out.

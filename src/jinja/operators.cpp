@@ -91,6 +91,12 @@ Value arithmetic(std::string const& op, Value const& a, Value const& b) {
   return is_real ? real(op, to_double(a), to_double(b)) : whole(op, to_int(a), to_int(b));
 }
 
+bool holds(List const& list, Value const& needle) {
+  for (auto const& item : list)
+    if (equal(item, needle)) return true;
+  return false;
+}
+
 bool contains(Value const& value, Value const& needle) {
   if (value.text() != nullptr) {
     if (needle.text() == nullptr) refuse(fmt::format("a {} is looked for in a text", type_name(needle)));
@@ -98,10 +104,7 @@ bool contains(Value const& value, Value const& needle) {
   }
   if (value.dict() != nullptr)
     return needle.text() != nullptr && value.dict()->find(*needle.text()) != nullptr;
-  auto const is_needle = [&](auto const& item) { return equal(item, needle); };
-  if (value.list() != nullptr) return std::any_of(value.list()->begin(), value.list()->end(), is_needle);
-  auto const items = items_of(value);
-  return std::any_of(items.begin(), items.end(), is_needle);
+  return value.list() != nullptr ? holds(*value.list(), needle) : holds(items_of(value), needle);
 }
 
 Value subscript(Value const& value, Value const& key) {
