@@ -13,9 +13,10 @@ if(FSLLM_SANITIZE)
 endif()
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
 set(CMAKE_CXX_FLAGS_DEBUG "-Og -g1")
-find_program(MOLD_PROGRAM mold)
+# Not for GCC: where one of its functions has an empty cold part, lld (14) keeps that part's unwind entry instead of the
+# one of the function that begins at the same address, and an exception that passes there aborts the program.
 find_program(LLD_PROGRAM ld.lld)
-if(LLD_PROGRAM)
+if(LLD_PROGRAM AND CMAKE_CXX_COMPILER_ID MATCHES Clang)
   add_link_options(-fuse-ld=lld)
 endif()
 

@@ -144,6 +144,13 @@ void take_tokenizer_config(json const& document, std::filesystem::path const& pa
 }  // namespace
 
 AddedToken parse_added_token(json const& entry, int64_t id, std::string const& where) {
+  FSLLM_CHECK(!entry.contains("content") || entry.at("content").is_string(),
+              "{}: added token {} is {:.80} (its content must be a text). Copy the file again.", where, id,
+              entry.dump());
+  for (auto const* flag : {"special", "lstrip", "rstrip", "single_word", "normalized"})
+    FSLLM_CHECK(!entry.contains(flag) || entry.at(flag).is_boolean(),
+                "{}: added token {}: {} = {:.80} (true or false is needed). Copy the file again.", where, id,
+                flag, entry.at(flag).dump());
   auto const content = entry.at("content").get<std::string>();
   FSLLM_CHECK(id >= 0 && id < kTokenIdLimit, "{}: added token '{}' has the id {}. Copy the file again.",
               where, content, id);

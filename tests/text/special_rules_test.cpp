@@ -153,6 +153,15 @@ TEST(SpecialRules, UnknownOptionsAreRefused) {
   EXPECT_ERROR(load_with(nullptr, {{"split_special_tokens", true}}), "split_special_tokens = true (");
   EXPECT_ERROR(load_with(nullptr, {{"sp_model_kwargs", {{"enable_sampling", true}}}}),
                R"(sp_model_kwargs = {"enable_sampling":true})");
+  for (auto const* key : {"5", "12"}) {
+    EXPECT_ERROR(load_with(nullptr, {{"added_tokens_decoder", {{key, {{"content", 3}}}}}}),
+                 "(its content must be a text)");
+    EXPECT_ERROR(
+        load_with(nullptr, {{"added_tokens_decoder", {{key, {{"content", "x"}, {"special", "no"}}}}}}),
+        "special = \"no\" (true or false is needed)");
+  }
+  EXPECT_ERROR(load_with(nullptr, {{"extra_special_tokens", {{{"content", "x"}, {"lstrip", 1}}}}}),
+               "lstrip = 1 (true or false is needed)");
   EXPECT_ERROR(load_with(nullptr, {{"additional_special_tokens", {3}}}),
                "additional_special_tokens holds 3 (a text is needed)");
   EXPECT_ERROR(load_with(nullptr, {{"additional_special_tokens", "<sep>"}}), "(a list of tokens is needed)");
