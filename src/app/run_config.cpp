@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/paths.hpp"
 
 namespace fsllm {
 namespace {
@@ -73,31 +74,43 @@ std::string default_name(RunConfig const& run) {
   return name;
 }
 
+/// A run directory lies below outdir.
+void check_name(RunConfig const& run, Config const& config) {
+  std::filesystem::path const name = run.expname;
+  bool const leaves = name.is_absolute() || run.expname.starts_with('~') || name.lexically_normal() == "." ||
+                      std::find(name.begin(), name.end(), "..") != name.end();
+  FSLLM_CHECK(
+      !leaves,
+      "{} = '{}' (it leaves outdir, '{}'). Give a plain name, and set outdir to the folder that is to "
+      "hold the run.",
+      config.where("expname"), run.expname, run.outdir);
+}
+
 }  // namespace
 
 RunConfig load_run_config(Config& config) {
   RunConfig run;
-  run.outdir = config.get("outdir", "exp", "Folder of all run directories.");
+  run.outdir = get_path(config, "outdir", "exp", "Folder of all run directories.");
   run.expname =
       config.get("expname", "", "Name of this run's directory; '' makes one from method, model and data.");
-  run.model_type = config.get(
-      "model.type", "",
-      "NAME@huggingface_llm under llm.cache.model, a folder in Hugging Face layout, or a .gguf file.");
-  run.model_cache = config.get("llm.cache.model", "", "Folder that holds models by name.");
+  run.model_type = get_path(
+      config, "model.type", "",
+      "NAME@huggingface_llm under llm.cache.model or in the cache of the Hugging Face hub (HF_HUB_CACHE, "
+      "HF_HOME), a folder in Hugging Face layout, or a .gguf file.");
+  run.model_cache = get_path(config, "llm.cache.model", "",
+                             "Folder that holds models by name, or a cache of the Hugging Face hub.");
   run.threads =
       config.get("hpc.threads", "auto", "OpenMP threads a rank; auto: 1 under exact reduction on CPU.");
   check_threads(config, run.threads);
-  run.shard_roots =
-      config.get<std::vector<std::string>>("hpc.shard_roots", {},
-                                           "Folders of ready shards that only their own rank opens: the i-th "
-                                           "is that of rank i, or a single path that "
-                                           "every host has for itself.");
+  run.shard_roots = get_paths(config, "hpc.shard_roots",
+                              "Folders of ready shards that only their own rank opens: the i-th is that of "
+                              "rank i, or a single path that every host has for itself.");
   run.use_gpu = config.get("use_gpu", false, "Train on GPUs.");
   run.half = config.get("train.is_enable_half", false,
                         "Keep frozen weights in fp16 (storage type; LoRA and optimiser stay fp32).");
-  run.stage_dir = config.get("hpc.stage_dir", "",
-                             "Folder (of the node, say) for weights that must be converted: GGUF, another "
-                             "storage type; empty: the run directory.");
+  run.stage_dir = get_path(config, "hpc.stage_dir", "",
+                           "Folder (of the node, say) for weights that must be converted: GGUF, another "
+                           "storage type; empty: the run directory.");
   run.storage_dtype = config.get(
       "train.storage_dtype", "auto",
       "Type of frozen weights in memory; auto: as in the file. int8 and nf4 quantise the projections "
@@ -115,6 +128,7 @@ RunConfig load_run_config(Config& config) {
   run.fed = load_fed_config(config);
   if (run.half && run.storage_dtype == "auto") run.storage_dtype = "fp16";
   if (run.expname.empty()) run.expname = default_name(run);
+  check_name(run, config);
   accept_fs_llm_keys(config);
   config.finish();
   FSLLM_CHECK(!run.model_type.empty(),
@@ -123,6 +137,11 @@ RunConfig load_run_config(Config& config) {
   FSLLM_CHECK(!run.peft.method.empty() || quantization_of(run.storage_dtype) == Quantization::none,
               "{} = {} (quantised weights cannot be trained). Set llm.adapter.use: True, or another type.",
               config.where("train.storage_dtype"), run.storage_dtype);
+  FSLLM_CHECK(
+      run.compute_dtype != "fp16",
+      "{} = fp16 (gradients would vanish: there is no loss scaling in this version). Use bf16 or fp32; "
+      "train.storage_dtype may be fp16.",
+      config.where("train.compute_dtype"));
   FSLLM_CHECK(run.shard_roots.empty() || run.data.shards.empty(),
               "{} = {} (hpc.shard_roots names the shards already). Leave one of them out.",
               config.where("data.shards"), run.data.shards);
@@ -146,24 +165,6 @@ std::map<int64_t, TrainConfig> load_client_configs(Config const& base, Config co
     configs.emplace(client, load_train_config(merged));
   }
   return configs;
-}
-
-std::filesystem::path resolve_model(RunConfig const& run) {
-  namespace fs = std::filesystem;
-  auto const name = run.model_type.substr(0, run.model_type.find('@'));
-  std::vector<fs::path> places;
-  if (!run.model_cache.empty()) {
-    places.push_back(fs::path(run.model_cache) / name);
-    places.push_back(fs::path(run.model_cache) / fs::path(name).filename());
-  }
-  places.emplace_back(name);
-  for (auto const& place : places)
-    if (fs::is_directory(place) || fs::is_regular_file(place)) return fs::canonical(place);
-  fail(
-      fmt::format("model.type = '{}' (no folder {}). Put the model there (config.json, model.safetensors, "
-                  "tokenizer.json or tokenizer.model; or a .gguf file), "
-                  "or set llm.cache.model to the folder that holds it; nothing is downloaded.",
-                  run.model_type, places.front().string()));
 }
 
 RunDirectory run_directory(RunConfig const& run) {

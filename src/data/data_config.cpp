@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/paths.hpp"
 #include "fsllm/data/dataset.hpp"
 #include "fsllm/data/splitter.hpp"
 #include "fsllm/text/template.hpp"
@@ -91,13 +92,13 @@ void load_custom_template(Config& config, DataConfig& data) {
 
 DataConfig load_data_config(Config& config) {
   DataConfig data;
-  data.root = config.get("data.root", "data", "Folder of the data files");
-  data.type = config.get("data.type", "",
-                         "Name of a data set, or .json / .jsonl / .parquet / .txt files under data.root; "
-                         "wildcards are allowed. " +
-                             told(data_formats()));
-  data.shards =
-      config.get("data.shards", "", "Folder of ready client shards; empty: made from data.type at start");
+  data.root = get_path(config, "data.root", "data", "Folder of the data files");
+  data.type = get_path(config, "data.type", "",
+                       "Name of a data set, or .json / .jsonl / .parquet / .txt files under data.root; "
+                       "wildcards are allowed. " +
+                           told(data_formats()));
+  data.shards = get_path(config, "data.shards", "",
+                         "Folder of ready client shards; empty: made from data.type at start");
   if (data.shards.empty() && !data.type.empty()) data_format(data.type, config.where("data.type"));
   load_splitter(config, data);
   data.splits = config.get("data.splits", data.splits, "Shares of train, val and test; zeros are allowed",

@@ -9,7 +9,10 @@
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
+
+#include "fsllm/model/finite.hpp"
 
 namespace fsllm {
 namespace {
@@ -101,6 +104,8 @@ std::vector<RowScore> score_rows(CausalLM& model, std::vector<ScoredRow> const& 
     score_batch(model, rows, passes, first, end, scores);
     first = end;
   }
+  if (std::ranges::any_of(scores, [](auto const& score) { return !std::isfinite(score.loglikelihood); }))
+    check_finite_weights(model);
   return scores;
 }
 

@@ -21,6 +21,7 @@
 #include "fsllm/fed/report.hpp"
 #include "fsllm/fed/selection.hpp"
 #include "fsllm/io/checkpoint.hpp"
+#include "not_finite.hpp"
 
 namespace fsllm {
 namespace {
@@ -210,6 +211,8 @@ ClientReport Run::train_client_here(int64_t client, int64_t round, double weight
                                  if (first_step_ == 0) first_step_ = seconds_since_process_start();
                                  progress.advance(1, fmt::format("client {}, loss {:.3f}", client, loss));
                                });
+  check_training(f_.model, f_.parameters, report.result,
+                 fmt::format("client {}, round {}", client, round + 1));
   auto const update = subtract(f_.parameters, start);
   report.update_norm = l2_norm(update);
   if (local()) {
@@ -334,6 +337,7 @@ RunSummary Run::train(bool resume) {
   bool const exact = config_.reduce == "exact" || (config_.reduce == "auto" && !f_.full_model);
   if (done_ == 0 && !splits_.empty()) {
     last_.losses = evaluate();
+    check_first_losses(last_.losses, f_.model);
     write_report(last_);
   }
   bool stop = selection_.stop();
@@ -346,6 +350,7 @@ RunSummary Run::train(bool resume) {
     RoundReport report;
     report.round = round + 1;
     report.clients = train_round(round, *aggregation);
+    check_steps(report.clients, report.round);
     clock.lap("train");
     if (!local()) {
       auto const mean = aggregation->reduce(f_.collective);

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/fed/selection.hpp"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
 namespace fsllm {
 
-bool Selection::observe(double loss) {
-  bool const best = history_.empty() || loss < best_;
+bool Selection::observe(double given) {
+  // A loss that is not finite is worse than any other, and JSON has no word for it.
+  double const loss = std::isfinite(given) ? given : kWorst;
+  bool const best = loss < best_;
   if (best) best_ = loss;
   auto const patience = config_.patience;
   if (config_.improve_on_mean) {
@@ -17,7 +20,7 @@ bool Selection::observe(double loss) {
           std::accumulate(history_.end() - patience, history_.end(), 0.0) / static_cast<double>(patience);
       stop_ = loss > mean - config_.delta;
     }
-  } else if (history_.empty() || loss <= reference_ - config_.delta) {
+  } else if (history_.empty() || (std::isfinite(given) && loss <= reference_ - config_.delta)) {
     reference_ = loss;
     since_ = 0;
   } else {
@@ -36,9 +39,13 @@ std::string Selection::state() const {
 
 void Selection::load_state(std::string const& json) {
   auto const state = nlohmann::json::parse(json);
-  history_ = state.at("history").get<std::vector<double>>();
-  best_ = state.at("best").get<double>();
-  reference_ = state.at("reference").get<double>();
+  auto const loss = [](nlohmann::json const& value) {
+    return value.is_null() ? kWorst : value.get<double>();
+  };
+  history_.clear();
+  for (auto const& value : state.at("history")) history_.push_back(loss(value));
+  best_ = loss(state.at("best"));
+  reference_ = loss(state.at("reference"));
   since_ = state.at("since").get<int64_t>();
   stop_ = state.at("stop").get<bool>();
 }

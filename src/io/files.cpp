@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "fsllm/core/error.hpp"
+#include "mapping_guard.hpp"
 
 namespace fsllm {
 namespace {
@@ -27,7 +28,9 @@ std::string why() {
 /// Owns one file descriptor.
 class Descriptor {
  public:
-  Descriptor(fs::path const& path, int flags) : value_(::open(path.c_str(), flags | O_CLOEXEC)) {}
+  /// Pipes are opened without a wait for their other end, and refused by checked_size.
+  Descriptor(fs::path const& path, int flags)
+      : value_(::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK)) {}
   ~Descriptor() {
     if (value_ >= 0) ::close(value_);
   }
@@ -177,10 +180,13 @@ MappedFile::MappedFile(fs::path const& path) {
               "cannot map {} into memory ({}). Check the address space limit (ulimit -v).", path.string(),
               why());
   data_ = static_cast<std::byte const*>(address);
+  guard_mapping(data_, size_, path);
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (data_ == nullptr) return;
+  release_mapping(data_);
+  ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
 void prefault(std::span<std::byte const> mapped) {

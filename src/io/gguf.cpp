@@ -24,31 +24,98 @@ bool GgufTensor::quantized() const {
   return type != "F32" && type != "F16" && type != "BF16";
 }
 
-struct GgufReader::Impl {
+namespace {
+
+struct Part {
   std::filesystem::path path;
   std::shared_ptr<MappedFile const> mapping;
   GgufHeader header;
 };
 
-GgufReader::GgufReader(std::filesystem::path const& path) {
+Part open_part(std::filesystem::path const& path) {
   auto mapping = std::make_shared<MappedFile const>(path);
   auto header = parse_gguf_header(mapping->text(), path.string());
-  impl_ = std::make_unique<Impl>(Impl{path, std::move(mapping), std::move(header)});
+  return {path, std::move(mapping), std::move(header)};
+}
+
+/// A number that gguf-split writes; 0 where there is none.
+uint64_t split_number(Part const& part, std::string const& key) {
+  auto const found = part.header.metadata.find("split." + key);
+  if (found == part.header.metadata.end()) return 0;
+  FSLLM_CHECK(found->is_number_integer() && found->get<int64_t>() >= 0,
+              "{}: split.{} = {} (a count is needed). Split the model again.", part.path.string(), key,
+              found->dump());
+  return found->get<uint64_t>();
+}
+
+/// The name of one of `count` parts, as gguf-split makes it.
+std::filesystem::path part_path(std::filesystem::path const& first, uint64_t number, uint64_t count) {
+  auto const ending = [&](uint64_t one) { return fmt::format("-{:05d}-of-{:05d}.gguf", one, count); };
+  auto const name = first.filename().string();
+  FSLLM_CHECK(
+      name.ends_with(ending(1)),
+      "{}: part 1 of {} of a split model (the parts are found by names that end in {}). Give the files "
+      "their names back, or join them with gguf-split --merge.",
+      first.string(), count, ending(1));
+  return first.parent_path() / (name.substr(0, name.size() - ending(1).size()) + ending(number));
+}
+
+/// All parts of a split model; one part of the others.
+std::vector<Part> open_parts(std::filesystem::path const& path) {
+  std::vector<Part> parts;
+  parts.push_back(open_part(path));
+  auto const count = split_number(parts.front(), "count"), number = split_number(parts.front(), "no");
+  if (count <= 1) return parts;
+  FSLLM_CHECK(number == 0, "{}: part {} of {} of a split model. Give its first part.", path.string(),
+              number + 1, count);
+  for (uint64_t next = 2; next <= count; ++next) {
+    auto const file = part_path(path, next, count);
+    FSLLM_CHECK(std::filesystem::exists(file),
+                "{}: part 1 of {} of a split model (there is no {}). Put all parts into one folder.",
+                path.string(), count, file.string());
+    parts.push_back(open_part(file));
+    FSLLM_CHECK(split_number(parts.back(), "count") == count && split_number(parts.back(), "no") == next - 1,
+                "{}: not part {} of {} (it says part {} of {}). Copy the parts again.", file.string(), next,
+                count, split_number(parts.back(), "no") + 1, split_number(parts.back(), "count"));
+  }
+  return parts;
+}
+
+}  // namespace
+
+struct GgufReader::Impl {
+  std::vector<Part> parts;
+  std::map<std::string, GgufTensor> tensors;
+};
+
+GgufReader::GgufReader(std::filesystem::path const& path) : impl_(std::make_unique<Impl>()) {
+  impl_->parts = open_parts(path);
+  for (size_t part = 0; part < impl_->parts.size(); ++part)
+    for (auto& [name, tensor] : impl_->parts[part].header.tensors) {
+      tensor.part = part;
+      FSLLM_CHECK(impl_->tensors.emplace(name, tensor).second,
+                  "{}: the tensor '{}' stands in another part too. Copy the parts again.",
+                  impl_->parts[part].path.string(), name);
+    }
+  auto const wanted = split_number(impl_->parts.front(), "tensors.count");
+  FSLLM_CHECK(impl_->parts.size() == 1 || wanted == impl_->tensors.size(),
+              "{}: {} tensors in all parts (split.tensors.count is {}). Copy the parts again.", path.string(),
+              impl_->tensors.size(), wanted);
 }
 
 GgufReader::~GgufReader() = default;
 GgufReader::GgufReader(GgufReader&&) noexcept = default;
 
 std::filesystem::path const& GgufReader::path() const {
-  return impl_->path;
+  return impl_->parts.front().path;
 }
 
 nlohmann::json const& GgufReader::metadata() const {
-  return impl_->header.metadata;
+  return impl_->parts.front().header.metadata;
 }
 
 std::map<std::string, GgufTensor> const& GgufReader::tensors() const {
-  return impl_->header.tensors;
+  return impl_->tensors;
 }
 
 bool GgufReader::contains(std::string const& name) const {
@@ -75,11 +142,12 @@ std::string GgufReader::element_type(std::string const& name) const {
 
 at::Tensor GgufReader::tensor(std::string const& name) const {
   auto const& tensor = info(name);
-  auto* const data = const_cast<std::byte*>(impl_->mapping->bytes().data()) + tensor.begin;
+  auto const& mapping = impl_->parts[tensor.part].mapping;
+  auto* const data = const_cast<std::byte*>(mapping->bytes().data()) + tensor.begin;
   if (!tensor.quantized()) {
     auto const type = *dtype_from_name(tensor.type);
     auto const view = at::from_blob(
-        data, tensor.shape, [held = impl_->mapping](void*) {}, at::TensorOptions().dtype(type));
+        data, tensor.shape, [held = mapping](void*) {}, at::TensorOptions().dtype(type));
     bool const aligned = reinterpret_cast<uintptr_t>(data) % c10::elementSize(type) == 0;
     return aligned ? view : view.clone();
   }
@@ -89,8 +157,11 @@ at::Tensor GgufReader::tensor(std::string const& name) const {
   return values;
 }
 
-std::string_view GgufReader::header() const {
-  return impl_->mapping->text().substr(0, static_cast<size_t>(impl_->header.data_begin));
+std::vector<std::pair<std::filesystem::path, std::string_view>> GgufReader::headers() const {
+  std::vector<std::pair<std::filesystem::path, std::string_view>> headers;
+  for (auto const& [path, mapping, header] : impl_->parts)
+    headers.emplace_back(path, mapping->text().substr(0, static_cast<size_t>(header.data_begin)));
+  return headers;
 }
 
 bool is_gguf(std::filesystem::path const& path) {

@@ -24,6 +24,32 @@ struct SafetensorsReader::Item {
   std::string file;
 };
 
+namespace {
+
+/// What else a folder holds where safetensors files are wanted. Pickles run code when they are read.
+std::string pickle_in(fs::path const& folder, std::string const& stem) {
+  for (auto const& name : {stem + ".bin", std::string("pytorch_model.bin"),
+                           std::string("pytorch_model.bin.index.json"), std::string("consolidated.00.pth")})
+    if (fs::exists(folder / name)) return name;
+  return "";
+}
+
+[[noreturn]] void refuse_folder(fs::path const& folder, std::string const& stem) {
+  auto const pickle = pickle_in(folder, stem);
+  auto const single = stem + ".safetensors";
+  if (!pickle.empty())
+    fail(fmt::format(
+        "{} holds no {} ({} is a pickle and is not read: it could run code). Load it once with transformers "
+        "or peft, and save it again: save_pretrained writes {}.",
+        folder.string(), single, pickle, single));
+  fail(
+      fmt::format("{} holds neither {} nor {}.index.json (no weights). Place the model's safetensors files "
+                  "there.",
+                  folder.string(), single, single));
+}
+
+}  // namespace
+
 SafetensorsReader::SafetensorsReader(fs::path const& path, std::string const& stem) : path_(path) {
   if (!fs::is_directory(path)) {
     items_ = open(path);
@@ -35,10 +61,7 @@ SafetensorsReader::SafetensorsReader(fs::path const& path, std::string const& st
   else if (fs::exists(index))
     open_index(index);
   else
-    fail(fmt::format("{} holds neither {} nor {} ({}). Place the model's safetensors files there.",
-                     path.string(), single.filename().string(), index.filename().string(),
-                     fs::exists(path / "pytorch_model.bin") ? "pytorch_model.bin is a pickle and is not read"
-                                                            : "no weights"));
+    refuse_folder(path, stem);
 }
 
 std::map<std::string, std::shared_ptr<SafetensorsReader::Item const>> SafetensorsReader::open(

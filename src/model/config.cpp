@@ -99,6 +99,7 @@ ModelConfig load_model_config(std::filesystem::path const& model) {
   config.head = family.head;
   config.attention_dropout = json.probability("attention_dropout", 0);
   family.read_config(json, config);
+  config.tied_embeddings = json.boolean("tie_word_embeddings", config.tied_embeddings);
   if (config.embedding_size == 0) config.embedding_size = config.hidden_size;
   check_sizes(config, json);
   read_special_ids(model, json, config);

@@ -161,4 +161,11 @@ ConfigJson ConfigJson::object(std::string const& key) const {
   return {value == nullptr ? json::object() : *value, fmt::format("{}: {}", source_, key)};
 }
 
+std::vector<std::string> ConfigJson::object_keys() const {
+  std::vector<std::string> keys;
+  for (auto const& [key, value] : object_.items())
+    if (value.is_object()) keys.push_back(key);
+  return keys;
+}
+
 }  // namespace fsllm::detail

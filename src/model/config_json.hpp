@@ -33,6 +33,8 @@ class ConfigJson {
   std::vector<int32_t> token_ids(std::string const& key) const;
   /// The object below a key; empty when absent.
   ConfigJson object(std::string const& key) const;
+  std::vector<std::string> object_keys() const;  ///< keys of objects below this one
+  bool empty() const { return object_.empty(); }
   std::string const& source() const { return source_; }
   /// Fails with this file's name in front.
   [[noreturn]] void refuse(std::string const& message) const;

@@ -102,11 +102,8 @@ void Decoder::choose_angles(AttentionPlan const& plan) {
   sin_ = at::where(is_long, sin, sin_);
 }
 
-at::Tensor Decoder::logits(at::Tensor const& hidden) {
-  ForwardContext context;
-  auto head = head_;
-  if (config_.tied_embeddings) head.weight = embedding_;
-  auto const logits = head.forward(hidden, context);
+at::Tensor Decoder::logits(at::Tensor const& hidden, ForwardContext& context) {
+  auto const logits = head().forward(hidden, context);
   return config_.logit_softcap > 0 ? soft_cap(logits, config_.logit_softcap) : logits;
 }
 
@@ -121,6 +118,10 @@ void Decoder::set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) {
 
 void Decoder::set_block_adapter(int64_t layer, std::shared_ptr<BlockAdapter> adapter) {
   blocks_.at(static_cast<size_t>(layer)).adapter = std::move(adapter);
+}
+
+void Decoder::set_embedding_adapter(std::shared_ptr<EmbeddingAdapter> adapter) {
+  embedding_adapter_ = std::move(adapter);
 }
 
 void Decoder::set_stack_adapter(std::shared_ptr<StackAdapter> adapter) {
@@ -150,7 +151,9 @@ void Decoder::check_cache(RaggedInput const& input, KvCache const* cache) const 
 }
 
 at::Tensor Decoder::embeddings(at::Tensor const& ids) {
-  auto const x = at::embedding(embedding_, ids.to(device_));
+  auto const here = ids.to(device_);
+  auto x = at::embedding(embedding_, here);
+  if (embedding_adapter_) x = embedding_adapter_->apply(here, x.to(compute_));
   if (config_.embedding_scale == 1) return x;
   return at::mul(x.to(compute_), at::scalar_tensor(config_.embedding_scale, at::dtype(compute_)));
 }

@@ -47,9 +47,12 @@ class Decoder final : public CausalLM {
 
   ModelConfig const& config() const override { return config_; }
   at::Tensor hidden_states(RaggedInput const& input, ForwardContext& context, KvCache* cache) override;
-  at::Tensor logits(at::Tensor const& hidden) override;
+  at::Tensor logits(at::Tensor const& hidden, ForwardContext& context) override;
   at::Tensor embeddings(at::Tensor const& ids) override;
   std::vector<Linear*> linears() override;
+  Linear& head() override;
+  void untie_head() override;
+  void set_embedding_adapter(std::shared_ptr<EmbeddingAdapter> adapter) override;
   void set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) override;
   void set_block_adapter(int64_t layer, std::shared_ptr<BlockAdapter> adapter) override;
   void set_stack_adapter(std::shared_ptr<StackAdapter> adapter) override;
@@ -67,6 +70,7 @@ class Decoder final : public CausalLM {
  private:
   void add_embeddings(Family const& family, std::string const& prefix);
   void add_head(Family const& family, std::string const& prefix);
+  void add_head_tensor(std::string const& kind, std::vector<int64_t> const& shape, at::Tensor& tensor);
   void add_norm(Norm& norm, std::string const& path, int64_t size);
   void add_linear(Linear& linear, std::string const& module, std::string const& prefix, int64_t in,
                   int64_t out, bool bias);
@@ -101,9 +105,10 @@ class Decoder final : public CausalLM {
   Linear embedding_project_, head_project_;  ///< where embedding_size is not hidden_size
   std::vector<Block> blocks_;
   Norm final_norm_;
-  Linear head_;  ///< without weight where it is tied to the embedding
+  Linear head_;  ///< its own weight means nothing where it is tied to the embedding
   std::vector<Parameter> layout_;
   std::shared_ptr<VirtualTokens> virtual_tokens_;
+  std::shared_ptr<EmbeddingAdapter> embedding_adapter_;
   std::shared_ptr<StackAdapter> stack_adapter_;
   at::Tensor cos_, sin_;  ///< of the running forward pass, [N, 1, R/2]
 };

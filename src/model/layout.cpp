@@ -9,6 +9,7 @@
 #include "decoder.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/model/dtype.hpp"
+#include "weights.hpp"
 
 namespace fsllm::detail {
 
@@ -82,11 +83,14 @@ void Decoder::add_head(Family const& family, std::string const& prefix) {
     add_linear(head_project_, family.prefix + family.head_project, prefix + family.head_project, hidden, size,
                /*bias=*/false);
   head_.name = family.head;
-  auto const add = [&](std::string const& name, std::vector<int64_t> const& shape, at::Tensor& tensor) {
-    layout_.push_back({name, shape, &tensor, nullptr, name});
-  };
-  if (!config_.tied_embeddings) add(family.head + ".weight", {config_.vocab_size, size}, head_.weight);
-  if (config_.head_bias) add(family.head + ".bias", {config_.vocab_size}, head_.bias);
+  if (!config_.tied_embeddings) add_head_tensor(".weight", {config_.vocab_size, size}, head_.weight);
+  if (config_.head_bias) add_head_tensor(".bias", {config_.vocab_size}, head_.bias);
+}
+
+void Decoder::add_head_tensor(std::string const& kind, std::vector<int64_t> const& shape,
+                              at::Tensor& tensor) {
+  auto const name = head_.name + kind;
+  layout_.push_back({name, shape, &tensor, nullptr, name});
 }
 
 void Decoder::add_norm(Norm& norm, std::string const& path, int64_t size) {
@@ -158,6 +162,18 @@ std::vector<Linear*> Decoder::linears() {
   return all;
 }
 
+Linear& Decoder::head() {
+  if (config_.tied_embeddings) head_.weight = embedding_;
+  return head_;
+}
+
+void Decoder::untie_head() {
+  if (!config_.tied_embeddings) return;
+  config_.tied_embeddings = false;
+  head_.weight = embedding_.clone();
+  add_head_tensor(".weight", head_.weight.sizes().vec(), head_.weight);
+}
+
 TensorMap Decoder::parameters() {
   TensorMap parameters;
   for (auto const& parameter : layout_)
@@ -205,10 +221,12 @@ void Decoder::set_vocabulary(TensorMap const& tensors) {
 
 void Decoder::make_trainable(std::string const& dtype) {
   auto const type = parse_dtype(dtype, "type of trainable parameters");
-  for (auto const& parameter : layout_)
+  for (auto const& parameter : layout_) {
+    check_finite_weight(parameter.name, *parameter.tensor, "the model");
     *parameter.tensor = parameter.tensor->detach()
                             .to(type, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous)
                             .set_requires_grad(true);
+  }
 }
 
 }  // namespace fsllm::detail

@@ -13,6 +13,7 @@
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/gguf.hpp"
 #include "fsllm/model/dtype.hpp"
+#include "quantized_checkpoint.hpp"
 #include "weights.hpp"
 
 namespace fsllm {
@@ -106,6 +107,7 @@ Opened open_model(std::filesystem::path const& model, LoadOptions const& options
   opened.source = is_gguf(model) ? detail::open_gguf(model, config, family) : detail::open_safetensors(model);
   opened.decoder = std::make_unique<Decoder>(config, family, prefix_in(*opened.source, family), compute,
                                              c10::Device(options.device));
+  detail::refuse_quantized(*opened.source, model);
   check_names(*opened.source, *opened.decoder, family, model);
   check_shapes(*opened.source, *opened.decoder);
   for (auto const& parameter : opened.decoder->layout())
@@ -126,8 +128,11 @@ bool fits_as_is(Opened const& opened) {
 void set_quantized(detail::Parameter const& parameter, Opened const& opened, at::Tensor const& bytes,
                    c10::Device device) {
   auto const kind = opened.storage.quantization;
-  auto const weight = bytes.defined() ? QuantizedWeight(bytes, parameter.shape, kind)
-                                      : QuantizedWeight(opened.source->tensor(parameter.name), kind);
+  auto const plain = bytes.defined() ? at::Tensor() : opened.source->tensor(parameter.name);
+  if (plain.defined())
+    detail::check_finite_weight(parameter.name, plain, opened.source->file_of(parameter.name));
+  auto const weight =
+      bytes.defined() ? QuantizedWeight(bytes, parameter.shape, kind) : QuantizedWeight(plain, kind);
   parameter.linear->quantized = std::make_shared<QuantizedWeight const>(weight.to(device));
 }
 
@@ -184,7 +189,11 @@ std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOpt
     if (is_quantized)
       set_quantized(parameter, opened, values, device);
     else
-      *parameter.tensor = values.to(device, stored_type(*opened.source, parameter.name, opened.storage));
+      *parameter.tensor =
+          detail::converted_weight(parameter.name, values,
+                                   stored_type(*opened.source, parameter.name, opened.storage),
+                                   opened.source->file_of(parameter.name))
+              .to(device);
   }
   return std::move(opened.decoder);
 }

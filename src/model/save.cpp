@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/finite.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/gguf.hpp"
 #include "fsllm/io/jsonl.hpp"
@@ -25,13 +26,30 @@ std::string torch_name(at::ScalarType type) {
 }
 
 void write_config(std::filesystem::path const& out_dir, std::filesystem::path const& source_dir,
-                  at::ScalarType type, int64_t vocab_size) {
+                  at::ScalarType type, ModelConfig const& model) {
   auto config = is_gguf(source_dir) ? nlohmann::ordered_json(detail::gguf_config(GgufReader(source_dir)))
                                     : nlohmann::ordered_json::parse(read_file(source_dir / "config.json"));
   config.erase("torch_dtype");
+  for (auto const* key : {"quantization_config", "compression_config"}) config.erase(key);  // plain weights
   config["dtype"] = torch_name(type);
-  config["vocab_size"] = vocab_size;
+  config["vocab_size"] = model.vocab_size;
+  if (model.tied_embeddings != load_model_config(source_dir).tied_embeddings)
+    config["tie_word_embeddings"] = model.tied_embeddings;
   write_file_atomic(out_dir / "config.json", config.dump(2) + "\n");
+}
+
+at::Tensor saved_values(std::string const& name, at::Tensor const& values, at::ScalarType type) {
+  auto const saved = values.to(type);
+  if (is_finite(saved)) return saved;
+  FSLLM_CHECK(
+      is_finite(values),
+      "{} holds values that are not finite (nothing is written). Merge another adapter, or train with a "
+      "lower train.optimizer.lr.",
+      name);
+  fail(fmt::format(
+      "{} holds values up to {:g} ({} holds less: they would become infinite). Write another type: "
+      "bf16 or fp32.",
+      name, values.abs().max().item<double>(), dtype_name(type)));
 }
 
 }  // namespace
@@ -48,10 +66,10 @@ void save_model(std::filesystem::path const& out_dir, CausalLM& model,
   auto type = at::kFloat;
   for (auto const& [name, tensor] : parameters) {
     type = dtype == "auto" ? tensor.scalar_type() : parse_dtype(dtype, "dtype");
-    tensors.emplace(name, tensor.detach().to(at::kCPU, type));
+    tensors.emplace(name, saved_values(name, tensor.detach().to(at::kCPU), type));
   }
   write_safetensors(out_dir / "model.safetensors", tensors);
-  write_config(out_dir, source_dir, type, model.config().vocab_size);
+  write_config(out_dir, source_dir, type, model.config());
   for (auto const* name : kCopied)
     if (std::filesystem::exists(source_dir / name))
       write_file_atomic(out_dir / name, read_file(source_dir / name));

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Converted weights, kept for the other ranks of the node and for the next run.
+#include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -36,13 +36,16 @@ constexpr char const *kWeights = "model.safetensors", *kStamp = "stamp.json";
 class Lock {
  public:
   explicit Lock(fs::path const& path)
-      : descriptor_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+      : descriptor_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600)) {
     FSLLM_CHECK(descriptor_ >= 0,
                 "cannot write {} ({}). Make the folder writable, or set hpc.stage_dir to another one.",
                 path.string(), std::strerror(errno));
-    int code = 0;
-    do code = ::flock(descriptor_, LOCK_EX);
-    while (code != 0 && errno == EINTR);
+    int code = ::flock(descriptor_, LOCK_EX | LOCK_NB);
+    if (code != 0 && errno == EWOULDBLOCK) {
+      log_info("waiting for the process that converts these weights now (it holds {})", path.string());
+      do code = ::flock(descriptor_, LOCK_EX);
+      while (code != 0 && errno == EINTR);
+    }
     held_ = code == 0;
   }
   ~Lock() { ::close(descriptor_); }
@@ -77,9 +80,20 @@ std::string checksum_of(fs::path const& file) {
   return fmt::format("{:016x}", checksum64(MappedFile(file).bytes()));
 }
 
+/// Can anybody but this user (and root) have made it, or change it?
+bool is_foreign(fs::path const& path, mode_t kind) {
+  struct stat info {};
+  if (::lstat(path.c_str(), &info) != 0) return false;
+  bool const own = info.st_uid == ::geteuid() || info.st_uid == 0;
+  return !own || (info.st_mode & S_IFMT) != kind || (info.st_mode & (S_IWGRP | S_IWOTH)) != 0;
+}
+
 /// Why the copy in `folder` cannot be used; "" for a good one.
 std::string defect(fs::path const& folder, json const& wanted) {
   if (!fs::exists(folder / kStamp)) return "not there";
+  if (is_foreign(folder, S_IFDIR) || is_foreign(folder / kWeights, S_IFREG) ||
+      is_foreign(folder / kStamp, S_IFREG))
+    return "others may have written them";
   try {
     auto const stamp = read_json(folder / kStamp);
     if (!stamp.is_object() || stamp.value("identity", json()) != wanted) return "of another source";
@@ -116,13 +130,20 @@ void write_copy(WeightSource const& source, Storage const& storage, json const& 
   SafetensorsWriter writer(folder / kWeights, std::move(entries), {{"format", "pt"}}, kPage);
   for (auto const& entry : writer.order()) {
     auto const values = source.tensor(entry.name);
-    writer.write(storage.quantized.contains(entry.name)
-                     ? QuantizedWeight(values, storage.quantization).bytes()
-                     : values.to(entry.type));
+    auto const file = source.file_of(entry.name);
+    if (!storage.quantized.contains(entry.name)) {
+      check_finite_weight(entry.name, values, file);
+      writer.write(converted_weight(entry.name, values, entry.type, file));
+      continue;
+    }
+    check_finite_weight(entry.name, values, file);
+    writer.write(QuantizedWeight(values, storage.quantization).bytes());
   }
   writer.commit();
+  fs::permissions(folder / kWeights, fs::perms::owner_read | fs::perms::owner_write);
   json const stamp{{"identity", wanted}, {"checksum", checksum_of(folder / kWeights)}};
   write_file_atomic(folder / kStamp, stamp.dump(2) + "\n");
+  fs::permissions(folder / kStamp, fs::perms::owner_read | fs::perms::owner_write);
 }
 
 /// Puts `made` in the place of `folder`. Processes that have the old one mapped keep it.
@@ -146,6 +167,15 @@ void remove_leftovers(fs::path const& folder) {
     if (entry.path().filename().string().starts_with(prefix)) fs::remove_all(entry.path(), ignored);
 }
 
+/// A new folder that only this user can enter.
+fs::path make_partial(fs::path const& folder) {
+  auto name = folder.string() + ".partial.XXXXXX";
+  FSLLM_CHECK(::mkdtemp(name.data()) != nullptr,
+              "cannot make folder {} ({}). Check the path, permissions and free space.", name,
+              std::strerror(errno));
+  return name;
+}
+
 }  // namespace
 
 fs::path cached_weights(fs::path const& model, WeightSource const& source, Storage const& storage,
@@ -165,10 +195,7 @@ fs::path cached_weights(fs::path const& model, WeightSource const& source, Stora
     log_warning("the converted weights in {} are made again ({})", folder.string(), why);
   log_info("converting the weights of {} to {} in {}", model.string(),
            type != "auto" ? type : "fp32 (halves stay halves)", folder.string());
-  std::array<char, 256> host{};
-  ::gethostname(host.data(), host.size() - 1);
-  auto const made = fs::path(folder) += fmt::format(".partial.{}.{}", host.data(), ::getpid());
-  make_folder(made);
+  auto const made = make_partial(folder);
   try {
     write_copy(source, storage, wanted, made);
   } catch (...) {

@@ -48,6 +48,13 @@ struct Storage {
 /// What to store a tensor of `source` as; uint8 where it is quantised.
 at::ScalarType stored_type(WeightSource const& source, std::string const& name, Storage const& storage);
 
+/// A weight whose values are not finite is an Error that names it.
+void check_finite_weight(std::string const& name, at::Tensor const& values, std::string const& file);
+/// The values in another type; those that are not finite in it are an Error. Nothing is read where the type
+/// stays.
+at::Tensor converted_weight(std::string const& name, at::Tensor const& values, at::ScalarType type,
+                            std::string const& file);
+
 /// The converted copy of `source` below `cache_dir`: made now, by one process at a time, unless a good one is
 /// there. A copy that is damaged or of another source is made anew. Quantised tensors are rows of bytes in
 /// it.

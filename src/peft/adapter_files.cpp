@@ -6,6 +6,7 @@
 
 #include "adapter_vocabulary.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/finite.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/jsonl.hpp"
 #include "fsllm/io/safetensors.hpp"
@@ -52,7 +53,12 @@ TensorMap read_adapter_tensors(fs::path const& dir, TensorMap const& expected,
     FSLLM_CHECK(tensor.sizes() == at::IntArrayRef(shape),
                 "{}: {} has shape [{}] (this model and rank need [{}]). Use the adapter's own base model.",
                 reader.file_of(name), name, fmt::join(shape, ", "), fmt::join(tensor.sizes(), ", "));
-    tensors.emplace(name, reader.tensor(name).to(tensor.device(), at::kFloat));
+    auto const values = reader.tensor(name);
+    FSLLM_CHECK(is_finite(values),
+                "{}: {} holds values that are not finite (a training that diverged, or a broken copy). Use "
+                "another adapter.",
+                reader.file_of(name), name);
+    tensors.emplace(name, values.to(tensor.device(), at::kFloat));
   }
   return tensors;
 }
@@ -60,6 +66,11 @@ TensorMap read_adapter_tensors(fs::path const& dir, TensorMap const& expected,
 void save_adapter(fs::path const& dir, Peft const& peft, TensorMap const& values,
                   std::string const& base_model, TensorMap const& vocabulary) {
   check_same_layout(peft.state(), values, "exported adapter");
+  auto const bad = first_not_finite(values);
+  FSLLM_CHECK(bad.empty(),
+              "{}: {} holds values that are not finite (training diverged; nothing is written). Lower "
+              "train.optimizer.lr.",
+              dir.string(), bad);
   std::error_code error;
   fs::create_directories(dir, error);
   FSLLM_CHECK(!error, "cannot make the folder {} ({}). Choose another place.", dir.string(), error.message());

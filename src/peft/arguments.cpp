@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cctype>
 
 #include "fsllm/core/error.hpp"
 
@@ -131,6 +132,21 @@ template std::vector<int64_t> Arguments::get(std::string const&, std::vector<int
                                              std::string const&, Constraint const&);
 template std::vector<std::string> Arguments::get(std::string const&, std::vector<std::string> const&,
                                                  std::string const&, Constraint const&);
+
+std::string Arguments::word(std::string const& name, char const* fallback, std::string const& doc) {
+  names_.push_back(name);
+  auto const& value = stored(name);
+  FSLLM_CHECK(value.is_null() || value.is_boolean() || value.is_string(),
+              "{}: '{}' = {} (another kind of value is needed). Export the adapter again.", saved_.file, name,
+              value.dump());
+  std::string const stands = value.is_null()     ? fallback
+                             : value.is_string() ? value.get<std::string>()
+                                                 : value.dump();
+  auto const given = config_.get(kArgs + "." + name, stands, doc);
+  auto text = saved() ? stands : given;
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  return text;
+}
 
 void Arguments::assume(Json const& defaults) {
   if (saved()) return;

@@ -36,6 +36,8 @@ class Arguments {
                   Constraint const& constraint = {}) {
     return get(name, std::string(fallback), doc, constraint);
   }
+  /// A truth value or a word, in lower case. The YAML does not change what a saved adapter says.
+  std::string word(std::string const& name, char const* fallback, std::string const& doc);
   /// A list of names, 'all-linear', or a regular expression. A saved adapter lists the names that all-linear
   /// stood for; its tensors show whether those are all.
   Targets targets(std::string const& name, std::string const& doc);
@@ -53,6 +55,7 @@ class Arguments {
   /// What the saved adapter says of this counts no more.
   void forget_saved(std::string const& name);
 
+  std::string const& saved_file() const { return saved_.file; }
   bool saved() const { return static_cast<bool>(saved_); }
   bool given(std::string const& name) const { return config_.has(kArgs + "." + name); }
   /// "run.yaml:4: llm.adapter.args[0].r", or the file and key of a saved adapter.

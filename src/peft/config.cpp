@@ -7,6 +7,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/names.hpp"
+#include "fsllm/core/paths.hpp"
 #include "methods.hpp"
 
 namespace fsllm {
@@ -75,7 +76,7 @@ PeftConfig load_peft_config(Config& config) {
   PeftConfig peft;
   bool const use =
       config.get("llm.adapter.use", false, "Train an adapter instead of all parameters of the model.");
-  peft.init_from = config.get("llm.adapter.init_from", "", "PEFT adapter folder to start from.");
+  peft.init_from = get_path(config, "llm.adapter.init_from", "", "PEFT adapter folder to start from.");
   peft.mv_to_cpu = config.get("llm.adapter.mv_to_cpu", false,
                               "Keep adapters, optimiser state and gradients of resting clients off the GPU, "
                               "and give the memory back.");

@@ -25,38 +25,58 @@ double scale_of(LoraOptions const& options, double alpha, double rank) {
   return alpha / (options.rslora ? std::sqrt(rank) : rank);
 }
 
-/// The block that a module belongs to: the first number in its path (PEFT's layers_to_transform), or -1.
-int64_t block_of(std::string const& module) {
-  auto const digit = module.find_first_of("0123456789");
-  return digit == std::string::npos ? -1 : std::stoll(module.substr(digit));
+/// The block that a module belongs to (PEFT's layers_to_transform): the first number behind the name of the
+/// list of blocks, or -1.
+int64_t block_of(std::string const& module, std::vector<std::string> const& patterns) {
+  auto const any = std::vector<std::string>{"[^.]*"};
+  for (auto const& pattern : patterns.empty() ? any : patterns)
+    if (auto const block = number_behind(pattern, module, "layers_pattern")) return *block;
+  return -1;
 }
 
 }  // namespace
 
 Lora::Lora(PeftConfig const& config, CausalLM& model) : options_(options_of<LoraOptions>(config)) {
   options_.targets = resolve_targets(options_.targets, model.config().lora_targets, model);
-  auto const& layers = options_.layers;
-  for (auto const* linear :
-       find_targets(options_.targets, model, {"target_modules", !config.init_from.empty()}))
-    if (layers.empty() || std::find(layers.begin(), layers.end(), block_of(linear->name)) != layers.end())
-      add_site(*linear);
-  FSLLM_CHECK(!sites_.empty(), "{}.layers_to_transform names no layer of this model (it has {}). Correct it.",
-              kArgs, model.config().num_layers);
+  for (auto const* linear : find_targets(options_.targets, model,
+                                         {"target_modules", !config.init_from.empty(), /*vocabulary=*/true}))
+    if (in_chosen_layer(linear->name)) add_site(*linear);
+  embedding_module_ = model.config().embedding;
+  if (matches(options_.targets, embedding_module_, "target_modules") && in_chosen_layer(embedding_module_))
+    add_embedding(model);
+  FSLLM_CHECK(!sites_.empty() || embedding_,
+              "{}.layers_to_transform names no layer of this model (it has {}). Correct it.", kArgs,
+              model.config().num_layers);
+  warn_of_ranks();
   if (options_.bias == "none") return;
   bool const all = options_.bias == "all";
   biases_ = TrainedBiases(model, [&](std::string const& module) { return all || is_site(module); });
   if (biases_.empty()) log_info("{}.bias = {}: the modules have no biases to train", kArgs, options_.bias);
 }
 
-void Lora::add_site(Linear const& linear) {
+/// PEFT (`check_target_module_exists`) asks for the layer of those alone that are not named by their whole
+/// path.
+bool Lora::in_chosen_layer(std::string const& module) const {
+  auto const& layers = options_.layers;
+  auto const& names = options_.targets.names;
+  if (layers.empty() || std::find(names.begin(), names.end(), module) != names.end()) return true;
+  return std::find(layers.begin(), layers.end(), block_of(module, options_.layers_patterns)) != layers.end();
+}
+
+std::pair<int64_t, double> Lora::size_of(std::string const& module) const {
   auto const rank =
-      number_for(options_.rank_pattern, linear.name, static_cast<double>(options_.rank), "rank_pattern");
-  auto const alpha = number_for(options_.alpha_pattern, linear.name, options_.alpha, "alpha_pattern");
+      number_for(options_.rank_pattern, module, static_cast<double>(options_.rank), "rank_pattern");
+  return {static_cast<int64_t>(rank),
+          number_for(options_.alpha_pattern, module, options_.alpha, "alpha_pattern")};
+}
+
+void Lora::add_site(Linear const& linear) {
+  auto const [rank, alpha] = size_of(linear.name);
   auto const device = linear.device();
   auto adapter = std::make_shared<LoraAdapter>();
-  adapter->a = trainable({static_cast<int64_t>(rank), linear.in_features()}, device);
-  adapter->b = trainable({linear.out_features(), static_cast<int64_t>(rank)}, device);
-  adapter->scale = scale_of(options_, alpha, rank);
+  adapter->a = trainable({rank, linear.in_features()}, device);
+  adapter->b = trainable({linear.out_features(), rank}, device);
+  adapter->scale = scale_of(options_, alpha, static_cast<double>(rank));
   adapter->dropout = options_.dropout;
   if (options_.dora) {
     adapter->row_squares = squares_of_rows(linear);
@@ -66,17 +86,43 @@ void Lora::add_site(Linear const& linear) {
   sites_.push_back({linear.name, adapter});
 }
 
+void Lora::add_embedding(CausalLM& model) {
+  FSLLM_CHECK(!options_.dora,
+              "{}.use_dora = true ({} is an embedding, and DoRA on embeddings is not available in this "
+              "version). Take it out of target_modules, or set use_dora: False.",
+              kArgs, embedding_module_);
+  auto const weight = model.vocabulary().at(embedding_module_ + ".weight");
+  auto const [rank, alpha] = size_of(embedding_module_);
+  embedding_ = std::make_shared<LoraEmbedding>();
+  embedding_->a = trainable({rank, weight.size(0)}, weight.device());
+  embedding_->b = trainable({weight.size(1), rank}, weight.device());
+  embedding_->scale = scale_of(options_, alpha, static_cast<double>(rank));
+}
+
 bool Lora::is_site(std::string const& module) const {
   return std::any_of(sites_.begin(), sites_.end(), [&](Site const& site) { return site.module == module; });
 }
 
+/// PEFT takes any rank; above the width of the matrix it only costs.
+void Lora::warn_of_ranks() const {
+  for (auto const& [module, adapter] : sites_) {
+    auto const width = std::min(adapter->a.size(1), adapter->b.size(0));
+    if (adapter->a.size(0) <= width) continue;
+    log_warning("{}.r = {} ({} has the rank {}: a larger r learns nothing more). Lower it.", kArgs,
+                adapter->a.size(0), module, width);
+    return;
+  }
+}
+
 void Lora::attach(CausalLM& model) {
   for (auto const& site : sites_) module_of(model, site.module).adapter = site.adapter;
+  if (embedding_) model.set_embedding_adapter(embedding_);
   biases_.attach(model);
 }
 
 void Lora::detach(CausalLM& model) {
   for (auto const& site : sites_) module_of(model, site.module).adapter.reset();
+  if (embedding_) model.set_embedding_adapter(nullptr);
   biases_.detach(model);
 }
 
@@ -88,6 +134,10 @@ TensorMap Lora::state() const {
     if (options_.dora)
       state.emplace(kPrefix + site.module + ".lora_magnitude_vector", site.adapter->magnitude);
   }
+  if (embedding_) {
+    state.emplace(kPrefix + embedding_module_ + ".lora_embedding_A", embedding_->a);
+    state.emplace(kPrefix + embedding_module_ + ".lora_embedding_B", embedding_->b);
+  }
   for (auto const& [module, bias] : biases_.by_module())
     state.emplace(kPrefix + module + (is_site(module) ? ".base_layer.bias" : ".bias"), bias);
   return state;
@@ -97,17 +147,36 @@ void Lora::initialize(uint64_t seed) {
   at::NoGradGuard const no_grad;
   for (size_t i = 0; i < sites_.size(); ++i) {
     auto const& adapter = *sites_[i].adapter;
-    // Kaiming-uniform with a = sqrt(5), PEFT's choice.
-    fill_uniform(adapter.a, 1 / std::sqrt(static_cast<double>(adapter.a.size(1))),
-                 Philox(seed, Purpose::adapter_init, 0, 0, i));
+    Philox const random(seed, Purpose::adapter_init, 0, 0, i);
+    if (options_.gaussian)
+      fill_normal(adapter.a, 1 / static_cast<double>(adapter.a.size(0)), random);
+    else  // Kaiming-uniform with a = sqrt(5), PEFT's choice
+      fill_uniform(adapter.a, 1 / std::sqrt(static_cast<double>(adapter.a.size(1))), random);
     adapter.b.zero_();
     if (options_.dora) adapter.magnitude.copy_(at::sqrt(adapter.row_squares));
+  }
+  if (embedding_) {
+    embedding_->a.zero_();
+    fill_normal(embedding_->b, 1, Philox(seed, Purpose::adapter_init, 0, 0, sites_.size()));
   }
   biases_.initialize();
 }
 
+/// Beside a tied head the embedding alone changes.
+void Lora::merge_embedding(CausalLM& model) const {
+  model.untie_head();
+  auto vocabulary = model.vocabulary();
+  auto& weight = vocabulary.at(embedding_module_ + ".weight");
+  auto const update = at::mm(embedding_->b, embedding_->a).t();
+  weight = at::add(weight.to(at::kFloat), update, embedding_->scale).to(weight.scalar_type());
+  model.set_vocabulary(vocabulary);
+  model.set_embedding_adapter(nullptr);
+}
+
 void Lora::merge_into(CausalLM& model) {
   at::NoGradGuard const no_grad;
+  if (embedding_) merge_embedding(model);
+  if (is_site(model.config().head)) model.untie_head();
   for (auto const& site : sites_) {
     auto& linear = module_of(model, site.module);
     auto const& adapter = *site.adapter;

@@ -2,6 +2,7 @@
 #pragma once
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arguments.hpp"
@@ -14,9 +15,11 @@ struct LoraOptions {
   int64_t rank = 8;
   double alpha = 8, dropout = 0;
   bool rslora = false, dora = false;
-  std::string bias = "none";    ///< or all, lora_only: which biases of the model learn too
-  Targets targets;              ///< empty: PEFT's of the family
-  std::vector<int64_t> layers;  ///< only in these blocks; empty: all
+  std::string bias = "none";                 ///< or all, lora_only: which biases of the model learn too
+  Targets targets;                           ///< empty: PEFT's of the family
+  std::vector<int64_t> layers;               ///< only in these blocks; empty: all
+  std::vector<std::string> layers_patterns;  ///< names of the list of blocks, regular expressions; empty: any
+  bool gaussian = false;                     ///< A starts from N(0, 1/r²), not from a uniform distribution
   Patterns rank_pattern, alpha_pattern;
 };
 
@@ -40,12 +43,19 @@ struct LoraAdapter final : LinearAdapter {
                         ForwardContext& context) const;
 };
 
+/// LoRA's part of the embedding: x + s · A[:, ids]ᵀ Bᵀ (peft tuners/lora/layer.py, `Embedding`).
+struct LoraEmbedding final : EmbeddingAdapter {
+  at::Tensor a, b;  ///< [r, vocab], [size, r], fp32, requires_grad
+  double scale = 1;
+  at::Tensor apply(at::Tensor const& ids, at::Tensor const& x) override;
+};
+
 /// Σ_j W_ij² of [out, in], in fp32.
 at::Tensor squares_of_rows(Linear const& base);
 /// ‖W + s·B·A‖ of each row [out], without gradients (DoRA holds it constant).
 at::Tensor norms_of_rows(LoraAdapter const& adapter, Linear const& base);
 
-/// LoRA on every Linear that a target names.
+/// LoRA on every Linear that a target names, head and embedding among them.
 class Lora final : public Peft {
  public:
   Lora(PeftConfig const& config, CausalLM& model);
@@ -61,12 +71,20 @@ class Lora final : public Peft {
     std::string module;
     std::shared_ptr<LoraAdapter> adapter;
   };
+  /// r and lora_alpha of a module.
+  std::pair<int64_t, double> size_of(std::string const& module) const;
+  bool in_chosen_layer(std::string const& module) const;
   void add_site(Linear const& linear);
+  void add_embedding(CausalLM& model);
   bool is_site(std::string const& module) const;
+  void warn_of_ranks() const;
+  void merge_embedding(CausalLM& model) const;
 
   LoraOptions options_;
   bool fan_in_fan_out_ = false;
-  std::vector<Site> sites_;  ///< in layer order
+  std::vector<Site> sites_;  ///< in layer order, the head at last
+  std::string embedding_module_;
+  std::shared_ptr<LoraEmbedding> embedding_;  ///< null where it is no target
   TrainedBiases biases_;
 };
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What LoRA and DoRA compute in one Linear.
+// What LoRA and DoRA compute in one Linear, and LoRA in the embedding.
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/add.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/square.h>
 #include <ATen/ops/sum.h>
@@ -34,6 +36,12 @@ at::Tensor LoraAdapter::apply_dora(at::Tensor const& x, at::Tensor const& y, Lin
   auto const ratio = magnitude.div(norms_of_rows(*this, base)).to(type);
   auto const low_rank = at::mm(at::mm(input, a.to(type).t()), b.to(type).t());
   return y.add(frozen.mul(ratio.sub(1))).add(low_rank.mul(ratio), scale);
+}
+
+at::Tensor LoraEmbedding::apply(at::Tensor const& ids, at::Tensor const& x) {
+  auto const type = x.scalar_type();
+  auto const rows = at::embedding(a.t(), ids).to(type);  // [M, r]
+  return at::add(x, at::mm(rows, b.to(type).t()), scale);
 }
 
 at::Tensor squares_of_rows(Linear const& base) {

@@ -44,6 +44,8 @@ std::vector<Linear*> match_names(Targets const& targets, std::vector<Linear*> co
     if (matches) found.push_back(linear);
   }
   for (auto const& target : targets.names)
+    if (check.vocabulary && names_module(target, model.config().embedding)) used.insert(target);
+  for (auto const& target : targets.names)
     FSLLM_CHECK(used.count(target) != 0 || check.lenient, "{}.{} names '{}' (no module of this {} model).{}",
                 kArgs, check.argument, target, model.config().family,
                 did_you_mean(target, last_names(linears)));
@@ -79,7 +81,8 @@ Targets resolve_targets(Targets const& given, std::vector<std::string> const& de
 }
 
 std::vector<Linear*> find_targets(Targets const& targets, CausalLM& model, TargetCheck const& check) {
-  auto const linears = model.linears();
+  auto linears = model.linears();
+  if (check.vocabulary) linears.push_back(&model.head());
   std::vector<Linear*> found;
   if (targets.pattern.empty()) {
     found = match_names(targets, linears, model, check);
@@ -88,8 +91,10 @@ std::vector<Linear*> find_targets(Targets const& targets, CausalLM& model, Targe
     for (auto* linear : linears)
       if (expression.fullmatch(linear->name)) found.push_back(linear);
   }
-  FSLLM_CHECK(!found.empty(), "{}.{} matches no module (this {} model has {}). Name some of them.", kArgs,
-              check.argument, model.config().family, fmt::join(last_names(linears), ", "));
+  bool const embedding = check.vocabulary && matches(targets, model.config().embedding, check.argument);
+  FSLLM_CHECK(!found.empty() || embedding,
+              "{}.{} matches no module (this {} model has {}). Name some of them.", kArgs, check.argument,
+              model.config().family, fmt::join(last_names(linears), ", "));
   return found;
 }
 
@@ -100,9 +105,18 @@ double number_for(Patterns const& patterns, std::string const& module, double fa
   return fallback;
 }
 
+std::optional<int64_t> number_behind(std::string const& pattern, std::string const& module,
+                                     std::string const& argument) {
+  std::smatch match;
+  auto const path = compile("(?:.*?\\.)?(?:" + pattern + ")\\.([0-9]{1,9})\\..*", argument);
+  if (!std::regex_match(module, match, path)) return {};
+  return std::stoll(match[match.size() - 1]);
+}
+
 Linear& module_of(CausalLM& model, std::string const& path) {
   for (auto* linear : model.linears())
     if (linear->name == path) return *linear;
+  if (model.head().name == path) return model.head();
   fail(fmt::format(
       "the model has no module {} (the adapter was made for another one). Use its own base model.", path));
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,6 +28,7 @@ using Patterns = std::vector<std::pair<std::string, double>>;
 struct TargetCheck {
   std::string argument = "target_modules";
   bool lenient = false;
+  bool vocabulary = false;  ///< head and embedding may be named too
 };
 
 /// PEFT's rule: a module is a target if its path is a name or ends with ".name", or if the whole path matches
@@ -42,7 +45,8 @@ nlohmann::ordered_json json_of(Targets const& targets);
 /// Without names and pattern: `defaults`. "all-linear" becomes the names that it stands for.
 Targets resolve_targets(Targets const& given, std::vector<std::string> const& defaults, CausalLM& model);
 
-/// The model's modules that match(), in layer order; none at all is an Error.
+/// The model's modules that match(), in layer order, with `vocabulary` the head at last; none at all is an
+/// Error, unless the embedding is one.
 std::vector<Linear*> find_targets(Targets const& targets, CausalLM& model, TargetCheck const& check = {});
 
 /// The number of the first pattern that matches the end of the module's path, else `fallback` (PEFT's
@@ -50,7 +54,12 @@ std::vector<Linear*> find_targets(Targets const& targets, CausalLM& model, Targe
 double number_for(Patterns const& patterns, std::string const& module, double fallback,
                   std::string const& argument);
 
-/// The module of this path; an Error says that the adapter was made for another model.
+/// The number behind the part of a path that matches `pattern` ("layers" in "model.layers.3.mlp"), as PEFT's
+/// layers_pattern is meant; `argument` is what messages call it.
+std::optional<int64_t> number_behind(std::string const& pattern, std::string const& module,
+                                     std::string const& argument);
+
+/// The module (or head) of this path; an Error says that the adapter was made for another model.
 Linear& module_of(CausalLM& model, std::string const& path);
 
 }  // namespace fsllm::detail

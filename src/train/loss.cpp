@@ -31,8 +31,9 @@ at::Tensor in_sum_type(at::Tensor const& logits) {
 }
 
 /// Sum over rows of the cross-entropy; hidden [M, D], ids [M].
-at::Tensor loss_of(CausalLM& model, at::Tensor const& hidden, at::Tensor const& ids) {
-  return at::cross_entropy_loss(in_sum_type(model.logits(hidden)), ids, {}, at::Reduction::Sum);
+at::Tensor loss_of(CausalLM& model, at::Tensor const& hidden, at::Tensor const& ids,
+                   ForwardContext& context) {
+  return at::cross_entropy_loss(in_sum_type(model.logits(hidden, context)), ids, {}, at::Reduction::Sum);
 }
 
 /// The same without autograd, for logits [M, vocab] that nobody needs any more: with `to_gradient` they
@@ -73,7 +74,7 @@ struct ChunkedLoss : torch::autograd::Function<ChunkedLoss> {
   }
 };
 
-/// Does the head itself learn (full-parameter training)?
+/// Does the head itself learn (full-parameter training, LoRA on the head)?
 bool head_learns(CausalLM& model, at::Tensor const& hidden) {
   return model.logits(hidden.detach().narrow(0, 0, 1)).requires_grad();
 }
@@ -99,7 +100,7 @@ at::Tensor hidden_at_targets(CausalLM& model, Batch const& batch, ForwardContext
 at::Tensor summed_loss(CausalLM& model, Batch const& batch, ForwardContext& context) {
   auto const hidden = hidden_at_targets(model, batch, context);
   auto const ids = index_tensor(batch.target_ids, model);
-  if (head_learns(model, hidden)) return loss_of(model, hidden, ids);
+  if (head_learns(model, hidden)) return loss_of(model, hidden, ids, context);
   return ChunkedLoss::apply(hidden, ids, &model);
 }
 

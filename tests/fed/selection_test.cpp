@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/fed/selection.hpp"
 
+#include <limits>
+
 #include "support.hpp"
 
 namespace fsllm {
@@ -41,6 +43,23 @@ TEST(Selection, TellsTheBest) {
   for (double const loss : {3.0, 2.0, 2.5, 1.5, 1.5}) best.push_back(selection.observe(loss));
   EXPECT_EQ(best, (std::vector<bool>{true, true, false, true, false}));
   EXPECT_EQ(selection.best(), 1.5);
+}
+
+TEST(Selection, ALossThatIsNotFiniteIsWorseThanAny) {
+  auto const nan = std::numeric_limits<double>::quiet_NaN(),
+             infinite = std::numeric_limits<double>::infinity();
+  Selection selection(patience(0)), resumed(patience(0));
+  std::vector<bool> best;
+  for (double const loss : {nan, 3.0, infinite, nan, 2.0}) {
+    best.push_back(selection.observe(loss));
+    resumed.load_state(selection.state());
+    EXPECT_EQ(resumed.state(), selection.state());
+  }
+  EXPECT_EQ(best, (std::vector<bool>{false, true, false, false, true}));
+  EXPECT_EQ(resumed.best(), 2);
+  EXPECT_EQ(stops_after(patience(2), {nan, nan, nan}), 3U);
+  resumed.load_state(R"({"history":[null,3.0],"best":null,"reference":null,"since":0,"stop":false})");
+  EXPECT_TRUE(resumed.observe(3)) << "of a checkpoint before";
 }
 
 TEST(Selection, GoesOnFromItsState) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/io/files.hpp"
 
+#include <sys/stat.h>
+
 #include <fstream>
 
 #include "fsllm/core/error.hpp"
@@ -65,6 +67,31 @@ TEST(Files, Sha256OfTheStandardVectors) {
   TempDir dir;
   write_file_atomic(dir / "million", std::string(1000000, 'a'));
   EXPECT_EQ(sha256_file(dir / "million"), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+TEST(Files, PipesAndDevicesAreRefusedAtOnce) {
+  TempDir dir;
+  ASSERT_EQ(::mkfifo((dir / "pipe").c_str(), 0600), 0);
+  for (auto const& path : {dir / "pipe", std::filesystem::path("/dev/null")}) {
+    EXPECT_ERROR(read_file(path), "(it is not a regular file). Give the path of a file");
+    EXPECT_ERROR(MappedFile{path}, "(it is not a regular file)");
+    EXPECT_ERROR(sha256_file(path), "(it is not a regular file)");
+  }
+}
+
+/// SIGBUS becomes an error of ours.
+TEST(Files, AMappedFileThatIsCutEndsTheProcessWithItsName) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  TempDir dir;
+  write_file_atomic(dir / "weights", std::string(size_t{1} << 16, 'x'));
+  EXPECT_EXIT(
+      {
+        MappedFile const mapped(dir / "weights");
+        std::filesystem::resize_file(dir / "weights", 10);
+        volatile auto const byte = mapped.bytes()[40000];
+        static_cast<void>(byte);
+      },
+      testing::ExitedWithCode(2), "weights was cut while it was in use");
 }
 
 TEST(Files, MappingShowsTheBytes) {

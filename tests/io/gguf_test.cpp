@@ -66,6 +66,37 @@ GgufBuilder good_tensor() {
   return builder;
 }
 
+/// One part of a split model with one tensor.
+std::string part(uint16_t number, uint16_t count, std::string const& tensor, int32_t tensors = 2) {
+  GgufBuilder builder;
+  builder.header(1, 3).key("split.no", 2).number(number).key("split.count", 2).number(count);
+  builder.key("split.tensors.count", 5).number(tensors).tensor(tensor, {4, 2}, kF32, 0).pad().data(32);
+  return builder.bytes();
+}
+
+TEST(Gguf, PartsOfASplitModelAreReadTogether) {
+  TempDir dir;
+  auto const first = dir / "m-00001-of-00002.gguf", second = dir / "m-00002-of-00002.gguf";
+  write_file_atomic(first, part(0, 2, "a"));
+  EXPECT_ERROR(GgufReader{first}, "m-00001-of-00002.gguf: part 1 of 2 of a split model (there is no");
+  write_file_atomic(second, part(1, 2, "b"));
+  GgufReader const whole(first);
+  EXPECT_EQ(whole.tensor("a").numel() + whole.tensor("b").numel(), 16);
+  EXPECT_EQ(whole.headers().size(), 2U);
+  EXPECT_ERROR(GgufReader{second}, "part 2 of 2 of a split model. Give its first part");
+  std::filesystem::copy_file(first, dir / "renamed.gguf");
+  EXPECT_ERROR(GgufReader(dir / "renamed.gguf"), "names that end in -00001-of-00002.gguf");
+  write_file_atomic(second, part(1, 2, "a"));
+  EXPECT_ERROR(GgufReader{first}, "the tensor 'a' stands in another part too");
+  write_file_atomic(second, part(0, 2, "b"));
+  EXPECT_ERROR(GgufReader{first}, "not part 2 of 2 (it says part 1 of 2)");
+  write_file_atomic(second, part(1, 2, "b", 3));
+  write_file_atomic(first, part(0, 2, "a", 3));
+  EXPECT_ERROR(GgufReader{first}, "2 tensors in all parts (split.tensors.count is 3)");
+  write_file_atomic(dir / "alone.gguf", part(0, 1, "a"));
+  EXPECT_NO_THROW(GgufReader(dir / "alone.gguf"));
+}
+
 TEST(Gguf, VersionTwoIsRead) {
   EXPECT_NO_THROW(open(good_tensor()));
   EXPECT_NO_THROW(open(GgufBuilder().header(1, 0, 2).tensor("w", {4, 2}, kF32, 0).pad().data(32)));

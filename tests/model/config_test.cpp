@@ -43,6 +43,25 @@ TEST(ModelConfig, ReadsEveryFamily) {
   EXPECT_TRUE(gpt2.conv1d && gpt2.tied_embeddings);
 }
 
+TEST(ModelConfig, RopeIsReadAsTransformersReadsIt) {
+  auto const both = patched("llama", {{"rope_scaling", {{"type", "linear"}, {"factor", 4}}}});
+  EXPECT_EQ(both.rope_scaling, RopeScaling::linear) << "before rope_parameters";
+  EXPECT_EQ(patched("llama", {{"rope_scaling", json::object()}}).rope_scaling, RopeScaling::none);
+  EXPECT_EQ(patched("llama", {{"rope_theta", 500}, {"rope_scaling", {{"type", "default"}}}}).rope_theta, 500);
+  auto const yarn = patched("llama", {{"rope_parameters", {{"rope_type", "yarn"}, {"factor", 4}}}});
+  EXPECT_EQ(yarn.rope_original_positions, yarn.max_positions);
+  EXPECT_EQ(yarn.rope_factor, 4);
+  auto const inside = json{{"type", "longrope"},
+                           {"original_max_position_embeddings", 12},
+                           {"short_factor", {1, 1, 1, 1}},
+                           {"long_factor", {2, 2, 2, 2}}};
+  EXPECT_EQ(patched("llama", {{"rope_scaling", inside}}).rope_original_positions, 12);
+  EXPECT_EQ(patched("phi3", {{"rope_scaling", inside}, {"original_max_position_embeddings", nullptr}})
+                .rope_original_positions,
+            4096)
+      << "Phi3Config's own default goes before";
+}
+
 TEST(ModelConfig, DropoutThatAConfigLeavesOutIsThatOfTransformers) {
   json const none = {{"attn_pdrop", nullptr}, {"embd_pdrop", nullptr}, {"resid_pdrop", nullptr}};
   auto const gpt2 = patched("gpt2", none), gptj = patched("gptj", none);
@@ -144,8 +163,18 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"llama", R"({"rope_parameters": 3})", "'rope_parameters' = 3 (an object is needed)"},
         BadConfig{"llama", R"({"rope_parameters": {"rope_type": "proportional"}})",
                   "rope_type = 'proportional' (known: default, linear, dynamic, llama3, yarn, longrope, su)"},
-        BadConfig{"llama", R"({"rope_parameters": {"rope_type": "yarn", "factor": 4}})",
-                  "rope_parameters: 'original_max_position_embeddings' is missing"},
+        BadConfig{"llama", R"({"rope_parameters": {"rope_type": "linear"}})",
+                  "rope_parameters: 'factor' is missing"},
+        BadConfig{"llama", R"({"rope_scaling": {"type": "dynamic"}})", "rope_scaling: 'factor' is missing"},
+        BadConfig{"llama", R"({"rope_parameters": {"full_attention": {"rope_type": "default"}}})",
+                  "rope_parameters: parameters of their own for full_attention"},
+        BadConfig{
+            "llama", R"({"rope_parameters": {"rope_theta": 500}, "rope_scaling": {"type": "linear",
+                  "factor": 2}})",
+            "rope_scaling: no 'rope_theta' ('rope_parameters' has 500, and 'rope_scaling' replaces it)"},
+        BadConfig{"phi3", R"({"rope_parameters": {"partial_rotary_factor": 0.75},
+                  "rope_scaling": {"type": "linear", "factor": 2}})",
+                  "rope_scaling: no 'partial_rotary_factor' ('rope_parameters' has 0.75"},
         BadConfig{"llama",
                   R"({"rope_parameters": {"rope_type": "yarn", "original_max_position_embeddings": 1}})",
                   "'original_max_position_embeddings' = 1 (at least 2 are needed)"},

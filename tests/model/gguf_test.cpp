@@ -54,6 +54,15 @@ TEST_P(GgufModel, ConfigurationIsThatOfTheHuggingFaceFiles) {
   EXPECT_EQ(facts(read), facts(expected));
 }
 
+TEST(GgufModels, SplitOnesAreWhole) {
+  TempDir dir;
+  auto const rows = load_reference("llama").rows;
+  auto const expected = all_logits(*load_model(gguf("llama")), rows);
+  auto const split = gguf("llama_split-00001-of-00003");
+  EXPECT_TRUE(at::equal(all_logits(*load_model(split), rows), expected));
+  EXPECT_TRUE(at::equal(all_logits(*load_model(split, {.cache_dir = dir / "cache"}), rows), expected));
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, GgufModel, testing::Values("llama", "mistral", "qwen2", "gpt2"));
 
 TEST(GgufModels, AreSavedInHuggingFaceLayout) {

@@ -157,6 +157,24 @@ TEST(WeightCache, ProgramsWithoutARunUseTheCacheOfTheUser) {
   set("HOME", home);
 }
 
+TEST(WeightCache, WhatOthersMayHaveWrittenIsMadeAgain) {
+  TempDir dir;
+  LoadOptions const options{.cache_dir = dir / "cache"};
+  load_model(gguf("llama"), options);
+  auto const folder = copy_in(dir / "cache");
+  EXPECT_EQ(fs::status(folder).permissions(), fs::perms::owner_all);
+  for (auto const& path : {folder, folder / "model.safetensors", folder / "stamp.json"}) {
+    fs::permissions(path, fs::perms::others_write, fs::perm_options::add);
+    auto const before = inode(folder / "model.safetensors");
+    load_model(gguf("llama"), options);
+    EXPECT_NE(inode(folder / "model.safetensors"), before) << path;
+  }
+  fs::rename(folder / "model.safetensors", dir / "elsewhere");
+  fs::create_symlink(dir / "elsewhere", folder / "model.safetensors");
+  load_model(gguf("llama"), options);
+  EXPECT_FALSE(fs::is_symlink(folder / "model.safetensors"));
+}
+
 TEST(WeightCache, LeftoversOfKilledProcessesAreRemoved) {
   TempDir dir;
   LoadOptions const options{.cache_dir = dir / "cache"};

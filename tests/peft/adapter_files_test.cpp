@@ -100,7 +100,7 @@ TEST_F(SpoiledAdapter, MisshapenTensorsAreNamed) {
 
 TEST_F(SpoiledAdapter, WhatThisVersionCannotComputeIsNamed) {
   for (auto const& [key, value] : std::vector<std::pair<std::string, json>>{{"use_qalora", true},
-                                                                            {"layers_pattern", {"h"}},
+                                                                            {"layer_replication", {0, 1}},
                                                                             {"modules_to_save", {"lm_head"}},
                                                                             {"lora_bias", true}}) {
     auto const kept = config_;
@@ -110,6 +110,35 @@ TEST_F(SpoiledAdapter, WhatThisVersionCannotComputeIsNamed) {
   }
   config_["bias"] = "some";
   EXPECT_ERROR(load(), "'bias' = 'some' (must be one of none, all, lora_only)");
+}
+
+/// How an adapter started is over, unless PEFT changes the base model with it.
+TEST_F(SpoiledAdapter, StartsAreOverOrNamed) {
+  for (auto const& start :
+       std::vector<json>{true, false, nullptr, "gaussian", "Gaussian", "eva", "orthogonal", "mica"}) {
+    config_["init_lora_weights"] = start;
+    EXPECT_NO_THROW(load()) << start;
+  }
+  for (auto const* start : {"pissa", "pissa_niter_16", "olora", "OLoRA", "corda", "loftq", "lora_ga"}) {
+    config_["init_lora_weights"] = start;
+    EXPECT_ERROR(load(), "the adapter belongs to base weights that PEFT changes");
+  }
+  config_["init_lora_weights"] = "pisa";
+  EXPECT_ERROR(load(), "'init_lora_weights' = 'pisa' (not a start that PEFT knows)");
+  config_["init_lora_weights"] = 3;
+  EXPECT_ERROR(load(), "'init_lora_weights' = 3 (another kind of value is needed)");
+}
+
+TEST_F(SpoiledAdapter, LayersPatternNeedsLayersAsInPeft) {
+  config_["layers_pattern"] = "layers";
+  EXPECT_ERROR(load(), "'layers_pattern' = [layers] (layers_to_transform is empty: PEFT wants both)");
+  config_["layers_to_transform"] = {0, 1};
+  for (auto const& pattern : std::vector<json>{"layers", {"h", "layers"}, "lay.*", "", json::array()}) {
+    config_["layers_pattern"] = pattern;
+    EXPECT_NO_THROW(load()) << pattern;
+  }
+  config_["layers_pattern"] = "blocks";
+  EXPECT_ERROR(load(), "layers_to_transform names no layer of this model");
 }
 
 TEST_F(SpoiledAdapter, OtherTypesAndImpossibleNumbersAreNamed) {

@@ -52,6 +52,18 @@ case("ia3_chosen_llama", "llama", "ia3", IA3Config, target_modules=["q_proj", "o
      feedforward_modules=["o_proj", "up_proj"])
 for family in ("gpt2", "qwen2"):
     case(f"bitfit_{family}", family, "bitfit", None)
+# The head and the embedding: of their own, tied, scaled (gemma) or projected (opt_350m).
+RANKS = dict(r=4, lora_alpha=6)
+case("head_llama", "llama", "lora", LoraConfig, target_modules=["q_proj", "lm_head"], rank_pattern={"lm_head": 3}, **RANKS)
+case("head_dora_qwen3", "qwen3", "lora", LoraConfig, target_modules=["lm_head", "v_proj"], use_dora=True, **RANKS)
+case("head_alone_tied_llama3", "llama3", "lora", LoraConfig, target_modules=["lm_head"], **RANKS)
+case("head_layer_gptj", "gptj", "lora", LoraConfig, target_modules=["lm_head", "wte", "q_proj"], layers_to_transform=[1],
+     layers_pattern=["h"], bias="all", **RANKS)
+case("embedding_alone_llama", "llama", "lora", LoraConfig, target_modules=["embed_tokens"], use_rslora=True, **RANKS)
+case("embedding_tied_gemma", "gemma", "lora", LoraConfig, target_modules="model.embed_tokens|.*down_proj", **RANKS)
+case("both_tied_gpt2", "gpt2", "lora", LoraConfig, target_modules=["wte", "lm_head", "c_attn"], **RANKS)
+case("both_projected_opt_350m", "opt_350m", "lora", LoraConfig, target_modules=["embed_tokens", "lm_head", "fc1"], **RANKS)
+case("gaussian_llama", "llama", "lora", LoraConfig, target_modules=["q_proj"], init_lora_weights="gaussian", **RANKS)
 
 
 class RealTokens:

@@ -93,10 +93,10 @@ TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head
        "transformer.wte": "token_embd", "transformer.wpe": "position_embd", "transformer.ln_f": "output_norm"}
 
 
-def make_model(name, architecture):
+def make_model(name, architecture, file=None, **split):
     config = json.loads((HERE / name / "config.json").read_text())
     weights = load_file(HERE / name / "model.safetensors")
-    writer = gguf.GGUFWriter(OUT / f"{name}.gguf", architecture)
+    writer = gguf.GGUFWriter(OUT / f"{file or name}.gguf", architecture, **split)
     gpt2 = architecture == "gpt2"
     writer.add_embedding_length(config["n_embd" if gpt2 else "hidden_size"])
     writer.add_block_count(config["n_layer" if gpt2 else "num_hidden_layers"])
@@ -191,6 +191,7 @@ def main():
     make_blocks()
     for name, architecture in (("llama", "llama"), ("mistral", "llama"), ("qwen2", "qwen2"), ("gpt2", "gpt2")):
         make_model(name, architecture)
+    make_model("llama", "llama", "llama_split", split_max_tensors=9)
     make_corpus()
 
 

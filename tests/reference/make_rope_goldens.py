@@ -21,6 +21,7 @@ OUT = HERE / "rope"
 GREEDY = 40
 LONG = dict(short_factor=[1.0, 1.25, 1.5], long_factor=[1.5, 4.0, 7.5])
 EARLY = dict(original_max_position_embeddings=20, long_factor=[2.0, 3.0, 5.0, 6.0])
+DEFAULT = dict(rope_type="default", rope_theta=10000.0)
 YARN = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=16)
 # case: (fixture, changed keys of config.json; None removes one)
 CASES = {
@@ -40,6 +41,16 @@ CASES = {
                                  rope_scaling=dict(EARLY, type="su", short_factor=[1.0, 1.1, 1.2, 1.4]))),
     "longrope_yarn": ("phi3", dict(original_max_position_embeddings=20, rope_parameters=None, rope_theta=500.0,
                                    rope_scaling=dict(EARLY, type="yarn", short_factor=[1.0] * 4, attention_factor=1.5))),
+    # What model cards tell to add to a config.json that transformers 5 wrote.
+    "yarn_beside": ("qwen3", dict(rope_parameters=DEFAULT, rope_scaling=dict(
+        rope_type="yarn", factor=4.0, original_max_position_embeddings=16))),
+    "linear_beside": ("llama", dict(rope_parameters=DEFAULT, rope_theta=500.0, rope_scaling=dict(type="linear", factor=3.0))),
+    # The original length left out.
+    "yarn_short": ("llama", dict(rope_parameters=None, rope_scaling=dict(type="yarn", factor=4.0))),
+    "llama3_short": ("llama", dict(rope_parameters=dict(rope_type="llama3", rope_theta=500.0, factor=4.0,
+                                                        low_freq_factor=1.0, high_freq_factor=4.0))),
+    "longrope_short": ("llama", dict(rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, factor=4.0,
+                                                          short_factor=[1.0, 1.2, 1.5, 2.0], long_factor=[2.0] * 4))),
 }
 
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,8 @@ namespace fsllm {
 class Selection {
  public:
   explicit Selection(SelectionConfig config) : config_(std::move(config)) {}
-  /// Takes the newest loss (mean per target token); true if it is the best so far.
+  /// Takes the newest loss (mean per target token); true if it is the best so far, which one that is not
+  /// finite never is.
   bool observe(double loss);
   bool stop() const { return stop_; }
   double best() const { return best_; }
@@ -22,7 +24,8 @@ class Selection {
  private:
   SelectionConfig config_;
   std::vector<double> history_;
-  double best_ = 0;       ///< lowest loss seen
+  static constexpr double kWorst = std::numeric_limits<double>::max();
+  double best_ = kWorst;  ///< lowest loss seen
   double reference_ = 0;  ///< loss that an improvement must beat by delta
   int64_t since_ = 0;     ///< evaluations since then
   bool stop_ = false;

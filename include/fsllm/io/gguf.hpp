@@ -7,6 +7,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "fsllm/core/tensor_map.hpp"
@@ -18,13 +19,15 @@ struct GgufTensor {
   std::vector<int64_t> shape;
   std::string type;        ///< "F32", "F16", "BF16", "Q4_K", ...
   int64_t begin = 0;       ///< first byte in the file
+  size_t part = 0;         ///< which file of a split model
   int64_t bytes = 0;       ///< size in the file
   int64_t count() const;   ///< elements
   bool quantized() const;  ///< stored in blocks: neither F32, F16 nor BF16
 };
 
-/// A GGUF file (llama.cpp's format, versions 2 and 3), memory-mapped. Every length, count, size, offset and
-/// overlap is checked before it is used; an Error names the file and what is wrong with it.
+/// A GGUF file (llama.cpp's format, versions 2 and 3), memory-mapped, or the first of the files that
+/// gguf-split made of one (NAME-00001-of-0000N.gguf), which must lie beside it. Every length, count, size,
+/// offset and overlap is checked before it is used; an Error names the file and what is wrong with it.
 class GgufReader {
  public:
   explicit GgufReader(std::filesystem::path const& path);
@@ -42,8 +45,8 @@ class GgufReader {
   std::string element_type(std::string const& name) const;
   /// F32, F16, BF16: a view into the file (not to be written to); blocks: dequantised to fp32.
   at::Tensor tensor(std::string const& name) const;
-  /// Everything before the tensor data: what identifies the file besides size and time.
-  std::string_view header() const;
+  /// The files with everything before their tensor data: what identifies them besides size and time.
+  std::vector<std::pair<std::filesystem::path, std::string_view>> headers() const;
 
  private:
   struct Impl;

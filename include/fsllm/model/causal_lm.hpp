@@ -53,7 +53,11 @@ class CausalLM {
   virtual at::Tensor hidden_states(RaggedInput const& input, ForwardContext& context,
                                    KvCache* cache = nullptr) = 0;
   /// [M, hidden] → [M, vocab].
-  virtual at::Tensor logits(at::Tensor const& hidden) = 0;
+  virtual at::Tensor logits(at::Tensor const& hidden, ForwardContext& context) = 0;
+  at::Tensor logits(at::Tensor const& hidden) {
+    ForwardContext context;
+    return logits(hidden, context);
+  }
   /// The embeddings of token ids [M] → [M, embedding_size], in the type of the weights, scaled ones in the
   /// compute type.
   virtual at::Tensor embeddings(at::Tensor const& ids) = 0;
@@ -61,6 +65,12 @@ class CausalLM {
   /// Every Linear a PEFT method may attach to (all projections of all blocks and of the
   /// embedding; not the head), in layer order.
   virtual std::vector<Linear*> linears() = 0;
+  /// The head, which LoRA may adapt too. Tied to the embedding it has the embedding's weight, until it gets
+  /// a copy of its own from untie_head().
+  virtual Linear& head() = 0;
+  virtual void untie_head() = 0;
+  /// Puts an adapter (or none) behind the embedding.
+  virtual void set_embedding_adapter(std::shared_ptr<EmbeddingAdapter> adapter) = 0;
   /// Puts learned tokens before every row, or none (null). config().max_positions is less by their number
   /// from then on. More tokens than the model has positions are an Error.
   virtual void set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) = 0;

@@ -31,6 +31,13 @@ struct LinearAdapter {
                            ForwardContext& context) = 0;
 };
 
+/// A PEFT method's part of the embedding of tokens.
+struct EmbeddingAdapter {
+  virtual ~EmbeddingAdapter() = default;
+  /// ids [M], their embeddings x [M, size] in the compute type → [M, size].
+  virtual at::Tensor apply(at::Tensor const& ids, at::Tensor const& x) = 0;
+};
+
 /// A PEFT method's part of one block: beside its MLP, and behind its second residual connection.
 struct BlockAdapter {
   virtual ~BlockAdapter() = default;

@@ -14,6 +14,7 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
   config.qkv = QkvKind::concatenated;
   config.fused_gate_up = true;
   config.rotary_dim = partial_rotary_dim(json, config, "partial_rotary_factor", 1);
+  config.rope_original_positions = 4096;  // transformers' default, whatever stands below "rope_scaling"
   read_rope(json, config);
   read_window(json, config, 0);
 }

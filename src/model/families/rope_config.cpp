@@ -5,20 +5,55 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 #include "family.hpp"
 
 namespace fsllm::detail {
 namespace {
 
-/// transformers 5 writes "rope_parameters" (theta inside); before, "rope_scaling" beside "rope_theta".
+/// transformers 5 writes "rope_parameters" (theta inside); before, "rope_scaling" beside "rope_theta". Where
+/// a file has both, "rope_scaling" takes the place of the other (RotaryEmbeddingConfigMixin,
+/// `convert_rope_params_to_dict`).
 ConfigJson rope_object(ConfigJson const& json) {
-  return json.object(json.has("rope_parameters") ? "rope_parameters" : "rope_scaling");
+  auto const scaling = json.object("rope_scaling");
+  auto const rope = scaling.empty() ? json.object("rope_parameters") : scaling;
+  if (auto const types = rope.object_keys(); !types.empty())
+    rope.refuse(fmt::format(
+        "parameters of their own for {} (layers that turn positions in different ways are not available in "
+        "this version). Use another model.",
+        fmt::join(types, ", ")));
+  return rope;
+}
+
+/// What "rope_parameters" alone holds is lost beside a "rope_scaling"; transformers takes the defaults of
+/// the model type then, which is hardly what was meant.
+void check_replaced(ConfigJson const& json, ConfigJson const& rope, ModelConfig const& config) {
+  auto const other = json.object("rope_parameters");
+  if (json.object("rope_scaling").empty() || other.empty()) return;
+  auto const lost = [&](std::string const& key) {
+    return other.has(key) && !rope.has(key) && !json.has(key);
+  };
+  auto const part = static_cast<double>(config.head_dim) * other.number("partial_rotary_factor", 1);
+  for (auto const& [key, differs] :
+       {std::pair{"rope_theta", other.number("rope_theta", 0) != config.rope_theta},
+        std::pair{"partial_rotary_factor", static_cast<int64_t>(part) != config.rotary_dim}})
+    if (lost(key) && differs)
+      rope.refuse(
+          fmt::format("no '{}' ('rope_parameters' has {}, and 'rope_scaling' replaces it). Write it "
+                      "into 'rope_scaling', or move all keys into 'rope_parameters'.",
+                      key, other.number(key, 0)));
+}
+
+void check_factor(ConfigJson const& rope, ModelConfig const& config) {
+  if (config.rope_factor < 1) rope.refuse("'factor' below 1 (it stretches the positions). Correct it.");
 }
 
 void read_factor(ConfigJson const& rope, ModelConfig& config) {
+  if (!rope.has("factor"))
+    rope.refuse("'factor' is missing (this rope_type needs it). Use the model's own config.json.");
   config.rope_factor = rope.number("factor", config.rope_factor);
-  if (config.rope_factor < 1) rope.refuse("'factor' below 1 (it stretches the positions). Correct it.");
+  check_factor(rope, config);
 }
 
 void read_linear(ConfigJson const&, ConfigJson const& rope, ModelConfig& config) {
@@ -31,10 +66,12 @@ void read_dynamic(ConfigJson const&, ConfigJson const& rope, ModelConfig& config
   read_factor(rope, config);
 }
 
-/// The one beside the object wins, as in transformers.
-int64_t original_positions(ConfigJson const& json, ConfigJson const& rope) {
+/// The one beside the object wins, as in transformers, and without any they are those of the model
+/// (`standardize_rope_params`).
+int64_t original_positions(ConfigJson const& json, ConfigJson const& rope, ModelConfig const& config) {
   std::string const key = "original_max_position_embeddings";
-  int64_t const positions = json.has(key) ? json.size(key) : rope.size(key);
+  int64_t const fixed = json.size_or(key, config.rope_original_positions);
+  int64_t const positions = fixed > 0 ? fixed : rope.size_or(key, config.max_positions);
   if (positions < 2)
     rope.refuse(fmt::format("'{}' = {} (at least 2 are needed). Correct it.", key, positions));
   return positions;
@@ -44,7 +81,7 @@ void read_llama3(ConfigJson const& json, ConfigJson const& rope, ModelConfig& co
   config.rope_scaling = RopeScaling::llama3;
   config.rope_low_freq_factor = rope.number("low_freq_factor", 1);
   config.rope_high_freq_factor = rope.number("high_freq_factor", 4);
-  config.rope_original_positions = original_positions(json, rope);
+  config.rope_original_positions = original_positions(json, rope, config);
   if (config.rope_low_freq_factor <= 0 || config.rope_high_freq_factor <= config.rope_low_freq_factor)
     rope.refuse(
         "impossible llama3 numbers (0 < low_freq_factor < high_freq_factor is needed). Correct them.");
@@ -74,7 +111,7 @@ void read_attention_factor(ConfigJson const& rope, ModelConfig& config, double u
 /// `_compute_longrope_parameters`.
 void read_longrope(ConfigJson const& json, ConfigJson const& rope, ModelConfig& config) {
   config.rope_scaling = RopeScaling::longrope;
-  config.rope_original_positions = original_positions(json, rope);
+  config.rope_original_positions = original_positions(json, rope, config);
   config.rope_short_factors = read_divisors(rope, "short_factor", config.rotary_dim / 2);
   config.rope_long_factors = read_divisors(rope, "long_factor", config.rotary_dim / 2);
   auto const original = static_cast<double>(config.rope_original_positions);
@@ -88,10 +125,10 @@ void read_longrope(ConfigJson const& json, ConfigJson const& rope, ModelConfig& 
 void read_yarn(ConfigJson const& json, ConfigJson const& rope, ModelConfig& config) {
   if (rope.has("short_factor")) return read_longrope(json, rope, config);  // an early name of it
   config.rope_scaling = RopeScaling::yarn;
-  config.rope_original_positions = original_positions(json, rope);
+  config.rope_original_positions = original_positions(json, rope, config);
   auto const original = static_cast<double>(config.rope_original_positions);
-  config.rope_factor = static_cast<double>(config.max_positions) / original;
-  read_factor(rope, config);
+  config.rope_factor = rope.number("factor", static_cast<double>(config.max_positions) / original);
+  check_factor(rope, config);
   double const fast = rope.number("beta_fast", 32), slow = rope.number("beta_slow", 1);
   if (slow <= 0 || fast < slow || config.rope_theta <= 1)
     rope.refuse("impossible yarn numbers (0 < beta_slow <= beta_fast and rope_theta > 1). Correct them.");
@@ -147,6 +184,7 @@ void read_rope(ConfigJson const& json, ModelConfig& config) {
   config.position = PositionKind::rope;
   if (config.rotary_dim == 0) config.rotary_dim = config.head_dim;
   config.rope_theta = rope.number("rope_theta", json.number("rope_theta", config.rope_theta));
+  check_replaced(json, rope, config);
   auto const type = rope.text("rope_type", rope.text("type", "default"));
   std::vector<std::string> known;
   for (auto const& row : scalings()) {

@@ -64,7 +64,9 @@ class GgufWeights final : public WeightSource {
   }
   std::string file_of(std::string const&) const override { return file_.path().string(); }
   std::map<std::filesystem::path, std::string> files() const override {
-    return {{file_.path(), sha256(file_.header())}};
+    std::map<std::filesystem::path, std::string> files;
+    for (auto const& [path, header] : file_.headers()) files.emplace(path, sha256(header));
+    return files;
   }
   bool mapped() const override { return false; }
 

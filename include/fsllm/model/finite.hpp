@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "fsllm/model/causal_lm.hpp"
+
+namespace fsllm {
+
+/// Fails with the name of a weight that is not finite, if there is one. Reads all weights: for when a result
+/// is not finite, not before.
+void check_finite_weights(CausalLM& model);
+
+}  // namespace fsllm
