@@ -82,7 +82,7 @@ void Lora::add_site(Linear const& linear) {
     adapter->row_squares = squares_of_rows(linear);
     adapter->magnitude = trainable({linear.out_features()}, device);
   }
-  fan_in_fan_out_ = fan_in_fan_out_ || linear.conv1d;
+  fan_in_fan_out_ = linear.conv1d;  // PEFT writes what the last module is; a head is no Conv1D
   sites_.push_back({linear.name, adapter});
 }
 
