@@ -107,10 +107,13 @@ double number_for(Patterns const& patterns, std::string const& module, double fa
 
 std::optional<int64_t> number_behind(std::string const& pattern, std::string const& module,
                                      std::string const& argument) {
-  std::smatch match;
-  auto const path = compile("(?:.*?\\.)?(?:" + pattern + ")\\.([0-9]{1,9})\\..*", argument);
-  if (!std::regex_match(module, match, path)) return {};
-  return std::stoll(match[match.size() - 1]);
+  auto const list = compile("(?:.*?\\.)?(?:" + pattern + ")", argument);
+  for (size_t end = module.find('.'); end != std::string::npos; end = module.find('.', end + 1)) {
+    auto const digits = module.find_first_not_of("0123456789", end + 1) - end - 1;
+    bool const number = digits >= 1 && digits <= 9 && module[end + 1 + digits] == '.';
+    if (number && list.fullmatch(module.substr(0, end))) return std::stoll(module.substr(end + 1, digits));
+  }
+  return {};
 }
 
 Linear& module_of(CausalLM& model, std::string const& path) {

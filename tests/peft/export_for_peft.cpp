@@ -54,6 +54,8 @@ constexpr char const* kLstm =
     "p-tuning, num_virtual_tokens: 3, encoder_hidden_size: 6, encoder_reparameterization_type: LSTM";
 constexpr MethodCase kMethods[] = {
     {"llama", "dora", kDora},
+    {"llama", "head", "lora, r: 4, target_modules: [embed_tokens, lm_head]"},
+    {"gpt2", "head", "lora, r: 4, target_modules: [wte, lm_head, c_attn]"},
     {"llama", "prompt", "prompt, num_virtual_tokens: 3"},
     {"llama", "prefix", "prefix, num_virtual_tokens: 3"},
     {"llama", "prefix_projection", kProjection},

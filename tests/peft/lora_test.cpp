@@ -266,5 +266,34 @@ TEST(Lora, TargetsFollowPeftsRule) {
                "layers_to_transform names no layer of this model (it has 2)");
 }
 
+TEST(Lora, HeadAndEmbeddingAreTargetsByNameAlone) {
+  auto const reference = load_reference("llama");
+  auto const state = [&](std::string const& more) {
+    auto const model = load_model(reference.dir);
+    return make_peft(peft_of("adapter_method: lora" + more), *model, 0)->state();
+  };
+  std::string const head = "base_model.model.lm_head.lora_A.weight",
+                    embedding = "base_model.model.model.embed_tokens.lora_embedding_A";
+  EXPECT_EQ(state(", target_modules: all-linear").count(head), 0U);
+  EXPECT_EQ(state(", target_modules: 'lm_head|.*embed_tokens'").size(), 4U);
+  EXPECT_EQ(state(", target_modules: [embed_tokens]").count(embedding), 1U);
+  EXPECT_EQ(state(", target_modules: [embed_tokens, q_proj], layers_to_transform: [1]").count(embedding), 0U)
+      << "belongs to no layer";
+  EXPECT_EQ(state(", target_modules: [lm_head, q_proj], layers_to_transform: [1]").count(head), 1U)
+      << "named by its whole path";
+  EXPECT_ERROR(state(", target_modules: [embed_tokens], use_dora: True"),
+               "model.embed_tokens is an embedding, and DoRA on embeddings is not available");
+  EXPECT_ERROR(state(", target_modules: [lm_heat]"), "names 'lm_heat' (no module of this llama model)");
+}
+
+TEST(Lora, ARankAboveTheWidthIsWarnedOf) {
+  auto const model = load_model(load_reference("llama").dir);
+  testing::internal::CaptureStdout();
+  make_peft(peft_of("adapter_method: lora, r: 40"), *model, 0);
+  EXPECT_NE(
+      testing::internal::GetCapturedStdout().find("r = 40 (model.layers.0.self_attn.q_proj has the rank 32"),
+      std::string::npos);
+}
+
 }  // namespace
 }  // namespace fsllm::test
