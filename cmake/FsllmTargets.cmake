@@ -11,6 +11,7 @@ if(FSLLM_SANITIZE)
   target_compile_options(fsllm_options INTERFACE -fsanitize=${FSLLM_SANITIZE} -fno-omit-frame-pointer)
   target_link_options(fsllm_options INTERFACE -fsanitize=${FSLLM_SANITIZE})
 endif()
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
 set(CMAKE_CXX_FLAGS_DEBUG "-Og -g1")
 # Not for GCC: where one of its functions has an empty cold part, lld (14) keeps that part's unwind entry instead of the
@@ -20,12 +21,13 @@ if(LLD_PROGRAM AND CMAKE_CXX_COMPILER_ID MATCHES Clang)
   add_link_options(-fuse-ld=lld)
 endif()
 
-# fsllm_module(core SOURCES a.cpp b.cpp DEPS fmt::fmt): the static library fsllm_core.
+# fsllm_module(core SOURCES a.cpp b.cpp DEPS fmt::fmt PRECOMPILED light): the static library fsllm_core.
 function(fsllm_module NAME)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "PRECOMPILED" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
   add_library(fsllm_${NAME} STATIC ${ARG_SOURCES})
   target_include_directories(fsllm_${NAME} PUBLIC ${PROJECT_SOURCE_DIR}/include)
   target_link_libraries(fsllm_${NAME} PUBLIC ${ARG_DEPS} PRIVATE fsllm_options ${ARG_PRIVATE_DEPS})
+  fsllm_precompile(fsllm_${NAME} ${ARG_PRECOMPILED})
 endfunction()
 
 # fsllm_program(fsllm_hpc SOURCES main.cpp DEPS fsllm_app): an installed executable.
@@ -33,5 +35,6 @@ function(fsllm_program NAME)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
   add_executable(${NAME} ${ARG_SOURCES})
   target_link_libraries(${NAME} PRIVATE fsllm_options ${ARG_DEPS})
+  fsllm_precompile(${NAME} torch)
   set_property(GLOBAL APPEND PROPERTY FSLLM_PROGRAMS ${NAME})
 endfunction()

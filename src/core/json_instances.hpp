@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <nlohmann/json.hpp>
+#include <string>
+
+// Part of the precompiled headers: the code of JSON values, of their parser and of their writer is made once,
+// in json_instances.cpp, and not in each of the hundred files that use them (two seconds a file).
+namespace fsllm::detail {
+using JsonText = decltype(nlohmann::detail::input_adapter(std::declval<std::string const&>()));
+}
+
+#define FSLLM_JSON_INSTANCES(PREFIX, JSON)                                         \
+  PREFIX template class nlohmann::detail::serializer<JSON>;                        \
+  PREFIX template class nlohmann::detail::parser<JSON, ::fsllm::detail::JsonText>; \
+  PREFIX template class nlohmann::detail::lexer<JSON, ::fsllm::detail::JsonText>;
+
+extern template class nlohmann::basic_json<>;
+extern template class nlohmann::basic_json<nlohmann::ordered_map>;
+FSLLM_JSON_INSTANCES(extern, nlohmann::json)
+FSLLM_JSON_INSTANCES(extern, nlohmann::ordered_json)
