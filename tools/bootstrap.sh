@@ -64,11 +64,13 @@ header  boost/program_options.hpp | libboost-program-options-dev | boost
 header  nlohmann/json.hpp | nlohmann-json3-dev           | nlohmann_json
 header  spdlog/spdlog.h   | libspdlog-dev                | spdlog
 header  fmt/core.h        | libfmt-dev                   | fmt
-package sentencepiece     | libsentencepiece-dev         | sentencepiece
+header  sentencepiece_processor.h | libsentencepiece-dev | sentencepiece
+library sentencepiece     | libsentencepiece-dev         | sentencepiece
 package libpcre2-8        | libpcre2-dev                 | pcre2
 package libutf8proc       | libutf8proc-dev              | utf8proc
 header  openssl/evp.h     | libssl-dev                   | openssl
 header  zlib.h            | zlib1g-dev                   | zlib
+package libxxhash         | libxxhash-dev                | xxhash
 package libzip            | libzip-dev                   | libzip
 header  gtest/gtest.h     | libgtest-dev                 | googletest
 header  gmock/gmock.h     | libgmock-dev                 | googletest
