@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Precompiled headers: what most sources read, read once. Not under sanitizers, so that one build finds missing includes.
-option(FSLLM_PCH "Precompile the headers that cost most" ON)
+option(FSLLM_PCH "Precompile the headers that cost most" OFF)
 if(FSLLM_SANITIZE)
   set(FSLLM_PCH OFF)
 endif()
