@@ -160,7 +160,12 @@ int shard(po::variables_map const& values, Communicator const& world) {
     return 0;
   }
   job.threads = preparing_threads(world);
-  auto const index = make_shards({job, config.run.fed.client_num, config.resolved}, out, world);
+  std::unique_ptr<OutputFolder> folder;
+  agree(world, [&] {
+    if (world.rank() == 0) folder = std::make_unique<OutputFolder>(out, FileAccess::owner_only);
+  });
+  auto const index =
+      make_shards({job, config.run.fed.client_num, config.resolved}, {out, "", folder.get()}, world);
   if (world.rank() == 0) fmt::print("{}", split_report(index));
   return 0;
 }

@@ -43,10 +43,12 @@ struct Setup {
   std::string resolved_yaml;
   std::filesystem::path model_dir;
   RunDirectory directory;
+  std::shared_ptr<OutputFolder> output;  ///< of `directory`, on rank 0
   LoadOptions load;
   Vocabulary vocabulary;
   ModelConfig model;  ///< its vocab_size is that of `vocabulary`
   bool resume = false;
+  std::vector<std::pair<std::string, std::string>> files;  ///< option and path of what the command line names
 
   Tokenizer const* tokenizer() const { return vocabulary.tokenizer.get(); }
   std::string tokenizer_sha256() const { return tokenizer() != nullptr ? tokenizer()->sha256() : ""; }
@@ -116,14 +118,31 @@ Setup set_up(CommandLine const& line, Communicator const& comm) {
     configure(s, line, yaml, source, client_yaml);
     if (line.resume && !line.resume->empty()) s.directory = RunDirectory{*line.resume};
     s.resume = line.resume.has_value() || restarted_by_slurm();
+    s.files = {{"--cfg", line.cfg}, {"--client_cfg", line.client_cfg}};
   });
   return s;
 }
 
+bool ready_shards(Setup const& s) {
+  return !s.run.data.shards.empty() || !s.run.shard_roots.empty();
+}
+
+/// Files and folders that the run reads.
+std::vector<RunInput> inputs_of(Setup const& s) {
+  std::vector<RunInput> inputs{{"model.type", s.model_dir}};
+  auto const add = [&](std::string const& key, std::string const& path) {
+    if (!path.empty()) inputs.push_back({key, path});
+  };
+  for (auto const& [option, path] : s.files) add(option, path);
+  add("data.shards", s.run.data.shards);
+  for (auto const& root : s.run.shard_roots) add("hpc.shard_roots", root);
+  if (!ready_shards(s)) add("data.root", s.run.data.root);
+  add("data.chat_template", s.run.data.prompt.chat_template);
+  add("llm.adapter.init_from", s.run.peft.init_from);
+  return inputs;
+}
+
 void check_continuation(Setup const& s) {
-  FSLLM_CHECK(s.directory.holds_run(),
-              "{} holds no run to continue (no config.yaml there). Start it without --resume.",
-              s.directory.root.string());
   auto const conflicts = conflicting_keys(read_file(s.directory.config()), s.resolved_yaml);
   FSLLM_CHECK(conflicts.empty(),
               "--resume with another configuration: {}. Give the run's own settings, or start a new run with "
@@ -136,10 +155,8 @@ void prepare_directory(Setup& s, bool overwrite, Communicator const& comm) {
   agree(comm, [&] {
     if (comm.rank() != 0) return;
     if (s.resume && !s.directory.holds_run() && restarted_by_slurm()) s.resume = false;
-    if (s.resume)
-      check_continuation(s);
-    else
-      s.directory.prepare(overwrite);
+    s.output = s.resume ? s.directory.resume() : s.directory.start(overwrite, inputs_of(s));
+    if (s.resume) check_continuation(s);
     log_to_file(s.directory.log().string());
   });
   s.resume = comm.max(comm.rank() == 0 && s.resume ? 1 : 0) != 0;
@@ -157,12 +174,9 @@ std::filesystem::path shards_of(Setup const& s, Communicator const& comm) {
       comm.max(comm.rank() == 0 && s.resume && std::filesystem::exists(dir / "index.json") ? 1 : 0) != 0;
   if (ready) return dir;
   log_info("sharding {} for {} clients", s.run.data.type, s.run.fed.client_num);
-  make_shards({prepare_job(s, preparing_threads(comm)), s.run.fed.client_num, s.resolved_yaml}, dir, comm);
+  make_shards({prepare_job(s, preparing_threads(comm)), s.run.fed.client_num, s.resolved_yaml},
+              {s.directory.root, "shards", s.output.get()}, comm);
   return dir;
-}
-
-bool ready_shards(Setup const& s) {
-  return !s.run.data.shards.empty() || !s.run.shard_roots.empty();
 }
 
 /// Collective: the shards of the run's clients, made now unless they are ready.
@@ -282,7 +296,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   });
   agree(comm, [&] {
     // From here on the directory holds a run; what failed before may simply be started again.
-    if (comm.rank() == 0) write_file_atomic(s.directory.config(), s.resolved_yaml);
+    if (comm.rank() == 0) s.output->write("config.yaml", s.resolved_yaml);
   });
   log_start(s, trainable, *data, comm);
   auto const collective = device.nccl ? make_nccl_collective(comm, device.gpu) : make_host_collective(comm);
@@ -296,6 +310,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
                         *data,
                         *collective,
                         s.directory,
+                        s.output.get(),
                         s.run.peft.mv_to_cpu,
                         trainable.peft == nullptr,
                         s.resolved_yaml,

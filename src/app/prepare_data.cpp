@@ -52,14 +52,18 @@ int64_t characters_of(ShardTask const& task, RowTable const& table) {
 
 /// This rank's shards: the longest text first onto the rank that has least, the same on every rank.
 std::vector<ShardTask> tasks_of(SplitPlan const& plan, SplitPlan::Parts const& server, RowTable const& table,
-                                fs::path const& out, Communicator const& comm) {
+                                ShardPlace const& place, Communicator const& comm) {
+  auto const out = place.path();
   std::vector<ShardTask> all{{shard_path(out, 0), 0, &server}};
   for (auto const& parts : plan.clients) {
     auto const client = static_cast<int64_t>(all.size());
     all.push_back({shard_path(out, client), client, &parts});
   }
   std::vector<std::pair<int64_t, ShardTask>> order;
-  for (auto const& task : all) order.emplace_back(characters_of(task, table), task);
+  for (auto& task : all) {
+    task.scratch = OutputFolder::scratch_of(place.root);
+    order.emplace_back(characters_of(task, table), task);
+  }
   std::stable_sort(order.begin(), order.end(),
                    [](auto const& a, auto const& b) { return a.first > b.first; });
   std::vector<int64_t> load(static_cast<size_t>(comm.size()));
@@ -112,20 +116,30 @@ std::vector<ShardSummary> make_tasks(std::vector<ShardTask> tasks, RowTable cons
   return summaries;
 }
 
-/// Rank 0: marks `out` as unfinished work of this job; what another one left there is removed.
-void begin_job(ShardJob const& job, RowTable const& table, fs::path const& out) {
+/// Everything that a job of so many clients writes, but the index.
+std::vector<std::string> files_of(std::string const& prefix, size_t clients) {
+  std::vector<std::string> names{prefix + kUnfinished, prefix + "report.txt", prefix + "report.svg"};
+  for (size_t client = 0; client <= clients; ++client)
+    names.push_back(prefix + shard_path("", static_cast<int64_t>(client)).string());
+  return names;
+}
+
+/// Rank 0: marks the place as unfinished work of this job; what another one left there is removed.
+void begin_job(ShardJob const& job, RowTable const& table, size_t clients, ShardPlace const& place) {
   auto const tokenizer = job.rows.tokenizer == nullptr ? "" : job.rows.tokenizer->sha256();
   auto const mark =
       nlohmann::json{{"job", sha256(job.description + tokenizer + job.rows.prompt.name + to_bytes(table))}}
           .dump() +
       "\n";
-  auto const file = out / kUnfinished;
-  if (fs::exists(file) && read_file(file) == mark) return;
-  std::vector<fs::path> stale;
-  for (auto const& entry : fs::directory_iterator(out))
-    if (entry.is_regular_file() && entry.path().extension() == ".h5") stale.push_back(entry.path());
-  for (auto const& path : stale) fs::remove(path);
-  write_file_atomic(file, mark);
+  auto const prefix = place.name.empty() ? "" : place.name + "/";
+  auto& folder = *place.folder;
+  auto const file = place.path() / kUnfinished;
+  bool const same = folder.owns(prefix + kUnfinished) && fs::exists(file) && read_file(file) == mark;
+  if (!same) folder.remove({prefix});
+  folder.check_free({prefix + "index.json"});
+  folder.own(files_of(prefix, clients));
+  if (!place.name.empty()) make_private_folder(place.path());
+  if (!same) folder.write(prefix + kUnfinished, mark);
 }
 
 ShardIndex index_of(ShardJob const& job, std::vector<ShardSummary> clients) {
@@ -160,25 +174,21 @@ int preparing_threads(Communicator const& comm) {
   return std::max(1, usable_cores() / comm.split_by_node().size());
 }
 
-ShardIndex make_shards(ShardJob const& job, fs::path const& out, Communicator const& comm) {
+ShardIndex make_shards(ShardJob const& job, ShardPlace const& place, Communicator const& comm) {
   auto const table = read_table(job.rows.data, comm);
   SplitPlan plan;
   agree(comm, [&] {
     FSLLM_CHECK(table.rows() > 0, "{} has no rows that can be read. Check the file.", job.rows.data.type);
     plan = plan_split(table, job.rows.data, job.client_num, job.rows.seed);
-    std::error_code problem;
-    fs::create_directories(out, problem);
-    FSLLM_CHECK(!problem, "{} cannot be created ({}). Choose another folder.", out.string(),
-                problem.message());
   });
   agree(comm, [&] {
-    if (comm.rank() == 0) begin_job(job, table, out);
+    if (comm.rank() == 0) begin_job(job, table, plan.clients.size(), place);
   });
   SplitPlan::Parts const server{{}, plan.server.val, plan.server.test};
   PrepareCounts counts;
   std::vector<ShardSummary> mine;
   agree(comm, [&] {
-    mine = make_tasks(tasks_of(plan, server, table, out, comm), table, job.rows, counts, comm.rank() == 0);
+    mine = make_tasks(tasks_of(plan, server, table, place, comm), table, job.rows, counts, comm.rank() == 0);
   });
   std::vector<ShardSummary> all;
   for (auto const& part : comm.gather(to_text(mine), 0))
@@ -189,8 +199,11 @@ ShardIndex make_shards(ShardJob const& job, fs::path const& out, Communicator co
     *count = comm.sum(*count);
   agree(comm, [&] {
     if (comm.rank() != 0) return;
-    write_split_report(out, index);
-    write_shard_index(out, index);
+    auto const out = place.path(), scratch = OutputFolder::scratch_of(place.root);
+    place.folder->check();
+    write_split_report(out, index, scratch);
+    place.folder->own({place.name.empty() ? "index.json" : place.name + "/index.json"});
+    write_shard_index(out, index, scratch);
     fs::remove(out / kUnfinished);
   });
   report_counts(counts);

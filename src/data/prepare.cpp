@@ -97,7 +97,7 @@ class ShardPass {
             std::function<void(int64_t)> const& progress)
       : tasks_(tasks), job_(job), progress_(progress) {
     for (size_t t = 0; t < tasks.size(); ++t) {
-      writers_.emplace_back(tasks[t].path, header_of(tasks[t], table, job), kHeldTokens);
+      writers_.emplace_back(tasks[t].path, header_of(tasks[t], table, job), kHeldTokens, tasks[t].scratch);
       for (size_t p = 0; p < std::size(kParts); ++p)
         for (int64_t const row : tasks[t].parts->*kParts[p])
           destinations_.push_back(

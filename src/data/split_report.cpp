@@ -173,9 +173,10 @@ std::string split_plot(ShardIndex const& index) {
       y + 10, kLeft, escaped(index.dataset), escaped(index.splitter), body);
 }
 
-void write_split_report(std::filesystem::path const& dir, ShardIndex const& index) {
-  write_file_atomic(dir / "report.txt", split_report(index));
-  write_file_atomic(dir / "report.svg", split_plot(index));
+void write_split_report(std::filesystem::path const& dir, ShardIndex const& index,
+                        std::filesystem::path const& scratch) {
+  write_file_atomic(dir / "report.txt", split_report(index), scratch, FileAccess::owner_only);
+  write_file_atomic(dir / "report.svg", split_plot(index), scratch, FileAccess::owner_only);
 }
 
 }  // namespace fsllm

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/device_memory.hpp"
@@ -22,6 +21,7 @@
 #include "fsllm/fed/selection.hpp"
 #include "fsllm/io/checkpoint.hpp"
 #include "not_finite.hpp"
+#include "fsllm/io/files.hpp"
 
 namespace fsllm {
 namespace {
@@ -50,6 +50,7 @@ class Run {
   ClientLosses evaluate_all();
   bool select(RoundReport& report);
   void write_report(RoundReport const& report);
+  void save_as(std::string const& name, TensorMap const& values);
   void save_state(int64_t rounds_done);
   void save_results(int64_t rounds_done);
 
@@ -128,12 +129,9 @@ std::vector<std::vector<int64_t>> Run::place(std::vector<int64_t> const& clients
   return place_clients(clients, costs, comm_.size(), first, allowed);
 }
 
-/// Whether a finished checkpoint (damaged or not) lies there; a killed run's half one ends in .tmp.
-bool holds_whole_checkpoint(std::filesystem::path const& folder) {
-  if (!std::filesystem::exists(folder)) return false;
-  std::filesystem::directory_iterator const entries(folder);
-  return std::any_of(begin(entries), end(entries),
-                     [](auto const& entry) { return entry.path().extension() != ".tmp"; });
+/// Whether a checkpoint (damaged or not) lies there.
+bool holds_checkpoint(std::filesystem::path const& folder) {
+  return std::filesystem::exists(folder) && !std::filesystem::is_empty(folder);
 }
 
 void Run::restore() {
@@ -146,15 +144,15 @@ void Run::restore() {
       copy_values(global_, checkpoint.tensors.at("global"));
       best_ = checkpoint.tensors["best"];
       algorithm_->load_state(checkpoint.texts.at("algorithm"));
-      f_.directory.rewind_logs(checkpoint.round);
+      rewind_logs(*f_.output, checkpoint.round);
     } else {
       auto const folder = f_.directory.checkpoints();
       FSLLM_CHECK(
-          !holds_whole_checkpoint(folder),
+          !holds_checkpoint(folder),
           "no checkpoint in {} can be read (the warnings above name the damage). Restore one, or remove "
           "that folder to begin at round 0.",
           folder.string());
-      f_.directory.rewind_logs(-1);
+      rewind_logs(*f_.output, -1);
       log_warning("no usable checkpoint in {}: the run starts from the beginning",
                   f_.directory.checkpoints().string());
     }
@@ -287,15 +285,23 @@ bool Run::select(RoundReport& report) {
   if (report.best && !local()) {
     best_ = kept(global_);
     best_round_ = report.round;
-    if (server()) f_.save(f_.directory.best(), best_);
+    if (server()) save_as("best", best_);
   }
   return selection_.stop();
 }
 
+/// A set of values in the subfolder `name` of the run directory.
+void Run::save_as(std::string const& name, TensorMap const& values) {
+  auto const made = f_.output->fresh_folder();
+  f_.save(made, values);
+  f_.output->move_in(made, name, {"adapter_config.json", "config.json"});
+}
+
 void Run::write_report(RoundReport const& report) {
   if (!server()) return;
+  f_.output->check();
   metrics_->write(to_json(report));
-  std::ofstream(f_.directory.eval_results(), std::ios::app) << eval_result_lines(report);
+  append_to_file(f_.directory.eval_results(), eval_result_lines(report));
   log_info("{}", round_line(report, config_.rounds));
 }
 
@@ -311,15 +317,16 @@ void Run::save_state(int64_t rounds_done) {
                       {"algorithm", algorithm_->state()},
                       {"selection", selection_.state()},
                       {"best_round", std::to_string(best_round_)}};
-  save_checkpoint(f_.directory.checkpoints(), checkpoint, static_cast<int>(config_.keep_last));
+  save_checkpoint(*f_.output, "checkpoints", checkpoint, static_cast<int>(config_.keep_last));
 }
 
 void Run::save_results(int64_t rounds_done) {
   auto const personal = local() ? gather_personal(personal_, layout_of_kept(), comm_) : PersonalStates{};
   if (!server()) return;
   auto const out = f_.full_model ? f_.directory.model() : f_.directory.adapter();
-  if (!local()) f_.save(out, global_);
-  for (auto const& [client, state] : personal) f_.save(out / fmt::format("client_{:05d}", client), state);
+  auto const name = out.filename().string();
+  if (!local()) save_as(name, global_);
+  for (auto const& [client, state] : personal) save_as(fmt::format("{}/client_{:05d}", name, client), state);
   auto summary = to_json(last_);
   summary["event"] = "end";
   summary["stopped_early"] = selection_.stop();
@@ -327,7 +334,7 @@ void Run::save_results(int64_t rounds_done) {
   if (best_round_ > 0) summary["best_loss"] = selection_.best();
   summary["ranks"] = comm_.size();
   metrics_->write(summary);
-  std::ofstream(f_.directory.summary()) << summary.dump(2) << "\n";
+  f_.output->write("summary.json", summary.dump(2) + "\n");
   log_info("{} rounds done; the result lies in {}", rounds_done, out.string());
 }
 

@@ -21,7 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kPrefix = "round_";
-constexpr std::string_view kTemporary = ".tmp";
 
 std::string folder_name(int64_t round) {
   return fmt::format("{}{:06}", kPrefix, round);
@@ -38,6 +37,10 @@ std::optional<int64_t> round_of(fs::path const& folder) {
   return round;
 }
 
+std::string below(std::string const& name, std::string const& file) {
+  return (fs::path(name) / file).string();
+}
+
 /// Finished checkpoints, newest first.
 std::vector<std::pair<int64_t, fs::path>> checkpoints_in(fs::path const& dir) {
   std::vector<std::pair<int64_t, fs::path>> found;
@@ -48,65 +51,19 @@ std::vector<std::pair<int64_t, fs::path>> checkpoints_in(fs::path const& dir) {
   return found;
 }
 
-void remove_folder(fs::path const& path) {
+/// Gives the finished folder its name; a checkpoint of the same round changes places with it and is removed.
+void rename_to(fs::path const& made, fs::path const& target) {
+  sync_path(made);
+  // Both change names at once; not every file system can.
+  bool const exchanged = ::renameat2(AT_FDCWD, made.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0;
   std::error_code error;
-  fs::remove_all(path, error);
-  if (error) log_warning("cannot remove {} ({}). Remove it by hand.", path.string(), error.message());
+  auto old = made;
+  if (!exchanged && fs::exists(target)) fs::rename(target, old += ".old", error);
+  if (!exchanged && !error) fs::rename(made, target, error);
+  FSLLM_CHECK(!error, "cannot write {} ({}). Check the folder's permissions.", target.string(), error.message());
+  sync_path(target.parent_path());
+  fs::remove_all(old, error);
 }
-
-/// What a killed run left: round_NNNNNN.tmp (half written) and round_NNNNNN.old.tmp (half removed).
-void remove_leftovers(fs::path const& dir) {
-  std::vector<fs::path> leftovers;
-  for (auto const& entry : fs::directory_iterator(dir)) {
-    std::string const name = entry.path().filename();
-    if (name.starts_with(kPrefix) && name.ends_with(kTemporary)) leftovers.push_back(entry.path());
-  }
-  for (auto const& path : leftovers) remove_folder(path);
-}
-
-/// A name that no reader takes for a checkpoint: removal may stop half way.
-fs::path retire(fs::path const& folder) {
-  fs::path retired = folder;
-  retired += ".old";
-  retired += kTemporary;
-  std::error_code error;
-  fs::rename(folder, retired, error);
-  FSLLM_CHECK(!error, "cannot remove {} ({}). Check the folder's permissions.", folder.string(),
-              error.message());
-  return retired;
-}
-
-/// Removes the half-written folder unless the save came to its end.
-class Unfinished {
- public:
-  explicit Unfinished(fs::path path) : path_(std::move(path)) { make_folder(path_); }
-  ~Unfinished() {
-    if (!finished_) remove_folder(path_);
-  }
-  Unfinished(Unfinished const&) = delete;
-  Unfinished& operator=(Unfinished const&) = delete;
-  fs::path const& path() const { return path_; }
-
-  /// Takes the place of what stands at `target`.
-  void rename_to(fs::path const& target) {
-    sync_path(path_);
-    // Where a checkpoint of this round exists, both change names at once; not every file system can.
-    bool const exchanged =
-        ::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0;
-    auto const retired = exchanged ? path_ : fs::exists(target) ? retire(target) : fs::path();
-    std::error_code error;
-    if (!exchanged) fs::rename(path_, target, error);
-    FSLLM_CHECK(!error, "cannot write {} ({}). Check the folder's permissions.", target.string(),
-                error.message());
-    finished_ = true;
-    sync_path(target.parent_path());
-    if (!retired.empty()) remove_folder(retired);
-  }
-
- private:
-  fs::path path_;
-  bool finished_ = false;
-};
 
 void write_manifest(fs::path const& folder, int64_t round, std::string const& checksum, uintmax_t bytes) {
   nlohmann::ordered_json const manifest{{"fsllm_format", "checkpoint_manifest"},
@@ -126,26 +83,30 @@ std::string manifest_checksum(fs::path const& path) {
 }
 
 /// The checkpoint of `round` is the newest by definition: later rounds stem from before a resume.
-void remove_all_but_newest(fs::path const& dir, int64_t round, int keep_last) {
+void remove_all_but_newest(OutputFolder& folder, std::string const& name, int64_t round, int keep_last) {
   int kept = 0;
-  for (auto const& [found, path] : checkpoints_in(dir))
-    if (found > round || ++kept > keep_last) remove_folder(retire(path));
+  std::vector<std::string> old;
+  for (auto const& [found, path] : checkpoints_in(folder.root() / name))
+    if (found > round || ++kept > keep_last) old.push_back(below(name, path.filename().string() + "/"));
+  if (!old.empty()) folder.remove(old);
 }
 
 }  // namespace
 
-void save_checkpoint(fs::path const& dir, Checkpoint const& checkpoint, int keep_last) {
+void save_checkpoint(OutputFolder& folder, std::string const& name, Checkpoint const& checkpoint, int keep_last) {
   FSLLM_CHECK(keep_last >= 1, "checkpoint.keep_last = {} (at least 1). Raise it.", keep_last);
-  make_folder(dir);
-  remove_leftovers(dir);
-  auto const target = dir / folder_name(checkpoint.round);
-  Unfinished unfinished(fs::path(target) += kTemporary);
-  auto const state = unfinished.path() / "state.h5";
+  auto const target = below(name, folder_name(checkpoint.round));
+  folder.check_free({target});
+  auto const made = folder.fresh_folder();
+  auto const state = made / "state.h5";
   write_state_file(state, checkpoint);
+  fs::permissions(state, fs::perms::owner_read | fs::perms::owner_write);
   sync_path(state);
-  write_manifest(unfinished.path(), checkpoint.round, sha256_file(state), fs::file_size(state));
-  unfinished.rename_to(target);
-  remove_all_but_newest(dir, checkpoint.round, keep_last);
+  write_manifest(made, checkpoint.round, sha256_file(state), fs::file_size(state));
+  folder.own({target + "/state.h5", target + "/manifest.json"});
+  if (!name.empty()) make_private_folder(folder.root() / name);
+  rename_to(made, folder.root() / target);
+  remove_all_but_newest(folder, name, checkpoint.round, keep_last);
 }
 
 Checkpoint load_checkpoint(fs::path const& round_dir) {

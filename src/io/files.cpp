@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <random>
 #include <utility>
 #include <vector>
 
@@ -30,7 +31,7 @@ class Descriptor {
  public:
   /// Pipes are opened without a wait for their other end, and refused by checked_size.
   Descriptor(fs::path const& path, int flags)
-      : value_(::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK)) {}
+      : value_(::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK, 0666)) {}
   ~Descriptor() {
     if (value_ >= 0) ::close(value_);
   }
@@ -67,6 +68,16 @@ size_t read_some(Descriptor const& file, fs::path const& path, char* into, size_
   return done;
 }
 
+void write_all(int descriptor, fs::path const& path, std::string_view bytes) {
+  while (!bytes.empty()) {
+    ssize_t const done = ::write(descriptor, bytes.data(), bytes.size());
+    if (done < 0 && errno == EINTR) continue;
+    FSLLM_CHECK(done > 0, "cannot write {} ({}). Free some space or choose another folder.", path.string(),
+                why());
+    bytes.remove_prefix(static_cast<size_t>(done));
+  }
+}
+
 fs::path folder_of(fs::path const& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
@@ -98,10 +109,16 @@ std::string read_file(fs::path const& path) {
   return bytes;
 }
 
-void write_file_atomic(fs::path const& path, std::string_view bytes) {
-  AtomicFile file(path);
+void write_file_atomic(fs::path const& path, std::string_view bytes, fs::path const& scratch, FileAccess access) {
+  AtomicFile file(path, scratch, access);
   file.write(bytes);
   file.commit();
+}
+
+void append_to_file(fs::path const& path, std::string_view bytes) {
+  Descriptor const file(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW);
+  FSLLM_CHECK(file.get() >= 0, "cannot write {} ({}). Check the folder's permissions.", path.string(), why());
+  write_all(file.get(), path, bytes);
 }
 
 void sync_path(fs::path const& path) {
@@ -117,6 +134,17 @@ void make_folder(fs::path const& path) {
   fs::create_directories(path, error);
   FSLLM_CHECK(!error, "cannot make folder {} ({}). Check the path, permissions and free space.",
               path.string(), error.message());
+}
+
+void make_private_folder(fs::path const& path) {
+  bool const made = ::mkdir(path.c_str(), 0700) == 0;
+  FSLLM_CHECK(made || errno == EEXIST, "cannot make folder {} ({}). Check the path, permissions and free space.",
+              path.string(), why());
+  struct stat info {};
+  FSLLM_CHECK(::lstat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode),
+              "{} is not a folder (the program's own files go there). Move it away.", path.string());
+  FSLLM_CHECK(made || info.st_uid == ::geteuid() || ::geteuid() == 0,
+              "{} belongs to another user (the program's own files go there). Choose another folder.", path.string());
 }
 
 bool is_lfs_pointer(std::string_view bytes) {
@@ -139,9 +167,14 @@ std::string sha256_file(fs::path const& path) {
   return finish_digest(digest);
 }
 
-AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)), temporary_(path_) {
-  temporary_ += ".tmp";
-  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+AtomicFile::AtomicFile(fs::path path, fs::path const& scratch, FileAccess access) : path_(std::move(path)) {
+  auto const folder = scratch.empty() ? folder_of(path_) : scratch;
+  std::random_device random;
+  do {
+    temporary_ = folder / fmt::format(".{}.{:08x}", path_.filename().string().substr(0, 200), random());
+    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                         access == FileAccess::owner_only ? 0600 : 0666);
+  } while (descriptor_ < 0 && errno == EEXIST);
   FSLLM_CHECK(descriptor_ >= 0, "cannot write {} ({}). Check that the folder exists and is writable.",
               path_.string(), why());
 }
@@ -153,13 +186,7 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::write(std::string_view bytes) {
-  while (!bytes.empty()) {
-    ssize_t const done = ::write(descriptor_, bytes.data(), bytes.size());
-    if (done < 0 && errno == EINTR) continue;
-    FSLLM_CHECK(done > 0, "cannot write {} ({}). Free some space or choose another folder.", path_.string(),
-                why());
-    bytes.remove_prefix(static_cast<size_t>(done));
-  }
+  write_all(descriptor_, path_, bytes);
 }
 
 void AtomicFile::commit() {

@@ -86,7 +86,8 @@ std::vector<ShardSummary> summaries_from_text(std::string const& text) {
   return summaries;
 }
 
-void write_shard_index(std::filesystem::path const& dir, ShardIndex const& index) {
+void write_shard_index(std::filesystem::path const& dir, ShardIndex const& index,
+                       std::filesystem::path const& scratch) {
   auto const path = dir / "index.json";
   auto ordered = index.clients;
   order(ordered, path.string());
@@ -100,7 +101,7 @@ void write_shard_index(std::filesystem::path const& dir, ShardIndex const& index
             {"tok_len", index.tok_len},
             {"clients", Json::array()}};
   for (auto const& client : ordered) json["clients"].push_back(to_json(client));
-  write_file_atomic(path, json.dump(1) + "\n");
+  write_file_atomic(path, json.dump(1) + "\n", scratch, FileAccess::owner_only);
 }
 
 ShardIndex read_shard_index(std::filesystem::path const& dir) {

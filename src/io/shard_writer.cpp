@@ -86,9 +86,10 @@ void Spool<T>::drain(Block const& block) {
 template class Spool<int32_t>;
 template class Spool<uint8_t>;
 
-ShardWriter::ShardWriter(fs::path path, ClientShard header, size_t limit)
-    : path_(std::move(path)), header_(std::move(header)) {
-  auto const folder = path_.has_parent_path() ? path_.parent_path() : fs::path(".");
+ShardWriter::ShardWriter(fs::path path, ClientShard header, size_t limit, fs::path scratch)
+    : path_(std::move(path)), scratch_(std::move(scratch)), header_(std::move(header)) {
+  auto const beside = path_.has_parent_path() ? path_.parent_path() : fs::path(".");
+  auto const& folder = scratch_.empty() ? beside : scratch_;
   for (size_t i = 0; i < std::size(kSplitGroups); ++i) splits_.emplace_back(folder, limit);
 }
 
@@ -115,7 +116,7 @@ void ShardWriter::append(SplitName split, std::span<int32_t const> ids, std::spa
 }
 
 ShardSummary ShardWriter::finish() {
-  AtomicFile target(path_);
+  AtomicFile target(path_, scratch_, FileAccess::owner_only);
   h5::File file(target.temporary(), h5::Mode::create);
   write_shard_attributes(file, header_);
   file.write_text("/group_names", nlohmann::json(header_.group_names).dump());

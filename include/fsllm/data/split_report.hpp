@@ -21,7 +21,8 @@ Heterogeneity heterogeneity(ShardIndex const& index);
 std::string split_report(ShardIndex const& index);
 /// The same as a picture: a bar a client, as long as its rows, coloured by category.
 std::string split_plot(ShardIndex const& index);
-/// DIR/report.txt and DIR/report.svg.
-void write_split_report(std::filesystem::path const& dir, ShardIndex const& index);
+/// DIR/report.txt and DIR/report.svg, made in `scratch` (see AtomicFile).
+void write_split_report(std::filesystem::path const& dir, ShardIndex const& index,
+                        std::filesystem::path const& scratch = {});
 
 }  // namespace fsllm

@@ -23,6 +23,7 @@ struct Federation {
   ClientData& data;
   Collective& collective;
   RunDirectory directory;
+  OutputFolder* output = nullptr;  ///< of `directory`, on rank 0
   bool rest_on_host = false;  ///< what clients leave between their turns lies in host memory, not on the GPU
   bool full_model = false;    ///< every parameter is trained, no adapter
   std::string config_yaml;    ///< resolved, kept in checkpoints

@@ -1,9 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <filesystem>
+#include <memory>
 #include <string>
+#include <vector>
+
+#include "fsllm/io/output_folder.hpp"
 
 namespace fsllm {
+
+/// A file or folder that the run reads, and the key or option that names it.
+struct RunInput {
+  std::string key;
+  std::filesystem::path path;
+};
 
 /// Names inside `outdir/expname/`.
 struct RunDirectory {
@@ -19,12 +29,17 @@ struct RunDirectory {
   std::filesystem::path best() const { return root / "best"; }
   std::filesystem::path model() const { return root / "model"; }
 
-  /// Creates the folder. A folder that already holds a run is an Error with the three ways on, unless
-  /// `overwrite`, which removes what a run writes and nothing else.
-  void prepare(bool overwrite) const;
   bool holds_run() const;
-  /// Drops events of rounds after `round` (a run that goes on from a checkpoint writes them again).
-  void rewind_logs(int64_t round) const;
+  /// Takes the folder for a new run. A folder that already holds a run is an Error with the three ways on, unless
+  /// `overwrite`, which removes what the program has written there (OutputFolder) and nothing else. Files of others
+  /// under the names of the run are an Error, and so is an input that lies among them. Shards of a start that failed
+  /// stay: the next start goes on with them.
+  std::unique_ptr<OutputFolder> start(bool overwrite, std::vector<RunInput> const& inputs) const;
+  /// Takes the folder to continue the run that it holds.
+  std::unique_ptr<OutputFolder> resume() const;
 };
+
+/// Drops events of rounds after `round` from the logs (a run that goes on from a checkpoint writes them again).
+void rewind_logs(OutputFolder& folder, int64_t round);
 
 }  // namespace fsllm

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "fsllm/core/tensor_map.hpp"
+#include "fsllm/io/output_folder.hpp"
 
 namespace fsllm {
 
@@ -17,11 +18,10 @@ struct Checkpoint {
   std::map<std::string, std::string> texts;  ///< "config", "early_stop", ...
 };
 
-/// DIR/round_000010/state.h5 + manifest.json (SHA-256 of the state): written under a temporary name, flushed,
-/// renamed; then all but the newest `keep_last` are removed, later rounds (from before a resume), and what
-/// killed runs left half written. A full disk is an Error and leaves older ones alone. One process at a time
-/// writes to a folder.
-void save_checkpoint(std::filesystem::path const& dir, Checkpoint const& checkpoint, int keep_last);
+/// DIR/round_000010/state.h5 + manifest.json (SHA-256 of the state), where DIR is the subfolder `name` ("" for itself)
+/// of `folder`: written in its scratch, flushed, renamed; then all but the newest `keep_last` are removed, and later
+/// rounds (from before a resume). A full disk is an Error and leaves older ones alone.
+void save_checkpoint(OutputFolder& folder, std::string const& name, Checkpoint const& checkpoint, int keep_last);
 
 /// The newest checkpoint whose checksum holds; damaged ones are skipped with a warning that names them.
 /// Nothing usable: empty.

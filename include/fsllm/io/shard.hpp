@@ -64,8 +64,9 @@ struct ShardIndex {
   int64_t seed = 0, tok_len = 0;
   std::vector<ShardSummary> clients;  ///< 0, the server's data, comes first where there is any
 };
-/// Atomic; orders the clients by id. Two of one id are an Error.
-void write_shard_index(std::filesystem::path const& dir, ShardIndex const& index);
+/// Atomic (`scratch`: see AtomicFile); orders the clients by id. Two of one id are an Error.
+void write_shard_index(std::filesystem::path const& dir, ShardIndex const& index,
+                       std::filesystem::path const& scratch = {});
 ShardIndex read_shard_index(std::filesystem::path const& dir);
 
 }  // namespace fsllm
