@@ -15,8 +15,8 @@
 #include "fsllm/app/vocabulary.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/eval/requests.hpp"
-#include "fsllm/io/files.hpp"
 #include "fsllm/io/jsonl.hpp"
+#include "fsllm/io/output_file.hpp"
 #include "fsllm/peft/peft.hpp"
 #include "fsllm/text/template.hpp"
 
@@ -113,11 +113,13 @@ Scorer load(po::variables_map const& values) {
 int score(po::variables_map const& values, Communicator const& world) {
   at::set_num_threads(1);
   std::vector<Request> mine;
-  std::string answers, out;
+  std::string answers;
+  std::unique_ptr<OutputFile> out;
   size_t total = 0;
   agree(world, [&] {
-    out = need(values, "responses");
+    auto const responses = need(values, "responses");
     auto const all = read_requests(need(values, "requests"));
+    if (world.rank() == 0) out = std::make_unique<OutputFile>(responses, "--responses");
     total = all.size();
     auto const size = static_cast<size_t>(world.size());
     for (size_t i = static_cast<size_t>(world.rank()); i < total; i += size) mine.push_back(all[i]);
@@ -137,8 +139,8 @@ int score(po::variables_map const& values, Communicator const& world) {
       std::getline(streams[i % streams.size()], line);
       ordered += line + "\n";
     }
-    write_file_atomic(out, ordered);
-    log_info("{} answers written to {}", total, out);
+    out->finish(ordered);
+    log_info("{} answers written to {}", total, need(values, "responses"));
   });
   return 0;
 }
@@ -179,11 +181,17 @@ EvaluateJob job_of(po::variables_map const& values) {
 /// Collective: rows with expected answers, by every adapter.
 int run_tasks(po::variables_map const& values, Communicator const& world) {
   EvaluateJob job;
-  agree(world, [&] { job = job_of(values); });
+  std::unique_ptr<OutputFolder> out;
+  agree(world, [&] {
+    job = job_of(values);
+    if (world.rank() != 0) return;
+    out = std::make_unique<OutputFolder>(need(values, "out"));
+    out->check_free({"results.json", "predictions.jsonl"});
+  });
   auto const evaluation = evaluate(job, world);
   agree(world, [&] {
     if (world.rank() != 0) return;
-    write_evaluation(evaluation, need(values, "out"));
+    write_evaluation(evaluation, *out);
     fmt::print("{}{}", evaluation_table(evaluation),
                evaluation_examples(evaluation, values["examples"].as<int64_t>()));
   });

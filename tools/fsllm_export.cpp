@@ -7,6 +7,7 @@
 #include "fsllm/app/program.hpp"
 #include "fsllm/app/vocabulary.hpp"
 #include "fsllm/io/gguf.hpp"
+#include "fsllm/io/output_folder.hpp"
 #include "fsllm/model/causal_lm.hpp"
 #include "fsllm/peft/peft.hpp"
 #include "fsllm/text/gguf_tokenizer.hpp"
@@ -57,17 +58,21 @@ int export_model(int argc, char** argv) {
               "export). Add it.");
   FSLLM_CHECK(!std::filesystem::exists(std::filesystem::path(out) / "config.json"),
               "{} already holds a model. Choose another --out.", out);
+  OutputFolder folder(out);
+  folder.check_free({"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"});
+  auto const made = folder.fresh_folder();
   auto const model = load_model(
       model_dir, {.storage_dtype = values["storage_dtype"].as<std::string>(), .cache_dir = user_cache_dir()});
   auto const peft = make_peft(read_adapter_config(adapter_dir), *model, 0);
   peft->merge_into(*model);
-  save_model(out, *model, model_dir, values["dtype"].as<std::string>());
+  save_model(made, *model, model_dir, values["dtype"].as<std::string>());
   if (auto const source = tokenizer_source(model_dir, adapter_dir); source != model_dir) {
-    save_tokenizer(source, {}, out);
-    write_special_ids(out, *load_tokenizer(source));
+    save_tokenizer(source, {}, made);
+    write_special_ids(made, *load_tokenizer(source));
   } else if (is_gguf(model_dir)) {
-    export_gguf_tokenizer(model_dir, out);
+    export_gguf_tokenizer(model_dir, made);
   }
+  folder.move_in(made, "", {"config.json"});
   fmt::print("merged model written to {}\n", out);
   return 0;
 }

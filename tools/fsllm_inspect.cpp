@@ -65,11 +65,9 @@ int main(int argc, char** argv) {
   fsllm::prepare_process();
   try {
     return run(argc, argv);
-  } catch (fsllm::Error const& error) {
-    std::cerr << "error: " << error.what() << std::endl;
-    return fsllm::kExitBadInput;
   } catch (std::exception const& error) {
-    std::cerr << "error: internal: " << error.what() << std::endl;
-    return fsllm::kExitInternal;
+    auto const [message, code] = fsllm::failure_of(error);
+    std::cerr << "error: " << message << std::endl;
+    return code;
   }
 }

@@ -13,6 +13,7 @@
 #include "fsllm/app/vocabulary.hpp"
 #include "fsllm/comm/nccl.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/process.hpp"
 #include "fsllm/data/prepare.hpp"
@@ -280,6 +281,10 @@ void log_start(Setup const& s, Trainable const& t, ClientData const& data, Commu
 }
 
 int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
+  set_signal_note(comm.rank() == 0 && !s.resume
+                      ? "stopped before the first round: there is no checkpoint, start it again"
+                      : "",
+                  OnSignal::end_process);
   prepare_directory(s, line.overwrite, comm);
   at::set_num_threads(threads_per_rank(s.run, comm.split_by_node().size()));
   auto const device = choose_device(s.run, comm);
@@ -317,8 +322,9 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
                         [&](std::filesystem::path const& dir, TensorMap const& values) {
                           save_values(s, trainable, dir, values);
                         }};
-  run_rounds(federation, s.resume);
-  return 0;
+  auto const summary = run_rounds(federation, s.resume);
+  set_signal_note("", OnSignal::end_process);
+  return summary.interrupted ? (summary.rounds > 0 ? kExitStopped : kExitSignal) : 0;
 }
 
 /// Reads and splits the data, and encodes the first rows; how many clients there are.

@@ -104,10 +104,7 @@ std::vector<size_t> shown_rows(Evaluation const& evaluation, size_t count) {
 
 }  // namespace
 
-void write_evaluation(Evaluation const& evaluation, std::filesystem::path const& dir) {
-  std::error_code problem;
-  std::filesystem::create_directories(dir, problem);
-  FSLLM_CHECK(!problem, "{} cannot be created ({}). Choose another --out.", dir.string(), problem.message());
+void write_evaluation(Evaluation const& evaluation, OutputFolder& out) {
   ordered_json results;
   for (size_t c = 0; c < evaluation.candidates.size(); ++c) {
     auto const sums = sums_of(evaluation, c);
@@ -116,8 +113,8 @@ void write_evaluation(Evaluation const& evaluation, std::filesystem::path const&
     for (auto const& [category, sum] : sums)
       if (!category.empty()) entry["categories"][category] = to_json(sum);
   }
-  write_file_atomic(dir / "results.json", dumped(results, 2) + "\n");
-  write_file_atomic(dir / "predictions.jsonl", predictions(evaluation));
+  out.write("predictions.jsonl", predictions(evaluation));
+  out.write("results.json", dumped(results, 2) + "\n");
 }
 
 std::string evaluation_table(Evaluation const& evaluation) {

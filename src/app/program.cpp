@@ -9,11 +9,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <limits>
+#include <new>
+#include <system_error>
 #include <thread>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
 
 namespace fsllm {
@@ -59,18 +63,39 @@ int run_program(int argc, char** argv, std::function<int(Communicator const&)> c
       if (world.rank() == 0) print_error(error.what());
       world.barrier();
       return kExitBadInput;
-    } catch (Error const& error) {
-      return end_alone(world, error.what(), kExitBadInput);
     } catch (std::exception const& error) {
-      return end_alone(world, fmt::format("internal: {}", error.what()), kExitInternal);
+      auto const [message, code] = failure_of(error);
+      return end_alone(world, message, code);
     }
   } catch (std::exception const& error) {
-    print_error(error.what());
-    return kExitInternal;
+    auto const [message, code] = failure_of(error);
+    print_error(message);
+    return code;
   }
 }
 
+Failure failure_of(std::exception const& error) {
+  if (dynamic_cast<Error const*>(&error) != nullptr) return {error.what()};
+  std::string const text = error.what();
+  bool const allocation = dynamic_cast<std::bad_alloc const*>(&error) != nullptr ||
+                          text.find("can't allocate memory") != std::string::npos ||
+                          text.find("out of memory") != std::string::npos;
+  if (allocation)
+    return {
+        fmt::format("out of memory ({}). Use a smaller dataloader.batch_size or llm.tok_len, another "
+                    "train.storage_dtype, fewer ranks a machine, or a machine with more memory.",
+                    text.substr(0, text.find('\n')))};
+  if (auto const* file = dynamic_cast<std::filesystem::filesystem_error const*>(&error))
+    return {fmt::format("cannot use {} ({}). Check the path and its permissions.", file->path1().string(),
+                        file->code().message())};
+  if (auto const* system = dynamic_cast<std::system_error const*>(&error))
+    return {fmt::format("the system refuses ({}: {}). Check its limits (ulimit -a).", system->what(),
+                        system->code().message())};
+  return {fmt::format("internal: {}", text), kExitInternal};
+}
+
 void prepare_process() {
+  ignore_write_signals();
   // Without it MKL's GEMM changes bits with the alignment of its operands.
   setenv("MKL_CBWR", "AUTO,STRICT", 0);
 #ifdef __GLIBC__

@@ -72,10 +72,14 @@ void start_alone_quickly() {
   setenv("OMPI_MCA_btl", "self", 0);
 }
 
+/// 0: started alone. A process whose parent ends gets another one.
+pid_t launcher = 0;
+
 }  // namespace
 
 MpiSession::MpiSession(int& argc, char**& argv) {
   start_alone_quickly();
+  if (launched().count > 1) launcher = ::getppid();
   int provided = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
@@ -107,6 +111,10 @@ void check_launch() {
               "with mpirun of "
               "that MPI, or under Slurm with: srun --mpi=pmix.",
               count, by, mpi_library_version());
+}
+
+bool launcher_has_ended() {
+  return launcher != 0 && ::getppid() != launcher;
 }
 
 std::string mpi_library_version() {

@@ -9,6 +9,7 @@
 
 #include "fsllm/core/device_memory.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/metrics.hpp"
 #include "fsllm/core/process.hpp"
@@ -25,6 +26,10 @@
 
 namespace fsllm {
 namespace {
+
+/// A signal came while a client was trained.
+struct Interrupted {};
+void stop_where_asked();
 
 /// The run between two rounds: what a checkpoint holds, and the fixed facts that follow from the
 /// configuration.
@@ -53,6 +58,8 @@ class Run {
   void save_as(std::string const& name, TensorMap const& values);
   void save_state(int64_t rounds_done);
   void save_results(int64_t rounds_done);
+  void note_for_signals() const;
+  void save_interrupted();
 
   Federation& f_;
   FedConfig const& config_;
@@ -67,6 +74,8 @@ class Run {
   Selection selection_;
   std::unique_ptr<JsonlWriter> metrics_;
   int64_t done_ = 0, best_round_ = 0;
+  int64_t saved_ = 0;      ///< rounds that the newest checkpoint holds
+  bool stopped_ = false;   ///< by a signal, on any rank
   double first_step_ = 0;  ///< seconds from the start of the process to the end of its first step
   RoundReport last_;
 };
@@ -207,6 +216,7 @@ ClientReport Run::train_client_here(int64_t client, int64_t round, double weight
   report.result = train_client(f_.model, f_.parameters, f_.data.shard(client).train, f_.train_config(client),
                                {config_.seed, client, round, config_.rounds}, [&](int64_t, double loss) {
                                  if (first_step_ == 0) first_step_ = seconds_since_process_start();
+                                 stop_where_asked();
                                  progress.advance(1, fmt::format("client {}, loss {:.3f}", client, loss));
                                });
   check_training(f_.model, f_.parameters, report.result,
@@ -219,6 +229,14 @@ ClientReport Run::train_client_here(int64_t client, int64_t round, double weight
     aggregation.add(update, weight, fmt::format("client {}", client));
   }
   return report;
+}
+
+/// Called between steps.
+void stop_where_asked() {
+  FSLLM_CHECK(
+      !launcher_has_ended(),
+      "mpirun (or its daemon) has ended while its ranks were at work. Continue the run with --resume.");
+  if (interrupted()) throw Interrupted();
 }
 
 std::vector<ClientReport> Run::train_round(int64_t round, Aggregation& aggregation) {
@@ -236,12 +254,17 @@ std::vector<ClientReport> Run::train_round(int64_t round, Aggregation& aggregati
   std::vector<ClientReport> reports;
   {
     Progress progress(fmt::format("round {}/{}", round + 1, config_.rounds), steps, "steps", server());
-    for (int64_t const client : mine) {
-      reports.push_back(
-          train_client_here(client, round, weight_of(client) / all_weight, aggregation, progress));
-      end_turn();
+    try {
+      for (int64_t const client : mine) {
+        reports.push_back(
+            train_client_here(client, round, weight_of(client) / all_weight, aggregation, progress));
+        end_turn();
+      }
+    } catch (Interrupted const&) {
+      reports.clear();
     }
   }
+  stopped_ = comm_.max(interrupted() ? 1 : 0) != 0;
   return gather_reports(reports, comm_);
 }
 
@@ -317,7 +340,27 @@ void Run::save_state(int64_t rounds_done) {
                       {"algorithm", algorithm_->state()},
                       {"selection", selection_.state()},
                       {"best_round", std::to_string(best_round_)}};
+  f_.output->check();
   save_checkpoint(*f_.output, "checkpoints", checkpoint, static_cast<int>(config_.keep_last));
+  saved_ = rounds_done;
+  note_for_signals();
+}
+
+/// What SIGINT and SIGTERM print.
+void Run::note_for_signals() const {
+  auto const state =
+      saved_ > 0 ? fmt::format("the newest checkpoint is that of round {}; continue with --resume", saved_)
+                 : std::string("there is no checkpoint yet; --resume begins at round 0");
+  set_signal_note(server() ? fmt::format("stopping after this step ({})", state) : "", OnSignal::deferred);
+}
+
+/// The state of the last whole round. A client of method local that went on since has no such state any more.
+void Run::save_interrupted() {
+  if (done_ > saved_ && !local()) save_state(done_);
+  if (server())
+    log_warning("stopped by a signal: {}",
+                saved_ > 0 ? fmt::format("round {} is saved, continue with --resume", saved_)
+                           : std::string("no round was finished, nothing is saved"));
 }
 
 void Run::save_results(int64_t rounds_done) {
@@ -340,6 +383,8 @@ void Run::save_results(int64_t rounds_done) {
 
 RunSummary Run::train(bool resume) {
   if (resume) restore();
+  saved_ = done_;
+  note_for_signals();
   if (server()) metrics_ = std::make_unique<JsonlWriter>(f_.directory.metrics());
   bool const exact = config_.reduce == "exact" || (config_.reduce == "auto" && !f_.full_model);
   if (done_ == 0 && !splits_.empty()) {
@@ -357,6 +402,10 @@ RunSummary Run::train(bool resume) {
     RoundReport report;
     report.round = round + 1;
     report.clients = train_round(round, *aggregation);
+    if (stopped_) {
+      save_interrupted();
+      return {done_, false, true};
+    }
     check_steps(report.clients, report.round);
     clock.lap("train");
     if (!local()) {

@@ -14,8 +14,9 @@ namespace {
 namespace fs = std::filesystem;
 
 /// Everything that a run may write.
-std::vector<std::string> const kNames{"config.yaml", "exp_print.log", "eval_results.log", "metrics.jsonl",
-                                      "summary.json", "checkpoints", "shards", "adapter", "best", "model"};
+std::vector<std::string> const kNames{"config.yaml",  "exp_print.log", "eval_results.log", "metrics.jsonl",
+                                      "summary.json", "checkpoints",   "shards",           "adapter",
+                                      "best",         "model"};
 std::vector<std::string> const kLogs{"exp_print.log", "eval_results.log", "metrics.jsonl"};
 
 bool lies_in(fs::path const& path, fs::path const& folder) {
@@ -26,9 +27,10 @@ bool lies_in(fs::path const& path, fs::path const& folder) {
 void check_inputs(fs::path const& root, std::vector<RunInput> const& inputs) {
   for (auto const& input : inputs)
     for (auto const& name : kNames)
-      FSLLM_CHECK(!lies_in(fs::weakly_canonical(input.path), fs::weakly_canonical(root / name)),
-                  "{} = {} (the run writes its own {} there). Move that input out of {}, or choose another expname.",
-                  input.key, input.path.string(), name, root.string());
+      FSLLM_CHECK(
+          !lies_in(fs::weakly_canonical(input.path), fs::weakly_canonical(root / name)),
+          "{} = {} (the run writes its own {} there). Move that input out of {}, or choose another expname.",
+          input.key, input.path.string(), name, root.string());
 }
 
 /// Keeps the lines for which `keep` holds; a missing file is fine.
@@ -61,7 +63,8 @@ std::unique_ptr<OutputFolder> RunDirectory::start(bool overwrite, std::vector<Ru
   check_empty();  // another job may have come and gone
   if (holds_run()) {
     FSLLM_CHECK(folder->owns("config.yaml"),
-                "--overwrite: {} (the list of what a run wrote is not there, so nothing is removed). Remove the folder "
+                "--overwrite: {} (the list of what a run wrote is not there, so nothing is removed). Remove "
+                "the folder "
                 "by hand, or choose another expname.",
                 root.string());
     folder->check_free(kNames);
@@ -91,7 +94,8 @@ void rewind_logs(OutputFolder& folder, int64_t round) {
     auto const event = nlohmann::json::parse(line, nullptr, false);
     if (event.is_discarded() || !event.is_object()) return false;
     auto const number = event.find("round"), kind = event.find("event");
-    return (number == event.end() || (number->is_number() && number->get<double>() <= static_cast<double>(round))) &&
+    return (number == event.end() ||
+            (number->is_number() && number->get<double>() <= static_cast<double>(round))) &&
            !(kind != event.end() && *kind == "end");
   });
   filter_lines(folder, "eval_results.log", [&](std::string const& line) {

@@ -60,7 +60,8 @@ void rename_to(fs::path const& made, fs::path const& target) {
   auto old = made;
   if (!exchanged && fs::exists(target)) fs::rename(target, old += ".old", error);
   if (!exchanged && !error) fs::rename(made, target, error);
-  FSLLM_CHECK(!error, "cannot write {} ({}). Check the folder's permissions.", target.string(), error.message());
+  FSLLM_CHECK(!error, "cannot write {} ({}). Check the folder's permissions.", target.string(),
+              error.message());
   sync_path(target.parent_path());
   fs::remove_all(old, error);
 }
@@ -93,7 +94,8 @@ void remove_all_but_newest(OutputFolder& folder, std::string const& name, int64_
 
 }  // namespace
 
-void save_checkpoint(OutputFolder& folder, std::string const& name, Checkpoint const& checkpoint, int keep_last) {
+void save_checkpoint(OutputFolder& folder, std::string const& name, Checkpoint const& checkpoint,
+                     int keep_last) {
   FSLLM_CHECK(keep_last >= 1, "checkpoint.keep_last = {} (at least 1). Raise it.", keep_last);
   auto const target = below(name, folder_name(checkpoint.round));
   folder.check_free({target});

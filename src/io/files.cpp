@@ -109,7 +109,8 @@ std::string read_file(fs::path const& path) {
   return bytes;
 }
 
-void write_file_atomic(fs::path const& path, std::string_view bytes, fs::path const& scratch, FileAccess access) {
+void write_file_atomic(fs::path const& path, std::string_view bytes, fs::path const& scratch,
+                       FileAccess access) {
   AtomicFile file(path, scratch, access);
   file.write(bytes);
   file.commit();
@@ -138,13 +139,15 @@ void make_folder(fs::path const& path) {
 
 void make_private_folder(fs::path const& path) {
   bool const made = ::mkdir(path.c_str(), 0700) == 0;
-  FSLLM_CHECK(made || errno == EEXIST, "cannot make folder {} ({}). Check the path, permissions and free space.",
-              path.string(), why());
+  FSLLM_CHECK(made || errno == EEXIST,
+              "cannot make folder {} ({}). Check the path, permissions and free space.", path.string(),
+              why());
   struct stat info {};
   FSLLM_CHECK(::lstat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode),
               "{} is not a folder (the program's own files go there). Move it away.", path.string());
   FSLLM_CHECK(made || info.st_uid == ::geteuid() || ::geteuid() == 0,
-              "{} belongs to another user (the program's own files go there). Choose another folder.", path.string());
+              "{} belongs to another user (the program's own files go there). Choose another folder.",
+              path.string());
 }
 
 bool is_lfs_pointer(std::string_view bytes) {

@@ -49,7 +49,7 @@ std::string process_namespace() {
 }
 
 struct ProcessState {
-  char state = 'X';      ///< 'Z' has ended, 'X' is not there
+  char state = 'X';         ///< 'Z' has ended, 'X' is not there
   std::string start_ticks;  ///< since boot: a number that is used again has another one
 };
 
@@ -115,9 +115,10 @@ std::string owner_text(json const& owner) {
 bool create(fs::path const& file, std::string const& content) {
   int const descriptor = ::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
   if (descriptor < 0 && errno == EEXIST) return false;
-  FSLLM_CHECK(descriptor >= 0, "cannot write {} ({}). Check the folder's permissions and free space.", file.string(),
-              std::strerror(errno));
-  bool const written = ::write(descriptor, content.data(), content.size()) == static_cast<ssize_t>(content.size());
+  FSLLM_CHECK(descriptor >= 0, "cannot write {} ({}). Check the folder's permissions and free space.",
+              file.string(), std::strerror(errno));
+  bool const written =
+      ::write(descriptor, content.data(), content.size()) == static_cast<ssize_t>(content.size());
   int const reason = errno;
   ::close(descriptor);
   if (!written) ::unlink(file.c_str());
@@ -154,7 +155,8 @@ FolderLock::FolderLock(fs::path folder, fs::path file)
     if (owner.is_object()) {
       auto const gone = why_gone(owner);
       FSLLM_CHECK(!gone.empty(),
-                  "{} is in use by {}. Wait for its end or choose another folder; if that job is known to have ended, "
+                  "{} is in use by {}. Wait for its end or choose another folder; if that job is known to "
+                  "have ended, "
                   "remove {}.",
                   folder_.string(), owner_text(owner), file_.string());
       log_info("{} was left by {}; {}", folder_.string(), owner_text(owner), gone);
@@ -175,10 +177,12 @@ void FolderLock::check() const {
   auto const content = content_of(file_);
   if (content == content_) return;
   auto const owner = json::parse(content, nullptr, false);
-  FSLLM_CHECK(!owner.is_object(), "{} was taken over by {} while this job was writing to it. Let one of them run.",
+  FSLLM_CHECK(!owner.is_object(),
+              "{} was taken over by {} while this job was writing to it. Let one of them run.",
               folder_.string(), owner_text(owner));
-  fail(fmt::format("{} was removed, or can no longer be read, while this job was writing to it. Start it again.",
-                   folder_.string()));
+  fail(fmt::format(
+      "{} was removed, or can no longer be read, while this job was writing to it. Start it again.",
+      folder_.string()));
 }
 
 }  // namespace fsllm

@@ -31,8 +31,8 @@ OutputFile::OutputFile(std::string const& path, std::string const& option) : pat
   FSLLM_CHECK(!fs::is_directory(status), "{} {} (it is a folder). Give the path of a file.", option, path);
   if (!fs::exists(status) || fs::is_regular_file(status)) {
     auto const target = behind_links(path_);
-    FSLLM_CHECK(!fs::exists(status) || ::access(target.c_str(), W_OK) == 0, "{} {} (cannot be written: {}). Choose another file.",
-                option, path, std::strerror(errno));
+    FSLLM_CHECK(!fs::exists(status) || ::access(target.c_str(), W_OK) == 0,
+                "{} {} (cannot be written: {}). Choose another file.", option, path, std::strerror(errno));
     file_ = std::make_unique<AtomicFile>(target);
     return;
   }

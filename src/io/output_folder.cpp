@@ -25,7 +25,8 @@ constexpr char const* kFormat = "output_files";
 bool stays_below(std::string const& name) {
   fs::path const path = name;
   return !name.empty() && path.is_relative() &&
-         std::none_of(path.begin(), path.end(), [](fs::path const& part) { return part == ".." || part == "." || part.empty(); });
+         std::none_of(path.begin(), path.end(),
+                      [](fs::path const& part) { return part == ".." || part == "." || part.empty(); });
 }
 
 std::set<std::string> read_list(fs::path const& file) {
@@ -39,8 +40,11 @@ std::set<std::string> read_list(fs::path const& file) {
       good = good && name.is_string() && stays_below(name.get<std::string>());
       if (good) files.insert(name.get<std::string>());
     }
-  FSLLM_CHECK(good, "{} is damaged (it lists the files that may be replaced). Choose another folder, or remove this one "
-              "by hand.", file.string());
+  FSLLM_CHECK(
+      good,
+      "{} is damaged (it lists the files that may be replaced). Choose another folder, or remove this one "
+      "by hand.",
+      file.string());
   return files;
 }
 
@@ -66,7 +70,8 @@ std::vector<std::string> entries_below(fs::path const& root, std::string const& 
   for (auto const& entry : fs::recursive_directory_iterator(path))
     if (!fs::is_directory(entry.symlink_status())) {
       auto const relative = entry.path().lexically_relative(root);
-      if (std::find(relative.begin(), relative.end(), kOwn) == relative.end()) found.push_back(relative.string());
+      if (std::find(relative.begin(), relative.end(), kOwn) == relative.end())
+        found.push_back(relative.string());
     }
   return found;
 }
@@ -74,15 +79,17 @@ std::vector<std::string> entries_below(fs::path const& root, std::string const& 
 /// Makes `path` with its parents; those that were not there, outermost first.
 std::vector<fs::path> make_folders(fs::path const& path, FileAccess access) {
   std::vector<fs::path> missing;
-  for (auto each = path; !each.empty() && !fs::exists(each); each = each.parent_path()) missing.push_back(each);
+  for (auto each = path; !each.empty() && !fs::exists(each); each = each.parent_path())
+    missing.push_back(each);
   std::reverse(missing.begin(), missing.end());
   for (auto const& each : missing) {
     bool const last = each == missing.back();
-    FSLLM_CHECK(::mkdir(each.c_str(), last && access == FileAccess::owner_only ? 0700 : 0777) == 0 || errno == EEXIST,
-                "{} cannot be created ({}). Choose another folder.", path.string(), std::strerror(errno));
+    FSLLM_CHECK(
+        ::mkdir(each.c_str(), last && access == FileAccess::owner_only ? 0700 : 0777) == 0 || errno == EEXIST,
+        "{} cannot be created ({}). Choose another folder.", path.string(), std::strerror(errno));
   }
-  FSLLM_CHECK(fs::is_directory(path), "{} is not a folder (results are written there). Choose another folder.",
-              path.string());
+  FSLLM_CHECK(fs::is_directory(path),
+              "{} is not a folder (results are written there). Choose another folder.", path.string());
   return missing;
 }
 
@@ -95,7 +102,8 @@ OutputFolder::OutputFolder(fs::path root, FileAccess access) : root_(std::move(r
   lock_ = std::make_unique<FolderLock>(root_, root_ / kOwn / "lock");
   files_ = read_list(root_ / kOwn / "files.json");
   // A job that was killed may have listed files that it never made.
-  std::erase_if(files_, [&](std::string const& name) { return !fs::exists(fs::symlink_status(root_ / name)); });
+  std::erase_if(files_,
+                [&](std::string const& name) { return !fs::exists(fs::symlink_status(root_ / name)); });
   fs::remove_all(scratch_of(root_));
   make_private_folder(scratch_of(root_));
 }
@@ -117,18 +125,22 @@ fs::path OutputFolder::scratch_of(fs::path const& root) {
 
 fs::path OutputFolder::fresh_folder() const {
   auto name = (scratch_of(root_) / "XXXXXX").string();
-  FSLLM_CHECK(::mkdtemp(name.data()) != nullptr, "cannot make a folder in {} ({}). Check free space and permissions.",
+  FSLLM_CHECK(::mkdtemp(name.data()) != nullptr,
+              "cannot make a folder in {} ({}). Check free space and permissions.",
               scratch_of(root_).string(), std::strerror(errno));
   return name;
 }
 
 void OutputFolder::check_free(std::vector<std::string> const& names) const {
   for (auto const& name : names) {
-    FSLLM_CHECK(parents_are_folders(root_, name), "{} is a file or a link (a folder is needed there). Move it away, or choose "
-                "another folder.", (root_ / fs::path(name).parent_path()).string());
+    FSLLM_CHECK(parents_are_folders(root_, name),
+                "{} is a file or a link (a folder is needed there). Move it away, or choose "
+                "another folder.",
+                (root_ / fs::path(name).parent_path()).string());
     for (auto const& entry : entries_below(root_, name))
       FSLLM_CHECK(owns(entry),
-                  "{} already holds {} (this program did not write it, so it is not replaced). Move it away, or choose another "
+                  "{} already holds {} (this program did not write it, so it is not replaced). Move it away, "
+                  "or choose another "
                   "folder.",
                   root_.string(), entry);
   }
@@ -160,7 +172,8 @@ void OutputFolder::write(std::string const& name, std::string_view bytes) {
   write_file_atomic(root_ / name, bytes, scratch_of(root_));
 }
 
-void OutputFolder::move_in(fs::path const& fresh, std::string const& name, std::vector<std::string> const& marks) {
+void OutputFolder::move_in(fs::path const& fresh, std::string const& name,
+                           std::vector<std::string> const& marks) {
   std::vector<std::string> first, last, all;
   for (auto const& entry : fs::recursive_directory_iterator(fresh)) {
     if (entry.is_directory()) continue;
@@ -178,7 +191,8 @@ void OutputFolder::move_in(fs::path const& fresh, std::string const& name, std::
     make_folder(to.parent_path());
     std::error_code problem;
     fs::rename(fresh / file, to, problem);
-    FSLLM_CHECK(!problem, "cannot write {} ({}). Check the folder's permissions.", to.string(), problem.message());
+    FSLLM_CHECK(!problem, "cannot write {} ({}). Check the folder's permissions.", to.string(),
+                problem.message());
   }
   sync_path(root_ / name);
   std::error_code ignored;
@@ -186,7 +200,8 @@ void OutputFolder::move_in(fs::path const& fresh, std::string const& name, std::
   if (name.empty()) return;
   std::vector<std::string> old;
   for (auto const& file : before)
-    if (file.starts_with(name + "/") && std::find(all.begin(), all.end(), file) == all.end()) old.push_back(file);
+    if (file.starts_with(name + "/") && std::find(all.begin(), all.end(), file) == all.end())
+      old.push_back(file);
   if (!old.empty()) remove(old);
 }
 
@@ -194,20 +209,24 @@ void OutputFolder::remove(std::vector<std::string> const& prefixes) {
   std::set<fs::path> folders;
   std::vector<std::string> gone;
   for (auto const& name : files_) {
-    if (std::none_of(prefixes.begin(), prefixes.end(), [&](auto const& prefix) { return name.starts_with(prefix); }))
+    if (std::none_of(prefixes.begin(), prefixes.end(),
+                     [&](auto const& prefix) { return name.starts_with(prefix); }))
       continue;
     gone.push_back(name);
     if (!parents_are_folders(root_, name)) continue;
     auto const path = root_ / name;
     std::error_code problem;
     if (!fs::is_directory(fs::symlink_status(path))) fs::remove(path, problem);
-    FSLLM_CHECK(!problem, "cannot remove {} ({}). Check the folder's permissions.", path.string(), problem.message());
-    for (auto folder = fs::path(name).parent_path(); !folder.empty(); folder = folder.parent_path()) folders.insert(folder);
+    FSLLM_CHECK(!problem, "cannot remove {} ({}). Check the folder's permissions.", path.string(),
+                problem.message());
+    for (auto folder = fs::path(name).parent_path(); !folder.empty(); folder = folder.parent_path())
+      folders.insert(folder);
   }
   if (gone.empty()) return;
   // Deeper paths sort behind their parents; a folder that still holds something stays.
   std::error_code ignored;
-  for (auto folder = folders.rbegin(); folder != folders.rend(); ++folder) fs::remove(root_ / *folder, ignored);
+  for (auto folder = folders.rbegin(); folder != folders.rend(); ++folder)
+    fs::remove(root_ / *folder, ignored);
   for (auto const& name : gone) files_.erase(name);
   save_list();
 }

@@ -7,6 +7,7 @@
 #include "fsllm/comm/communicator.hpp"
 #include "fsllm/data/data_config.hpp"
 #include "fsllm/eval/exact_match.hpp"
+#include "fsllm/io/output_folder.hpp"
 
 namespace fsllm {
 
@@ -35,9 +36,9 @@ struct Evaluation {
 /// once.
 Evaluation evaluate(EvaluateJob const& job, Communicator const& comm);
 
-/// Writes results.json (sums of each candidate, over all rows and by category) and predictions.jsonl (a row
-/// a line) into `dir`.
-void write_evaluation(Evaluation const& evaluation, std::filesystem::path const& dir);
+/// Writes predictions.jsonl (a row a line) and then results.json (sums of each candidate, over all rows and
+/// by category).
+void write_evaluation(Evaluation const& evaluation, OutputFolder& out);
 /// Share of exact answers and loss a token: a line a category, a column a candidate; two tables where one is
 /// wide.
 std::string evaluation_table(Evaluation const& evaluation);

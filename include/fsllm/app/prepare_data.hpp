@@ -23,10 +23,10 @@ struct ShardPlace {
   std::filesystem::path path() const { return name.empty() ? root : root / name; }
 };
 
-/// Collective: writes the shards of all clients, the server's, index.json and the report (split_report.hpp), divided
-/// over the ranks by the length of their text. The bytes do not depend on the number of ranks or threads. What an
-/// interrupted call of the same job and data finished is taken as it is; shards of another job that the program wrote
-/// there are removed.
+/// Collective: writes the shards of all clients, the server's, index.json and the report (split_report.hpp),
+/// divided over the ranks by the length of their text. The bytes do not depend on the number of ranks or
+/// threads. What an interrupted call of the same job and data finished is taken as it is; shards of another
+/// job that the program wrote there are removed.
 ShardIndex make_shards(ShardJob const& job, ShardPlace const& place, Communicator const& comm);
 
 /// Threads for this rank's share of the node's cores; OMP_NUM_THREADS goes before.

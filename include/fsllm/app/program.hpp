@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <exception>
 #include <functional>
+#include <string>
 
 #include "fsllm/comm/communicator.hpp"
 #include "fsllm/core/error.hpp"
@@ -9,6 +11,16 @@ namespace fsllm {
 
 constexpr int kExitBadInput = 2;
 constexpr int kExitInternal = 1;
+constexpr int kExitStopped = 85;  ///< by a signal, with a checkpoint: to be continued
+constexpr int kExitSignal = 143;  ///< by a signal, with nothing to continue from
+
+/// What the user is told of an exception, and the exit code. What the machine refuses (memory, descriptors, a
+/// folder) is nobody's mistake in the program: only the rest is internal.
+struct Failure {
+  std::string message;
+  int exit_code = kExitBadInput;
+};
+Failure failure_of(std::exception const& error);
 
 /// An Error that every rank knows of: rank 0 speaks, all leave in an orderly way.
 class AgreedError : public Error {

@@ -25,6 +25,10 @@ class MpiSession {
 /// (OMPI_COMM_WORLD_SIZE, PMI_SIZE, PMIX_RANK or the tasks of a Slurm step disagree with a world of size 1).
 void check_launch();
 
+/// Whether the launcher that started this process (mpirun, a daemon of it or of Slurm) has ended: nobody
+/// would end the ranks then. Never true for a process that was started alone.
+bool launcher_has_ended();
+
 /// "Open MPI v4.1.4, ..." for --version.
 std::string mpi_library_version();
 

@@ -38,8 +38,8 @@ struct PrepareJob {
 std::optional<EncodedSample> prepare_sample(Sample const& sample, PrepareJob const& job,
                                             PrepareCounts& counts);
 
-/// One shard to write: where it lies, whose rows it holds (indices into the row table), and the folder in which it is
-/// made (see AtomicFile).
+/// One shard to write: where it lies, whose rows it holds (indices into the row table), and the folder in
+/// which it is made (see AtomicFile).
 struct ShardTask {
   std::filesystem::path path;
   int64_t client_id = 0;

@@ -34,6 +34,7 @@ struct Federation {
 struct RunSummary {
   int64_t rounds = 0;
   bool stopped_early = false;
+  bool interrupted = false;  ///< by a signal; what was done is in the newest checkpoint
 };
 
 /// Collective: all rounds from the beginning, or from the newest checkpoint when `resume`. Method "local"

@@ -30,16 +30,17 @@ struct RunDirectory {
   std::filesystem::path model() const { return root / "model"; }
 
   bool holds_run() const;
-  /// Takes the folder for a new run. A folder that already holds a run is an Error with the three ways on, unless
-  /// `overwrite`, which removes what the program has written there (OutputFolder) and nothing else. Files of others
-  /// under the names of the run are an Error, and so is an input that lies among them. Shards of a start that failed
-  /// stay: the next start goes on with them.
+  /// Takes the folder for a new run. A folder that already holds a run is an Error with the three ways on,
+  /// unless `overwrite`, which removes what the program has written there (OutputFolder) and nothing else.
+  /// Files of others under the names of the run are an Error, and so is an input that lies among them. Shards
+  /// of a start that failed stay: the next start goes on with them.
   std::unique_ptr<OutputFolder> start(bool overwrite, std::vector<RunInput> const& inputs) const;
   /// Takes the folder to continue the run that it holds.
   std::unique_ptr<OutputFolder> resume() const;
 };
 
-/// Drops events of rounds after `round` from the logs (a run that goes on from a checkpoint writes them again).
+/// Drops events of rounds after `round` from the logs (a run that goes on from a checkpoint writes them
+/// again).
 void rewind_logs(OutputFolder& folder, int64_t round);
 
 }  // namespace fsllm

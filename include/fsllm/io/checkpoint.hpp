@@ -18,10 +18,11 @@ struct Checkpoint {
   std::map<std::string, std::string> texts;  ///< "config", "early_stop", ...
 };
 
-/// DIR/round_000010/state.h5 + manifest.json (SHA-256 of the state), where DIR is the subfolder `name` ("" for itself)
-/// of `folder`: written in its scratch, flushed, renamed; then all but the newest `keep_last` are removed, and later
-/// rounds (from before a resume). A full disk is an Error and leaves older ones alone.
-void save_checkpoint(OutputFolder& folder, std::string const& name, Checkpoint const& checkpoint, int keep_last);
+/// DIR/round_000010/state.h5 + manifest.json (SHA-256 of the state), where DIR is the subfolder `name` (""
+/// for itself) of `folder`: written in its scratch, flushed, renamed; then all but the newest `keep_last` are
+/// removed, and later rounds (from before a resume). A full disk is an Error and leaves older ones alone.
+void save_checkpoint(OutputFolder& folder, std::string const& name, Checkpoint const& checkpoint,
+                     int keep_last);
 
 /// The newest checkpoint whose checksum holds; damaged ones are skipped with a warning that names them.
 /// Nothing usable: empty.

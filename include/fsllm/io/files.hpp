@@ -12,8 +12,8 @@ namespace fsllm {
 std::string read_file(std::filesystem::path const& path);
 /// Who may read a new file: what the umask says, or the owner alone (clients' data and state).
 enum class FileAccess { by_umask, owner_only };
-/// Writes a temporary file, flushes it to disk, renames it: readers see the old or the new file, never half of one.
-/// A full disk or a missing folder is an Error; the old file stays. See AtomicFile.
+/// Writes a temporary file, flushes it to disk, renames it: readers see the old or the new file, never half
+/// of one. A full disk or a missing folder is an Error; the old file stays. See AtomicFile.
 void write_file_atomic(std::filesystem::path const& path, std::string_view bytes,
                        std::filesystem::path const& scratch = {}, FileAccess access = FileAccess::by_umask);
 /// Adds to the end of a file. A file that cannot be written whole is an Error.
@@ -22,8 +22,8 @@ void append_to_file(std::filesystem::path const& path, std::string_view bytes);
 void sync_path(std::filesystem::path const& path);
 /// Makes a folder with its parents; failure is an Error that names it.
 void make_folder(std::filesystem::path const& path);
-/// Makes one folder that only its owner may enter (0700). One that is there already stays as it is, unless it is a
-/// link or belongs to another user: an Error.
+/// Makes one folder that only its owner may enter (0700). One that is there already stays as it is, unless it
+/// is a link or belongs to another user: an Error.
 void make_private_folder(std::filesystem::path const& path);
 
 /// What a clone without Git LFS holds in place of a large file, and how a message calls it.
@@ -34,9 +34,10 @@ inline constexpr char const* kLfsPointer = "a Git LFS pointer stands in its plac
 std::string sha256(std::string_view bytes);
 std::string sha256_file(std::filesystem::path const& path);
 
-/// A file under construction, in the folder `scratch` of the same file system (default: beside `path`), under a random
-/// name that is created exclusively: links that somebody placed are not followed. commit() flushes it and renames it to
-/// `path`; without commit the destructor removes it. Write with write(), or let a library write to temporary() by name.
+/// A file under construction, in the folder `scratch` of the same file system (default: beside `path`), under
+/// a random name that is created exclusively: links that somebody placed are not followed. commit() flushes
+/// it and renames it to `path`; without commit the destructor removes it. Write with write(), or let a
+/// library write to temporary() by name.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path, std::filesystem::path const& scratch = {},

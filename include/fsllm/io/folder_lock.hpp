@@ -5,10 +5,10 @@
 
 namespace fsllm {
 
-/// Makes this process the only job that writes to a folder, by a file that is created exclusively: that works on
-/// NFS and Lustre, where flock may not. The file says who holds the lock. One whose owner is known to be gone (a
-/// process of this host that ended, a host that was started anew, an earlier start of the same Slurm job) is taken
-/// over; any other is an Error that names host, process and start.
+/// Makes this process the only job that writes to a folder, by a file that is created exclusively: that works
+/// on NFS and Lustre, where flock may not. The file says who holds the lock. One whose owner is known to be
+/// gone (a process of this host that ended, a host that was started anew, an earlier start of the same Slurm
+/// job) is taken over; any other is an Error that names host, process and start.
 class FolderLock {
  public:
   /// `folder` is named in messages; `file` is the lock's path, whose parent exists.

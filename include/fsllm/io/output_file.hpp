@@ -9,12 +9,13 @@
 
 namespace fsllm {
 
-/// A file that the user names for results. It is opened before the work, so that what cannot be written is an Error
-/// then. A regular file, also behind a link, is replaced as a whole by finish(); pipes and devices are written to as
-/// they are.
+/// A file that the user names for results. It is opened before the work, so that what cannot be written is an
+/// Error then. A regular file, also behind a link, is replaced as a whole by finish(); pipes and devices are
+/// written to as they are.
 class OutputFile {
  public:
-  /// A folder, a place that cannot be written and a pipe that nobody reads are Errors that begin with `option`.
+  /// A folder, a place that cannot be written and a pipe that nobody reads are Errors that begin with
+  /// `option`.
   OutputFile(std::string const& path, std::string const& option);
   ~OutputFile();
   /// Writes everything, once.

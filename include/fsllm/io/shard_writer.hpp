@@ -34,12 +34,15 @@ class Spool {
   std::unique_ptr<std::FILE, Closer> file_;
 };
 
-/// Writes one shard, which only its owner may read, row by row in bounded memory (12 bytes a row beside the buffers).
-/// The bytes are those of write_shard, whatever the buffers' size. Without finish() no file appears.
+/// Writes one shard, which only its owner may read, row by row in bounded memory (12 bytes a row beside the
+/// buffers). The bytes are those of write_shard, whatever the buffers' size. Without finish() no file
+/// appears.
 class ShardWriter {
  public:
-  /// `header` has everything but rows; `limit` is how many tokens a split keeps in memory; `scratch`: see AtomicFile.
-  ShardWriter(std::filesystem::path path, ClientShard header, size_t limit, std::filesystem::path scratch = {});
+  /// `header` has everything but rows; `limit` is how many tokens a split keeps in memory; `scratch`: see
+  /// AtomicFile.
+  ShardWriter(std::filesystem::path path, ClientShard header, size_t limit,
+              std::filesystem::path scratch = {});
   /// A token or group that read_shard would refuse is an Error.
   void append(SplitName split, std::span<int32_t const> ids, std::span<uint8_t const> is_target,
               int32_t group);

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/core/interrupt.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <csignal>
+#include <cstring>
+
+namespace fsllm {
+namespace {
+
+/// Two buffers: the handler reads the one that is not being written.
+struct Note {
+  std::array<char, 512> text{};
+  size_t length = 0;
+  bool deferred = false;
+};
+std::array<Note, 2> notes;
+std::atomic<int> current{0};
+std::atomic<bool> signalled{false};
+
+void end_as_usual(int signal) {
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
+
+extern "C" void handle_signal(int signal) {
+  auto const& note = notes[static_cast<size_t>(current.load())];
+  if (signalled.exchange(true)) return end_as_usual(signal);
+  if (note.length > 0) static_cast<void>(!::write(STDERR_FILENO, note.text.data(), note.length));
+  if (!note.deferred) end_as_usual(signal);
+}
+
+}  // namespace
+
+void set_signal_note(std::string const& note, OnSignal action) {
+  int const next = 1 - current.load();
+  auto& into = notes[static_cast<size_t>(next)];
+  auto const text = note.empty() ? note : "\n" + note.substr(0, 500) + "\n";
+  std::copy(text.begin(), text.end(), into.text.begin());
+  into.length = text.size();
+  into.deferred = action == OnSignal::deferred;
+  current.store(next);
+  for (int const signal : {SIGINT, SIGTERM}) std::signal(signal, handle_signal);
+}
+
+bool interrupted() {
+  return signalled.load();
+}
+
+void ignore_write_signals() {
+  std::signal(SIGXFSZ, SIG_IGN);
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
+}  // namespace fsllm
