@@ -61,9 +61,16 @@ void expect_equal(Checkpoint const& a, Checkpoint const& b) {
 
 std::vector<std::string> entries(fs::path const& dir) {
   std::vector<std::string> names;
-  for (auto const& entry : fs::directory_iterator(dir)) names.push_back(entry.path().filename());
+  for (auto const& entry : fs::directory_iterator(dir))
+    if (entry.path().filename() != ".fsllm") names.push_back(entry.path().filename());
   std::sort(names.begin(), names.end());
   return names;
+}
+
+/// Into `dir` itself.
+void save_checkpoint(fs::path const& dir, Checkpoint const& checkpoint, int keep_last) {
+  OutputFolder folder(dir);
+  fsllm::save_checkpoint(folder, "", checkpoint, keep_last);
 }
 
 void flip_byte(fs::path const& path, size_t at) {
@@ -114,17 +121,24 @@ TEST(Checkpoint, SameRoundAgainReplaces) {
   EXPECT_THAT(entries(dir.path()), ElementsAre("round_000003"));
 }
 
-TEST(Checkpoint, LeftoversOfAKilledRunAreIgnoredAndRemoved) {
+TEST(Checkpoint, LeftoversOfAKilledRunAreRemovedAndFoldersOfOthersStay) {
   TempDir dir;
-  save_checkpoint(dir.path(), example(1), 3);
-  fs::create_directory(dir / "round_000002.tmp");
-  write_file_atomic(dir / "round_000002.tmp" / "state.h5", "half");
-  fs::create_directory(dir / "round_000000.old.tmp");
-  fs::create_directory(dir / "round_7");
-  fs::create_directory(dir / "mine.tmp");
+  save_checkpoint(dir.path(), example(1), 1);
+  fs::create_directory(OutputFolder::scratch_of(dir.path()));
+  write_file_atomic(OutputFolder::scratch_of(dir.path()) / "state.h5", "half");
+  for (auto const* name : {"round_000002.tmp", "round_000000.old.tmp", "round_7", "mine.tmp"})
+    fs::create_directory(dir / name);
+  write_file_atomic(dir / "round_000001" / "notes.txt", "mine");
   EXPECT_EQ(load_newest_checkpoint(dir.path())->round, 1);
-  save_checkpoint(dir.path(), example(2), 3);
-  EXPECT_THAT(entries(dir.path()), ElementsAre("mine.tmp", "round_000001", "round_000002", "round_7"));
+  save_checkpoint(dir.path(), example(2), 1);
+  EXPECT_THAT(entries(dir.path()), ElementsAre("mine.tmp", "round_000000.old.tmp", "round_000001",
+                                               "round_000002", "round_000002.tmp", "round_7"));
+  EXPECT_THAT(entries(dir / "round_000001"), ElementsAre("notes.txt"));
+  EXPECT_FALSE(fs::exists(OutputFolder::scratch_of(dir.path())));
+  fs::create_directory(dir / "round_000003");
+  write_file_atomic(dir / "round_000003" / "state.h5", "somebody else's");
+  EXPECT_ERROR(save_checkpoint(dir.path(), example(3), 1), "already holds round_000003/state.h5");
+  EXPECT_EQ(read_file(dir / "round_000003" / "state.h5"), "somebody else's");
 }
 
 TEST(Checkpoint, DamagedOnesAreSkippedWithAWarning) {
