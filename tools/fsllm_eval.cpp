@@ -14,6 +14,7 @@
 #include "fsllm/app/program.hpp"
 #include "fsllm/app/vocabulary.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/core/utf8.hpp"
 #include "fsllm/eval/requests.hpp"
 #include "fsllm/io/jsonl.hpp"
 #include "fsllm/io/output_file.hpp"
@@ -192,8 +193,8 @@ int run_tasks(po::variables_map const& values, Communicator const& world) {
   agree(world, [&] {
     if (world.rank() != 0) return;
     write_evaluation(evaluation, *out);
-    fmt::print("{}{}", evaluation_table(evaluation),
-               evaluation_examples(evaluation, values["examples"].as<int64_t>()));
+    fmt::print("{}", printable(evaluation_table(evaluation) +
+                               evaluation_examples(evaluation, values["examples"].as<int64_t>())));
   });
   return 0;
 }

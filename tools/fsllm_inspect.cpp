@@ -6,6 +6,7 @@
 
 #include "fsllm/app/inspect.hpp"
 #include "fsllm/app/program.hpp"
+#include "fsllm/core/utf8.hpp"
 #include "fsllm/io/jsonl.hpp"
 
 namespace {
@@ -55,7 +56,7 @@ int run(int argc, char** argv) {
     return 0;
   }
   auto const facts = inspect(path);
-  std::cout << (values.count("json") != 0 ? facts.dump(2) + "\n" : readable(facts));
+  std::cout << (values.count("json") != 0 ? facts.dump(2) + "\n" : printable(readable(facts)));
   return 0;
 }
 
@@ -67,7 +68,7 @@ int main(int argc, char** argv) {
     return run(argc, argv);
   } catch (std::exception const& error) {
     auto const [message, code] = fsllm::failure_of(error);
-    std::cerr << "error: " << message << std::endl;
+    std::cerr << "error: " << fsllm::printable(message) << std::endl;
     return code;
   }
 }

@@ -15,6 +15,7 @@
 #include "fsllm/app/run_config.hpp"
 #include "fsllm/app/vocabulary.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/core/utf8.hpp"
 #include "fsllm/data/split_report.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/model/config.hpp"
@@ -166,7 +167,7 @@ int shard(po::variables_map const& values, Communicator const& world) {
   });
   auto const index =
       make_shards({job, config.run.fed.client_num, config.resolved}, {out, "", folder.get()}, world);
-  if (world.rank() == 0) fmt::print("{}", split_report(index));
+  if (world.rank() == 0) fmt::print("{}", printable(split_report(index)));
   return 0;
 }
 

@@ -3,6 +3,7 @@
 
 #include "fsllm/app/commands.hpp"
 #include "fsllm/app/program.hpp"
+#include "fsllm/core/utf8.hpp"
 
 int main(int argc, char** argv) {
   fsllm::prepare_process();
@@ -11,7 +12,7 @@ int main(int argc, char** argv) {
     line = fsllm::parse_command_line(argc, argv);
     if (line.informs()) return fsllm::is_silent_rank() ? 0 : fsllm::information_command(line);
   } catch (fsllm::Error const& error) {
-    if (!fsllm::is_silent_rank()) std::cerr << "error: " << error.what() << std::endl;
+    if (!fsllm::is_silent_rank()) std::cerr << "error: " << fsllm::printable(error.what()) << std::endl;
     return fsllm::kExitBadInput;
   }
   return fsllm::run_program(

@@ -19,12 +19,13 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/core/utf8.hpp"
 
 namespace fsllm {
 namespace {
 
 void print_error(std::string const& message) {
-  std::cerr << "error: " << message << std::endl;
+  std::cerr << "error: " << printable(message) << std::endl;
 }
 
 /// Ends the run after a failure that other ranks do not know of. The lowest rank that failed speaks: the

@@ -11,6 +11,7 @@
 #include <filesystem>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/utf8.hpp"
 
 namespace fsllm {
 namespace {
@@ -80,7 +81,7 @@ void log_to_file(std::string const& path) {
 }
 
 void log_line(LogLevel level, std::string const& message) {
-  logger().log(to_spdlog(level), message);
+  logger().log(to_spdlog(level), printable(message));
 }
 
 }  // namespace fsllm

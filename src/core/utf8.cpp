@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/core/utf8.hpp"
 
+#include <fmt/core.h>
 #include <utf8proc.h>
 
 #include <cstring>
@@ -110,6 +111,30 @@ std::string_view valid_utf8(std::string_view text, std::string& buffer) {
     text.remove_prefix(sequence_at(text, 0).length);
     good = valid_prefix(text);
   }
+}
+
+std::string printable(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size();) {
+    auto const [length, valid] = sequence_at(text, i);
+    char32_t const value = valid ? code_point_at(text, i).value : 0;
+    bool const control = (value < 0x20 && value != '\n' && value != '\t') || (value >= 0x7F && value < 0xA0);
+    bool const turns = (value >= 0x202A && value <= 0x202E) || (value >= 0x2066 && value <= 0x2069) ||
+                       value == 0x200E || value == 0x200F || value == 0x2028 || value == 0x2029;
+    if (valid && !control && !turns) {
+      out += text.substr(i, length);
+    } else if (valid && value > 0xFF) {
+      out += fmt::format("\\u{:04X}", static_cast<uint32_t>(value));
+    } else {
+      for (size_t k = i; k < i + length && k < text.size(); ++k)
+        out += fmt::format("\\x{:02X}",
+                           valid ? static_cast<uint32_t>(value) : static_cast<unsigned char>(text[k]));
+      if (valid && length > 1) out.resize(out.size() - 4 * (length - 1));
+    }
+    i += length;
+  }
+  return out;
 }
 
 std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {

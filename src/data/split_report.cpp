@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/utf8.hpp"
 #include "fsllm/io/files.hpp"
 
 namespace fsllm {
@@ -54,7 +55,7 @@ std::vector<std::pair<std::string, int64_t>> commonest(std::map<std::string, int
 
 std::string escaped(std::string const& text) {
   std::string out;
-  for (char const c : text)
+  for (char const c : printable(text))
     out += c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : std::string(1, c);
   return out;
 }
@@ -175,7 +176,7 @@ std::string split_plot(ShardIndex const& index) {
 
 void write_split_report(std::filesystem::path const& dir, ShardIndex const& index,
                         std::filesystem::path const& scratch) {
-  write_file_atomic(dir / "report.txt", split_report(index), scratch, FileAccess::owner_only);
+  write_file_atomic(dir / "report.txt", printable(split_report(index)), scratch, FileAccess::owner_only);
   write_file_atomic(dir / "report.svg", split_plot(index), scratch, FileAccess::owner_only);
 }
 

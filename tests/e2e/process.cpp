@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -75,6 +76,20 @@ Outcome run(std::filesystem::path const& dir, int np, std::vector<std::string> c
   return run_words(dir, command(np, arguments));
 }
 
+Outcome run_limited(std::filesystem::path const& dir, int np, std::vector<std::string> const& arguments,
+                    int resource, uint64_t value) {
+  rlimit old{};
+  getrlimit(static_cast<__rlimit_resource>(resource), &old);
+  rlimit limit = old;
+  limit.rlim_cur = value;
+  setrlimit(static_cast<__rlimit_resource>(resource), &limit);
+  pid_t const pid = start(dir, command(np, arguments));
+  setrlimit(static_cast<__rlimit_resource>(resource), &old);
+  int status = 0;
+  waitpid(pid, &status, 0);
+  return {exit_code_of(status), read_text(dir / "stdout.txt"), read_text(dir / "stderr.txt")};
+}
+
 Outcome run_apart(std::filesystem::path const& dir, std::vector<std::filesystem::path> const& folders,
                   std::vector<std::string> const& arguments) {
   std::vector<std::string> words{environment("FSLLM_MPIEXEC")};
@@ -101,6 +116,24 @@ void Background::kill_hard() {
   int status = 0;
   waitpid(pid_, &status, 0);
   pid_ = -1;
+}
+
+void Background::kill_launcher() {
+  kill(pid_, SIGKILL);
+  waitpid(pid_, nullptr, 0);
+  pid_ = -1;
+}
+
+void Background::kill_rank(size_t rank) {
+  auto const ranks = children_of(pid_);
+  if (ranks.empty()) return kill_launcher();  // started without one
+  kill(ranks[rank % ranks.size()], SIGKILL);
+  waitpid(pid_, nullptr, 0);
+  pid_ = -1;
+}
+
+void Background::signal(int number) {
+  kill(pid_, number);
 }
 
 bool Background::running() {

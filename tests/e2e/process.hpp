@@ -20,6 +20,10 @@ struct Outcome {
 /// `dir`.
 Outcome run(std::filesystem::path const& dir, int np, std::vector<std::string> const& arguments);
 
+/// The same under a limit of the system (RLIMIT_...) on each of its processes.
+Outcome run_limited(std::filesystem::path const& dir, int np, std::vector<std::string> const& arguments,
+                    int resource, uint64_t value);
+
 /// The same with one rank in each of `folders`, its working directory.
 Outcome run_apart(std::filesystem::path const& dir, std::vector<std::filesystem::path> const& folders,
                   std::vector<std::string> const& arguments);
@@ -31,6 +35,12 @@ class Background {
   ~Background();
   /// Kills the whole group, ranks included, with SIGKILL and waits for its end.
   void kill_hard();
+  /// Kills the launcher alone, or the rank-th of the processes that it started, and waits for the launcher's
+  /// end.
+  void kill_launcher();
+  void kill_rank(size_t rank);
+  /// Sends a signal to the first process alone: the launcher hands it on.
+  void signal(int number);
   bool running();
 
  private:

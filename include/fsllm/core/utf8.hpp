@@ -26,6 +26,10 @@ bool is_ascii(std::string_view text);
 /// 3.9, table 3-8) has become one U+FFFD, as Python's and Rust's lossy decoders do it.
 std::string_view valid_utf8(std::string_view text, std::string& buffer);
 
+/// For terminals, logs and pictures: control characters other than line feed and tab, characters that turn
+/// the direction of text, and bytes that are not UTF-8 become \x1B, \u202E and the like.
+std::string printable(std::string_view text);
+
 /// Every `from` (not empty) as `to`.
 std::string replace_all(std::string_view text, std::string_view from, std::string_view to);
 

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kills at random moments (one rank, all, the launcher), continued at another number of ranks: the same
+// bytes, every round once, nothing left behind. FSLLM_KILLS=N sets how many (tests/stress.sh kills N).
+#include <signal.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <random>
+#include <thread>
+
+#include "damage.hpp"
+
+namespace fsllm::test {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+int kills() {
+  char const* const count = std::getenv("FSLLM_KILLS");
+  return count == nullptr ? 3 : std::atoi(count);
+}
+
+/// Every file but those that hold times.
+std::map<std::string, std::string> contents(fs::path const& dir) {
+  std::map<std::string, std::string> found;
+  for (auto const& entry : fs::recursive_directory_iterator(dir)) {
+    auto const name = entry.path().lexically_relative(dir).string();
+    bool const timed = name.ends_with(".log") || name.ends_with("summary.json") ||
+                       name.ends_with("metrics.jsonl") || name.ends_with("manifest.json") ||
+                       name.ends_with("state.h5");
+    if (entry.is_regular_file()) found[name] = timed ? "" : read_text(entry.path());
+  }
+  return found;
+}
+
+/// What is killed and done again, and the folder that must not differ in the end.
+struct Work {
+  std::string folder;
+  std::vector<std::string> words;
+  std::vector<std::string> again;  ///< once the folder holds `started`
+  std::string started;
+};
+
+class Kills : public testing::Test {
+ protected:
+  Kills() { prepare(whole_.path()); }
+
+  Outcome go_on(fs::path const& dir, int np, Work const& work) {
+    auto words = work.words;
+    if (!work.started.empty() && fs::exists(dir / work.started))
+      words.insert(words.end(), work.again.begin(), work.again.end());
+    Outcome outcome;
+    // Ranks whose launcher was killed hold the folder until they notice.
+    for (int attempt = 0; attempt < 200; ++attempt) {
+      outcome = run(dir, np, words);
+      if (outcome.err.find("is in use by") == std::string::npos) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+    return outcome;
+  }
+
+  /// `make(dir)` says what to do in a folder.
+  template <class Make>
+  void survive(Make const& make, bool with_ranks) {
+    auto const started = Clock::now();
+    auto const first = make(whole_.path());
+    auto const outcome = run(whole_.path(), with_ranks ? 2 : 0, first.words);
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    auto const length = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - started).count();
+    auto const expected = contents(whole_ / first.folder);
+    std::string const record = fs::exists(whole_ / first.folder / "metrics.jsonl")
+                                   ? training_record(whole_ / first.folder / "metrics.jsonl")
+                                   : "";
+    int hits = 0;
+    for (int i = 0; i < kills(); ++i) {
+      std::mt19937 random(static_cast<unsigned>(1000 + i));
+      TempDir dir;
+      prepare(dir.path());
+      auto const work = make(dir.path());
+      int const np = with_ranks ? 1 + static_cast<int>(random() % 3) : 0;
+      {
+        Background job(dir.path(), np, work.words);
+        std::this_thread::sleep_for(std::chrono::milliseconds(random() % static_cast<unsigned>(length)));
+        hits += job.running() ? 1 : 0;
+        if (!job.running()) continue;
+        switch (random() % 3) {
+          case 0:
+            job.kill_hard();
+            break;
+          case 1:
+            job.kill_launcher();
+            break;
+          default:
+            job.kill_rank(random());
+        }
+      }
+      int const np_after = with_ranks ? static_cast<int>(random() % 4) : 0;
+      auto const ended = go_on(dir.path(), np_after, work);
+      ASSERT_EQ(ended.exit_code, 0) << "kill " << i << ": " << ended.err;
+      auto actual = contents(dir / work.folder);
+      for (auto const& [name, text] : expected) {
+        EXPECT_TRUE(actual.contains(name)) << "kill " << i << ": " << name << " is missing";
+        if (name != "config.yaml")
+          EXPECT_TRUE(actual[name] == text) << "kill " << i << ": " << name << " differs";
+        actual.erase(name);
+      }
+      for (auto const& [name, text] : actual) ADD_FAILURE() << "kill " << i << " left " << name << " behind";
+      if (!record.empty())
+        EXPECT_EQ(training_record(dir / work.folder / "metrics.jsonl"), record) << "kill " << i;
+    }
+    std::cout << hits << " of " << kills() << " processes were killed at work\n";
+  }
+  TempDir whole_;
+};
+
+TEST_F(Kills, Training) {
+  survive(
+      [](fs::path const& dir) {
+        auto text = yaml(dir);
+        text.replace(text.find("total_round_num: 1"), 18, "total_round_num: 30");
+        text.replace(text.find("local_update_steps: 1"), 21, "local_update_steps: 6");
+        auto const config = write_config(dir, text).string();
+        return Work{"run", {"fsllm_hpc", "--cfg", config}, {"--resume"}, "run/config.yaml"};
+      },
+      true);
+}
+
+TEST_F(Kills, Sharding) {
+  survive(
+      [](fs::path const& dir) {
+        auto const config = write_config(dir, yaml(dir)).string();
+        return Work{"out", {"fsllm_shard", "--cfg", config, "--out", (dir / "out").string()}, {}, ""};
+      },
+      true);
+}
+
+TEST_F(Kills, Export) {
+  survive(
+      [](fs::path const& dir) {
+        return Work{"out",
+                    {"fsllm_export", "--model", (dir / "model").string(), "--adapter",
+                     (dir / "adapter").string(), "--merge", "--out", (dir / "out").string()},
+                    {},
+                    ""};
+      },
+      false);
+}
+
+}  // namespace
+}  // namespace fsllm::test

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the machine refuses: one message of ours, exit code 2, files as they were.
+#include <fmt/core.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "damage.hpp"
+
+namespace fsllm::test {
+namespace {
+
+class MachineFaults : public testing::Test {
+ protected:
+  MachineFaults() {
+    prepare(dir_.path());
+    config_ = write_config(dir_.path(), yaml(dir_.path())).string();
+    write(dir_ / "in.jsonl", "{\"id\":1,\"type\":\"loglikelihood_rolling\",\"ids\":[1,2,3,4]}\n");
+  }
+  std::vector<std::string> train(std::vector<std::string> const& more = {}) const {
+    std::vector<std::string> words{"fsllm_hpc", "--cfg", config_};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  }
+  std::vector<std::string> shard() const {
+    return {"fsllm_shard", "--cfg", config_, "--out", (dir_ / "out").string()};
+  }
+  std::vector<std::string> merge() const {
+    return {"fsllm_export", "--model", (dir_ / "model").string(), "--adapter", (dir_ / "adapter").string(),
+            "--merge",      "--out",   (dir_ / "merged").string()};
+  }
+  std::vector<std::string> score() const {
+    return {"fsllm_eval",
+            "--model",
+            (dir_ / "model").string(),
+            "--requests",
+            (dir_ / "in.jsonl").string(),
+            "--responses",
+            (dir_ / "out.jsonl").string()};
+  }
+  TempDir dir_;
+  std::string config_;
+};
+
+TEST_F(MachineFaults, FilesAboveALimitAreErrors) {
+  for (auto const& words : {train(), shard(), merge()})
+    for (int np : {0, 2}) {
+      if (np > 0 && words[0] == "fsllm_export") continue;
+      auto const outcome = run_limited(dir_.path(), np, words, RLIMIT_FSIZE, 6000);
+      EXPECT_EQ(outcome.exit_code, 2) << words[0] << " " << outcome.err << outcome.out;
+      EXPECT_THAT(outcome.err, testing::HasSubstr("error: ")) << words[0];
+      EXPECT_THAT(outcome.err, testing::Not(testing::HasSubstr("internal"))) << words[0];
+    }
+  EXPECT_FALSE(fs::exists(dir_ / "merged/config.json"));
+  EXPECT_FALSE(fs::exists(dir_ / "out/index.json"));
+}
+
+TEST_F(MachineFaults, TooFewDescriptorsAreAnError) {
+  for (auto const& words : {train(), shard(), merge(), score()}) {
+    auto const outcome = run_limited(dir_.path(), 0, words, RLIMIT_NOFILE, 9);
+    EXPECT_EQ(outcome.exit_code, 2) << words[0] << " " << outcome.err << outcome.out;
+    EXPECT_THAT(outcome.err, testing::Not(testing::HasSubstr("internal"))) << words[0] << outcome.err;
+  }
+}
+
+TEST_F(MachineFaults, TooLittleAddressSpaceIsAnError) {
+  auto const outcome = run_limited(dir_.path(), 0, train(), RLIMIT_AS, uint64_t{900} << 20);
+  EXPECT_EQ(outcome.exit_code, 2) << outcome.err << outcome.out;
+  EXPECT_THAT(outcome.err, testing::Not(testing::HasSubstr("internal"))) << outcome.err;
+}
+
+TEST_F(MachineFaults, PipesInThePlaceOfFilesAreRefused) {
+  auto const pipe = (dir_ / "pipe").string();
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  for (auto const& words : {std::vector<std::string>{"fsllm_hpc", "--cfg", pipe},
+                            train({"--client_cfg", pipe}),
+                            train({"model.type", pipe}),
+                            train({"llm.adapter.init_from", pipe}),
+                            train({"data.chat_template", pipe, "data.prompt_template", "model"}),
+                            {"fsllm_eval", "--model", (dir_ / "model").string(), "--requests", pipe,
+                             "--responses", (dir_ / "r").string()},
+                            {"fsllm_inspect", pipe},
+                            {"fsllm_export", "--model", pipe, "--adapter", (dir_ / "adapter").string(),
+                             "--merge", "--out", (dir_ / "m").string()}})
+    EXPECT_EQ(run(dir_.path(), 0, words).exit_code, 2) << words[0] << " " << words[2];
+}
+
+/// Without root's rights; skips where the programs cannot be reached then.
+TEST_F(MachineFaults, FoldersThatOnlyOthersMayWriteAreNamed) {
+  if (::geteuid() == 0) GTEST_SKIP() << "root may write everywhere";
+  fs::create_directory(dir_ / "closed");
+  fs::permissions(dir_ / "closed", fs::perms::owner_read | fs::perms::owner_exec);
+  auto const closed = (dir_ / "closed").string();
+  for (auto const& words :
+       {train({"outdir", closed}),
+        std::vector<std::string>{"fsllm_shard", "--cfg", config_, "--out", closed + "/out"}})
+    for (int np : {0, 2}) {
+      auto const outcome = run(dir_.path(), np, words);
+      EXPECT_EQ(outcome.exit_code, 2);
+      EXPECT_THAT(outcome.err, testing::HasSubstr("Permission denied"));
+    }
+  fs::permissions(dir_ / "closed", fs::perms::owner_all);
+}
+
+bool comes(std::function<bool()> const& condition) {
+  for (int i = 0; i < 1200; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  return false;
+}
+
+TEST_F(MachineFaults, SignalsNameTheCheckpointAndLeaveNoRank) {
+  for (int np : {0, 2}) {
+    TempDir dir;
+    prepare(dir.path());
+    auto const config = write_config(dir.path(), yaml(dir.path())).string();
+    std::vector<std::string> const words{"fsllm_hpc", "--cfg",
+                                         config,      "federate.total_round_num",
+                                         "100000",    "early_stop.patience",
+                                         "0",         "checkpoint.every_rounds",
+                                         "5"};
+    Background job(dir.path(), np, words);
+    ASSERT_TRUE(comes([&] { return fs::exists(dir / "run/checkpoints/round_000005/manifest.json"); }));
+    job.signal(SIGTERM);
+    EXPECT_TRUE(comes([&] { return !job.running(); })) << np;
+    EXPECT_THAT(read_text(dir / "stderr.txt"), testing::HasSubstr("continue with --resume")) << np;
+    auto const again = run(dir.path(), np == 0 ? 2 : 0,
+                           {"fsllm_hpc", "--cfg", config, "--resume", "federate.total_round_num", "6",
+                            "early_stop.patience", "0", "checkpoint.every_rounds", "5"});
+    EXPECT_EQ(again.exit_code, 0) << again.err;
+  }
+}
+
+}  // namespace
+}  // namespace fsllm::test
