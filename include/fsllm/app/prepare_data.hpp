@@ -19,6 +19,9 @@ struct ShardJob {
 /// ranks or threads. What an interrupted call of the same job and data finished is kept.
 ShardIndex make_shards(ShardJob const& job, std::filesystem::path const& out, Communicator const& comm);
 
+/// Most rows cut to llm.tok_len: a warning.
+void warn_of_truncation(PrepareCounts const& counts, int64_t tok_len);
+
 /// Threads for this rank's share of the node's cores; OMP_NUM_THREADS goes before.
 int preparing_threads(Communicator const& comm);
 
