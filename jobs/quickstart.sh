@@ -62,7 +62,7 @@ built=$SECONDS model=$(realpath "$model")
 step "2 of 4: the data of four clients"
 rm -rf "$shards"
 set_keys=("model.type=$model" ${given[@]+"${given[@]}"})
-launch fsllm_shard --cfg "$config" --out "$shards" "${set_keys[@]/#/--set=}"
+launch fsllm_shard --cfg "$config" --out "$shards" "${set_keys[@]}"
 
 step "3 of 4: training on $ranks ranks"
 train "$federated"

@@ -4,14 +4,14 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <boost/program_options.hpp>
 #include <filesystem>
-#include <iostream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "fsllm/app/command_line.hpp"
 #include "fsllm/app/evaluate.hpp"
 #include "fsllm/app/program.hpp"
+#include "fsllm/app/run_config.hpp"
 #include "fsllm/app/vocabulary.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/utf8.hpp"
@@ -23,54 +23,35 @@
 
 namespace {
 
-namespace po = boost::program_options;
 using namespace fsllm;
 
-po::options_description options() {
-  po::options_description all("Options");
-  auto add = all.add_options();
-  auto text = [](char const* name) { return po::value<std::string>()->value_name(name); };
-  add("model", text("DIR"), "model, Hugging Face layout");
-  add("adapter", po::value<std::vector<std::string>>()->value_name("[NAME=]DIR"),
-      "PEFT adapter to score with; may be repeated with --tasks");
-  add("tasks", text("FILE.jsonl"),
-      "rows with instruction, input and output: exact match and loss by category");
-  add("data", text("DIR")->default_value("."), "folder of the task's file");
-  add("out", text("DIR"), "folder for results.json and predictions.jsonl");
-  add("base", "with --tasks: score the model without an adapter too");
-  add("prompt_template", text("NAME")->default_value("alpaca"), "with --tasks: as data.prompt_template");
-  add("limit", po::value<int64_t>()->default_value(0), "with --tasks: the first rows only; 0: all");
-  add("examples", po::value<int64_t>()->default_value(0), "with --tasks: rows to print with their answers");
-  add("requests", text("IN.jsonl"),
-      "one request a line: loglikelihood, loglikelihood_rolling or generate_until");
-  add("responses", text("OUT.jsonl"), "one answer a line, in the order of the requests");
-  add("dtype", text("TYPE")->default_value("fp32"), "type of activations: fp32, bf16 or fp16");
-  add("storage_dtype", text("TYPE")->default_value("auto"),
+Program const kProgram{
+    "fsllm_eval",
+    "Scores requests with a model and an adapter; runs under mpirun too.\n\n"
+    "  fsllm_eval --model DIR [--adapter DIR] --requests IN.jsonl --responses OUT.jsonl\n"
+    "  fsllm_eval --model DIR [--base] [--adapter [NAME=]DIR]... --tasks FILE.jsonl --out DIR\n",
+    {{"model", "DIR", "model, Hugging Face layout or a .gguf file"},
+     {"adapter", "[NAME=]DIR", "PEFT adapter to score with; may be repeated with --tasks", "", true},
+     {"tasks", "FILE.jsonl", "rows with instruction, input and output: exact match and loss by category"},
+     {"data", "DIR", "folder of the task's file", "."},
+     {"out", "DIR", "folder for results.json and predictions.jsonl"},
+     {"base", "", "with --tasks: score the model without an adapter too"},
+     {"prompt_template", "NAME", "with --tasks: as data.prompt_template", "alpaca"},
+     {"limit", "N", "with --tasks: the first rows only; 0: all", "0"},
+     {"examples", "N", "with --tasks: rows to print with their answers", "0"},
+     {"requests", "IN.jsonl", "one request a line: loglikelihood, loglikelihood_rolling or generate_until"},
+     {"responses", "OUT.jsonl", "one answer a line, in the order of the requests"},
+     {"dtype", "TYPE", "type of activations: fp32, bf16 or fp16", "fp32"},
+     {"storage_dtype", "TYPE",
       "type of the model's weights, as train.storage_dtype in the run: auto (as in the file), fp32, bf16, "
-      "fp16, int8 or nf4");
-  add("batch_tokens", po::value<int64_t>()->default_value(2048), "tokens in one forward pass");
-  add("help", "this text");
-  return all;
-}
-
-po::variables_map parse(int argc, char** argv) {
-  po::variables_map values;
-  try {
-    po::store(po::parse_command_line(argc, argv, options()), values);
-  } catch (po::error const& error) {
-    fail(fmt::format("command line: {}. See fsllm_eval --help.", error.what()));
-  }
-  return values;
-}
-
-std::string need(po::variables_map const& values, char const* name) {
-  FSLLM_CHECK(values.count(name) != 0, "--{} is missing. See fsllm_eval --help.", name);
-  return values[name].as<std::string>();
-}
+      "fp16, int8 or nf4",
+      "auto"},
+     {"use_gpu", "auto|True|False", "as use_gpu of a run", "auto"},
+     {"batch_tokens", "N", "tokens in one forward pass", "2048"}}};
 
 /// Requests are scored with one adapter.
-std::string the_adapter(po::variables_map const& values) {
-  auto const given = values["adapter"].as<std::vector<std::string>>();
+std::string the_adapter(CommandLine const& line) {
+  auto const given = line.all("adapter");
   FSLLM_CHECK(given.size() == 1, "--adapter is given {} times (requests are scored with one). Give one.",
               given.size());
   return given.front();
@@ -92,17 +73,18 @@ struct Scorer {
   std::unique_ptr<Tokenizer> tokenizer;
 };
 
-Scorer load(po::variables_map const& values) {
-  auto const dir = need(values, "model");
+Scorer load(CommandLine const& line, std::string const& device) {
+  auto const dir = line.need("model");
   Scorer scorer;
   LoadOptions load_options;
-  load_options.storage_dtype = values["storage_dtype"].as<std::string>();
-  load_options.compute_dtype = values["dtype"].as<std::string>();
+  load_options.storage_dtype = line.text("storage_dtype");
+  load_options.compute_dtype = line.text("dtype");
   load_options.cache_dir = user_cache_dir();
+  load_options.device = device;
   scorer.model = load_model(dir, load_options);
   std::string adapter;
-  if (values.count("adapter") != 0) {
-    adapter = the_adapter(values);
+  if (line.has("adapter")) {
+    adapter = the_adapter(line);
     scorer.peft = make_peft(read_adapter_config(adapter), *scorer.model, 0);
   }
   auto const source = tokenizer_source(dir, adapter);
@@ -110,24 +92,32 @@ Scorer load(po::variables_map const& values) {
   return scorer;
 }
 
+/// Collective: where this rank computes.
+std::string device_of(CommandLine const& line, Communicator const& world) {
+  std::string use_gpu;
+  agree(world, [&] { use_gpu = parse_use_gpu(line.need("use_gpu"), "--use_gpu"); });
+  return choose_device(use_gpu, world).device;
+}
+
 /// Rank r answers requests r, r + size, ...; rank 0 puts them back in order.
-int score(po::variables_map const& values, Communicator const& world) {
+int score(CommandLine const& line, Communicator const& world) {
+  auto const device = device_of(line, world);
   at::set_num_threads(1);
   std::vector<Request> mine;
   std::string answers;
   std::unique_ptr<OutputFile> out;
   size_t total = 0;
   agree(world, [&] {
-    auto const responses = need(values, "responses");
-    auto const all = read_requests(need(values, "requests"));
+    auto const responses = line.need("responses");
+    auto const all = read_requests(line.need("requests"));
     if (world.rank() == 0) out = std::make_unique<OutputFile>(responses, "--responses");
     total = all.size();
     auto const size = static_cast<size_t>(world.size());
     for (size_t i = static_cast<size_t>(world.rank()); i < total; i += size) mine.push_back(all[i]);
     if (mine.empty()) return;
-    auto scorer = load(values);
+    auto scorer = load(line, device);
     for (auto const& answer :
-         answer_requests(*scorer.model, scorer.tokenizer.get(), mine, values["batch_tokens"].as<int64_t>()))
+         answer_requests(*scorer.model, scorer.tokenizer.get(), mine, line.number("batch_tokens")))
       answers += answer + "\n";
   });
   auto const parts = world.gather(answers, 0);
@@ -135,13 +125,13 @@ int score(po::variables_map const& values, Communicator const& world) {
     if (world.rank() != 0) return;
     std::vector<std::istringstream> streams;
     for (auto const& part : parts) streams.emplace_back(part);
-    std::string ordered, line;
+    std::string ordered, answer;
     for (size_t i = 0; i < total; ++i) {
-      std::getline(streams[i % streams.size()], line);
-      ordered += line + "\n";
+      std::getline(streams[i % streams.size()], answer);
+      ordered += answer + "\n";
     }
     out->finish(ordered);
-    log_info("{} answers written to {}", total, need(values, "responses"));
+    log_info("{} answers written to {}", total, line.need("responses"));
   });
   return 0;
 }
@@ -153,48 +143,48 @@ Candidate candidate(std::string const& given) {
   return named ? Candidate{given.substr(0, equals), given.substr(equals + 1)} : Candidate{"adapter", given};
 }
 
-EvaluateJob job_of(po::variables_map const& values) {
+EvaluateJob job_of(CommandLine const& line) {
   EvaluateJob job;
-  job.model_dir = need(values, "model");
-  if (values.count("base") != 0 || values.count("adapter") == 0) job.candidates.push_back({"base", ""});
-  if (values.count("adapter") != 0)
-    for (auto const& given : values["adapter"].as<std::vector<std::string>>())
-      job.candidates.push_back(candidate(given));
+  job.model_dir = line.need("model");
+  if (line.has("base") || !line.has("adapter")) job.candidates.push_back({"base", ""});
+  if (line.has("adapter"))
+    for (auto const& given : line.all("adapter")) job.candidates.push_back(candidate(given));
   for (auto const& one : job.candidates)
     FSLLM_CHECK(std::ranges::count(job.candidates, one.name, &Candidate::name) == 1,
                 "--adapter: two are called '{}' (tables tell them apart by name). Write NAME=DIR.", one.name);
-  job.data.type = need(values, "tasks");
+  job.data.type = line.need("tasks");
   FSLLM_CHECK(job.data.type.find(".json") != std::string::npos,
               "--tasks {} (not available in this version). Give a .json or .jsonl file of rows.",
               job.data.type);
-  job.data.root = need(values, "data");
-  job.data.prompt.name = need(values, "prompt_template");
+  job.data.root = line.need("data");
+  job.data.prompt.name = line.need("prompt_template");
   job.data.prompt.model = job.model_dir.string();
   make_prompt_template(job.data.prompt);
-  job.limit = values["limit"].as<int64_t>();
-  job.storage_dtype = need(values, "storage_dtype");
-  job.dtype = need(values, "dtype");
-  job.batch_tokens = values["batch_tokens"].as<int64_t>();
-  need(values, "out");
+  job.limit = line.number("limit");
+  job.storage_dtype = line.need("storage_dtype");
+  job.dtype = line.need("dtype");
+  job.batch_tokens = line.number("batch_tokens");
+  line.need("out");
   return job;
 }
 
 /// Collective: rows with expected answers, by every adapter.
-int run_tasks(po::variables_map const& values, Communicator const& world) {
+int run_tasks(CommandLine const& line, Communicator const& world) {
   EvaluateJob job;
   std::unique_ptr<OutputFolder> out;
   agree(world, [&] {
-    job = job_of(values);
+    job = job_of(line);
     if (world.rank() != 0) return;
-    out = std::make_unique<OutputFolder>(need(values, "out"));
+    out = std::make_unique<OutputFolder>(line.need("out"));
     out->check_free({"results.json", "predictions.jsonl"});
   });
+  job.device = device_of(line, world);
   auto const evaluation = evaluate(job, world);
   agree(world, [&] {
     if (world.rank() != 0) return;
     write_evaluation(evaluation, *out);
     fmt::print("{}", printable(evaluation_table(evaluation) +
-                               evaluation_examples(evaluation, values["examples"].as<int64_t>())));
+                               evaluation_examples(evaluation, line.number("examples"))));
   });
   return 0;
 }
@@ -202,19 +192,9 @@ int run_tasks(po::variables_map const& values, Communicator const& world) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  fsllm::prepare_process();
+  auto const start = fsllm::start_program(kProgram, argc, argv);
+  if (!start.line) return start.exit_code;
   return fsllm::run_program(argc, argv, [&](fsllm::Communicator const& world) {
-    po::variables_map values;
-    fsllm::agree(world, [&] { values = parse(argc, argv); });
-    if (argc == 1 || values.count("help") != 0) {
-      if (world.rank() == 0)
-        std::cout
-            << "Scores requests with a model and an adapter; runs under mpirun too.\n\n"
-               "  fsllm_eval --model DIR [--adapter DIR] --requests IN.jsonl --responses OUT.jsonl\n"
-               "  fsllm_eval --model DIR [--base] [--adapter [NAME=]DIR]... --tasks FILE.jsonl --out DIR\n\n"
-            << options();
-      return 0;
-    }
-    return values.count("tasks") != 0 ? run_tasks(values, world) : score(values, world);
+    return start.line->has("tasks") ? run_tasks(*start.line, world) : score(*start.line, world);
   });
 }

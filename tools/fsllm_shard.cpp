@@ -3,11 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <boost/program_options.hpp>
-#include <charconv>
 #include <filesystem>
-#include <iostream>
-#include <sstream>
 
 #include "fsllm/app/commands.hpp"
 #include "fsllm/app/prepare_data.hpp"
@@ -22,65 +18,44 @@
 
 namespace {
 
-namespace po = boost::program_options;
 using namespace fsllm;
 
-po::options_description options() {
-  po::options_description all("Options");
-  auto add = all.add_options();
-  auto text = [](char const* name) { return po::value<std::string>()->value_name(name); };
-  add("cfg", text("FILE"), "take everything from a run's configuration");
-  add("data", text("NAME|FILE"), "data.type: alpaca@llm, dolly-15k@llm, gsm8k@llm, rows.jsonl, ...");
-  add("root", text("DIR"), "data.root: the folder that holds the data");
-  add("model", text("DIR"), "model folder: its tokenizer and vocabulary");
-  add("clients", text("N"), "number of clients");
-  add("splitter", text("S"), "data.splitter: iid, lda, meta, natural, ...");
-  add("out", text("DIR"), "folder for the shards; an interrupted call with the same words goes on");
-  add("preview", text("N"),
-      "show the first N rows as the model gets them, what it learns between « and »; write nothing");
-  add("set", po::value<std::vector<std::string>>()->value_name("KEY=VALUE"),
-      "any other key of the configuration, as data.splits=[0.9,0.1,0]; may be repeated");
-  add("help", "this text");
-  return all;
-}
-
-po::variables_map parse(int argc, char** argv) {
-  po::variables_map values;
-  try {
-    int const style = po::command_line_style::allow_long | po::command_line_style::long_allow_adjacent |
-                      po::command_line_style::long_allow_next;
-    po::store(po::command_line_parser(argc, argv).options(options()).style(style).run(), values);
-  } catch (po::error const& error) {
-    fail(fmt::format("command line: {}. See fsllm_shard --help.", error.what()));
-  }
-  return values;
-}
-
-std::string text_of(po::variables_map const& values, char const* name) {
-  return values.count(name) != 0 ? values[name].as<std::string>() : "";
-}
+Program const kProgram{
+    "fsllm_shard",
+    "Tokenises a data set once into one HDF5 shard a client; runs under mpirun too.\n\n"
+    "  fsllm_shard --cfg run.yaml --out DIR [KEY VALUE | KEY=VALUE]...\n"
+    "  fsllm_shard --data gsm8k@llm --root DIR --model DIR --clients 4 --splitter iid --out DIR\n",
+    {{"cfg", "FILE", "take everything from a run's configuration"},
+     {"data", "NAME|FILE", "data.type: alpaca@llm, dolly-15k@llm, gsm8k@llm, rows.jsonl, ..."},
+     {"root", "DIR", "data.root: the folder that holds the data"},
+     {"model", "DIR", "model folder: its tokenizer and vocabulary"},
+     {"clients", "N", "number of clients"},
+     {"splitter", "S", "data.splitter: iid, lda, meta, natural, ..."},
+     {"out", "DIR", "folder for the shards; an interrupted call with the same words goes on"},
+     {"preview", "N",
+      "show the first N rows as the model gets them, what it learns between « and »; write nothing"},
+     {"set", "KEY=VALUE", "any other key of the configuration, as without --set; may be repeated", "", true}},
+    Words::overrides};
 
 struct Configuration {
   RunConfig run;
   std::string resolved;
 };
 
-Configuration configuration(po::variables_map const& values, std::string const& yaml) {
-  auto const cfg = text_of(values, "cfg");
-  auto config = Config::parse(yaml, cfg);
+Configuration configuration(CommandLine const& line, std::string const& yaml) {
+  auto config = Config::parse(yaml, line.text("cfg"));
   for (auto const& [option, key] : {std::pair{"data", "data.type"},
                                     {"root", "data.root"},
                                     {"model", "model.type"},
                                     {"clients", "federate.client_num"},
                                     {"splitter", "data.splitter"}})
-    if (values.count(option) != 0) config.set(key, values[option].as<std::string>());
-  if (values.count("set") != 0) {
-    for (auto const& assignment : values["set"].as<std::vector<std::string>>()) {
-      auto const equals = assignment.find('=');
-      FSLLM_CHECK(equals != std::string::npos, "--set {} (KEY=VALUE is needed). Add the value.", assignment);
-      config.set(assignment.substr(0, equals), assignment.substr(equals + 1));
-    }
+    if (line.has(option)) config.set(key, line.text(option));
+  for (auto const& assignment : line.all("set")) {
+    auto const equals = assignment.find('=');
+    FSLLM_CHECK(equals != std::string::npos, "--set {} (KEY=VALUE is needed). Add the value.", assignment);
+    config.set(assignment.substr(0, equals), assignment.substr(equals + 1));
   }
+  for (auto const& [key, value] : line.overrides) config.set(key, value);
   auto run = load_run_config(config);
   run.data.shards.clear();
   return {run, config.dump()};
@@ -121,20 +96,17 @@ void preview(PrepareJob const& job, int64_t count) {
       [&](int64_t record) { return record < count; });
 }
 
-int64_t preview_rows(po::variables_map const& values) {
-  auto const text = text_of(values, "preview");
-  int64_t count = 0;
-  auto const [end, problem] = std::from_chars(text.data(), text.data() + text.size(), count);
-  FSLLM_CHECK(problem == std::errc() && end == text.data() + text.size() && count > 0,
-              "--preview {} (a number of rows is needed). Write --preview 3.", text);
+int64_t preview_rows(CommandLine const& line) {
+  auto const count = line.number("preview");
+  FSLLM_CHECK(count > 0, "--preview 0 (there is nothing to show). Write --preview 3.");
   return count;
 }
 
-int shard(po::variables_map const& values, Communicator const& world) {
-  auto const out = text_of(values, "out"), cfg = text_of(values, "cfg");
+int shard(CommandLine const& line, Communicator const& world) {
+  auto const out = line.text("out"), cfg = line.text("cfg");
   std::string yaml;
   agree(world, [&] {
-    bool const writes = values.count("preview") == 0;
+    bool const writes = !line.has("preview");
     FSLLM_CHECK(!writes || !out.empty(),
                 "--out is missing (no folder for the shards). See fsllm_shard --help.");
     FSLLM_CHECK(!writes || !std::filesystem::exists(std::filesystem::path(out) / "index.json"),
@@ -146,16 +118,16 @@ int shard(po::variables_map const& values, Communicator const& world) {
   Vocabulary vocabulary;
   PrepareJob job;
   agree(world, [&] {
-    config = configuration(values, yaml);
+    config = configuration(line, yaml);
     auto const model = resolve_model(config.run);
     vocabulary = load_vocabulary(config.run, model, load_model_config(model));
     config.run.data.prompt.model = model.string();
     job = {config.run.data, config.run.fed.seed, vocabulary.tokenizer.get(), vocabulary.size};
     job.prompt = make_prompt_template(job.data.prompt);
   });
-  if (values.count("preview") != 0) {
+  if (line.has("preview")) {
     agree(world, [&] {
-      auto const count = preview_rows(values);
+      auto const count = preview_rows(line);
       if (world.rank() == 0) preview(job, count);
     });
     return 0;
@@ -174,19 +146,8 @@ int shard(po::variables_map const& values, Communicator const& world) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  fsllm::prepare_process();
-  return fsllm::run_program(argc, argv, [&](fsllm::Communicator const& world) {
-    po::variables_map values;
-    fsllm::agree(world, [&] { values = parse(argc, argv); });
-    if (argc == 1 || values.count("help") != 0) {
-      if (world.rank() == 0)
-        std::cout << "Tokenises a data set once into one HDF5 shard a client; runs under mpirun too.\n\n"
-                     "  fsllm_shard --cfg run.yaml --out DIR\n"
-                     "  fsllm_shard --data gsm8k@llm --root DIR --model DIR --clients 4 --splitter iid --out "
-                     "DIR\n\n"
-                  << options();
-      return 0;
-    }
-    return shard(values, world);
-  });
+  auto const start = fsllm::start_program(kProgram, argc, argv);
+  if (!start.line) return start.exit_code;
+  return fsllm::run_program(argc, argv,
+                            [&](fsllm::Communicator const& world) { return shard(*start.line, world); });
 }

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/app/command_line.hpp"
 
+#include <algorithm>
 #include <boost/program_options.hpp>
+#include <charconv>
 #include <filesystem>
+#include <iostream>
 #include <sstream>
 
+#include "fsllm/app/program.hpp"
 #include "fsllm/comm/communicator.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/names.hpp"
 
 #ifndef FSLLM_BUILD_FACTS
 #define FSLLM_BUILD_FACTS ""
@@ -16,117 +21,220 @@ namespace fsllm {
 namespace {
 
 namespace po = boost::program_options;
+using Texts = std::vector<std::string>;
 
-po::options_description visible_options() {
+/// Stands for a value that was left out.
+constexpr char const* kNoValue = "-";
+
+Texts option_names(Program const& program) {
+  Texts names;
+  for (auto const& row : program.options) names.push_back(row.name);
+  return names;
+}
+
+po::options_description visible_options(Program const& program) {
   po::options_description options("Options");
   auto add = options.add_options();
-  add("cfg", po::value<std::string>()->value_name("FILE"), "the run's YAML configuration (FS-LLM's keys)");
-  add("client_cfg", po::value<std::string>()->value_name("FILE"),
-      "per-client overrides, as client_1: {train: {...}}");
-  add("check", "validate configuration, data and model, without training");
-  add("print-config", "print the resolved configuration");
-  add("print-schema", "print the JSON Schema of the configuration");
-  add("print-markdown", "print docs/config.md: all keys as tables");
-  add("describe", po::value<std::string>()->value_name("[KEY]"),
-      "keys with type, default, range and meaning");
-  add("resume", po::value<std::string>()->value_name("[DIR]"),
-      "continue a run from its newest good checkpoint");
-  add("overwrite", "replace the run that the run directory holds");
+  for (auto const& row : program.options) {
+    if (row.value.empty()) {
+      add(row.name.c_str(), row.help.c_str());
+      continue;
+    }
+    auto const help =
+        row.default_value.empty() ? row.help : row.help + " (default: " + row.default_value + ")";
+    if (row.repeated)
+      add(row.name.c_str(), po::value<Texts>()->value_name(row.value), help.c_str());
+    else
+      add(row.name.c_str(), po::value<std::string>()->value_name(row.value), help.c_str());
+  }
   add("version", "version and build facts");
-  add("help", "this text");
+  add("help", "this text; -h too");
   return options;
 }
 
-/// Stands for the value that was left out.
-constexpr char const* kNoValue = "-";
+bool is_option(std::string const& word) {
+  return word.starts_with("--") && word.size() > 2;
+}
 
-/// Options with an optional value get it in the form --name=value, which leaves nothing to guess.
-std::vector<std::string> with_explicit_values(int argc, char const* const* argv) {
-  std::vector<std::string> arguments;
+/// Does the word after an option with an optional value belong to it? Among pairs of KEY VALUE it is the odd
+/// one.
+bool takes_next(Program const& program, int argc, char const* const* argv, int at) {
+  if (at + 1 >= argc || is_option(argv[at + 1])) return false;
+  if (program.words != Words::overrides || std::filesystem::is_directory(argv[at + 1])) return true;
+  int loose = 0;
+  for (int i = at + 1; i < argc && !is_option(argv[i]); ++i)
+    loose += std::string(argv[i]).find('=') == std::string::npos ? 1 : 0;
+  return loose % 2 == 1 && std::string(argv[at + 1]).find('=') == std::string::npos;
+}
+
+/// Optional values in the form --name=value, which leaves nothing to guess.
+Texts explicit_arguments(Program const& program, int argc, char const* const* argv) {
+  Texts arguments;
   for (int i = 1; i < argc; ++i) {
     std::string argument = argv[i];
-    bool const next = i + 1 < argc && argv[i + 1][0] != '-';
-    if (argument == "--describe") argument += std::string("=") + (next ? argv[++i] : kNoValue);
-    if (argument == "--resume")
-      argument +=
-          std::string("=") + (next && std::filesystem::is_directory(argv[i + 1]) ? argv[++i] : kNoValue);
+    if (argument == "-h") argument = "--help";
+    for (auto const& row : program.options)
+      if (row.value.starts_with('[') && row.value.ends_with(']') && argument == "--" + row.name)
+        argument += std::string("=") + (takes_next(program, argc, argv, i) ? argv[++i] : kNoValue);
     arguments.push_back(std::move(argument));
   }
   return arguments;
 }
 
-std::vector<std::pair<std::string, std::string>> pair_up(std::vector<std::string> const& words) {
+int64_t open_brackets(std::string const& text) {
+  auto const count = [&](char c) { return std::count(text.begin(), text.end(), c); };
+  return count('[') + count('{') - count(']') - count('}');
+}
+
+/// The value that begins in words[at], which moves on to its last word: a list or a map may hold blanks.
+std::string whole_value(Texts const& words, std::string const& begin, size_t& at) {
+  if (!begin.starts_with('[') && !begin.starts_with('{')) return begin;
+  std::string value = begin;
+  for (size_t end = at;; value += " " + words[++end]) {
+    if (open_brackets(value) == 0) {
+      at = end;
+      return value;
+    }
+    if (end + 1 == words.size()) return begin;
+  }
+}
+
+std::vector<std::pair<std::string, std::string>> pair_up(Texts const& words, std::string const& program) {
   std::vector<std::pair<std::string, std::string>> overrides;
   for (size_t i = 0; i < words.size(); ++i) {
-    auto const equals = words[i].find('=');
+    auto const& word = words[i];
+    FSLLM_CHECK(!word.starts_with('-'), "{} on the command line (no such option, and no key). See {} --help.",
+                word, program);
+    auto const equals = word.find('=');
     if (equals != std::string::npos && equals > 0) {
-      overrides.emplace_back(words[i].substr(0, equals), words[i].substr(equals + 1));
+      overrides.emplace_back(word.substr(0, equals), whole_value(words, word.substr(equals + 1), i));
       continue;
     }
+    FSLLM_CHECK(i + 1 < words.size() || !std::filesystem::is_regular_file(word),
+                "{} stands alone on the command line (a file belongs to an option). Write --cfg {}.", word,
+                word);
     FSLLM_CHECK(i + 1 < words.size(),
                 "{} stands alone on the command line (a key needs a value). Write {} VALUE or {}=VALUE.",
-                words[i], words[i], words[i]);
-    overrides.emplace_back(words[i], words[i + 1]);
+                word, word, word);
     ++i;
+    overrides.emplace_back(word, whole_value(words, words[i], i));
   }
   return overrides;
 }
 
-}  // namespace
-
-CommandLine parse_command_line(int argc, char const* const* argv) {
-  po::options_description all = visible_options();
-  all.add_options()("words", po::value<std::vector<std::string>>());
+po::variables_map parsed(Program const& program, Texts const& arguments) {
+  po::options_description all = visible_options(program);
+  all.add_options()("__words", po::value<Texts>());
   po::positional_options_description positional;
-  positional.add("words", -1);
+  positional.add("__words", -1);
   po::variables_map values;
   try {
     // No short options: "-1" is a value.
     int const style = po::command_line_style::allow_long | po::command_line_style::long_allow_adjacent |
                       po::command_line_style::long_allow_next;
-    po::store(po::command_line_parser(with_explicit_values(argc, argv))
-                  .options(all)
-                  .positional(positional)
-                  .style(style)
-                  .run(),
+    po::store(po::command_line_parser(arguments).options(all).positional(positional).style(style).run(),
               values);
+  } catch (po::unknown_option const& error) {
+    auto name = error.get_option_name();
+    name.erase(0, name.find_first_not_of('-'));
+    auto const known = option_names(program);
+    auto const advice = nearest_name(name, known).empty()
+                            ? fmt::format(" See {} --help.", program.name)
+                            : fmt::format(" Did you mean --{}?", nearest_name(name, known));
+    fail(fmt::format("command line: --{} is no option of {}.{}", name, program.name, advice));
   } catch (po::error const& error) {
-    fail(fmt::format("command line: {}. See fsllm_hpc --help.", error.what()));
+    fail(fmt::format("command line: {}. See {} --help.", error.what(), program.name));
   }
+  return values;
+}
+
+}  // namespace
+
+std::string CommandLine::text(std::string const& option) const {
+  auto const given = values_.find(option);
+  if (given != values_.end()) return given->second.empty() ? "" : given->second.front();
+  auto const initial = defaults_.find(option);
+  return initial == defaults_.end() ? "" : initial->second.front();
+}
+
+std::string CommandLine::need(std::string const& option) const {
+  auto value = text(option);
+  FSLLM_CHECK(!value.empty(), "--{} is missing. See {} --help.", option, program_);
+  return value;
+}
+
+int64_t CommandLine::number(std::string const& option) const {
+  auto const value = text(option);
+  int64_t number = 0;
+  auto const [end, problem] = std::from_chars(value.data(), value.data() + value.size(), number);
+  FSLLM_CHECK(problem == std::errc() && end == value.data() + value.size() && number >= 0,
+              "--{} {} (a whole number from 0 is needed). Write --{} 3.", option, value, option);
+  return number;
+}
+
+Texts CommandLine::all(std::string const& option) const {
+  auto const given = values_.find(option);
+  return given == values_.end() ? Texts{} : given->second;
+}
+
+CommandLine parse_command_line(Program const& program, int argc, char const* const* argv) {
+  auto const values = parsed(program, explicit_arguments(program, argc, argv));
   CommandLine line;
-  auto const text = [&](char const* name) {
-    if (values.count(name) == 0) return std::string();
-    auto const value = values[name].as<std::string>();
-    return value == kNoValue ? std::string() : value;
-  };
-  line.cfg = text("cfg");
-  line.client_cfg = text("client_cfg");
-  line.check = values.count("check") != 0;
-  line.print_config = values.count("print-config") != 0;
-  line.print_schema = values.count("print-schema") != 0;
-  line.print_markdown = values.count("print-markdown") != 0;
-  line.version = values.count("version") != 0;
-  line.help = values.count("help") != 0;
-  line.overwrite = values.count("overwrite") != 0;
-  if (values.count("describe") != 0) line.describe = text("describe");
-  if (values.count("resume") != 0) line.resume = text("resume");
-  if (values.count("words") != 0) line.overrides = pair_up(values["words"].as<std::vector<std::string>>());
-  FSLLM_CHECK(line.informs() || !line.cfg.empty() || (line.resume && !line.resume->empty()),
-              "no configuration given (--cfg is missing). Write fsllm_hpc --cfg run.yaml, or see --help.");
+  line.program_ = program.name;
+  for (auto const& row : program.options) {
+    if (!row.default_value.empty()) line.defaults_[row.name] = {row.default_value};
+    if (values.count(row.name) == 0) continue;
+    auto& given = line.values_[row.name];
+    if (row.repeated)
+      given = values[row.name].as<Texts>();
+    else if (!row.value.empty())
+      given = {values[row.name].as<std::string>()};
+    if (given == Texts{kNoValue}) given.clear();
+  }
+  for (auto const* name : {"version", "help"})
+    if (values.count(name) != 0) line.values_[name] = {};
+  auto words = values.count("__words") != 0 ? values["__words"].as<Texts>() : Texts{};
+  if (program.words == Words::overrides) line.overrides = pair_up(words, program.name);
+  if (program.words == Words::path && !words.empty()) {
+    line.path = words.front();
+    words.erase(words.begin());
+  }
+  FSLLM_CHECK(program.words == Words::overrides || words.empty(),
+              "'{}' on the command line ({} takes {}options only). See {} --help.", words.front(),
+              program.name, program.words == Words::path ? "one path and " : "", program.name);
   return line;
 }
 
-std::string help_text() {
+std::string help_text(Program const& program) {
   std::ostringstream text;
-  text << "Federated fine-tuning of large language models over MPI.\n\n"
-          "  fsllm_hpc --cfg run.yaml [KEY VALUE | KEY=VALUE]...\n"
-          "  mpirun -np 4 fsllm_hpc --cfg run.yaml federate.total_round_num 10\n\n"
-       << visible_options() << "\nExit codes: 0 done, 1 internal error, 2 bad input.\n";
+  text << program.usage << "\n" << visible_options(program);
+  if (program.words == Words::overrides)
+    text << "\nKEY VALUE and KEY=VALUE go before the configuration; texts are taken as they are, lists are "
+            "written "
+            "[a, b].\n";
+  text << "\nExit codes: 0 done, 1 internal error, 2 bad input.\n";
   return text.str();
 }
 
-std::string version_text() {
-  return fmt::format("fsllm_hpc {}\n{}MPI: {}\n", FSLLM_VERSION, FSLLM_BUILD_FACTS, mpi_library_version());
+std::string version_text(Program const& program) {
+  return fmt::format("{} {}\n{}MPI: {}\n", program.name, FSLLM_VERSION, FSLLM_BUILD_FACTS,
+                     mpi_library_version());
+}
+
+ProgramStart start_program(Program const& program, int argc, char const* const* argv) {
+  prepare_process();
+  ProgramStart start;
+  try {
+    start.line = parse_command_line(program, argc, argv);
+    bool const help = start.line->has("help"), version = start.line->has("version");
+    if (!help && !version) return start;
+    start.line.reset();
+    if (!is_silent_rank()) std::cout << (help ? help_text(program) : version_text(program));
+  } catch (Error const& error) {
+    if (!is_silent_rank()) std::cerr << "error: " << error.what() << std::endl;
+    start = {{}, kExitBadInput};
+  }
+  return start;
 }
 
 }  // namespace fsllm

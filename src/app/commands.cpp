@@ -4,13 +4,10 @@
 #include <ATen/Parallel.h>
 #include <fmt/ranges.h>
 
-#include <iostream>
-#include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "fsllm/app/prepare_data.hpp"
 #include "fsllm/app/program.hpp"
-#include "fsllm/app/run_config.hpp"
-#include "fsllm/app/vocabulary.hpp"
 #include "fsllm/comm/nccl.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/interrupt.hpp"
@@ -22,106 +19,14 @@
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/gguf.hpp"
 #include "fsllm/text/gguf_tokenizer.hpp"
+#include "setup.hpp"
 
 namespace fsllm {
 namespace {
 
-/// The text of a file that rank 0 read. Collective.
-std::string shared_file(std::string const& path, Communicator const& comm) {
-  std::string text;
-  agree(comm, [&] {
-    if (comm.rank() == 0 && !path.empty()) text = read_file(path);
-  });
-  comm.broadcast(text, 0);
-  return text;
-}
-
-/// Everything decided before the model is loaded; the same on every rank.
-struct Setup {
-  RunConfig run;
-  std::map<int64_t, TrainConfig> client_train;
-  PromptTemplate prompt;
-  std::string resolved_yaml;
-  std::filesystem::path model_dir;
-  RunDirectory directory;
-  std::shared_ptr<OutputFolder> output;  ///< of `directory`, on rank 0
-  LoadOptions load;
-  Vocabulary vocabulary;
-  ModelConfig model;  ///< its vocab_size is that of `vocabulary`
-  bool resume = false;
-  std::vector<std::pair<std::string, std::string>> files;  ///< option and path of what the command line names
-
-  Tokenizer const* tokenizer() const { return vocabulary.tokenizer.get(); }
-  std::string tokenizer_sha256() const { return tokenizer() != nullptr ? tokenizer()->sha256() : ""; }
-};
-
-bool restarted_by_slurm() {
-  char const* count = std::getenv("SLURM_RESTART_COUNT");
-  return count != nullptr && std::atoi(count) > 0;
-}
-
-/// The text that virtual tokens start from, as token ids.
-void read_adapter_text(Setup& s) {
-  auto& peft = s.run.peft;
-  if (peft.init_text.empty()) return;
-  FSLLM_CHECK(
-      s.tokenizer() != nullptr,
-      "llm.adapter.args[0].prompt_tuning_init_text = '{}' ({} holds no tokenizer). Put tokenizer.json "
-      "or tokenizer.model there, or use prompt_tuning_init: RANDOM.",
-      peft.init_text, s.model_dir.string());
-  peft.init_ids = s.tokenizer()->encode(peft.init_text);
-}
-
-/// Most tokens of a row, beside the virtual ones of the adapter; 0: no limit.
-int64_t most_tokens(Setup const& s) {
-  int64_t const positions = s.model.max_positions, taken = s.run.peft.virtual_tokens;
-  FSLLM_CHECK(positions == 0 || taken < positions,
-              "llm.adapter.args[0].num_virtual_tokens = {} (the model has {} positions). Lower it.", taken,
-              positions);
-  return positions == 0 ? 0 : positions - taken;
-}
-
-void configure(Setup& s, CommandLine const& line, std::string const& yaml, std::string const& source,
-               std::string const& client_yaml) {
-  auto config = Config::parse(yaml, source);
-  for (auto const& [key, value] : line.overrides) config.set(key, value);
-  Config const given = config;
-  s.run = load_run_config(config);
-  s.client_train = load_client_configs(given.overridden_by(Config::parse("", "")),
-                                       Config::parse(client_yaml, line.client_cfg));
-  s.model_dir = resolve_model(s.run);
-  s.run.data.prompt.model = s.model_dir.string();
-  s.model = load_model_config(s.model_dir);
-  s.load = load_options(s.run, s.model_dir);
-  s.vocabulary = load_vocabulary(s.run, s.model_dir, s.model);
-  s.model.vocab_size = s.vocabulary.size;
-  read_adapter_text(s);
-  if (s.run.data.shards.empty() && s.run.shard_roots.empty())
-    s.prompt = make_prompt_template(s.run.data.prompt);
-  config.set_resolved("train.compute_dtype", s.load.compute_dtype);
-  config.set_resolved("expname", s.run.expname);
-  s.resolved_yaml = config.dump();
-  s.directory = run_directory(s.run);
-}
-
 /// Where converted weights of this run lie.
 std::filesystem::path weight_cache(Setup const& s) {
   return s.run.stage_dir.empty() ? s.directory.root / "weights" : std::filesystem::path(s.run.stage_dir);
-}
-
-/// Collective: reads and checks everything that does not need the weights.
-Setup set_up(CommandLine const& line, Communicator const& comm) {
-  auto const source =
-      line.cfg.empty() ? (std::filesystem::path(*line.resume) / "config.yaml").string() : line.cfg;
-  auto const yaml = shared_file(source, comm), client_yaml = shared_file(line.client_cfg, comm);
-  Setup s;
-  agree(comm, [&] {
-    configure(s, line, yaml, source, client_yaml);
-    if (line.resume && !line.resume->empty()) s.directory = RunDirectory{*line.resume};
-    s.resume = line.resume.has_value() || restarted_by_slurm();
-    s.files = {{"--cfg", line.cfg}, {"--client_cfg", line.client_cfg}};
-  });
-  return s;
 }
 
 bool ready_shards(Setup const& s) {
@@ -191,6 +96,7 @@ std::vector<ClientSource> clients_of(Setup const& s, Communicator const& comm) {
   }
   return sources;
 }
+
 void check_client_count(Setup const& s, ClientData const& data) {
   auto const wanted = s.run.fed.client_num;
   auto const there = data.num_shards();
@@ -260,13 +166,38 @@ void warn_of_memory(int64_t weights) {
         static_cast<double>(weights) / 1048576, static_cast<double>(available) / 1048576);
 }
 
+/// Tasks of the Slurm job that this single rank leaves idle; 0 where a launcher started it as one of several.
+int64_t idle_tasks(Communicator const& comm) {
+  auto const number = [](char const* name) {
+    char const* const text = std::getenv(name);
+    return text == nullptr ? int64_t{-1} : static_cast<int64_t>(std::atoll(text));
+  };
+  constexpr int64_t kFirstSpecialStep = 0xFFFFFFF0;  // the batch script's own step and its like
+  auto const step = number("SLURM_STEP_ID");
+  bool const launched =
+      number("OMPI_COMM_WORLD_SIZE") > 0 || number("PMI_SIZE") > 0 || (step >= 0 && step < kFirstSpecialStep);
+  return comm.size() > 1 || launched ? 0 : std::max<int64_t>(0, number("SLURM_NTASKS") - 1);
+}
+
+/// What runs, but likely not as it was meant. On rank 0.
+void warn_of_settings(ClientData const& data, Communicator const& comm) {
+  if (auto const idle = idle_tasks(comm); idle > 0)
+    log_warning(
+        "one rank, although SLURM_NTASKS = {}: {} tasks are idle. Start it with srun --mpi=pmix or mpirun.",
+        idle + 1, idle);
+  if (auto const clients = data.clients().size(); std::cmp_greater(comm.size(), clients))
+    log_warning("{} ranks for {} clients: {} never train. Start fewer ranks.", comm.size(), clients,
+                static_cast<size_t>(comm.size()) - clients);
+}
+
 /// Collective: what runs where, and what it takes before the first step.
 void log_start(Setup const& s, Trainable const& t, ClientData const& data, Communicator const& comm) {
   auto const table = placement_table(comm);
   log_info("fsllm_hpc {} on {} ranks, {} threads each\n{}", FSLLM_VERSION, comm.size(), at::get_num_threads(),
            table);
-  log_info("model {} ({}), weights {}, compute {}", s.model_dir.string(), s.model.family,
-           s.load.storage_dtype, s.load.compute_dtype);
+  log_info("model {} ({}), weights {}, compute {} on {}", s.model_dir.string(), s.model.family,
+           s.load.storage_dtype, s.load.compute_dtype, s.device.gpu < 0 ? "CPU" : "GPU");
+  if (comm.rank() == 0) warn_of_settings(data, comm);
   if (s.load.device == "cpu") warn_of_memory(weight_bytes(*t.model));
   log_info("{} clients, {} trainable parameters ({}), run directory {}", data.clients().size(),
            num_parameters(t.parameters), t.peft ? s.run.peft.method : "full model",
@@ -285,10 +216,8 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
                       ? "stopped before the first round: there is no checkpoint, start it again"
                       : "",
                   OnSignal::end_process);
-  prepare_directory(s, line.overwrite, comm);
+  prepare_directory(s, line.has("overwrite"), comm);
   at::set_num_threads(threads_per_rank(s.run, comm.split_by_node().size()));
-  auto const device = choose_device(s.run, comm);
-  s.load.device = device.device;
   auto sources = clients_of(s, comm);
   Trainable trainable;
   std::unique_ptr<ClientData> data;
@@ -297,6 +226,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
                                         most_tokens(s), s.run.fed.method == "global");
     check_client_count(s, *data);
     if (ready_shards(s)) data->check(comm.rank(), comm.size());
+    check_clients(s, data->clients(), [&](int64_t client) { return data->summary(client).train.rows; });
     trainable = load_trainable(s);
   });
   agree(comm, [&] {
@@ -304,7 +234,8 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
     if (comm.rank() == 0) s.output->write("config.yaml", s.resolved_yaml);
   });
   log_start(s, trainable, *data, comm);
-  auto const collective = device.nccl ? make_nccl_collective(comm, device.gpu) : make_host_collective(comm);
+  auto const collective =
+      s.device.nccl ? make_nccl_collective(comm, s.device.gpu) : make_host_collective(comm);
   Federation federation{s.run.fed,
                         [&](int64_t client) -> TrainConfig const& {
                           auto const own = s.client_train.find(client);
@@ -329,22 +260,34 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
 
 /// Reads and splits the data, and encodes the first rows; how many clients there are.
 int64_t check_rows(Setup const& s) {
-  constexpr int64_t kEncoded = 100;
+  constexpr int64_t kEncoded = 20000;
   auto const job = prepare_job(s, 1);
   RowTable table;
   PrepareCounts counts;
+  std::vector<bool> empty;
   auto const most = most_tokens(s);
   for_each_sample(s.run.data, [&](Sample&& sample) {
     table.add(sample, sample.record);
     if (table.rows() > kEncoded) return;
     auto const row = prepare_sample(sample, job, counts);
     auto const length = row ? static_cast<int64_t>(row->ids.size()) : 0;
+    empty.push_back(!row);
     FSLLM_CHECK(most == 0 || length <= most,
                 "llm.tok_len = {} (the model takes {} tokens, and a row has {}). Set it to {}.",
                 s.run.data.tok_len, most, length, most);
   });
-  return static_cast<int64_t>(
-      plan_split(table, s.run.data, s.run.fed.client_num, s.run.fed.seed).clients.size());
+  warn_of_truncation(counts, s.run.data.tok_len);
+  auto const plan = plan_split(table, s.run.data, s.run.fed.client_num, s.run.fed.seed);
+  bool const merged = s.run.fed.method == "global";
+  std::vector<int64_t> clients(merged ? 1 : plan.clients.size());
+  std::iota(clients.begin(), clients.end(), int64_t{1});
+  check_clients(s, clients, [&](int64_t client) {
+    auto const& rows = plan.clients[static_cast<size_t>(client - 1)].train;
+    return merged ? 1 : std::count_if(rows.begin(), rows.end(), [&](int64_t row) {
+      return std::cmp_greater_equal(row, empty.size()) || !empty[static_cast<size_t>(row)];
+    });
+  });
+  return static_cast<int64_t>(plan.clients.size());
 }
 
 /// Collective.
@@ -355,6 +298,7 @@ int64_t check_shards(Setup const& s, Communicator const& comm) {
     ClientData data(std::move(sources), s.tokenizer_sha256(), s.model.vocab_size, most_tokens(s), false);
     check_client_count(s, data);
     data.check(comm.rank(), comm.size());
+    check_clients(s, data.clients(), [&](int64_t client) { return data.summary(client).train.rows; });
     clients = static_cast<int64_t>(data.clients().size());
   });
   return clients;
@@ -370,7 +314,7 @@ int check_command(Setup const& s, Communicator const& comm) {
     options.values = false;
     auto const model = load_grown(s, options);
     int64_t const bytes = weight_bytes(*model);
-    if (!s.run.use_gpu) warn_of_memory(bytes);
+    if (s.load.device == "cpu") warn_of_memory(bytes);
     if (!s.run.peft.method.empty()) make_peft(s.run.peft, *model, s.run.fed.seed);
     fmt::print("configuration, data and model are good: {} clients, {} model {} with {:.1f} MiB of weights\n",
                clients, s.model.family, s.model_dir.string(), static_cast<double>(bytes) / 1048576);
@@ -388,26 +332,31 @@ Config all_keys() {
 
 }  // namespace
 
+bool is_information_asked(CommandLine const& line) {
+  return line.has("print-schema") || line.has("print-markdown") || line.has("describe");
+}
+
 int information_command(CommandLine const& line) {
-  if (line.help) fmt::print("{}", help_text());
-  if (line.version) fmt::print("{}", version_text());
-  if (line.print_schema) fmt::print("{}", all_keys().json_schema());
-  if (line.print_markdown) fmt::print("{}", markdown_of(all_keys()));
-  if (line.describe) {
-    auto const text = all_keys().describe(*line.describe);
-    FSLLM_CHECK(!text.empty(), "no key contains '{}'. Write --describe alone for all keys.", *line.describe);
+  if (line.has("print-schema")) fmt::print("{}", all_keys().json_schema());
+  if (line.has("print-markdown")) fmt::print("{}", markdown_of(all_keys()));
+  if (line.has("describe")) {
+    auto const text = all_keys().describe(line.text("describe"));
+    FSLLM_CHECK(!text.empty(), "no key contains '{}'. Write --describe alone for all keys.",
+                line.text("describe"));
     fmt::print("{}", text);
   }
   return 0;
 }
 
 int run_command(CommandLine const& line, Communicator const& world) {
+  // What is printed there is the configuration alone.
+  if (line.has("print-config")) start_log(world.rank(), world.size(), LogLevel::error);
   auto setup = set_up(line, world);
-  if (line.print_config) {
+  if (line.has("print-config")) {
     if (world.rank() == 0) fmt::print("{}", setup.resolved_yaml);
     return 0;
   }
-  return line.check ? check_command(setup, world) : train_command(line, setup, world);
+  return line.has("check") ? check_command(setup, world) : train_command(line, setup, world);
 }
 
 }  // namespace fsllm

@@ -34,6 +34,7 @@ Loaded load(EvaluateJob const& job) {
   options.storage_dtype = job.storage_dtype;
   options.compute_dtype = job.dtype;
   options.cache_dir = user_cache_dir();
+  options.device = job.device;
   loaded.model = load_model(job.model_dir, options);
   loaded.vocabulary = loaded.model->vocabulary();
   FSLLM_CHECK(has_tokenizer(job.model_dir),

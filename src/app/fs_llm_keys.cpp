@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <sstream>
 
@@ -142,6 +144,16 @@ bool is_off(std::string const& value, std::string const& off) {
   return off.empty() && value.empty();
 }
 
+void add_unread(std::vector<std::pair<std::string, std::vector<std::string>>>& unread,
+                ForeignKey const& key) {
+  auto const same =
+      std::find_if(unread.begin(), unread.end(), [&](auto const& one) { return one.first == key.instead; });
+  if (same == unread.end())
+    unread.push_back({key.instead, {key.path}});
+  else
+    same->second.emplace_back(key.path);
+}
+
 }  // namespace
 
 std::string markdown_of(Config const& declared) {
@@ -165,6 +177,7 @@ std::string markdown_of(Config const& declared) {
 }
 
 void accept_fs_llm_keys(Config& config) {
+  std::vector<std::pair<std::string, std::vector<std::string>>> unread;  // what is used instead, keys
   for (auto const& key : kForeignKeys) {
     if (!config.has(key.path)) continue;
     auto const value = config.text(key.path);
@@ -173,9 +186,13 @@ void accept_fs_llm_keys(Config& config) {
                   "{} = {} is not available in this version. Set it to {}, or leave it out.",
                   config.where(key.path), value.value_or("(a section)"), *key.off == '\0' ? "''" : key.off);
     else
-      log_debug("{} is not used: {}", key.path, key.instead);
+      add_unread(unread, key);
     config.accept_all_under(key.path);
   }
+  std::string lines;
+  for (auto const& [instead, keys] : unread)
+    lines += fmt::format("\n  {}: {}", fmt::join(keys, ", "), instead);
+  if (!unread.empty()) log_info("keys of FS-LLM that are not read, and what is used instead:{}", lines);
 }
 
 }  // namespace fsllm

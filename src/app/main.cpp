@@ -5,16 +5,37 @@
 #include "fsllm/app/program.hpp"
 #include "fsllm/core/utf8.hpp"
 
+namespace {
+
+fsllm::Program const kProgram{"fsllm_hpc",
+                              "Federated fine-tuning of large language models over MPI.\n\n"
+                              "  fsllm_hpc --cfg run.yaml [KEY VALUE | KEY=VALUE]...\n"
+                              "  mpirun -np 4 fsllm_hpc --cfg run.yaml federate.total_round_num 10\n",
+                              {{"cfg", "FILE", "the run's YAML configuration (FS-LLM's keys)"},
+                               {"client_cfg", "FILE", "per-client overrides, as client_1: {train: {...}}"},
+                               {"check", "", "validate configuration, data and model, without training"},
+                               {"print-config", "", "print the resolved configuration"},
+                               {"print-schema", "", "print the JSON Schema of the configuration"},
+                               {"print-markdown", "", "print docs/config.md: all keys as tables"},
+                               {"describe", "[KEY]", "keys with type, default, range and meaning"},
+                               {"resume", "[DIR]", "continue a run from its newest good checkpoint"},
+                               {"overwrite", "", "replace the run that the run directory holds"}},
+                              fsllm::Words::overrides};
+
+}  // namespace
+
 int main(int argc, char** argv) {
-  fsllm::prepare_process();
-  fsllm::CommandLine line;
+  auto const start = fsllm::start_program(kProgram, argc, argv);
+  if (!start.line) return start.exit_code;
   try {
-    line = fsllm::parse_command_line(argc, argv);
-    if (line.informs()) return fsllm::is_silent_rank() ? 0 : fsllm::information_command(line);
+    if (fsllm::is_information_asked(*start.line))
+      return fsllm::is_silent_rank() ? 0 : fsllm::information_command(*start.line);
+    FSLLM_CHECK(!start.line->text("cfg").empty() || !start.line->text("resume").empty(),
+                "no configuration given (--cfg is missing). Write fsllm_hpc --cfg run.yaml, or see --help.");
   } catch (fsllm::Error const& error) {
     if (!fsllm::is_silent_rank()) std::cerr << "error: " << fsllm::printable(error.what()) << std::endl;
     return fsllm::kExitBadInput;
   }
   return fsllm::run_program(
-      argc, argv, [&](fsllm::Communicator const& world) { return fsllm::run_command(line, world); });
+      argc, argv, [&](fsllm::Communicator const& world) { return fsllm::run_command(*start.line, world); });
 }

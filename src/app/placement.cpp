@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "fsllm/app/program.hpp"
 #include "fsllm/app/run_config.hpp"
 #include "fsllm/comm/nccl.hpp"
 #include "fsllm/core/error.hpp"
@@ -21,7 +22,7 @@ int usable_cores() {
 namespace {
 
 /// Does this CPU multiply bf16 matrices faster than fp32 ones? (CPUs with AMX have AVX512_BF16 too.)
-bool fast_bf16() {
+bool cpu_has_bf16() {
 #if defined(__x86_64__)
   return __builtin_cpu_supports("avx512bf16") != 0;
 #else
@@ -44,18 +45,31 @@ int threads_per_rank(RunConfig const& run, int ranks_on_node) {
   return exact ? 1 : std::max(1, usable_cores() / std::max(1, ranks_on_node));
 }
 
-DevicePlan choose_device(RunConfig const& run, Communicator const& world) {
+DevicePlan choose_device(std::string const& use_gpu, Communicator const& world) {
   DevicePlan plan;
-  if (!run.use_gpu) return plan;
+  plan.fast_bf16 = cpu_has_bf16();
+  if (use_gpu == "False") return plan;
   int const gpus = cuda_device_count();
+  bool const some = world.any(gpus > 0);
   bool const everywhere = !world.any(gpus == 0);
+  agree(world, [&] {
+    FSLLM_CHECK(
+        use_gpu != "True" || is_cuda_build(),
+        "use_gpu: True (this build has no CUDA). Build the preset cuda, or set use_gpu: auto or False to use "
+        "the CPU.");
+    FSLLM_CHECK(use_gpu != "True" || gpus > 0,
+                "use_gpu: True (rank {} finds no GPU that it can use). Start the run where every rank has "
+                "one, or set "
+                "use_gpu: auto or False to use the CPU.",
+                world.rank());
+  });
   if (!everywhere) {
-    if (world.rank() == 0)
-      log_warning("use_gpu: True, but this build has no CUDA or a node has no GPU: the run uses the CPU");
+    if (some && world.rank() == 0) log_warning("some ranks have no GPU: the run uses the CPU on all of them");
     return plan;
   }
   plan.gpu = world.split_by_node().rank() % gpus;
   plan.device = fmt::format("cuda:{}", plan.gpu);
+  plan.fast_bf16 = cuda_device_has_bf16(plan.gpu);
   auto uuids = world.all_gather(cuda_device_uuid(plan.gpu));
   std::sort(uuids.begin(), uuids.end());
   plan.nccl = std::adjacent_find(uuids.begin(), uuids.end()) == uuids.end();
@@ -64,15 +78,16 @@ DevicePlan choose_device(RunConfig const& run, Communicator const& world) {
   return plan;
 }
 
-LoadOptions load_options(RunConfig const& run, std::filesystem::path const& model_dir) {
-  LoadOptions options;
-  options.storage_dtype = run.storage_dtype;
-  options.compute_dtype = run.compute_dtype;
-  if (options.compute_dtype == "auto") {
-    bool const bf16 = run.storage_dtype == "bf16" || (run.storage_dtype == "auto" && file_is_bf16(model_dir));
-    options.compute_dtype = bf16 && fast_bf16() ? "bf16" : "fp32";
-  }
-  return options;
+std::string choose_compute_dtype(RunConfig const& run, std::filesystem::path const& model_dir,
+                                 DevicePlan const& device, Communicator const& world) {
+  if (run.compute_dtype != "auto") return run.compute_dtype;
+  bool half = false;
+  agree(world, [&] {
+    if (world.rank() == 0)
+      half = run.storage_dtype == "bf16" || (run.storage_dtype == "auto" && file_is_bf16(model_dir));
+  });
+  bool const fast = !world.any(!device.fast_bf16);
+  return world.any(half) && fast ? "bf16" : "fp32";
 }
 
 }  // namespace fsllm

@@ -168,6 +168,13 @@ void report_counts(PrepareCounts const& counts) {
 
 }  // namespace
 
+void warn_of_truncation(PrepareCounts const& counts, int64_t tok_len) {
+  auto const cut = counts.truncated + counts.dropped_too_long;
+  if (2 * cut > counts.rows + counts.dropped_too_long)
+    log_warning("{} of {} rows are longer than llm.tok_len = {}: most lose a part. Set it higher.", cut,
+                counts.rows + counts.dropped_too_long, tok_len);
+}
+
 int preparing_threads(Communicator const& comm) {
   if (char const* const set = std::getenv("OMP_NUM_THREADS"); set != nullptr && std::atoi(set) > 0)
     return std::atoi(set);
@@ -207,6 +214,7 @@ ShardIndex make_shards(ShardJob const& job, ShardPlace const& place, Communicato
     fs::remove(out / kUnfinished);
   });
   report_counts(counts);
+  if (comm.rank() == 0) warn_of_truncation(counts, job.rows.data.tok_len);
   return index;
 }
 

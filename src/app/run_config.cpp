@@ -48,6 +48,19 @@ void check_threads(Config const& config, std::string const& threads) {
               config.where("hpc.threads"), threads);
 }
 
+}  // namespace
+
+std::string parse_use_gpu(std::string const& given, std::string const& place) {
+  auto lower = given;
+  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  if (lower == "auto") return "auto";
+  if (lower == "true" || lower == "yes" || lower == "on") return "True";
+  if (lower == "false" || lower == "no" || lower == "off") return "False";
+  fail(fmt::format("{} = '{}' (must be auto, True or False). Change it.", place, given));
+}
+
+namespace {
+
 /// Baselines of one client: federate.method global, local, or a single chosen client.
 void check_federation(RunConfig const& run, Config const& config) {
   auto const& fed = run.fed;
@@ -105,7 +118,10 @@ RunConfig load_run_config(Config& config) {
   run.shard_roots = get_paths(config, "hpc.shard_roots",
                               "Folders of ready shards that only their own rank opens: the i-th is that of "
                               "rank i, or a single path that every host has for itself.");
-  run.use_gpu = config.get("use_gpu", false, "Train on GPUs.");
+  auto const use_gpu = config.get(
+      "use_gpu", "auto",
+      "auto: GPUs where every rank has one, else the CPU; True: GPUs, or an error; False: the CPU.");
+  run.use_gpu = parse_use_gpu(use_gpu, config.where("use_gpu"));
   run.half = config.get("train.is_enable_half", false,
                         "Keep frozen weights in fp16 (storage type; LoRA and optimiser stay fp32).");
   run.stage_dir = get_path(config, "hpc.stage_dir", "",
@@ -119,8 +135,13 @@ RunConfig load_run_config(Config& config) {
       one_of({"auto", "fp32", "bf16", "fp16", "int8", "nf4"}));
   run.compute_dtype = config.get("train.compute_dtype", "auto",
                                  "Type of activations and GEMMs; auto: fp32, or bf16 where weights are bf16 "
-                                 "and the CPU multiplies bf16 fast.",
+                                 "and the device of every rank multiplies bf16 fast; decided once for a run.",
                                  one_of({"auto", "fp32", "bf16", "fp16"}));
+  FSLLM_CHECK(
+      run.compute_dtype != "fp16",
+      "{} = fp16 (gradients too small for fp16 vanish; loss scaling is not available in this version). Use "
+      "bf16 or fp32; train.storage_dtype: fp16 keeps the weights in fp16.",
+      config.where("train.compute_dtype"));
   check_role(config);
   run.data = load_data_config(config);
   run.peft = load_peft_config(config);
@@ -157,12 +178,17 @@ std::map<int64_t, TrainConfig> load_client_configs(Config const& base, Config co
     auto const [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), client);
     FSLLM_CHECK(error == std::errc() && end == digits.data() + digits.size() && client >= 1,
                 "--client_cfg: '{}' is not a client (names are client_1, client_2, ...). Rename it.", name);
+    FSLLM_CHECK(
+        !clients.text(name) && clients.list_size(name) == 0,
+        "{} is no map (keys of training are needed below a client's name). Write {}: {{train: {{...}}}}.",
+        clients.where(name), name);
     auto const own = clients.below(name);
     Config declared = own;  // only the keys of training may differ by client
     load_train_config(declared);
     declared.finish();
     Config merged = base.overridden_by(own);
-    configs.emplace(client, load_train_config(merged));
+    FSLLM_CHECK(configs.emplace(client, load_train_config(merged)).second,
+                "--client_cfg: client {} stands twice. Keep one of them.", client);
   }
   return configs;
 }

@@ -140,6 +140,17 @@ class NcclCollective : public Collective {
 
 }  // namespace
 
+bool is_cuda_build() {
+  return true;
+}
+
+bool cuda_device_has_bf16(int device) {
+  int major = 0;
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+             "cudaDeviceGetAttribute");
+  return major >= 8;
+}
+
 int cuda_device_count() {
   int count = 0;
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;

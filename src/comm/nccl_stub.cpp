@@ -5,6 +5,14 @@
 
 namespace fsllm {
 
+bool is_cuda_build() {
+  return false;
+}
+
+bool cuda_device_has_bf16(int) {
+  return false;
+}
+
 int cuda_device_count() {
   return 0;
 }

@@ -11,6 +11,7 @@
 
 #include "config_yaml.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/log.hpp"
 #include "fsllm/core/names.hpp"
 
 namespace fsllm {
@@ -43,7 +44,19 @@ void erase_tree(FlatYaml& given, std::string const& path) {
   auto const in_tree = [&](std::string const& other) { return other == path || is_under(other, path); };
   std::erase_if(given.entries, [&](auto const& item) { return in_tree(item.first); });
   std::erase_if(given.list_sizes, [&](auto const& item) { return in_tree(item.first); });
+  std::erase_if(given.literals, [&](auto const& item) { return in_tree(item.first); });
   std::erase_if(given.order, in_tree);
+}
+
+/// A string of the command line is what was typed, also where it could be read as a list or a map.
+void take_literally(FlatYaml& given, std::string const& path) {
+  auto const found = given.literals.find(path);
+  if (found == given.literals.end()) return;
+  auto const text = found->second;
+  erase_tree(given, path);
+  given.literals.emplace(path, text);
+  given.entries.emplace(path, YamlEntry{YamlEntry::Kind::scalar, text, {}, "command line", 0, ""});
+  given.order.push_back(path);
 }
 
 /// What the user may have meant: a near name, or a known key that stands in the wrong section.
@@ -166,6 +179,7 @@ struct Reader {
 template <class T>
 struct Reader<std::vector<T>> {
   static std::vector<T> read(std::string const& place, YamlEntry const& entry, Constraint const& constraint) {
+    if (!entry.problem.empty()) fail(entry.problem);
     FSLLM_CHECK(entry.kind == YamlEntry::Kind::list, "{} = '{}' (a list is needed, as [a, b]). Change it.",
                 place, entry.text);
     std::vector<T> values;
@@ -173,6 +187,13 @@ struct Reader<std::vector<T>> {
     return values;
   }
 };
+
+/// A key without a value is likelier forgotten than meant.
+void report_default(std::string const& place, KeyInfo const& key) {
+  static std::set<std::string> const empty{"''", "[]", "{}"};
+  if (empty.count(key.default_text) == 0)
+    log_info("{}: nothing stands behind it, its default is used: {}", place, key.default_text);
+}
 
 std::string default_text_of(std::string const& yaml) {
   return yaml == "\"\"" ? "''" : yaml;
@@ -204,10 +225,12 @@ Config Config::parse(std::string_view yaml, std::string const& source) {
   return config;
 }
 
-void Config::set(std::string const& path, std::string_view yaml_value) {
-  auto const added = detail::flatten_yaml(yaml_value, "command line", path);
+void Config::set(std::string const& path, std::string_view text) {
+  FSLLM_CHECK(!path.empty(), "command line: '{}' has no key before it. Write KEY VALUE or KEY=VALUE.", text);
+  auto const added = detail::flatten_argument(text, path);
   auto& given = state_->given;
   erase_tree(given, path);
+  given.literals.insert(added.literals.begin(), added.literals.end());
   given.entries.insert(added.entries.begin(), added.entries.end());
   given.list_sizes.insert(added.list_sizes.begin(), added.list_sizes.end());
   given.order.insert(given.order.end(), added.order.begin(), added.order.end());
@@ -217,6 +240,7 @@ template <class T>
 T Config::get(std::string const& path, T const& default_value, std::string const& doc,
               Constraint constraint) {
   T value = default_value;
+  if constexpr (std::is_same_v<T, std::string>) take_literally(state_->given, path);
   auto const found = state_->given.entries.find(path);
   if (found != state_->given.entries.end()) {
     if (found->second.kind != YamlEntry::Kind::null)
@@ -318,14 +342,22 @@ void Config::finish() const {
   for (auto const& key : state_->declared) known.push_back(key.path);
   for (auto const& path : state_->given.order) {
     auto const& entry = state_->given.entries.at(path);
-    if (state_->declared_at.count(path) != 0) continue;
+    if (auto const key = state_->declared_at.find(path); key != state_->declared_at.end()) {
+      if (entry.kind == YamlEntry::Kind::null)
+        report_default(place_of(path, entry), state_->declared[key->second]);
+      continue;
+    }
     auto const& accepted = state_->accepted_prefixes;
     if (std::any_of(accepted.begin(), accepted.end(),
                     [&](auto const& p) { return path == p || is_under(path, p); }))
       continue;
     bool const section =
         std::any_of(known.begin(), known.end(), [&](auto const& key) { return is_under(key, path); });
-    if (section && entry.kind == YamlEntry::Kind::null) continue;
+    if (section && !entry.problem.empty()) fail(entry.problem);
+    if (section && entry.kind == YamlEntry::Kind::null) {
+      log_info("{}: nothing stands behind it, the defaults of its keys hold", place_of(path, entry));
+      continue;
+    }
     if (section && entry.kind == YamlEntry::Kind::list && entry.items.empty()) continue;
     FSLLM_CHECK(
         !section,

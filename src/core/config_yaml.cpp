@@ -217,6 +217,30 @@ FlatYaml flatten_yaml(std::string_view yaml, std::string const& source, std::str
   return flat;
 }
 
+FlatYaml flatten_argument(std::string_view text, std::string const& path) {
+  auto const begin = text.find_first_not_of(" \t\n");
+  FlatYaml flat;
+  std::string problem;
+  if (begin != std::string_view::npos && (text[begin] == '[' || text[begin] == '{')) {
+    try {
+      flat = flatten_yaml(text, "command line", path);
+    } catch (Error const& error) {
+      flat = {};
+      problem = error.what();
+    }
+  }
+  if (flat.entries.empty() && flat.list_sizes.empty()) {
+    static std::set<std::string_view> const nothing{"", "~", "null", "Null", "NULL"};
+    auto const value =
+        begin == std::string_view::npos ? "" : text.substr(begin, text.find_last_not_of(" \t\n") - begin + 1);
+    auto const kind = nothing.count(value) != 0 ? YamlEntry::Kind::null : YamlEntry::Kind::scalar;
+    flat.entries.emplace(path, YamlEntry{kind, std::string(value), {}, "command line", 0, problem});
+    flat.order.push_back(path);
+  }
+  flat.literals.emplace(path, text);
+  return flat;
+}
+
 std::string nest_yaml(std::vector<std::pair<std::string, std::string>> const& values) {
   YAML::Node root(YAML::NodeType::Map);
   for (auto const& [path, value] : values) put_nested(root, path_parts(path), 0, YAML::Load(value));

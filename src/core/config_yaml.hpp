@@ -14,17 +14,23 @@ struct YamlEntry {
   std::vector<std::string> items;  ///< list of scalars
   std::string source;              ///< file, or "command line"
   int line = 0;                    ///< from 1; 0 on the command line
+  std::string problem;             ///< why the text is no list or map although it begins as one
 };
 
 /// A YAML document as a flat table: maps become dotted paths, entries of lists of maps `path[i]`.
 struct FlatYaml {
   std::map<std::string, YamlEntry> entries;
-  std::map<std::string, int64_t> list_sizes;  ///< of lists of maps
-  std::vector<std::string> order;             ///< paths as they stand in the file
+  std::map<std::string, int64_t> list_sizes;    ///< of lists of maps
+  std::vector<std::string> order;               ///< paths as they stand in the file
+  std::map<std::string, std::string> literals;  ///< values of the command line as they were typed
 };
 
 /// Parses a document; `prefix` is put before every path. Broken YAML is an Error with file and line.
 FlatYaml flatten_yaml(std::string_view yaml, std::string const& source, std::string const& prefix);
+
+/// A value of the command line: a list or a map where it reads as one in YAML's flow style ("[a, b]",
+/// "{type: SGD}"), else the text itself. A string key takes the text in either case, from `literals`.
+FlatYaml flatten_argument(std::string_view text, std::string const& path);
 
 /// Nested YAML text of dotted paths; each value is YAML itself ("3", "[1, 2]", "'text'").
 std::string nest_yaml(std::vector<std::pair<std::string, std::string>> const& values);

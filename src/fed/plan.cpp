@@ -44,6 +44,16 @@ std::vector<int64_t> sample_clients(FedConfig const& config, std::vector<int64_t
   return chosen;
 }
 
+std::vector<int64_t> training_clients(FedConfig const& config, std::vector<int64_t> const& clients) {
+  auto const taking_part = config.only_client > 0 ? std::vector{config.only_client} : clients;
+  auto const unseen = unseen_clients(config, taking_part);
+  std::vector<int64_t> trained;
+  std::set_difference(taking_part.begin(), taking_part.end(), unseen.begin(), unseen.end(),
+                      std::back_inserter(trained));
+  if (config.method != "local") sample_clients(config, trained, 0);
+  return trained;
+}
+
 std::vector<std::vector<int64_t>> place_clients(std::vector<int64_t> const& clients,
                                                 std::vector<double> const& costs, int ranks, int first_rank,
                                                 std::vector<std::vector<int>> const& allowed) {

@@ -21,8 +21,8 @@
 #include "fsllm/fed/report.hpp"
 #include "fsllm/fed/selection.hpp"
 #include "fsllm/io/checkpoint.hpp"
-#include "not_finite.hpp"
 #include "fsllm/io/files.hpp"
+#include "not_finite.hpp"
 
 namespace fsllm {
 namespace {

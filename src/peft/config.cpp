@@ -88,6 +88,13 @@ PeftConfig load_peft_config(Config& config) {
               config.where("llm.adapter.init_from"), peft.init_from);
   auto const asked = asked_method(config, use);
   if (!use) {
+    auto const said = config.text("llm.adapter.use").value_or("");
+    FSLLM_CHECK(
+        config.children(kArgs).empty() || !said.empty(),
+        "{} (llm.adapter.use is not set: the whole model would be trained). Add llm.adapter.use: True, or "
+        "False where that is meant.",
+        config.where(kArgs + "." + config.children(kArgs).front()));
+    if (!config.children(kArgs).empty()) log_info("llm.adapter.args is not used: llm.adapter.use is False");
     config.accept_all_under(kArgs);
     return {};
   }

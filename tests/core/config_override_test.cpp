@@ -63,8 +63,61 @@ TEST(ConfigOverride, ErrorsSayWhereTheValueCameFrom) {
   auto other = parsed("");
   other.set("zebra", "1");
   EXPECT_ERROR(other.finish(), "command line: zebra (unknown key)");
-  EXPECT_ERROR(other.set("a", "[1, 2"), "command line");
   EXPECT_ERROR(other.set("", "1"), "command line");
+  auto broken = parsed("");
+  broken.set("a", "[1, 2");
+  EXPECT_ERROR(broken.get("a", std::vector<int64_t>{}, ""), "command line:1 is not valid YAML");
+  broken.set("section", "{lr: 1, lr: 2}");
+  broken.get("section.lr", 0.0, "");
+  EXPECT_ERROR(broken.finish(), "command line: section.lr stands twice");
+}
+
+TEST(ConfigOverride, AStringIsWhatWasTyped) {
+  for (auto const* text : {"*.jsonl",
+                           "run #2",
+                           "%j",
+                           "### Q: {instruction}",
+                           "{instruction}",
+                           "[draft",
+                           "[a, b]",
+                           "[{a: 1}]",
+                           "'quoted'",
+                           "a: b",
+                           "- x",
+                           "&anchor",
+                           "!tag",
+                           "@x",
+                           "`x`",
+                           "~",
+                           "null",
+                           "",
+                           "True",
+                           "012",
+                           " blanks ",
+                           "line\nbreak",
+                           "---",
+                           "{a: 1, a: 2}",
+                           "a\\nb"}) {
+    auto config = parsed("");
+    config.set("name", text);
+    config.set("name", text);
+    EXPECT_EQ(config.get("name", "default", ""), text);
+    EXPECT_NO_THROW(config.finish());
+    auto again = parsed(config.dump());
+    EXPECT_EQ(again.get("name", "default", ""), text);
+    auto copy = config.overridden_by(parsed(""));
+    EXPECT_EQ(copy.get("name", "default", ""), text);
+  }
+}
+
+TEST(ConfigOverride, ScalarsTakeBlanksButNoYaml) {
+  auto config = parsed("");
+  config.set("n", " 3 ");
+  EXPECT_EQ(config.get<int64_t>("n", 0, ""), 3);
+  config.set("m", "3 # three");
+  EXPECT_ERROR(config.get<int64_t>("m", 0, ""), "command line: m = '3 # three' (a whole number is needed)");
+  config.set("b", "[True]");
+  EXPECT_ERROR(config.get("b", false, ""), "command line: b is a list");
 }
 
 TEST(ConfigOverride, ClientsOverrideSingleKeys) {

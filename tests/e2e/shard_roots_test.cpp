@@ -58,7 +58,12 @@ TEST_F(ShardRoots, EachRankOpensItsOwnersShardsOnly) {
   SmallRun small;
   small.more = roots;
   auto const config = write_config(dir_ / "all", small.yaml(dir_.path())).string();
-  auto const alone = run(dir_.path(), 1, {"fsllm_hpc", "--cfg", config, "expname", "alone"});
+  auto const refused = run(dir_.path(), 1, {"fsllm_hpc", "--cfg", config, "expname", "alone"});
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.err,
+              testing::HasSubstr("hpc.shard_roots = 2 folders (1 ranks: one process would open the "
+                                 "shards of several owners). Start one rank an owner: mpirun -np 2."));
+  auto const alone = run(dir_.path(), 3, {"fsllm_hpc", "--cfg", config, "expname", "alone"});
   ASSERT_EQ(alone.exit_code, 0) << alone.err << alone.out;
   auto const adapter = [&](char const* name) {
     return read_text(dir_.path() / name / "adapter/adapter_model.safetensors");

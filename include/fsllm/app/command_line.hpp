@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -7,21 +9,59 @@
 
 namespace fsllm {
 
-/// What the user typed after `fsllm_hpc`.
-struct CommandLine {
-  std::string cfg, client_cfg;
-  std::vector<std::pair<std::string, std::string>> overrides;  ///< KEY, VALUE
-  bool check = false, print_config = false, print_schema = false, print_markdown = false, version = false,
-       help = false, overwrite = false;
-  std::optional<std::string> describe;  ///< filter
-  std::optional<std::string> resume;    ///< run directory; "" for the one of the configuration
-  /// Asks for a text instead of a run.
-  bool informs() const { return version || help || print_schema || print_markdown || describe; }
+/// One option of a program.
+struct OptionRow {
+  std::string name;   ///< without the dashes
+  std::string value;  ///< what --help calls its value: FILE; [DIR] may be left out; "": a flag
+  std::string help;
+  std::string default_value = {};
+  bool repeated = false;
 };
 
-/// Errors name the argument. `KEY VALUE` and `KEY=VALUE` may be mixed.
-CommandLine parse_command_line(int argc, char const* const* argv);
-std::string help_text();
-std::string version_text();
+/// What a program takes beside its options.
+enum class Words { none, overrides, path };
+
+/// A program's command line; --help and --version come by themselves.
+struct Program {
+  std::string name;
+  std::string usage;  ///< what it does, and examples
+  std::vector<OptionRow> options;
+  Words words = Words::none;
+};
+
+/// What the user typed.
+class CommandLine {
+ public:
+  bool has(std::string const& option) const { return values_.count(option) != 0; }
+  /// The option's value or default; "" where it has neither, and where a value in brackets was left out.
+  std::string text(std::string const& option) const;
+  /// The same; "" is an Error.
+  std::string need(std::string const& option) const;
+  /// A whole number from 0.
+  int64_t number(std::string const& option) const;
+  std::vector<std::string> all(std::string const& option) const;
+
+  std::vector<std::pair<std::string, std::string>> overrides;  ///< KEY, VALUE
+  std::string path;
+
+ private:
+  friend CommandLine parse_command_line(Program const& program, int argc, char const* const* argv);
+  std::string program_;
+  std::map<std::string, std::vector<std::string>> values_, defaults_;
+};
+
+/// Errors name the argument. Words are taken as they are; `KEY VALUE` and `KEY=VALUE` may be mixed, and a
+/// list or map may hold blanks: data.splits [0.9, 0.1, 0].
+CommandLine parse_command_line(Program const& program, int argc, char const* const* argv);
+std::string help_text(Program const& program);
+std::string version_text(Program const& program);
+
+/// The beginning of every main: prepares the process, parses, and answers --help and --version, on rank 0 of
+/// a launcher alone.
+struct ProgramStart {
+  std::optional<CommandLine> line;  ///< empty: the program is done
+  int exit_code = 0;
+};
+ProgramStart start_program(Program const& program, int argc, char const* const* argv);
 
 }  // namespace fsllm

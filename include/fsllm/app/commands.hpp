@@ -5,7 +5,9 @@
 
 namespace fsllm {
 
-/// --describe, --print-schema, --version, --help: no MPI, no files.
+/// Asks the command line for a text about the configuration instead of a run?
+bool is_information_asked(CommandLine const& line);
+/// --describe, --print-schema, --print-markdown: no MPI, no files.
 int information_command(CommandLine const& line);
 /// Collective: --check, --print-config, or the whole run.
 int run_command(CommandLine const& line, Communicator const& world);

@@ -24,6 +24,7 @@ struct EvaluateJob {
   int64_t limit = 0;                                   ///< the first rows only; 0: all
   std::string storage_dtype = "auto", dtype = "fp32";  ///< of weights and of activations: LoadOptions
   int64_t batch_tokens = 2048;
+  std::string device = "cpu";  ///< of this rank: LoadOptions
 };
 
 struct Evaluation {

@@ -29,6 +29,9 @@ struct ShardPlace {
 /// job that the program wrote there are removed.
 ShardIndex make_shards(ShardJob const& job, ShardPlace const& place, Communicator const& comm);
 
+/// Most rows cut to llm.tok_len: a warning.
+void warn_of_truncation(PrepareCounts const& counts, int64_t tok_len);
+
 /// Threads for this rank's share of the node's cores; OMP_NUM_THREADS goes before.
 int preparing_threads(Communicator const& comm);
 

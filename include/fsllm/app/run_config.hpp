@@ -20,8 +20,8 @@ struct RunConfig {
   std::string outdir, expname;
   bool quiet = false;
   std::string model_type, model_cache;
-  std::string threads;  ///< "auto" or a number
-  bool use_gpu = false;
+  std::string threads;                   ///< "auto" or a number
+  std::string use_gpu;                   ///< auto, True or False
   std::vector<std::string> shard_roots;  ///< folders of shards that only some ranks see
   std::string stage_dir;                 ///< place of converted weights; empty: the run directory
   bool half = false;                     ///< train.is_enable_half
@@ -58,18 +58,25 @@ RunDirectory run_directory(RunConfig const& config);
 int usable_cores();
 int threads_per_rank(RunConfig const& config, int ranks_on_node);
 
+/// auto, True or False, of the spellings of YAML.
+std::string parse_use_gpu(std::string const& given, std::string const& place);
+
 /// Where this rank computes, and how its updates travel.
 struct DevicePlan {
   std::string device = "cpu";  ///< "cpu" or "cuda:1"
   int gpu = -1;
-  bool nccl = false;  ///< every rank has a GPU of its own
+  bool nccl = false;       ///< every rank has a GPU of its own
+  bool fast_bf16 = false;  ///< multiplies bf16 matrices faster than fp32 ones
 };
-/// Collective: GPU = local rank modulo the GPUs of the node when use_gpu asks for it and there are any. Two
-/// ranks on one GPU are warned of and use host collectives, which NCCL's refusal makes necessary.
-DevicePlan choose_device(RunConfig const& config, Communicator const& world);
+/// Collective: GPU = local rank modulo the GPUs of the node. `use_gpu` auto: the CPU where a rank has none;
+/// True: an Error there. Two ranks on one GPU are warned of and use host collectives, which NCCL's refusal
+/// makes necessary.
+DevicePlan choose_device(std::string const& use_gpu, Communicator const& world);
 
-/// Types of weights and activations. "auto" follows the file, `train.is_enable_half` and the CPU's features.
-LoadOptions load_options(RunConfig const& config, std::filesystem::path const& model_dir);
+/// Collective: `train.compute_dtype`; auto is decided for all ranks at once: bf16 where the weights are bf16
+/// and every rank's device multiplies it fast, else fp32.
+std::string choose_compute_dtype(RunConfig const& config, std::filesystem::path const& model_dir,
+                                 DevicePlan const& device, Communicator const& world);
 
 /// Keys whose values differ between two resolved configurations and would change results; for --resume.
 std::vector<std::string> conflicting_keys(std::string const& old_yaml, std::string const& new_yaml);

@@ -7,10 +7,14 @@
 
 namespace fsllm {
 
+/// Whether this program was built with CUDA.
+bool is_cuda_build();
 /// GPUs this process may use; 0 where this build has no CUDA or the machine has no driver.
 int cuda_device_count();
 /// The GPU's UUID in hexadecimal, for the placement table and to notice two ranks on one GPU.
 std::string cuda_device_uuid(int device);
+/// Does the GPU multiply bf16 matrices in hardware (compute capability 8.0 and above)?
+bool cuda_device_has_bf16(int device);
 /// Bytes that tensors hold on the GPU now, and the most they have held.
 struct CudaMemory {
   int64_t allocated = 0, peak = 0;

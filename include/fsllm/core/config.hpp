@@ -45,8 +45,9 @@ class Config {
   /// anchors that do not resolve, and non-map documents are errors.
   static Config parse(std::string_view yaml, std::string const& source);
 
-  /// Command-line override; `yaml_value` is parsed as YAML ("[0.9, 0.1]", "True", "{type: SGD}").
-  void set(std::string const& path, std::string_view yaml_value);
+  /// Command-line override. A key of strings takes `text` as it is ("*.jsonl", "run #2"); lists and maps are
+  /// written in YAML's flow style ("[0.9, 0.1]", "{type: SGD}").
+  void set(std::string const& path, std::string_view text);
 
   template <class T>
   T get(std::string const& path, T const& default_value, std::string const& doc, Constraint constraint = {});

@@ -17,6 +17,10 @@ struct RoundPlan {
 /// The clients that only evaluate (federate.unseen_clients_rate), ascending: a pure function of the seed.
 std::vector<int64_t> unseen_clients(FedConfig const& config, std::vector<int64_t> const& clients);
 
+/// Of `clients` those that may train: what federate.client_idx_for_local_train chooses, without the unseen
+/// ones. More to sample in a round than there are is an Error.
+std::vector<int64_t> training_clients(FedConfig const& config, std::vector<int64_t> const& clients);
+
 /// Clients of a round: uniform without replacement, a pure function of (seed, round).
 std::vector<int64_t> sample_clients(FedConfig const& config, std::vector<int64_t> const& clients,
                                     int64_t round);

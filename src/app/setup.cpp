@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "setup.hpp"
+
+#include <algorithm>
+#include <optional>
+
+#include "fsllm/app/program.hpp"
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/log.hpp"
+#include "fsllm/fed/plan.hpp"
+#include "fsllm/io/files.hpp"
+
+namespace fsllm {
+namespace {
+
+/// The text of a file that rank 0 read. Collective.
+std::string shared_file(std::string const& path, Communicator const& comm) {
+  std::string text;
+  agree(comm, [&] {
+    if (comm.rank() == 0 && !path.empty()) text = read_file(path);
+  });
+  comm.broadcast(text, 0);
+  return text;
+}
+
+/// The text that virtual tokens start from, as token ids.
+void read_adapter_text(Setup& s) {
+  auto& peft = s.run.peft;
+  if (peft.init_text.empty()) return;
+  FSLLM_CHECK(
+      s.tokenizer() != nullptr,
+      "llm.adapter.args[0].prompt_tuning_init_text = '{}' ({} holds no tokenizer). Put tokenizer.json "
+      "or tokenizer.model there, or use prompt_tuning_init: RANDOM.",
+      peft.init_text, s.model_dir.string());
+  peft.init_ids = s.tokenizer()->encode(peft.init_text);
+}
+
+/// The configuration alone: no file but it is read.
+Config configure(Setup& s, CommandLine const& line, std::string const& yaml, std::string const& source) {
+  auto config = Config::parse(yaml, source);
+  for (auto const& [key, value] : line.overrides) config.set(key, value);
+  s.run = load_run_config(config);
+  s.model_dir = resolve_model(s.run);
+  s.run.data.prompt.model = s.model_dir.string();
+  auto const resumed = line.text("resume");
+  s.directory = resumed.empty() ? run_directory(s.run) : RunDirectory{resumed};
+  s.resume = line.has("resume") || restarted_by_slurm();
+  s.files = {{"--cfg", line.text("cfg")}, {"--client_cfg", line.text("client_cfg")}};
+  return config;
+}
+
+/// --client_cfg, whose clients' keys go before those of `config`.
+void configure_clients(Setup& s, Config const& config, std::string const& file, std::string const& yaml) {
+  if (file.empty()) return;
+  s.client_train =
+      load_client_configs(config.overridden_by(Config::parse("", "")), Config::parse(yaml, file));
+  FSLLM_CHECK(!s.client_train.empty(),
+              "--client_cfg {} (it names no client). Write client_1: {{train: {{...}}}}, or leave it out.",
+              file);
+}
+
+void open_model(Setup& s, Config& config) {
+  s.model = load_model_config(s.model_dir);
+  s.vocabulary = load_vocabulary(s.run, s.model_dir, s.model);
+  s.model.vocab_size = s.vocabulary.size;
+  read_adapter_text(s);
+  if (s.run.data.shards.empty() && s.run.shard_roots.empty())
+    s.prompt = make_prompt_template(s.run.data.prompt);
+  config.set_resolved("train.compute_dtype", s.load.compute_dtype);
+  config.set_resolved("expname", s.run.expname);
+  s.resolved_yaml = config.dump();
+}
+
+/// Collective: where every rank computes and in which type. A run that goes on keeps its type.
+void choose_types(Setup& s, CommandLine const& line, Communicator const& comm) {
+  bool const prints = line.has("print-config");
+  s.device = choose_device(prints && s.run.use_gpu == "True" ? "auto" : s.run.use_gpu, comm);
+  std::string decided;
+  agree(comm, [&] {
+    if (comm.rank() == 0 && s.resume && s.run.compute_dtype == "auto" && s.directory.holds_run())
+      decided = Config::parse(read_file(s.directory.config()), s.directory.config().string())
+                    .text("train.compute_dtype")
+                    .value_or("");
+  });
+  comm.broadcast(decided, 0);
+  s.load.storage_dtype = s.run.storage_dtype;
+  s.load.device = s.device.device;
+  s.load.compute_dtype = decided.empty() ? choose_compute_dtype(s.run, s.model_dir, s.device, comm) : decided;
+}
+
+/// One process must not open the shards of two owners.
+void check_owners(Setup const& s, Communicator const& comm) {
+  auto const owners = s.run.shard_roots.size();
+  FSLLM_CHECK(
+      owners <= 1 || std::cmp_less_equal(owners, comm.size()),
+      "hpc.shard_roots = {} folders ({} ranks: one process would open the shards of several owners). Start "
+      "one rank an owner: mpirun -np {}.",
+      owners, comm.size(), owners);
+}
+
+}  // namespace
+
+bool restarted_by_slurm() {
+  char const* count = std::getenv("SLURM_RESTART_COUNT");
+  return count != nullptr && std::atoi(count) > 0;
+}
+
+int64_t most_tokens(Setup const& s) {
+  int64_t const positions = s.model.max_positions, taken = s.run.peft.virtual_tokens;
+  FSLLM_CHECK(positions == 0 || taken < positions,
+              "llm.adapter.args[0].num_virtual_tokens = {} (the model has {} positions). Lower it.", taken,
+              positions);
+  return positions == 0 ? 0 : positions - taken;
+}
+
+Setup set_up(CommandLine const& line, Communicator const& comm) {
+  auto const cfg = line.text("cfg"), resumed = line.text("resume");
+  auto const source = cfg.empty() ? (std::filesystem::path(resumed) / "config.yaml").string() : cfg;
+  auto const yaml = shared_file(source, comm), client_yaml = shared_file(line.text("client_cfg"), comm);
+  Setup s;
+  std::optional<Config> config;
+  agree(comm, [&] {
+    config = configure(s, line, yaml, source);
+    configure_clients(s, *config, line.text("client_cfg"), client_yaml);
+    check_owners(s, comm);
+  });
+  choose_types(s, line, comm);
+  agree(comm, [&] { open_model(s, *config); });
+  return s;
+}
+
+void check_clients(Setup const& s, std::vector<int64_t> const& clients,
+                   std::function<int64_t(int64_t client)> const& training_rows) {
+  for (auto const& [client, own] : s.client_train)
+    FSLLM_CHECK(std::find(clients.begin(), clients.end(), client) != clients.end(),
+                "--client_cfg: there is no client_{} ({} clients, {} to {}). Name one of them.", client,
+                clients.size(), clients.front(), clients.back());
+  for (auto const client : training_clients(s.run.fed, clients))
+    FSLLM_CHECK(
+        training_rows(client) > 0,
+        "client {} has no training rows (its shard is empty, or no sample kept a target). Use fewer clients, "
+        "another data.splitter, or a larger llm.tok_len.",
+        client);
+}
+
+}  // namespace fsllm

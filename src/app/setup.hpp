@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <map>
+
+#include "fsllm/app/command_line.hpp"
+#include "fsllm/app/run_config.hpp"
+#include "fsllm/app/vocabulary.hpp"
+#include "fsllm/fed/client_data.hpp"
+
+namespace fsllm {
+
+/// Everything decided before the model is loaded; the same on every rank.
+struct Setup {
+  RunConfig run;
+  std::map<int64_t, TrainConfig> client_train;
+  PromptTemplate prompt;
+  std::string resolved_yaml;
+  std::filesystem::path model_dir;
+  RunDirectory directory;
+  std::shared_ptr<OutputFolder> output;  ///< of `directory`, on rank 0
+  LoadOptions load;
+  DevicePlan device;
+  Vocabulary vocabulary;
+  ModelConfig model;  ///< its vocab_size is that of `vocabulary`
+  bool resume = false;
+  std::vector<std::pair<std::string, std::string>> files;  ///< option and path of what the command line names
+
+  Tokenizer const* tokenizer() const { return vocabulary.tokenizer.get(); }
+  std::string tokenizer_sha256() const { return tokenizer() != nullptr ? tokenizer()->sha256() : ""; }
+};
+
+/// Collective: reads and checks everything that does not need the weights.
+Setup set_up(CommandLine const& line, Communicator const& comm);
+
+/// Slurm started this job once more after it had been stopped.
+bool restarted_by_slurm();
+
+/// Most tokens of a row, beside the virtual ones of the adapter; 0: no limit.
+int64_t most_tokens(Setup const& s);
+
+/// What would be found in a later round is an Error: settings of no client (--client_cfg), too few clients to
+/// sample from, clients without training rows.
+void check_clients(Setup const& s, std::vector<int64_t> const& clients,
+                   std::function<int64_t(int64_t client)> const& training_rows);
+
+}  // namespace fsllm
