@@ -69,13 +69,6 @@ std::string advice_for(std::string const& path, std::vector<std::string> const& 
   return fmt::format(" Did you mean '{}'? Check the indentation.", elsewhere.front());
 }
 
-/// As in a YAML file: nothing is ''.
-std::string listed(std::vector<std::string> const& choices) {
-  std::vector<std::string> shown = choices;
-  std::replace(shown.begin(), shown.end(), std::string(), std::string("''"));
-  return fmt::format("{}", fmt::join(shown, ", "));
-}
-
 void check_value(std::string const& place, std::string const& text, double number,
                  Constraint const& constraint) {
   FSLLM_CHECK(!constraint.allows || constraint.allows(number), "{} = {} (must be {}). Change it.", place,
@@ -86,7 +79,7 @@ void check_choice(std::string const& place, std::string const& text, Constraint 
   auto const& choices = constraint.choices;
   if (choices.empty() || std::find(choices.begin(), choices.end(), text) != choices.end()) return;
   fail(fmt::format(
-      "{} = '{}' (must be one of {}).{}", place, text, listed(choices),
+      "{} = '{}' (must be one of {}).{}", place, text, detail::listed(choices),
       nearest_name(text, choices).empty() ? " Choose one of them." : did_you_mean(text, choices)));
 }
 
@@ -200,22 +193,6 @@ std::string default_text_of(std::string const& yaml) {
 }
 
 }  // namespace
-
-Constraint at_least(double low) {
-  return {fmt::format("at least {}", low), [low](double x) { return x >= low; }, {}};
-}
-Constraint more_than(double low) {
-  return {fmt::format("more than {}", low), [low](double x) { return x > low; }, {}};
-}
-Constraint within(double low, double high) {
-  return {fmt::format("in [{}, {}]", low, high), [low, high](double x) { return x >= low && x <= high; }, {}};
-}
-Constraint within_open(double low, double high) {
-  return {fmt::format("in [{}, {})", low, high), [low, high](double x) { return x >= low && x < high; }, {}};
-}
-Constraint one_of(std::vector<std::string> choices) {
-  return {"one of " + listed(choices), {}, std::move(choices)};
-}
 
 Config::Config() : state_(std::make_shared<State>()) {}
 

@@ -32,6 +32,9 @@ FlatYaml flatten_yaml(std::string_view yaml, std::string const& source, std::str
 /// "{type: SGD}"), else the text itself. A string key takes the text in either case, from `literals`.
 FlatYaml flatten_argument(std::string_view text, std::string const& path);
 
+/// Values as a message lists them; as in a YAML file, nothing is ''.
+std::string listed(std::vector<std::string> const& choices);
+
 /// Nested YAML text of dotted paths; each value is YAML itself ("3", "[1, 2]", "'text'").
 std::string nest_yaml(std::vector<std::pair<std::string, std::string>> const& values);
 

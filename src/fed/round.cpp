@@ -23,13 +23,11 @@
 #include "fsllm/io/checkpoint.hpp"
 #include "fsllm/io/files.hpp"
 #include "not_finite.hpp"
+#include "participants.hpp"
+#include "stop.hpp"
 
 namespace fsllm {
 namespace {
-
-/// A signal came while a client was trained.
-struct Interrupted {};
-void stop_where_asked();
 
 /// The run between two rounds: what a checkpoint holds, and the fixed facts that follow from the
 /// configuration.
@@ -80,33 +78,6 @@ class Run {
   RoundReport last_;
 };
 
-std::vector<int64_t> participants(FedConfig const& config, ClientData const& data) {
-  auto const& all = data.clients();
-  if (config.only_client == 0) return all;
-  FSLLM_CHECK(std::find(all.begin(), all.end(), config.only_client) != all.end(),
-              "federate.client_idx_for_local_train = {} (there are clients 1 to {}). Choose one of them.",
-              config.only_client, all.back());
-  return {config.only_client};
-}
-
-/// The splits of eval.split that hold at least one row; says so when there is none.
-std::vector<std::string> splits_with_rows(FedConfig const& config, ClientData const& data,
-                                          std::vector<int64_t> const& clients) {
-  std::vector<std::string> splits;
-  for (auto const& split : config.selection.splits) {
-    bool const rows = std::any_of(clients.begin(), clients.end(), [&](int64_t client) {
-      auto const& summary = data.summary(client);
-      return (split == "val" ? summary.val : summary.test).rows > 0;
-    });
-    if (rows && std::find(splits.begin(), splits.end(), split) == splits.end()) splits.push_back(split);
-  }
-  if (splits.empty())
-    log_info(
-        "no validation or test rows (data.splits): nothing is evaluated, no best model is chosen, the run "
-        "never stops early");
-  return splits;
-}
-
 Run::Run(Federation& federation)
     : f_(federation),
       config_(federation.config),
@@ -136,11 +107,6 @@ std::vector<std::vector<int64_t>> Run::place(std::vector<int64_t> const& clients
   for (int64_t const client : clients) allowed.push_back(f_.data.ranks_of(client));
   int const first = !config_.server_trains && comm_.size() > 1 ? 1 : 0;
   return place_clients(clients, costs, comm_.size(), first, allowed);
-}
-
-/// Whether a checkpoint (damaged or not) lies there.
-bool holds_checkpoint(std::filesystem::path const& folder) {
-  return std::filesystem::exists(folder) && !std::filesystem::is_empty(folder);
 }
 
 void Run::restore() {
@@ -229,14 +195,6 @@ ClientReport Run::train_client_here(int64_t client, int64_t round, double weight
     aggregation.add(update, weight, fmt::format("client {}", client));
   }
   return report;
-}
-
-/// Called between steps.
-void stop_where_asked() {
-  FSLLM_CHECK(
-      !launcher_has_ended(),
-      "mpirun (or its daemon) has ended while its ranks were at work. Continue the run with --resume.");
-  if (interrupted()) throw Interrupted();
 }
 
 std::vector<ClientReport> Run::train_round(int64_t round, Aggregation& aggregation) {

@@ -130,4 +130,8 @@ std::optional<Checkpoint> load_newest_checkpoint(fs::path const& dir) {
   return {};
 }
 
+bool holds_checkpoint(fs::path const& folder) {
+  return fs::exists(folder) && !fs::is_empty(folder);
+}
+
 }  // namespace fsllm

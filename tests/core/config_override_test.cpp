@@ -67,9 +67,10 @@ TEST(ConfigOverride, ErrorsSayWhereTheValueCameFrom) {
   auto broken = parsed("");
   broken.set("a", "[1, 2");
   EXPECT_ERROR(broken.get("a", std::vector<int64_t>{}, ""), "command line:1 is not valid YAML");
-  broken.set("section", "{lr: 1, lr: 2}");
-  broken.get("section.lr", 0.0, "");
-  EXPECT_ERROR(broken.finish(), "command line: section.lr stands twice");
+  auto section = parsed("");
+  section.set("section", "{lr: 1, lr: 2}");
+  section.get("section.lr", 0.0, "");
+  EXPECT_ERROR(section.finish(), "command line: section.lr stands twice");
 }
 
 TEST(ConfigOverride, AStringIsWhatWasTyped) {

@@ -27,6 +27,8 @@ void save_checkpoint(OutputFolder& folder, std::string const& name, Checkpoint c
 /// The newest checkpoint whose checksum holds; damaged ones are skipped with a warning that names them.
 /// Nothing usable: empty.
 std::optional<Checkpoint> load_newest_checkpoint(std::filesystem::path const& dir);
+/// Whether a checkpoint (damaged or not) lies in the folder.
+bool holds_checkpoint(std::filesystem::path const& dir);
 /// One given checkpoint folder; damage is an Error.
 Checkpoint load_checkpoint(std::filesystem::path const& round_dir);
 
