@@ -316,9 +316,8 @@ void Run::note_for_signals() const {
 void Run::save_interrupted() {
   if (done_ > saved_ && !local()) save_state(done_);
   if (server())
-    log_warning("stopped by a signal: {}",
-                saved_ > 0 ? fmt::format("round {} is saved, continue with --resume", saved_)
-                           : std::string("no round was finished, nothing is saved"));
+    log_warning("stopped by a signal: {} rounds are saved{}", saved_,
+                saved_ > 0 ? ", continue with --resume" : "");
 }
 
 void Run::save_results(int64_t rounds_done) {

@@ -14,6 +14,10 @@
 namespace fsllm {
 namespace {
 
+/// As the program does before its own first call: later it has no effect, and files that a full disk left
+/// half written would be closed once more at exit.
+[[maybe_unused]] bool const no_clean_up_at_exit = H5dont_atexit() >= 0;
+
 using h5::File;
 using h5::Id;
 using h5::Mode;
