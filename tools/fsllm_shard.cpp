@@ -97,7 +97,7 @@ void preview(PrepareJob const& job, int64_t count) {
 }
 
 int64_t preview_rows(CommandLine const& line) {
-  auto const count = line.number("preview");
+  auto const count = line.number("preview", "a number of rows");
   FSLLM_CHECK(count > 0, "--preview 0 (there is nothing to show). Write --preview 3.");
   return count;
 }

@@ -163,12 +163,12 @@ std::string CommandLine::need(std::string const& option) const {
   return value;
 }
 
-int64_t CommandLine::number(std::string const& option) const {
+int64_t CommandLine::number(std::string const& option, std::string const& what) const {
   auto const value = text(option);
   int64_t number = 0;
   auto const [end, problem] = std::from_chars(value.data(), value.data() + value.size(), number);
   FSLLM_CHECK(problem == std::errc() && end == value.data() + value.size() && number >= 0,
-              "--{} {} (a whole number from 0 is needed). Write --{} 3.", option, value, option);
+              "--{} {} ({} is needed). Write --{} 3.", option, value, what, option);
   return number;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/app/program.hpp"
 
+#include <sys/resource.h>
 #include <unistd.h>
 #if __has_include(<malloc.h>)
 #include <malloc.h>
@@ -37,6 +38,22 @@ int end_alone(Communicator const& world, std::string const& message, int exit_co
   return exit_code;
 }
 
+/// As many files as the administrator allows: MPI alone needs some twenty.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+void check_descriptor_limit() {
+  constexpr rlim_t kLeast = 64;
+  rlimit limit{};
+  FSLLM_CHECK(::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= kLeast,
+              "too few file descriptors (ulimit -n is {}, {} are needed). Raise the limit.", limit.rlim_cur,
+              kLeast);
+}
+
 }  // namespace
 
 void agree(Communicator const& comm, std::function<void()> const& work) {
@@ -54,6 +71,7 @@ void agree(Communicator const& comm, std::function<void()> const& work) {
 
 int run_program(int argc, char** argv, std::function<int(Communicator const&)> const& body) {
   try {
+    check_descriptor_limit();
     MpiSession session(argc, argv);
     auto const world = Communicator::world();
     try {
@@ -96,6 +114,7 @@ Failure failure_of(std::exception const& error) {
 }
 
 void prepare_process() {
+  raise_descriptor_limit();
   ignore_write_signals();
   // Without it MKL's GEMM changes bits with the alignment of its operands.
   setenv("MKL_CBWR", "AUTO,STRICT", 0);

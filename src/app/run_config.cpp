@@ -137,11 +137,6 @@ RunConfig load_run_config(Config& config) {
                                  "Type of activations and GEMMs; auto: fp32, or bf16 where weights are bf16 "
                                  "and the device of every rank multiplies bf16 fast; decided once for a run.",
                                  one_of({"auto", "fp32", "bf16", "fp16"}));
-  FSLLM_CHECK(
-      run.compute_dtype != "fp16",
-      "{} = fp16 (gradients too small for fp16 vanish; loss scaling is not available in this version). Use "
-      "bf16 or fp32; train.storage_dtype: fp16 keeps the weights in fp16.",
-      config.where("train.compute_dtype"));
   check_role(config);
   run.data = load_data_config(config);
   run.peft = load_peft_config(config);

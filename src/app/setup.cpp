@@ -35,13 +35,14 @@ void read_adapter_text(Setup& s) {
   peft.init_ids = s.tokenizer()->encode(peft.init_text);
 }
 
-/// The configuration alone: no file but it is read.
+/// The configuration, and the model's own.
 Config configure(Setup& s, CommandLine const& line, std::string const& yaml, std::string const& source) {
   auto config = Config::parse(yaml, source);
   for (auto const& [key, value] : line.overrides) config.set(key, value);
   s.run = load_run_config(config);
   s.model_dir = resolve_model(s.run);
   s.run.data.prompt.model = s.model_dir.string();
+  s.model = load_model_config(s.model_dir);
   auto const resumed = line.text("resume");
   s.directory = resumed.empty() ? run_directory(s.run) : RunDirectory{resumed};
   s.resume = line.has("resume") || restarted_by_slurm();
@@ -60,7 +61,6 @@ void configure_clients(Setup& s, Config const& config, std::string const& file, 
 }
 
 void open_model(Setup& s, Config& config) {
-  s.model = load_model_config(s.model_dir);
   s.vocabulary = load_vocabulary(s.run, s.model_dir, s.model);
   s.model.vocab_size = s.vocabulary.size;
   read_adapter_text(s);
@@ -78,7 +78,7 @@ void choose_types(Setup& s, CommandLine const& line, Communicator const& comm) {
   std::string decided;
   agree(comm, [&] {
     if (comm.rank() == 0 && s.resume && s.run.compute_dtype == "auto" && s.directory.holds_run())
-      decided = Config::parse(read_file(s.directory.config()), s.directory.config().string())
+      decided = Config::parse(read_file(s.directory.config()), "config.yaml of the run directory")
                     .text("train.compute_dtype")
                     .value_or("");
   });

@@ -47,30 +47,27 @@ class MachineFaults : public testing::Test {
 };
 
 TEST_F(MachineFaults, FilesAboveALimitAreErrors) {
-  for (auto const& words : {train(), shard(), merge()})
-    for (int np : {0, 2}) {
-      if (np > 0 && words[0] == "fsllm_export") continue;
-      auto const outcome = run_limited(dir_.path(), np, words, RLIMIT_FSIZE, 6000);
-      EXPECT_EQ(outcome.exit_code, 2) << words[0] << " " << outcome.err << outcome.out;
-      EXPECT_THAT(outcome.err, testing::HasSubstr("error: ")) << words[0];
-      EXPECT_THAT(outcome.err, testing::Not(testing::HasSubstr("internal"))) << words[0];
-    }
+  for (auto const& words : {train(), shard(), merge()}) {  // mpiexec itself does not survive such a limit
+    auto const outcome = run_limited(dir_.path(), 0, words, RLIMIT_FSIZE, 6000);
+    EXPECT_EQ(outcome.exit_code, 2) << words[0] << " " << outcome.err << outcome.out;
+    EXPECT_THAT(outcome.err, testing::HasSubstr("error: ")) << words[0];
+    EXPECT_THAT(outcome.err, testing::Not(testing::HasSubstr("internal"))) << words[0];
+  }
   EXPECT_FALSE(fs::exists(dir_ / "merged/config.json"));
   EXPECT_FALSE(fs::exists(dir_ / "out/index.json"));
 }
 
 TEST_F(MachineFaults, TooFewDescriptorsAreAnError) {
-  for (auto const& words : {train(), shard(), merge(), score()}) {
-    auto const outcome = run_limited(dir_.path(), 0, words, RLIMIT_NOFILE, 9);
-    EXPECT_EQ(outcome.exit_code, 2) << words[0] << " " << outcome.err << outcome.out;
-    EXPECT_THAT(outcome.err, testing::Not(testing::HasSubstr("internal"))) << words[0] << outcome.err;
+  // The soft limit is raised to the hard one.
+  EXPECT_EQ(run_limited(dir_.path(), 0, score(), RLIMIT_NOFILE, 9).exit_code, 0);
+  for (auto words : {train(), shard(), merge(), score()}) {
+    std::string command = "ulimit -n 30; exec \"$0\" \"$@\"";
+    std::vector<std::string> shell{fs::relative("/bin/bash", std::getenv("FSLLM_BIN_DIR")).string(), "-c",
+                                   command};
+    words[0] = (fs::path(std::getenv("FSLLM_BIN_DIR")) / words[0]).string();
+    shell.insert(shell.end(), words.begin(), words.end());
+    expect_message(run(dir_.path(), 0, shell), "too few file descriptors (ulimit -n is 30, 64 are needed)");
   }
-}
-
-TEST_F(MachineFaults, TooLittleAddressSpaceIsAnError) {
-  auto const outcome = run_limited(dir_.path(), 0, train(), RLIMIT_AS, uint64_t{900} << 20);
-  EXPECT_EQ(outcome.exit_code, 2) << outcome.err << outcome.out;
-  EXPECT_THAT(outcome.err, testing::Not(testing::HasSubstr("internal"))) << outcome.err;
 }
 
 TEST_F(MachineFaults, PipesInThePlaceOfFilesAreRefused) {

@@ -37,8 +37,8 @@ class CommandLine {
   std::string text(std::string const& option) const;
   /// The same; "" is an Error.
   std::string need(std::string const& option) const;
-  /// A whole number from 0.
-  int64_t number(std::string const& option) const;
+  /// A whole number from 0; `what` says in messages what it is.
+  int64_t number(std::string const& option, std::string const& what = "a whole number from 0") const;
   std::vector<std::string> all(std::string const& option) const;
 
   std::vector<std::pair<std::string, std::string>> overrides;  ///< KEY, VALUE
