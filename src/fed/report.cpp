@@ -7,6 +7,9 @@
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "fsllm/io/files.hpp"
 
 namespace fsllm {
 namespace {
@@ -149,6 +152,16 @@ std::string round_line(RoundReport const& report, int64_t rounds) {
     line += fmt::format(" {:.0f} tokens/s,", static_cast<double>(train.tokens) / seconds);
   line.pop_back();
   return line;
+}
+
+nlohmann::ordered_json last_event(std::filesystem::path const& metrics) {
+  auto event = nlohmann::ordered_json::object();
+  if (!std::filesystem::exists(metrics)) return event;
+  std::istringstream lines(read_file(metrics));
+  std::string last;
+  for (std::string line; std::getline(lines, line);) last = line;
+  auto parsed = nlohmann::ordered_json::parse(last, nullptr, false);
+  return parsed.is_object() ? parsed : event;
 }
 
 }  // namespace fsllm

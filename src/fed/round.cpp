@@ -72,10 +72,10 @@ class Run {
   Selection selection_;
   std::unique_ptr<JsonlWriter> metrics_;
   int64_t done_ = 0, best_round_ = 0;
-  int64_t saved_ = 0;      ///< rounds that the newest checkpoint holds
-  bool stopped_ = false;   ///< by a signal, on any rank
-  double first_step_ = 0;  ///< seconds from the start of the process to the end of its first step
-  RoundReport last_;
+  int64_t saved_ = 0;                  ///< rounds that the newest checkpoint holds
+  bool stopped_ = false;               ///< by a signal, on any rank
+  double first_step_ = 0;              ///< seconds from the start of the process to the end of its first step
+  nlohmann::ordered_json last_event_;  ///< in metrics.jsonl
 };
 
 Run::Run(Federation& federation)
@@ -120,6 +120,7 @@ void Run::restore() {
       best_ = checkpoint.tensors["best"];
       algorithm_->load_state(checkpoint.texts.at("algorithm"));
       rewind_logs(*f_.output, checkpoint.round);
+      last_event_ = last_event(f_.directory.metrics());
     } else {
       auto const folder = f_.directory.checkpoints();
       FSLLM_CHECK(
@@ -281,7 +282,7 @@ void Run::save_as(std::string const& name, TensorMap const& values) {
 void Run::write_report(RoundReport const& report) {
   if (!server()) return;
   f_.output->check();
-  metrics_->write(to_json(report));
+  metrics_->write(last_event_ = to_json(report));
   append_to_file(f_.directory.eval_results(), eval_result_lines(report));
   log_info("{}", round_line(report, config_.rounds));
 }
@@ -327,11 +328,10 @@ void Run::save_results(int64_t rounds_done) {
   auto const name = out.filename().string();
   if (!local()) save_as(name, global_);
   for (auto const& [client, state] : personal) save_as(fmt::format("{}/client_{:05d}", name, client), state);
-  auto summary = to_json(last_);
+  auto summary = last_event_;
   summary["event"] = "end";
   summary["stopped_early"] = selection_.stop();
-  if (best_round_ > 0) summary["best_round"] = best_round_;
-  if (best_round_ > 0) summary["best_loss"] = selection_.best();
+  if (best_round_ > 0) summary.update({{"best_round", best_round_}, {"best_loss", selection_.best()}});
   summary["ranks"] = comm_.size();
   metrics_->write(summary);
   f_.output->write("summary.json", summary.dump(2) + "\n");
@@ -345,9 +345,10 @@ RunSummary Run::train(bool resume) {
   if (server()) metrics_ = std::make_unique<JsonlWriter>(f_.directory.metrics());
   bool const exact = config_.reduce == "exact" || (config_.reduce == "auto" && !f_.full_model);
   if (done_ == 0 && !splits_.empty()) {
-    last_.losses = evaluate();
-    check_first_losses(last_.losses, f_.model);
-    write_report(last_);
+    RoundReport start;
+    start.losses = evaluate();
+    check_first_losses(start.losses, f_.model);
+    write_report(start);
   }
   bool stop = selection_.stop();
   for (int64_t round = done_; round < config_.rounds && !stop; ++round) {
@@ -382,7 +383,6 @@ RunSummary Run::train(bool resume) {
     report.seconds = clock.seconds();
     if (round == 0) report.seconds["to_first_step"] = first_step_;
     write_report(report);
-    last_ = report;
     done_ = report.round;
     if (config_.checkpoint_every > 0 && (last_round || stop || done_ % config_.checkpoint_every == 0))
       save_state(done_);

@@ -2,6 +2,7 @@
 #pragma once
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -54,6 +55,8 @@ struct RoundReport {
 void measure_ranks(RoundReport& report, Collective& collective, Traffic const& before);
 
 nlohmann::ordered_json to_json(RoundReport const& report);
+/// The event that metrics.jsonl ends with; an empty object where there is none.
+nlohmann::ordered_json last_event(std::filesystem::path const& metrics);
 /// FS-LLM's lines of eval_results.log: each client's raw results and the weighted mean.
 std::string eval_result_lines(RoundReport const& report);
 /// "round 3/10: train loss 2.31, val loss 2.40 (best), 1234 tokens/s"
