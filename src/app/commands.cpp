@@ -48,7 +48,9 @@ std::vector<RunInput> inputs_of(Setup const& s) {
   return inputs;
 }
 
+/// The folder holds this very run. Comes before anything in it is taken for the program's own.
 void check_continuation(Setup const& s) {
+  s.directory.check_holds_run();
   auto const conflicts = conflicting_keys(read_file(s.directory.config()), s.resolved_yaml);
   FSLLM_CHECK(conflicts.empty(),
               "--resume with another configuration: {}. Give the run's own settings, or start a new run with "
@@ -61,8 +63,8 @@ void prepare_directory(Setup& s, bool overwrite, Communicator const& comm) {
   agree(comm, [&] {
     if (comm.rank() != 0) return;
     if (s.resume && !s.directory.holds_run() && restarted_by_slurm()) s.resume = false;
-    s.output = s.resume ? s.directory.resume() : s.directory.start(overwrite, inputs_of(s));
     if (s.resume) check_continuation(s);
+    s.output = s.resume ? s.directory.resume() : s.directory.start(overwrite, inputs_of(s));
     log_to_file(s.directory.log().string());
   });
   s.resume = comm.max(comm.rank() == 0 && s.resume ? 1 : 0) != 0;

@@ -79,9 +79,13 @@ std::unique_ptr<OutputFolder> RunDirectory::start(bool overwrite, std::vector<Ru
   return folder;
 }
 
-std::unique_ptr<OutputFolder> RunDirectory::resume() const {
+void RunDirectory::check_holds_run() const {
   FSLLM_CHECK(holds_run(), "{} holds no run to continue (no config.yaml there). Start it without --resume.",
               root.string());
+}
+
+std::unique_ptr<OutputFolder> RunDirectory::resume() const {
+  check_holds_run();
   auto folder = std::make_unique<OutputFolder>(root);
   // Runs of versions that kept no list.
   if (!folder->owns_anything()) folder->adopt(kNames);

@@ -170,7 +170,11 @@ FolderLock::FolderLock(fs::path folder, fs::path file)
 }
 
 FolderLock::~FolderLock() {
-  if (content_of(file_) == content_) ::unlink(file_.c_str());
+  if (is_held()) ::unlink(file_.c_str());
+}
+
+bool FolderLock::is_held() const {
+  return content_of(file_) == content_;
 }
 
 void FolderLock::check() const {

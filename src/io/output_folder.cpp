@@ -109,6 +109,7 @@ OutputFolder::OutputFolder(fs::path root, FileAccess access) : root_(std::move(r
 }
 
 OutputFolder::~OutputFolder() {
+  if (!lock_->is_held()) return;  // what lies there is another job's now
   std::error_code ignored;
   fs::remove_all(scratch_of(root_), ignored);
   lock_.reset();

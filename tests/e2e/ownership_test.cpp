@@ -71,6 +71,14 @@ TEST_F(FilesOfOthers, InputsInsideOfTheRunAreNeverRemoved) {
   EXPECT_EQ(files_in(dir_ / "run"), before);
 }
 
+TEST_F(FilesOfOthers, ARefusedResumeMakesNothingTheProgramsOwn) {
+  fs::create_directories(dir_ / "run/model");
+  write(dir_ / "run/config.yaml", "mine: 1\n");
+  write(dir_ / "run/model/weights", "mine");
+  for (auto const* option : {"--resume", "--overwrite"}) EXPECT_EQ(train({option}).exit_code, 2) << option;
+  EXPECT_EQ(read_text(dir_ / "run/model/weights") + read_text(dir_ / "run/config.yaml"), "minemine: 1\n");
+}
+
 TEST_F(FilesOfOthers, ShardingKeepsThem) {
   fs::create_directory(dir_ / "out");
   write(dir_ / "out/embeddings.h5", "mine");

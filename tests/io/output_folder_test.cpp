@@ -153,6 +153,13 @@ TEST(OutputFolder, RemovalAndTakeoverAreNoticed) {
   auto const lock = read_file(dir / "out/.fsllm/lock");
   write_file_atomic(dir / "out/.fsllm/lock", json{{"host", "node17"}, {"pid", 1}, {"start", "now"}}.dump());
   EXPECT_ERROR(folder.check(), "was taken over by process 1 on node17");
+  TempDir other;
+  {
+    OutputFolder lost(other / "out");
+    write_file_atomic(other / "out/.fsllm/lock", "another job's");
+    write_file_atomic(OutputFolder::scratch_of(other / "out") / "x", "its file");
+  }
+  EXPECT_TRUE(fs::exists(OutputFolder::scratch_of(other / "out") / "x"));
   fs::remove_all(dir / "out");
   EXPECT_ERROR(folder.check(), "out was removed, or can no longer be read");
 }

@@ -30,12 +30,15 @@ struct RunDirectory {
   std::filesystem::path model() const { return root / "model"; }
 
   bool holds_run() const;
+  /// A folder without a run to continue is an Error.
+  void check_holds_run() const;
   /// Takes the folder for a new run. A folder that already holds a run is an Error with the three ways on,
   /// unless `overwrite`, which removes what the program has written there (OutputFolder) and nothing else.
   /// Files of others under the names of the run are an Error, and so is an input that lies among them. Shards
   /// of a start that failed stay: the next start goes on with them.
   std::unique_ptr<OutputFolder> start(bool overwrite, std::vector<RunInput> const& inputs) const;
-  /// Takes the folder to continue the run that it holds.
+  /// Takes the folder to continue the run that it holds, which the caller has checked to be the one it means:
+  /// where an earlier version kept no list of files, those under a run's names are taken for the program's.
   std::unique_ptr<OutputFolder> resume() const;
 };
 

@@ -17,6 +17,7 @@ class FolderLock {
   FolderLock(FolderLock const&) = delete;
   FolderLock& operator=(FolderLock const&) = delete;
 
+  bool is_held() const;
   /// An Error if the folder was removed, or another job has the lock now.
   void check() const;
 
