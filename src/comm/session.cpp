@@ -9,6 +9,7 @@
 
 #include "fsllm/comm/communicator.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/process.hpp"
 #include "mpi.hpp"
 
 namespace fsllm {
@@ -55,11 +56,6 @@ std::string core_list() {
     core = last;
   }
   return text;
-}
-
-std::string host_name() {
-  char name[256] = "";
-  return gethostname(name, sizeof name - 1) == 0 ? name : "?";
 }
 
 /// Open MPI, started alone, forks a daemon and opens every network, which takes longer than loading a small

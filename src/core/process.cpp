@@ -20,6 +20,11 @@ int64_t bytes_in_line(char const* file, std::string const& name) {
 
 }  // namespace
 
+std::string host_name() {
+  char name[256] = "";
+  return gethostname(name, sizeof name - 1) == 0 ? name : "?";
+}
+
 double seconds_since_process_start() {
   std::string stat;
   std::getline(std::ifstream("/proc/self/stat"), stat);

@@ -84,13 +84,12 @@ Run::Run(Federation& federation)
       comm_(federation.collective.communicator()),
       clients_(participants(config_, federation.data)),
       unseen_(unseen_clients(config_, clients_)),
+      trained_(training_clients(config_, clients_)),
       owned_(place(clients_)),
       splits_(splits_with_rows(config_, federation.data, clients_)),
       global_(clone(federation.parameters)),
       algorithm_(make_algorithm(config_, global_)),
       selection_(config_.selection) {
-  std::set_difference(clients_.begin(), clients_.end(), unseen_.begin(), unseen_.end(),
-                      std::back_inserter(trained_));
   if (!unseen_.empty()) log_info("clients {} are evaluated apart and never train", fmt::join(unseen_, ", "));
 }
 

@@ -19,6 +19,7 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/core/process.hpp"
 #include "fsllm/io/files.hpp"
 
 namespace fsllm {
@@ -29,11 +30,6 @@ using nlohmann::json;
 
 constexpr int kAttempts = 20;  ///< for an owner that is just writing, or one who takes over too
 constexpr auto kPause = std::chrono::milliseconds(50);
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "?";
-}
 
 /// Changes whenever the machine starts.
 std::string boot_id() {

@@ -267,10 +267,7 @@ ExpressionPtr ExpressionParser::postfix(ExpressionPtr operand) {
     } else if (at_symbol("[")) {
       operand = subscript(std::move(operand));
     } else if (at_symbol("(")) {
-      auto node = make(ExpressionKind::call);
-      node->operands.push_back(std::move(operand));
-      arguments(*node);
-      operand = measured(std::move(node));
+      operand = call(std::move(operand));
     } else {
       return operand;
     }
@@ -290,6 +287,13 @@ ExpressionPtr ExpressionParser::subscript(ExpressionPtr operand) {
   if (node->kind == ExpressionKind::slice && node->operands.size() > 4)
     refuse_here("a slice has too many parts");
   if (node->kind == ExpressionKind::slice) node->operands.resize(4);
+  return measured(std::move(node));
+}
+
+ExpressionPtr ExpressionParser::call(ExpressionPtr operand) {
+  auto node = make(ExpressionKind::call);
+  node->operands.push_back(std::move(operand));
+  arguments(*node);
   return measured(std::move(node));
 }
 
@@ -322,10 +326,7 @@ ExpressionPtr ExpressionParser::filters_and_tests(ExpressionPtr operand) {
     } else if (at_name("is")) {
       operand = test(std::move(operand));
     } else if (at_symbol("(")) {
-      auto node = make(ExpressionKind::call);
-      node->operands.push_back(std::move(operand));
-      arguments(*node);
-      operand = measured(std::move(node));
+      operand = call(std::move(operand));
     } else {
       return operand;
     }

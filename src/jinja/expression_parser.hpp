@@ -62,6 +62,7 @@ class ExpressionParser {
   ExpressionPtr dict();
   ExpressionPtr postfix(ExpressionPtr operand);
   ExpressionPtr subscript(ExpressionPtr operand);
+  ExpressionPtr call(ExpressionPtr operand);
   ExpressionPtr test(ExpressionPtr operand);
   void arguments(Expression& call);
   ExpressionPtr chain(Level level, std::initializer_list<char const*> symbols);

@@ -31,10 +31,7 @@ class ParquetFiles : public testing::Test {
     auto const made =
         run(dir_.path(), ranks, {"fsllm_shard", "--cfg", config.string(), "--out", out.string()});
     EXPECT_EQ(made.exit_code, 0) << made.err << made.out;
-    std::map<std::string, std::string> found;
-    for (auto const& entry : fs::directory_iterator(out))
-      found[entry.path().filename().string()] = sha256_file(entry.path());
-    return found;
+    return file_checksums(out);
   }
   TempDir dir_;
   int calls_ = 0;

@@ -11,6 +11,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "fsllm/io/files.hpp"
+
 namespace fsllm::test {
 namespace {
 
@@ -153,6 +155,13 @@ std::string read_text(std::filesystem::path const& path) {
   std::ostringstream text;
   text << file.rdbuf();
   return text.str();
+}
+
+std::map<std::string, std::string> file_checksums(std::filesystem::path const& dir) {
+  std::map<std::string, std::string> found;
+  for (auto const& entry : std::filesystem::directory_iterator(dir))
+    if (entry.is_regular_file()) found[entry.path().filename().string()] = sha256_file(entry.path());
+  return found;
 }
 
 std::vector<nlohmann::json> read_events(std::filesystem::path const& path) {

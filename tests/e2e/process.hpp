@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -50,6 +51,8 @@ class Background {
 /// One YAML file in `dir`.
 std::filesystem::path write_config(std::filesystem::path const& dir, std::string const& yaml);
 std::string read_text(std::filesystem::path const& path);
+/// SHA-256 of each file of a folder by its name, without the program's own list (the subfolder .fsllm).
+std::map<std::string, std::string> file_checksums(std::filesystem::path const& dir);
 /// Events of metrics.jsonl, in order.
 std::vector<nlohmann::json> read_events(std::filesystem::path const& path);
 /// The deterministic part of the round events: no times, bytes or memory.

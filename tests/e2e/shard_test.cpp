@@ -30,12 +30,7 @@ class ShardDolly : public testing::Test {
     return run(dir_.path(), ranks, arguments);
   }
   /// Name and SHA-256 of each file.
-  std::map<std::string, std::string> files(std::string const& out) {
-    std::map<std::string, std::string> found;
-    for (auto const& entry : fs::directory_iterator(dir_ / out))
-      if (entry.is_regular_file()) found[entry.path().filename().string()] = sha256_file(entry.path());
-    return found;
-  }
+  std::map<std::string, std::string> files(std::string const& out) { return file_checksums(dir_ / out); }
   TempDir dir_;
   std::string config_;
 };

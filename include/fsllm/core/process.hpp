@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <string>
 
 namespace fsllm {
+
+/// Name of this machine; "?" where the system does not tell it.
+std::string host_name();
 
 /// Seconds since the operating system created this process: dynamic linking and start-up included.
 double seconds_since_process_start();
