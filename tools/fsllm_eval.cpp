@@ -6,13 +6,13 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "fsllm/app/command_line.hpp"
 #include "fsllm/app/evaluate.hpp"
+#include "fsllm/app/model_session.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/app/run_config.hpp"
-#include "fsllm/app/vocabulary.hpp"
+#include "fsllm/comm/gather.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/utf8.hpp"
 #include "fsllm/eval/requests.hpp"
@@ -67,29 +67,11 @@ std::vector<Request> read_requests(std::string const& path) {
   return requests;
 }
 
-struct Scorer {
-  std::unique_ptr<CausalLM> model;
-  std::unique_ptr<Peft> peft;
-  std::unique_ptr<Tokenizer> tokenizer;
-};
-
-Scorer load(CommandLine const& line, std::string const& device) {
-  auto const dir = line.need("model");
-  Scorer scorer;
-  LoadOptions load_options;
-  load_options.storage_dtype = line.text("storage_dtype");
-  load_options.compute_dtype = line.text("dtype");
-  load_options.cache_dir = user_cache_dir();
-  load_options.device = device;
-  scorer.model = load_model(dir, load_options);
-  std::string adapter;
-  if (line.has("adapter")) {
-    adapter = the_adapter(line);
-    scorer.peft = make_peft(read_adapter_config(adapter), *scorer.model, 0);
-  }
-  auto const source = tokenizer_source(dir, adapter);
-  if (has_tokenizer(source)) scorer.tokenizer = load_tokenizer(source);
-  return scorer;
+LoadOptions load_options(CommandLine const& line, std::string const& device) {
+  return {.storage_dtype = line.need("storage_dtype"),
+          .compute_dtype = line.need("dtype"),
+          .device = device,
+          .cache_dir = user_cache_dir()};
 }
 
 /// Collective: where this rank computes.
@@ -99,39 +81,31 @@ std::string device_of(CommandLine const& line, Communicator const& world) {
   return choose_device(use_gpu, world).device;
 }
 
-/// Rank r answers requests r, r + size, ...; rank 0 puts them back in order.
+/// Every rank computes its share of the batches; rank 0 puts the answers together.
 int score(CommandLine const& line, Communicator const& world) {
   auto const device = device_of(line, world);
   at::set_num_threads(1);
-  std::vector<Request> mine;
-  std::string answers;
   std::unique_ptr<OutputFile> out;
-  size_t total = 0;
+  std::unique_ptr<ModelSession> session;
+  std::unique_ptr<RequestWork> work;
+  RequestResults results;
   agree(world, [&] {
     auto const responses = line.need("responses");
-    auto const all = read_requests(line.need("requests"));
+    auto const requests = read_requests(line.need("requests"));
     if (world.rank() == 0) out = std::make_unique<OutputFile>(responses, "--responses");
-    total = all.size();
-    auto const size = static_cast<size_t>(world.size());
-    for (size_t i = static_cast<size_t>(world.rank()); i < total; i += size) mine.push_back(all[i]);
-    if (mine.empty()) return;
-    auto scorer = load(line, device);
-    for (auto const& answer :
-         answer_requests(*scorer.model, scorer.tokenizer.get(), mine, line.number("batch_tokens")))
-      answers += answer + "\n";
+    session = std::make_unique<ModelSession>(line.need("model"), load_options(line, device));
+    if (line.has("adapter")) session->use_adapter(the_adapter(line));
+    work = std::make_unique<RequestWork>(requests, session->model().config(), session->tokenizer());
+    results = work->compute(session->model(), line.number("batch_tokens"), {world.rank(), world.size()});
   });
-  auto const parts = world.gather(answers, 0);
+  results = {all_gather(results.scores, world), all_gather(results.tokens, world)};
   agree(world, [&] {
     if (world.rank() != 0) return;
-    std::vector<std::istringstream> streams;
-    for (auto const& part : parts) streams.emplace_back(part);
-    std::string ordered, answer;
-    for (size_t i = 0; i < total; ++i) {
-      std::getline(streams[i % streams.size()], answer);
-      ordered += answer + "\n";
-    }
-    out->finish(ordered);
-    log_info("{} answers written to {}", total, line.need("responses"));
+    std::string lines;
+    auto const answers = work->answers(results);
+    for (auto const& answer : answers) lines += answer + "\n";
+    out->finish(lines);
+    log_info("{} answers written to {}", answers.size(), line.need("responses"));
   });
   return 0;
 }
@@ -161,8 +135,6 @@ EvaluateJob job_of(CommandLine const& line) {
   job.data.prompt.model = job.model_dir.string();
   make_prompt_template(job.data.prompt);
   job.limit = line.number("limit");
-  job.storage_dtype = line.need("storage_dtype");
-  job.dtype = line.need("dtype");
   job.batch_tokens = line.number("batch_tokens");
   line.need("out");
   return job;
@@ -178,7 +150,7 @@ int run_tasks(CommandLine const& line, Communicator const& world) {
     out = std::make_unique<OutputFolder>(line.need("out"));
     out->check_free({"results.json", "predictions.jsonl"});
   });
-  job.device = device_of(line, world);
+  job.load = load_options(line, device_of(line, world));
   auto const evaluation = evaluate(job, world);
   agree(world, [&] {
     if (world.rank() != 0) return;

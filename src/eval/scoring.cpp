@@ -92,17 +92,29 @@ void score_batch(CausalLM& model, std::vector<ScoredRow> const& rows, std::vecto
 
 }  // namespace
 
-std::vector<RowScore> score_rows(CausalLM& model, std::vector<ScoredRow> const& rows, int64_t batch_tokens) {
+std::vector<RowScore> score_rows(CausalLM& model, std::vector<ScoredRow> const& rows, int64_t batch_tokens,
+                                 BatchShare share) {
   at::NoGradGuard const no_grad;
-  std::vector<RowScore> scores(rows.size());
+  std::vector<RowScore> all(rows.size()), scores;
+  std::vector<size_t> computed;
   auto const passes = distinct_passes(rows, model.config().max_positions);
-  for (size_t first = 0; first < passes.size();) {
+  int64_t batch = 0;
+  for (size_t first = 0; first < passes.size(); ++batch) {
     auto tokens = static_cast<int64_t>(passes[first].input.size());
     size_t end = first + 1;
     while (end < passes.size() && tokens + static_cast<int64_t>(passes[end].input.size()) <= batch_tokens)
       tokens += static_cast<int64_t>(passes[end++].input.size());
-    score_batch(model, rows, passes, first, end, scores);
+    if (share.has(batch)) {
+      score_batch(model, rows, passes, first, end, all);
+      for (size_t i = first; i < end; ++i)
+        computed.insert(computed.end(), passes[i].rows.begin(), passes[i].rows.end());
+    }
     first = end;
+  }
+  std::ranges::sort(computed);
+  for (auto const row : computed) {
+    scores.push_back(all[row]);
+    scores.back().row = static_cast<int64_t>(row);
   }
   if (std::ranges::any_of(scores, [](auto const& score) { return !std::isfinite(score.loglikelihood); }))
     check_finite_weights(model);

@@ -2,7 +2,8 @@
 #include "fsllm/model/generate.hpp"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/argmax.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/max.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/tensor.h>
 
@@ -11,6 +12,7 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/rng.hpp"
+#include "fsllm/model/finite.hpp"
 
 namespace fsllm {
 namespace {
@@ -83,7 +85,10 @@ class Generation {
     for (size_t i = 1; i < input.offsets.size(); ++i) last.push_back(input.offsets[i] - 1);
     auto const logits =
         model_.logits(hidden.index_select(0, at::tensor(last, at::kLong).to(hidden.device())));
-    auto const best = at::argmax(logits, -1).to(at::kCPU);
+    auto const [largest, best_on_device] = at::max(logits, -1);
+    // A maximum is not a number where any logit is not.
+    if (!at::isfinite(largest).all().item<bool>()) check_finite_weights(model_);
+    auto const best = best_on_device.to(at::kCPU);
     for (size_t i = 0; i < alive_.size(); ++i) {
       auto const& row = rows_[alive_[i]];
       auto const index = static_cast<int64_t>(i);

@@ -102,10 +102,14 @@ TEST_F(ModelForms, WeightsThatAreNotFiniteAreNamed) {
   std::ofstream(dir_ / "in.jsonl")
       << R"({"id": 0, "type": "loglikelihood", "context_ids": [5, 6], "continuation_ids": [7]})"
       << "\n";
-  expect_refused(run(dir_.path(), 1,
-                     {"fsllm_eval", "--model", place.string(), "--requests", (dir_ / "in.jsonl").string(),
-                      "--responses", (dir_ / "out.jsonl").string()}),
-                 kDown + " holds values that are not finite");
+  std::ofstream(dir_ / "texts.jsonl")
+      << R"({"id": 0, "type": "generate_until", "context_ids": [5, 6], "max_tokens": 3})"
+      << "\n";
+  for (auto const* requests : {"in.jsonl", "texts.jsonl"})
+    expect_refused(run(dir_.path(), 1,
+                       {"fsllm_eval", "--model", place.string(), "--requests", (dir_ / requests).string(),
+                        "--responses", (dir_ / "out.jsonl").string()}),
+                   kDown + " holds values that are not finite");
 }
 
 TEST_F(ModelForms, AdaptersAndMergesThatAreNotFiniteAreNamed) {

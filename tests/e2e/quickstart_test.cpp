@@ -105,14 +105,8 @@ TEST_F(QuickstartSteps, AnswersDoNotDependOnRanks) {
              b = read_events(dir_ / "three/predictions.jsonl");
   ASSERT_EQ(a.size(), 21U);
   ASSERT_EQ(b.size(), 21U);
-  for (size_t row = 0; row < a.size(); ++row) {
-    EXPECT_EQ(a[row].at("input"), b[row].at("input"));
-    for (auto const* name : {"base", "one"}) {
-      auto const &x = a[row].at("answers").at(name), &y = b[row].at("answers").at(name);
-      EXPECT_EQ(x.at("text"), y.at("text"));
-      EXPECT_NEAR(x.at("loss_sum").get<double>(), y.at("loss_sum").get<double>(), 1e-3);
-    }
-  }
+  EXPECT_EQ(read_text(dir_ / "alone/predictions.jsonl"), read_text(dir_ / "three/predictions.jsonl"));
+  EXPECT_EQ(read_text(dir_ / "alone/results.json"), read_text(dir_ / "three/results.json"));
   EXPECT_NE(a[0].at("answers").at("base").at("loss_sum"), a[0].at("answers").at("one").at("loss_sum"));
   auto const results = nlohmann::json::parse(read_text(dir_ / "three/results.json"));
   EXPECT_EQ(results.at("base").at("rows"), 21);

@@ -20,21 +20,20 @@ struct Candidate {
 struct EvaluateJob {
   std::filesystem::path model_dir;
   std::vector<Candidate> candidates;
-  DataConfig data;                                     ///< root, type and prompt template of the rows
-  int64_t limit = 0;                                   ///< the first rows only; 0: all
-  std::string storage_dtype = "auto", dtype = "fp32";  ///< of weights and of activations: LoadOptions
+  DataConfig data;    ///< root, type and prompt template of the rows
+  int64_t limit = 0;  ///< the first rows only; 0: all
+  LoadOptions load;
   int64_t batch_tokens = 2048;
-  std::string device = "cpu";  ///< of this rank: LoadOptions
 };
 
 struct Evaluation {
   std::vector<Candidate> candidates;
   std::vector<Sample> rows;
-  std::vector<std::vector<RowAnswer>> answers;  ///< [candidate][row]; on rank 0
+  std::vector<std::vector<RowAnswer>> answers;  ///< [candidate][row]
 };
 
-/// Collective: every candidate answers the rows; rank r those of index r, r + size, ... The model is loaded
-/// once.
+/// Collective: every candidate answers the rows, with the same bits for any number of ranks, which share the
+/// batches. The model is loaded once.
 Evaluation evaluate(EvaluateJob const& job, Communicator const& comm);
 
 /// Writes predictions.jsonl (a row a line) and then results.json (sums of each candidate, over all rows and

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "fsllm/model/causal_lm.hpp"
+#include "fsllm/eval/continuation.hpp"
 #include "fsllm/text/sample.hpp"
 #include "fsllm/text/template.hpp"
 #include "fsllm/text/tokenizer.hpp"
@@ -19,9 +19,28 @@ struct RowAnswer {
   int64_t targets = 0;  ///< those tokens
 };
 
-/// Answers rows (instruction, input, output) greedily in batches, with the prompts of
-/// `config.prompt_template`; entry i belongs to row i. An answer may be a few tokens longer than the expected
-/// one. Token rows and prompts without room for the answer are Errors that name the row.
+/// Rows (instruction, input, output) as questions to a model, asked in two passes: every row's expected
+/// answer is scored, and only where it is not the greedy one a text is generated, a few tokens longer than
+/// that. Token rows, and prompts without room for the answer, are Errors that name the row.
+class RowQuestions {
+ public:
+  RowQuestions(std::vector<Sample> const& rows, PromptTemplate const& prompt, Tokenizer const& tokenizer,
+               int64_t max_positions);
+
+  std::vector<ScoredRow> const& scored() const { return scored_; }
+  /// What is to be generated, given the scores of all rows in order.
+  std::vector<Continuation> open(std::vector<RowScore> const& scores) const;
+  /// Entry i belongs to row i; `tokens` continue what open() returned.
+  std::vector<RowAnswer> answers(std::vector<RowScore> const& scores,
+                                 std::vector<NewToken> const& tokens) const;
+
+ private:
+  Tokenizer const& tokenizer_;
+  std::vector<std::string> expected_;
+  std::vector<ScoredRow> scored_;
+};
+
+/// All answers of one process.
 std::vector<RowAnswer> answer_rows(CausalLM& model, Tokenizer const& tokenizer,
                                    std::vector<Sample> const& rows, TemplateConfig const& config,
                                    int64_t batch_tokens);

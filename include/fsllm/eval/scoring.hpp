@@ -7,6 +7,13 @@
 
 namespace fsllm {
 
+/// A share of batches: those numbered index, index + count, ... A batch follows from all rows together, never
+/// from the share, so that a row's result has the same bits for any number of processes.
+struct BatchShare {
+  int64_t index = 0, count = 1;
+  bool has(int64_t batch) const { return batch % count == index; }
+};
+
 /// Tokens of which the last `targets` are scored given all before them.
 struct ScoredRow {
   std::vector<int32_t> ids;  ///< more than `targets`
@@ -14,14 +21,16 @@ struct ScoredRow {
 };
 
 struct RowScore {
+  int64_t row = 0;
   double loglikelihood = 0;  ///< sum of log-probabilities (natural logarithm) of the targets
   bool is_greedy = true;     ///< every target is the most likely token at its place
 };
 
-/// Scores rows in batches of at most `batch_tokens` tokens (and at least one row), longest first. The last
-/// token is not fed; rows longer than the model's positions + 1 lose their beginning; rows that feed the same
-/// tokens share one pass.
-std::vector<RowScore> score_rows(CausalLM& model, std::vector<ScoredRow> const& rows, int64_t batch_tokens);
+/// Scores rows in batches of at most `batch_tokens` tokens (and at least one row), longest first, and returns
+/// those of this share by ascending row. The last token is not fed; rows longer than the model's positions +
+/// 1 lose their beginning; rows that feed the same tokens share one pass.
+std::vector<RowScore> score_rows(CausalLM& model, std::vector<ScoredRow> const& rows, int64_t batch_tokens,
+                                 BatchShare share = {});
 
 /// Cuts prefix + tokens into rows that together score every token of `tokens` once, each within `max_length`
 /// fed tokens and with as much context as fits (lm-evaluation-harness: get_rolling_token_windows with

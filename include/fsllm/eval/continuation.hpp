@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "fsllm/eval/scoring.hpp"
+#include "fsllm/model/generate.hpp"
+#include "fsllm/text/tokenizer.hpp"
+
+namespace fsllm {
+
+/// One text to continue, and what ends it beside EOS and max_tokens.
+struct Continuation {
+  GenerateRow row;
+  std::vector<std::string> stops;  ///< need a tokenizer
+};
+
+/// A token that a row was continued by; those of one row follow each other.
+struct NewToken {
+  int64_t row = 0;
+  int64_t id = 0;
+};
+
+/// Continues rows in batches of at most `batch_tokens` prompt tokens and 64 rows, longest first; the tokens
+/// of this share. `tokenizer` may be null where no row has stop strings.
+std::vector<NewToken> continue_rows(CausalLM& model, Tokenizer const* tokenizer,
+                                    std::vector<Continuation> const& rows, int64_t batch_tokens,
+                                    BatchShare share = {});
+
+/// The tokens of each of `rows` rows.
+std::vector<std::vector<int32_t>> tokens_by_row(std::vector<NewToken> const& tokens, size_t rows);
+
+/// The text of `ids` without special tokens up to the first stop string, which may be a special token or hold
+/// one (lm-evaluation-harness looks for them with special tokens, and drops these afterwards).
+std::string text_before_stop(Tokenizer const& tokenizer, std::vector<int32_t> const& ids,
+                             std::vector<std::string> const& stops);
+
+}  // namespace fsllm

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/eval/continuation.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+namespace fsllm {
+namespace {
+
+constexpr size_t kMostRows = 64;
+
+size_t first_stop(std::string const& text, std::vector<std::string> const& stops) {
+  size_t found = std::string::npos;
+  for (auto const& stop : stops) found = std::min(found, text.find(stop));
+  return found;
+}
+
+/// Whether the text of `ids` holds a stop string. Only its end is decoded at first: the rest was looked at
+/// before.
+bool is_stopped(Tokenizer const& tokenizer, std::vector<int32_t> const& ids,
+                std::vector<std::string> const& stops) {
+  size_t longest = 0;
+  for (auto const& stop : stops) longest = std::max(longest, stop.size());
+  auto const tail = std::min(ids.size(), longest + 8);
+  auto const holds_stop = [&](size_t count, bool skip_special_tokens) {
+    auto const text =
+        tokenizer.decode({ids.end() - static_cast<std::ptrdiff_t>(count), ids.end()}, skip_special_tokens);
+    return first_stop(text, stops) != std::string::npos;
+  };
+  for (bool const skip : {false, true})
+    if (holds_stop(tail, skip) && (tail == ids.size() || holds_stop(ids.size(), skip))) return true;
+  return false;
+}
+
+void continue_batch(CausalLM& model, Tokenizer const* tokenizer, std::vector<Continuation> const& rows,
+                    std::vector<size_t> const& batch, std::vector<NewToken>& tokens) {
+  std::vector<GenerateRow> texts;
+  for (auto const row : batch) texts.push_back(rows[row].row);
+  GenerateOptions options;
+  options.stop_ids = model.config().eos_ids;
+  if (tokenizer != nullptr && tokenizer->eos_id()) options.stop_ids.push_back(*tokenizer->eos_id());
+  options.stop = [&](int64_t i, std::vector<int32_t> const& ids) {
+    auto const& stops = rows[batch[static_cast<size_t>(i)]].stops;
+    return !stops.empty() && is_stopped(*tokenizer, ids, stops);
+  };
+  auto const answers = generate(model, texts, options);
+  for (size_t i = 0; i < batch.size(); ++i)
+    for (auto const id : answers[i]) tokens.push_back({static_cast<int64_t>(batch[i]), id});
+}
+
+}  // namespace
+
+std::vector<NewToken> continue_rows(CausalLM& model, Tokenizer const* tokenizer,
+                                    std::vector<Continuation> const& rows, int64_t batch_tokens,
+                                    BatchShare share) {
+  auto const length = [&](size_t row) { return static_cast<int64_t>(rows[row].row.prompt.size()); };
+  std::vector<size_t> order(rows.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::stable_sort(order, std::greater{}, length);
+  std::vector<NewToken> tokens;
+  int64_t batch = 0;
+  for (size_t first = 0; first < order.size(); ++batch) {
+    auto const fitting = static_cast<size_t>(std::max<int64_t>(1, batch_tokens / length(order[first])));
+    auto const end = std::min({order.size(), first + fitting, first + kMostRows});
+    if (share.has(batch))
+      continue_batch(model, tokenizer, rows,
+                     {order.begin() + static_cast<std::ptrdiff_t>(first),
+                      order.begin() + static_cast<std::ptrdiff_t>(end)},
+                     tokens);
+    first = end;
+  }
+  return tokens;
+}
+
+std::vector<std::vector<int32_t>> tokens_by_row(std::vector<NewToken> const& tokens, size_t rows) {
+  std::vector<std::vector<int32_t>> ids(rows);
+  for (auto const& token : tokens)
+    ids[static_cast<size_t>(token.row)].push_back(static_cast<int32_t>(token.id));
+  return ids;
+}
+
+std::string text_before_stop(Tokenizer const& tokenizer, std::vector<int32_t> const& ids,
+                             std::vector<std::string> const& stops) {
+  size_t count = ids.size();
+  auto const all = tokenizer.decode(ids, false);
+  auto const stop = first_stop(all, stops);
+  auto const beginning = [&](bool skip_special_tokens) {
+    return tokenizer.decode({ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count)},
+                            skip_special_tokens);
+  };
+  while (stop != std::string::npos && count > 0 && beginning(false).size() > stop) --count;
+  auto text = beginning(true);
+  // The token that the stop begins in may begin with some of the answer.
+  if (count < ids.size() && !tokenizer.piece(ids[count]).empty())
+    text += all.substr(beginning(false).size(), stop - beginning(false).size());
+  return text.substr(0, first_stop(text, stops));
+}
+
+}  // namespace fsllm
