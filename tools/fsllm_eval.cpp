@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "fsllm/app/command_line.hpp"
 #include "fsllm/app/evaluate.hpp"
@@ -15,11 +16,10 @@
 #include "fsllm/comm/gather.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/utf8.hpp"
+#include "fsllm/data/dataset.hpp"
 #include "fsllm/eval/requests.hpp"
 #include "fsllm/io/jsonl.hpp"
 #include "fsllm/io/output_file.hpp"
-#include "fsllm/peft/peft.hpp"
-#include "fsllm/text/template.hpp"
 
 namespace {
 
@@ -29,29 +29,34 @@ Program const kProgram{
     "fsllm_eval",
     "Scores requests with a model and an adapter; runs under mpirun too.\n\n"
     "  fsllm_eval --model DIR [--adapter DIR] --requests IN.jsonl --responses OUT.jsonl\n"
-    "  fsllm_eval --model DIR [--base] [--adapter [NAME=]DIR]... --tasks FILE.jsonl --out DIR\n",
+    "  fsllm_eval --model DIR [--base] [--adapter [NAME=]DIR]... --tasks FILE.jsonl --out DIR\n"
+    "  fsllm_eval --run DIR [--base] --out DIR\n",
     {{"model", "DIR", "model, Hugging Face layout or a .gguf file"},
+     {"run", "DIR",
+      "run directory: model, adapter, types and prompt template come from there, and the rows that it kept "
+      "for its test, where nothing else is given"},
      {"adapter", "[NAME=]DIR", "PEFT adapter to score with; may be repeated with --tasks", "", true},
      {"tasks", "FILE.jsonl", "rows with instruction, input and output: exact match and loss by category"},
      {"data", "DIR", "folder of the task's file", "."},
      {"out", "DIR", "folder for results.json and predictions.jsonl"},
-     {"base", "", "with --tasks: score the model without an adapter too"},
-     {"prompt_template", "NAME", "with --tasks: as data.prompt_template", "alpaca"},
-     {"limit", "N", "with --tasks: the first rows only; 0: all", "0"},
-     {"examples", "N", "with --tasks: rows to print with their answers", "0"},
+     {"base", "", "score the model without an adapter too"},
+     {"prompt_template", "NAME",
+      "as data.prompt_template; the adapter's own, or alpaca, where it is left out"},
+     {"limit", "N", "the first rows only; 0: all", "0"},
+     {"examples", "N", "rows to print with their answers", "0"},
      {"requests", "IN.jsonl", "one request a line: loglikelihood, loglikelihood_rolling or generate_until"},
      {"responses", "OUT.jsonl", "one answer a line, in the order of the requests"},
-     {"dtype", "TYPE", "type of activations: fp32, bf16 or fp16", "fp32"},
+     {"dtype", "TYPE",
+      "type of activations: fp32, bf16 or fp16; fp32, or as in the run, where it is left out"},
      {"storage_dtype", "TYPE",
       "type of the model's weights, as train.storage_dtype in the run: auto (as in the file), fp32, bf16, "
-      "fp16, int8 or nf4",
-      "auto"},
+      "fp16, int8 or nf4; auto, or as in the run, where it is left out"},
      {"use_gpu", "auto|True|False", "as use_gpu of a run", "auto"},
      {"batch_tokens", "N", "tokens in one forward pass", "2048"}}};
 
 /// Requests are scored with one adapter.
-std::string the_adapter(CommandLine const& line) {
-  auto const given = line.all("adapter");
+std::string the_adapter(std::vector<std::string> const& given) {
+  if (given.empty()) return "";
   FSLLM_CHECK(given.size() == 1, "--adapter is given {} times (requests are scored with one). Give one.",
               given.size());
   return given.front();
@@ -67,11 +72,31 @@ std::vector<Request> read_requests(std::string const& path) {
   return requests;
 }
 
-LoadOptions load_options(CommandLine const& line, std::string const& device) {
-  return {.storage_dtype = line.need("storage_dtype"),
-          .compute_dtype = line.need("dtype"),
-          .device = device,
-          .cache_dir = user_cache_dir()};
+std::string either(std::string const& given, std::string const& otherwise) {
+  return given.empty() ? otherwise : given;
+}
+
+/// What is scored: as the command line says, and where it is silent, as the run does.
+struct Subject {
+  std::optional<EvaluatedRun> run;
+  std::filesystem::path model_dir;
+  std::vector<std::string> adapters;  ///< [NAME=]DIR
+  LoadOptions load;
+};
+
+Subject subject_of(CommandLine const& line) {
+  Subject subject;
+  if (line.has("run")) subject.run = read_run(line.need("run"));
+  auto const run = subject.run.value_or(EvaluatedRun{});
+  subject.model_dir = subject.run ? either(line.text("model"), run.model_dir.string()) : line.need("model");
+  if (line.has("adapter"))
+    subject.adapters = line.all("adapter");
+  else if (!run.adapter.empty())
+    subject.adapters = {run.adapter.string()};
+  subject.load.storage_dtype = either(line.text("storage_dtype"), run.storage_dtype);
+  subject.load.compute_dtype = either(line.text("dtype"), either(run.compute_dtype, "fp32"));
+  subject.load.cache_dir = user_cache_dir();
+  return subject;
 }
 
 /// Collective: where this rank computes.
@@ -93,8 +118,10 @@ int score(CommandLine const& line, Communicator const& world) {
     auto const responses = line.need("responses");
     auto const requests = read_requests(line.need("requests"));
     if (world.rank() == 0) out = std::make_unique<OutputFile>(responses, "--responses");
-    session = std::make_unique<ModelSession>(line.need("model"), load_options(line, device));
-    if (line.has("adapter")) session->use_adapter(the_adapter(line));
+    auto subject = subject_of(line);
+    subject.load.device = device;
+    session = std::make_unique<ModelSession>(subject.model_dir, subject.load);
+    session->use_adapter(the_adapter(subject.adapters));
     work = std::make_unique<RequestWork>(requests, session->model().config(), session->tokenizer());
     results = work->compute(session->model(), line.number("batch_tokens"), {world.rank(), world.size()});
   });
@@ -117,27 +144,49 @@ Candidate candidate(std::string const& given) {
   return named ? Candidate{given.substr(0, equals), given.substr(equals + 1)} : Candidate{"adapter", given};
 }
 
+std::vector<Sample> rows_of(CommandLine const& line, Subject const& subject) {
+  std::vector<Sample> rows;
+  if (!line.has("tasks")) {
+    rows = test_rows(*subject.run, line.need("run"));
+  } else {
+    DataConfig data;
+    data.type = line.need("tasks");
+    data.root = line.need("data");
+    FSLLM_CHECK(data.type.find(".json") != std::string::npos,
+                "--tasks {} (not available in this version). Give a .json or .jsonl file of rows.",
+                data.type);
+    rows = read_samples(data);
+  }
+  if (auto const limit = static_cast<size_t>(line.number("limit")); limit > 0 && limit < rows.size())
+    rows.resize(limit);
+  return rows;
+}
+
 EvaluateJob job_of(CommandLine const& line) {
-  EvaluateJob job;
-  job.model_dir = line.need("model");
-  if (line.has("base") || !line.has("adapter")) job.candidates.push_back({"base", ""});
-  if (line.has("adapter"))
-    for (auto const& given : line.all("adapter")) job.candidates.push_back(candidate(given));
+  line.need("out");
+  auto const subject = subject_of(line);
+  EvaluateJob job{subject.model_dir};
+  FSLLM_CHECK(
+      !line.has("base") || !subject.run || !subject.run->adapter.empty() || line.has("model"),
+      "--base (the run trained the whole model). Score the model that it started from in a call of its "
+      "own.");
+  if (line.has("base") || subject.adapters.empty())
+    job.candidates.push_back(
+        {subject.run && !line.has("model") && subject.adapters.empty() ? "model" : "base", ""});
+  for (auto const& given : subject.adapters) job.candidates.push_back(candidate(given));
   for (auto const& one : job.candidates)
     FSLLM_CHECK(std::ranges::count(job.candidates, one.name, &Candidate::name) == 1,
                 "--adapter: two are called '{}' (tables tell them apart by name). Write NAME=DIR.", one.name);
-  job.data.type = line.need("tasks");
-  FSLLM_CHECK(job.data.type.find(".json") != std::string::npos,
-              "--tasks {} (not available in this version). Give a .json or .jsonl file of rows.",
-              job.data.type);
-  job.data.root = line.need("data");
-  job.data.prompt.name = line.need("prompt_template");
-  job.data.prompt.model = job.model_dir.string();
-  make_prompt_template(job.data.prompt);
-  job.limit = line.number("limit");
+  job.load = subject.load;
   job.batch_tokens = line.number("batch_tokens");
-  line.need("out");
+  choose_templates(job, line.text("prompt_template"));
+  job.rows = rows_of(line, subject);
   return job;
+}
+
+void check_asked(CommandLine const& line) {
+  FSLLM_CHECK(line.has("tasks") || line.has("requests") || line.has("run"),
+              "nothing to score (none of --tasks, --requests and --run is given). See fsllm_eval --help.");
 }
 
 /// Collective: rows with expected answers, by every adapter.
@@ -150,7 +199,7 @@ int run_tasks(CommandLine const& line, Communicator const& world) {
     out = std::make_unique<OutputFolder>(line.need("out"));
     out->check_free({"results.json", "predictions.jsonl"});
   });
-  job.load = load_options(line, device_of(line, world));
+  job.load.device = device_of(line, world);
   auto const evaluation = evaluate(job, world);
   agree(world, [&] {
     if (world.rank() != 0) return;
@@ -167,6 +216,8 @@ int main(int argc, char** argv) {
   auto const start = fsllm::start_program(kProgram, argc, argv);
   if (!start.line) return start.exit_code;
   return fsllm::run_program(argc, argv, [&](fsllm::Communicator const& world) {
-    return start.line->has("tasks") ? run_tasks(*start.line, world) : score(*start.line, world);
+    fsllm::agree(world, [&] { check_asked(*start.line); });
+    bool const tasks = start.line->has("tasks") || (start.line->has("run") && !start.line->has("requests"));
+    return tasks ? run_tasks(*start.line, world) : score(*start.line, world);
   });
 }

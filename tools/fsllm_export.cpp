@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "fsllm/app/adapter_info.hpp"
 #include "fsllm/app/command_line.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/app/vocabulary.hpp"
@@ -49,6 +50,10 @@ int export_model(CommandLine const& line) {
     write_special_ids(made, *load_tokenizer(source));
   } else if (is_gguf(model_dir)) {
     export_gguf_tokenizer(model_dir, made);
+  }
+  if (auto info = read_adapter_info(adapter_dir)) {
+    info->storage_dtype = "auto";
+    write_adapter_info(made, *info);
   }
   folder.move_in(made, "", {"config.json"});
   fmt::print("merged model written to {}\n", out);

@@ -4,7 +4,9 @@
 #include <ATen/Parallel.h>
 #include <fmt/ranges.h>
 
+#include <nlohmann/json.hpp>
 #include <numeric>
+#include <set>
 
 #include "fsllm/app/prepare_data.hpp"
 #include "fsllm/app/program.hpp"
@@ -19,15 +21,12 @@
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/gguf.hpp"
 #include "fsllm/text/gguf_tokenizer.hpp"
+#include "run_record.hpp"
 #include "setup.hpp"
+#include "trainable.hpp"
 
 namespace fsllm {
 namespace {
-
-/// Where converted weights of this run lie.
-std::filesystem::path weight_cache(Setup const& s) {
-  return s.run.stage_dir.empty() ? s.directory.root / "weights" : std::filesystem::path(s.run.stage_dir);
-}
 
 bool ready_shards(Setup const& s) {
   return !s.run.data.shards.empty() || !s.run.shard_roots.empty();
@@ -51,7 +50,7 @@ std::vector<RunInput> inputs_of(Setup const& s) {
 /// The folder holds this very run. Comes before anything in it is taken for the program's own.
 void check_continuation(Setup const& s) {
   s.directory.check_holds_run();
-  auto const conflicts = conflicting_keys(read_file(s.directory.config()), s.resolved_yaml);
+  auto const conflicts = conflicting_keys(read_file(s.directory.config()), *s.config);
   FSLLM_CHECK(conflicts.empty(),
               "--resume with another configuration: {}. Give the run's own settings, or start a new run with "
               "another expname.",
@@ -108,66 +107,6 @@ void check_client_count(Setup const& s, ClientData const& data) {
       wanted, there, s.run.shard_roots.empty() ? s.run.data.shards : "hpc.shard_roots", wanted);
 }
 
-/// The model with what is trained inside it.
-struct Trainable {
-  std::unique_ptr<CausalLM> model;
-  std::unique_ptr<Peft> peft;
-  TensorMap parameters;
-  TensorMap vocabulary;  ///< embeddings that are not the file's, beside an adapter
-};
-
-/// With rows for all tokens of the run.
-std::unique_ptr<CausalLM> load_grown(Setup const& s, LoadOptions const& options) {
-  auto model = load_model(s.model_dir, options);
-  if (model->config().vocab_size < s.model.vocab_size)
-    model->set_vocabulary(grown_vocabulary(model->vocabulary(), s.model.vocab_size));
-  return model;
-}
-
-Trainable load_trainable(Setup const& s) {
-  Trainable t;
-  auto options = s.load;
-  options.cache_dir = weight_cache(s);
-  t.model = load_grown(s, options);
-  if (s.run.peft.method.empty()) {
-    t.model->make_trainable("fp32");
-    t.parameters = t.model->parameters();
-    return t;
-  }
-  t.peft = make_peft(s.run.peft, *t.model, s.run.fed.seed);
-  t.parameters = t.peft->state();
-  auto const& start = s.run.peft.init_from;
-  bool const brought = !start.empty() && adapter_vocab_size(start, s.model) > 0;
-  if (brought || s.model.vocab_size != load_model_config(s.model_dir).vocab_size)
-    t.vocabulary = t.model->vocabulary();
-  return t;
-}
-
-void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values) {
-  if (t.peft) {
-    save_adapter(dir, *t.peft, values, s.model_dir.string(), t.vocabulary);
-  } else {
-    auto const live = clone(t.parameters);
-    copy_values(t.parameters, values);
-    save_model(dir, *t.model, s.model_dir, "fp32");
-    if (is_gguf(s.model_dir)) export_gguf_tokenizer(s.model_dir, dir);
-    copy_values(t.parameters, live);
-  }
-  if (!s.vocabulary.is_own) return;
-  save_tokenizer(s.vocabulary.source, s.run.data.added_tokens, dir);
-  if (!t.peft) write_special_ids(dir, *s.vocabulary.tokenizer);
-}
-
-/// Weights that are mapped from a file need not fit, but then every step reads what had to go.
-void warn_of_memory(int64_t weights) {
-  int64_t const available = available_memory();
-  if (available > 0 && weights > available)
-    log_warning(
-        "{:.0f} MiB of weights ({:.0f} MiB of memory are available): every step will read some from disk. "
-        "Use another train.storage_dtype, or a machine with more memory.",
-        static_cast<double>(weights) / 1048576, static_cast<double>(available) / 1048576);
-}
-
 /// Tasks of the Slurm job that this single rank leaves idle; 0 where a launcher started it as one of several.
 int64_t idle_tasks(Communicator const& comm) {
   auto const number = [](char const* name) {
@@ -179,6 +118,38 @@ int64_t idle_tasks(Communicator const& comm) {
   bool const launched =
       number("OMPI_COMM_WORLD_SIZE") > 0 || number("PMI_SIZE") > 0 || (step >= 0 && step < kFirstSpecialStep);
   return comm.size() > 1 || launched ? 0 : std::max<int64_t>(0, number("SLURM_NTASKS") - 1);
+}
+
+/// Collective: the prompt template of the rows, as far as it is known: with ready shards what they say.
+std::optional<TemplateConfig> template_of_rows(Setup const& s, Communicator const& comm) {
+  if (!ready_shards(s)) return self_contained(s.run.data.prompt);
+  std::set<std::string> found;
+  std::string own;
+  agree(comm, [&] {
+    auto const dirs =
+        s.run.shard_roots.empty() ? std::vector{s.run.data.shards} : own_roots(s.run.shard_roots, comm);
+    if (!dirs.empty()) own = read_shard_index(dirs.front()).prompt_json;
+  });
+  for (auto& text : comm.all_gather(own))
+    if (!text.empty()) found.insert(std::move(text));
+  if (found.size() != 1) return std::nullopt;
+  return template_from_json(nlohmann::json::parse(*found.begin()), "index.json of the shards");
+}
+
+/// Collective: what fsllm.json beside the result says.
+AdapterInfo info_of(Setup const& s, Communicator const& comm) {
+  AdapterInfo info{template_of_rows(s, comm), s.run.data.tok_len,   s.load.storage_dtype,
+                   s.load.compute_dtype,      s.model_dir.string(), s.tokenizer_sha256()};
+  auto const& start = s.run.peft.init_from;
+  if (start.empty() || comm.rank() != 0 || !info.prompt) return info;
+  auto const before = read_adapter_info(start);
+  if (before && before->prompt &&
+      make_prompt_template(*before->prompt).name != make_prompt_template(*info.prompt).name)
+    log_warning(
+        "llm.adapter.init_from = {} was trained with the prompt template {} (these rows are made with {}). "
+        "Set data.prompt_template to that, unless you mean to change it.",
+        start, before->prompt->name, info.prompt->name);
+  return info;
 }
 
 /// What runs, but likely not as it was meant. On rank 0.
@@ -221,40 +192,52 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   prepare_directory(s, line.has("overwrite"), comm);
   at::set_num_threads(threads_per_rank(s.run, comm.split_by_node().size()));
   auto sources = clients_of(s, comm);
+  s.info = info_of(s, comm);
   Trainable trainable;
   std::unique_ptr<ClientData> data;
+  std::unique_ptr<InputFiles> inputs;
+  agree(comm, [&] {
+    if (comm.rank() == 0) inputs = std::make_unique<InputFiles>(s);
+  });
+  auto const record = run_record(s, inputs.get(), sources, comm);
   agree(comm, [&] {
     data = std::make_unique<ClientData>(std::move(sources), s.tokenizer_sha256(), s.model.vocab_size,
                                         most_tokens(s), s.run.fed.method == "global");
     check_client_count(s, *data);
-    if (ready_shards(s)) data->check(comm.rank(), comm.size());
+    if (ready_shards(s) || s.resume) data->check(comm.rank(), comm.size());
     check_clients(s, data->clients(), [&](int64_t client) { return data->summary(client).train.rows; });
     trainable = load_trainable(s);
   });
   agree(comm, [&] {
     // From here on the directory holds a run; what failed before may simply be started again.
-    if (comm.rank() == 0) s.output->write("config.yaml", s.resolved_yaml);
+    if (comm.rank() != 0) return;
+    if (!s.resume && !s.client_yaml.empty()) s.output->write("client_cfg.yaml", s.client_yaml);
+    s.output->write("config.yaml", s.resolved_yaml);
   });
   log_start(s, trainable, *data, comm);
   auto const collective =
       s.device.nccl ? make_nccl_collective(comm, s.device.gpu) : make_host_collective(comm);
-  Federation federation{s.run.fed,
-                        [&](int64_t client) -> TrainConfig const& {
-                          auto const own = s.client_train.find(client);
-                          return own == s.client_train.end() ? s.run.train : own->second;
-                        },
-                        *trainable.model,
-                        trainable.parameters,
-                        *data,
-                        *collective,
-                        s.directory,
-                        s.output.get(),
-                        s.run.peft.mv_to_cpu,
-                        trainable.peft == nullptr,
-                        s.resolved_yaml,
-                        [&](std::filesystem::path const& dir, TensorMap const& values) {
-                          save_values(s, trainable, dir, values);
-                        }};
+  Federation federation{
+      s.run.fed,
+      [&](int64_t client) -> TrainConfig const& {
+        auto const own = s.client_train.find(client);
+        return own == s.client_train.end() ? s.run.train : own->second;
+      },
+      *trainable.model,
+      trainable.parameters,
+      *data,
+      *collective,
+      s.directory,
+      s.output.get(),
+      s.run.peft.mv_to_cpu,
+      trainable.peft == nullptr,
+      s.resolved_yaml,
+      record,
+      [&](std::string const& before, int64_t round) { return continued_record(before, record, round); },
+      [&] { inputs->check_unchanged(); },
+      [&](std::filesystem::path const& dir, TensorMap const& values) {
+        save_values(s, trainable, dir, values);
+      }};
   auto const summary = run_rounds(federation, s.resume);
   set_signal_note("", OnSignal::end_process);
   return summary.interrupted ? (summary.rounds > 0 ? kExitStopped : kExitSignal) : 0;

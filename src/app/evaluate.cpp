@@ -11,7 +11,6 @@
 #include "fsllm/comm/gather.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
-#include "fsllm/data/dataset.hpp"
 
 namespace fsllm {
 namespace {
@@ -19,7 +18,7 @@ namespace {
 /// Collective: a candidate's answers to all rows, on every rank. A batch is computed by one rank, and follows
 /// from the rows alone.
 std::vector<RowAnswer> answers_of(Candidate const& candidate, ModelSession& session, EvaluateJob const& job,
-                                  std::vector<Sample> const& rows, Communicator const& comm) {
+                                  Communicator const& comm) {
   BatchShare const share{comm.rank(), comm.size()};
   std::unique_ptr<RowQuestions> questions;
   std::vector<RowScore> scores;
@@ -30,7 +29,7 @@ std::vector<RowAnswer> answers_of(Candidate const& candidate, ModelSession& sess
                 "{} holds no tokenizer (exact match compares texts). Put tokenizer.json or tokenizer.model "
                 "there.",
                 job.model_dir.string());
-    questions = std::make_unique<RowQuestions>(rows, make_prompt_template(job.data.prompt),
+    questions = std::make_unique<RowQuestions>(job.rows, make_prompt_template(candidate.prompt),
                                                *session.tokenizer(), session.model().config().max_positions);
     scores = score_rows(session.model(), questions->scored(), job.batch_tokens, share);
   });
@@ -47,23 +46,19 @@ std::vector<RowAnswer> answers_of(Candidate const& candidate, ModelSession& sess
 
 Evaluation evaluate(EvaluateJob const& job, Communicator const& comm) {
   at::set_num_threads(1);
-  Evaluation result;
+  Evaluation result{job.candidates, job.rows, {}};
   std::unique_ptr<ModelSession> session;
   agree(comm, [&] {
     for (auto const& candidate : job.candidates)
       if (!candidate.adapter.empty()) read_adapter_config(candidate.adapter);
-    result.rows = read_samples(job.data);
-    if (job.limit > 0 && std::cmp_less(job.limit, result.rows.size()))
-      result.rows.resize(static_cast<size_t>(job.limit));
     session = std::make_unique<ModelSession>(job.model_dir, job.load);
   });
   for (auto const& candidate : job.candidates) {
     auto const start = std::chrono::steady_clock::now();
-    result.answers.push_back(answers_of(candidate, *session, job, result.rows, comm));
+    result.answers.push_back(answers_of(candidate, *session, job, comm));
     log_info("{}: {} rows answered in {:.0f} s", candidate.name, result.rows.size(),
              std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
-  result.candidates = job.candidates;
   return result;
 }
 

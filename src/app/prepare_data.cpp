@@ -147,6 +147,7 @@ ShardIndex index_of(ShardJob const& job, std::vector<ShardSummary> clients) {
   if (job.rows.tokenizer != nullptr) {
     index.tokenizer_sha256 = job.rows.tokenizer->sha256();
     index.prompt_template = job.rows.prompt.name;
+    index.prompt_json = to_json(self_contained(job.rows.data.prompt)).dump();
   }
   index.seed = static_cast<int64_t>(job.rows.seed);
   index.tok_len = job.rows.data.tok_len;

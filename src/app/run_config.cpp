@@ -192,7 +192,7 @@ RunDirectory run_directory(RunConfig const& run) {
   return {std::filesystem::path(run.outdir) / run.expname};
 }
 
-std::vector<std::string> conflicting_keys(std::string const& old_yaml, std::string const& new_yaml) {
+std::vector<std::string> conflicting_keys(std::string const& old_yaml, Config const& resolved) {
   // What may change between a run and its continuation without changing results up to the checkpoint.
   static std::vector<std::string> const free{"outdir",
                                              "expname",
@@ -204,10 +204,14 @@ std::vector<std::string> conflicting_keys(std::string const& old_yaml, std::stri
                                              "llm.cache.model",
                                              "hpc.server_trains"};
   auto const before = Config::parse(old_yaml, "config.yaml of the run directory"),
-             now = Config::parse(new_yaml, "configuration");
+             now = Config::parse(resolved.dump(), "configuration");
+  std::map<std::string, std::optional<std::string>> defaults;
+  for (auto const& key : resolved.keys()) defaults[key.path] = key.default_value();
   std::vector<std::string> conflicts;
   for (auto const& key : now.given_keys()) {
     if (std::find(free.begin(), free.end(), key) != free.end()) continue;
+    // A key that came with a later version of the program.
+    if (!before.has(key) && now.text(key) == defaults[key]) continue;
     if (before.text(key) != now.text(key))
       conflicts.push_back(fmt::format("{} ({} before, {} now)", key, before.text(key).value_or("absent"),
                                       now.text(key).value_or("absent")));

@@ -51,16 +51,17 @@ Config configure(Setup& s, CommandLine const& line, std::string const& yaml, std
 }
 
 /// --client_cfg, whose clients' keys go before those of `config`.
-void configure_clients(Setup& s, Config const& config, std::string const& file, std::string const& yaml) {
+void configure_clients(Setup& s, Config const& config, std::string const& file) {
   if (file.empty()) return;
   s.client_train =
-      load_client_configs(config.overridden_by(Config::parse("", "")), Config::parse(yaml, file));
+      load_client_configs(config.overridden_by(Config::parse("", "")), Config::parse(s.client_yaml, file));
   FSLLM_CHECK(!s.client_train.empty(),
               "--client_cfg {} (it names no client). Write client_1: {{train: {{...}}}}, or leave it out.",
               file);
 }
 
-void open_model(Setup& s, Config& config) {
+void open_model(Setup& s) {
+  auto& config = *s.config;
   s.vocabulary = load_vocabulary(s.run, s.model_dir, s.model);
   s.model.vocab_size = s.vocabulary.size;
   read_adapter_text(s);
@@ -69,6 +70,15 @@ void open_model(Setup& s, Config& config) {
   config.set_resolved("train.compute_dtype", s.load.compute_dtype);
   config.set_resolved("expname", s.run.expname);
   s.resolved_yaml = config.dump();
+}
+
+/// Collective: the file of --client_cfg; a run that goes on keeps its own. "" where there is none.
+std::string client_file(Setup const& s, CommandLine const& line, Communicator const& comm) {
+  auto file = line.text("client_cfg");
+  if (file.empty() && s.resume && comm.rank() == 0 && std::filesystem::exists(s.directory.client_config()))
+    file = s.directory.client_config().string();
+  comm.broadcast(file, 0);
+  return file;
 }
 
 /// Collective: where every rank computes and in which type. A run that goes on keeps its type.
@@ -115,17 +125,22 @@ int64_t most_tokens(Setup const& s) {
 
 Setup set_up(CommandLine const& line, Communicator const& comm) {
   auto const cfg = line.text("cfg"), resumed = line.text("resume");
-  auto const source = cfg.empty() ? (std::filesystem::path(resumed) / "config.yaml").string() : cfg;
-  auto const yaml = shared_file(source, comm), client_yaml = shared_file(line.text("client_cfg"), comm);
+  if (!resumed.empty())
+    agree(comm, [&] {
+      if (comm.rank() == 0) RunDirectory{resumed}.check_holds_run();
+    });
+  auto const source = cfg.empty() ? RunDirectory{resumed}.config().string() : cfg;
+  auto const yaml = shared_file(source, comm);
   Setup s;
-  std::optional<Config> config;
+  agree(comm, [&] { s.config = configure(s, line, yaml, source); });
+  auto const clients = client_file(s, line, comm);
+  s.client_yaml = shared_file(clients, comm);
   agree(comm, [&] {
-    config = configure(s, line, yaml, source);
-    configure_clients(s, *config, line.text("client_cfg"), client_yaml);
+    configure_clients(s, *s.config, clients);
     check_owners(s, comm);
   });
   choose_types(s, line, comm);
-  agree(comm, [&] { open_model(s, *config); });
+  agree(comm, [&] { open_model(s); });
   return s;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <map>
 
+#include "fsllm/app/adapter_info.hpp"
 #include "fsllm/app/command_line.hpp"
 #include "fsllm/app/run_config.hpp"
 #include "fsllm/app/vocabulary.hpp"
@@ -14,7 +15,9 @@ struct Setup {
   RunConfig run;
   std::map<int64_t, TrainConfig> client_train;
   PromptTemplate prompt;
-  std::string resolved_yaml;
+  std::optional<Config> config;  ///< every key declared and resolved
+  std::string resolved_yaml;     ///< the same as text
+  std::string client_yaml;       ///< text of --client_cfg, or that of the run that goes on
   std::filesystem::path model_dir;
   RunDirectory directory;
   std::shared_ptr<OutputFolder> output;  ///< of `directory`, on rank 0
@@ -23,6 +26,7 @@ struct Setup {
   Vocabulary vocabulary;
   ModelConfig model;  ///< its vocab_size is that of `vocabulary`
   bool resume = false;
+  AdapterInfo info;                                        ///< of the result
   std::vector<std::pair<std::string, std::string>> files;  ///< option and path of what the command line names
 
   Tokenizer const* tokenizer() const { return vocabulary.tokenizer.get(); }

@@ -19,15 +19,20 @@ std::vector<ClientSource> sources_in(std::filesystem::path const& dir) {
   return sources;
 }
 
+std::vector<std::string> own_roots(std::vector<std::string> const& roots, Communicator const& comm) {
+  std::vector<std::string> own;
+  for (size_t i = 0; i < roots.size(); ++i)
+    if (roots.size() == 1 || i % static_cast<size_t>(comm.size()) == static_cast<size_t>(comm.rank()))
+      own.push_back(roots[i]);
+  return own;
+}
+
 namespace {
 
-/// What this rank may open.
 std::vector<ClientSource> own_sources(std::vector<std::string> const& roots, Communicator const& comm) {
   std::vector<ClientSource> own;
-  for (size_t i = 0; i < roots.size(); ++i) {
-    if (roots.size() > 1 && i % static_cast<size_t>(comm.size()) != static_cast<size_t>(comm.rank()))
-      continue;
-    auto const found = sources_in(roots[i]);
+  for (auto const& root : own_roots(roots, comm)) {
+    auto const found = sources_in(root);
     own.insert(own.end(), found.begin(), found.end());
   }
   return own;

@@ -24,59 +24,11 @@
 #include "fsllm/io/files.hpp"
 #include "not_finite.hpp"
 #include "participants.hpp"
+#include "run.hpp"
 #include "stop.hpp"
 
 namespace fsllm {
-namespace {
-
-/// The run between two rounds: what a checkpoint holds, and the fixed facts that follow from the
-/// configuration.
-class Run {
- public:
-  explicit Run(Federation& federation);
-  RunSummary train(bool resume);
-
- private:
-  bool local() const { return config_.method == "local"; }
-  bool server() const { return comm_.rank() == 0; }
-  std::vector<std::vector<int64_t>> place(std::vector<int64_t> const& clients) const;
-  void restore();
-  TensorMap const& start_of(int64_t client) const;
-  at::Device device() const { return f_.parameters.begin()->second.device(); }
-  TensorMap kept(TensorMap const& values) const;
-  TensorMap layout_of_kept() const;
-  void end_turn();
-  ClientReport train_client_here(int64_t client, int64_t round, double weight, Aggregation& aggregation,
-                                 Progress& progress);
-  std::vector<ClientReport> train_round(int64_t round, Aggregation& aggregation);
-  ClientLosses evaluate();
-  ClientLosses evaluate_all();
-  bool select(RoundReport& report);
-  void write_report(RoundReport const& report);
-  void save_as(std::string const& name, TensorMap const& values);
-  void save_state(int64_t rounds_done);
-  void save_results(int64_t rounds_done);
-  void note_for_signals() const;
-  void save_interrupted();
-
-  Federation& f_;
-  FedConfig const& config_;
-  Communicator const& comm_;
-  std::vector<int64_t> clients_;             ///< that take part
-  std::vector<int64_t> unseen_, trained_;    ///< those that only evaluate, and the others
-  std::vector<std::vector<int64_t>> owned_;  ///< clients of each rank for evaluation and personal state
-  std::vector<std::string> splits_;          ///< splits that hold rows
-  TensorMap global_, best_;
-  PersonalStates personal_;
-  std::unique_ptr<FedAlgorithm> algorithm_;
-  Selection selection_;
-  std::unique_ptr<JsonlWriter> metrics_;
-  int64_t done_ = 0, best_round_ = 0;
-  int64_t saved_ = 0;                  ///< rounds that the newest checkpoint holds
-  bool stopped_ = false;               ///< by a signal, on any rank
-  double first_step_ = 0;              ///< seconds from the start of the process to the end of its first step
-  nlohmann::ordered_json last_event_;  ///< in metrics.jsonl
-};
+namespace detail {
 
 Run::Run(Federation& federation)
     : f_(federation),
@@ -106,50 +58,6 @@ std::vector<std::vector<int64_t>> Run::place(std::vector<int64_t> const& clients
   for (int64_t const client : clients) allowed.push_back(f_.data.ranks_of(client));
   int const first = !config_.server_trains && comm_.size() > 1 ? 1 : 0;
   return place_clients(clients, costs, comm_.size(), first, allowed);
-}
-
-void Run::restore() {
-  Checkpoint checkpoint;
-  if (server()) {
-    auto found = load_newest_checkpoint(f_.directory.checkpoints());
-    if (found) {
-      checkpoint = std::move(*found);
-      check_same_layout(global_, checkpoint.tensors.at("global"), "checkpoint");
-      copy_values(global_, checkpoint.tensors.at("global"));
-      best_ = checkpoint.tensors["best"];
-      algorithm_->load_state(checkpoint.texts.at("algorithm"));
-      rewind_logs(*f_.output, checkpoint.round);
-      last_event_ = last_event(f_.directory.metrics());
-    } else {
-      auto const folder = f_.directory.checkpoints();
-      FSLLM_CHECK(
-          !holds_checkpoint(folder),
-          "no checkpoint in {} can be read (the warnings above name the damage). Restore one, or remove "
-          "that folder to begin at round 0.",
-          folder.string());
-      rewind_logs(*f_.output, -1);
-      log_warning("no usable checkpoint in {}: the run starts from the beginning",
-                  f_.directory.checkpoints().string());
-    }
-  }
-  std::string header = nlohmann::json{{"round", checkpoint.round},
-                                      {"best_round", checkpoint.texts["best_round"]},
-                                      {"selection", checkpoint.texts["selection"]}}
-                           .dump();
-  comm_.broadcast(header, 0);
-  auto const facts = nlohmann::json::parse(header);
-  done_ = facts.at("round").get<int64_t>();
-  if (done_ == 0) return;
-  best_round_ = std::stoll(facts.at("best_round").get<std::string>());
-  selection_.load_state(facts.at("selection").get<std::string>());
-  f_.collective.broadcast(global_, 0);
-  if (local()) {
-    PersonalStates all;
-    for (int64_t const client : trained_)
-      if (server()) all.emplace(client, checkpoint.tensors.at("client_" + std::to_string(client)));
-    personal_ = scatter_personal(all, layout_of_kept(), owned_[static_cast<size_t>(comm_.rank())], comm_);
-  }
-  log_info("continuing after round {}", done_);
 }
 
 TensorMap const& Run::start_of(int64_t client) const {
@@ -271,13 +179,6 @@ bool Run::select(RoundReport& report) {
   return selection_.stop();
 }
 
-/// A set of values in the subfolder `name` of the run directory.
-void Run::save_as(std::string const& name, TensorMap const& values) {
-  auto const made = f_.output->fresh_folder();
-  f_.save(made, values);
-  f_.output->move_in(made, name, {"adapter_config.json", "config.json"});
-}
-
 void Run::write_report(RoundReport const& report) {
   if (!server()) return;
   f_.output->check();
@@ -286,60 +187,18 @@ void Run::write_report(RoundReport const& report) {
   log_info("{}", round_line(report, config_.rounds));
 }
 
-void Run::save_state(int64_t rounds_done) {
-  auto const personal = local() ? gather_personal(personal_, layout_of_kept(), comm_) : PersonalStates{};
-  if (!server()) return;
-  Checkpoint checkpoint;
-  checkpoint.round = rounds_done;
-  checkpoint.tensors["global"] = global_;
-  checkpoint.tensors["best"] = best_;
-  for (auto const& [client, state] : personal) checkpoint.tensors["client_" + std::to_string(client)] = state;
-  checkpoint.texts = {{"config", f_.config_yaml},
-                      {"algorithm", algorithm_->state()},
-                      {"selection", selection_.state()},
-                      {"best_round", std::to_string(best_round_)}};
-  f_.output->check();
-  save_checkpoint(*f_.output, "checkpoints", checkpoint, static_cast<int>(config_.keep_last));
-  saved_ = rounds_done;
-  note_for_signals();
-}
-
-/// What SIGINT and SIGTERM print.
-void Run::note_for_signals() const {
-  auto const state =
-      saved_ > 0 ? fmt::format("the newest checkpoint is that of round {}; continue with --resume", saved_)
-                 : std::string("there is no checkpoint yet; --resume begins at round 0");
-  set_signal_note(server() ? fmt::format("stopping after this step ({})", state) : "", OnSignal::deferred);
-}
-
-/// The state of the last whole round. A client of method local that went on since has no such state any more.
-void Run::save_interrupted() {
-  if (done_ > saved_ && !local()) save_state(done_);
-  if (server())
-    log_warning("stopped by a signal: {} rounds are saved{}", saved_,
-                saved_ > 0 ? ", continue with --resume" : "");
-}
-
-void Run::save_results(int64_t rounds_done) {
-  auto const personal = local() ? gather_personal(personal_, layout_of_kept(), comm_) : PersonalStates{};
-  if (!server()) return;
-  auto const out = f_.full_model ? f_.directory.model() : f_.directory.adapter();
-  auto const name = out.filename().string();
-  if (!local()) save_as(name, global_);
-  for (auto const& [client, state] : personal) save_as(fmt::format("{}/client_{:05d}", name, client), state);
-  auto summary = last_event_;
-  summary["event"] = "end";
-  summary["stopped_early"] = selection_.stop();
-  if (best_round_ > 0) summary.update({{"best_round", best_round_}, {"best_loss", selection_.best()}});
-  summary["ranks"] = comm_.size();
-  metrics_->write(summary);
-  f_.output->write("summary.json", summary.dump(2) + "\n");
-  log_info("{} rounds done; the result lies in {}", rounds_done, out.string());
-}
-
 RunSummary Run::train(bool resume) {
+  record_ = f_.record;
   if (resume) restore();
   saved_ = done_;
+  if (ended_) {
+    log_info(
+        "the run has ended after {} rounds; nothing is left to do. Raise federate.total_round_num to "
+        "go on, or choose another expname.",
+        done_);
+    return {done_, selection_.stop()};
+  }
+  if (server() && !record_.empty()) f_.output->write("run.json", record_ + "\n");
   note_for_signals();
   if (server()) metrics_ = std::make_unique<JsonlWriter>(f_.directory.metrics());
   bool const exact = config_.reduce == "exact" || (config_.reduce == "auto" && !f_.full_model);
@@ -390,10 +249,10 @@ RunSummary Run::train(bool resume) {
   return {done_, stop};
 }
 
-}  // namespace
+}  // namespace detail
 
 RunSummary run_rounds(Federation& federation, bool resume) {
-  return Run(federation).train(resume);
+  return detail::Run(federation).train(resume);
 }
 
 }  // namespace fsllm

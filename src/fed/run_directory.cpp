@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 /// Everything that a run may write.
 std::vector<std::string> const kNames{"config.yaml",  "exp_print.log", "eval_results.log", "metrics.jsonl",
                                       "summary.json", "checkpoints",   "shards",           "adapter",
-                                      "best",         "model"};
+                                      "best",         "model",         "run.json",         "client_cfg.yaml"};
 std::vector<std::string> const kLogs{"exp_print.log", "eval_results.log", "metrics.jsonl"};
 
 bool lies_in(fs::path const& path, fs::path const& folder) {
@@ -80,6 +80,9 @@ std::unique_ptr<OutputFolder> RunDirectory::start(bool overwrite, std::vector<Ru
 }
 
 void RunDirectory::check_holds_run() const {
+  FSLLM_CHECK(fs::exists(root),
+              "--resume {} (there is no such folder). Give a run directory, which is outdir/expname.",
+              root.string());
   FSLLM_CHECK(holds_run(), "{} holds no run to continue (no config.yaml there). Start it without --resume.",
               root.string());
 }

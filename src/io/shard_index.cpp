@@ -56,6 +56,7 @@ ShardIndex index_from(nlohmann::json const& json, std::string const& path) {
   json.at("splitter").get_to(index.splitter);
   json.at("tokenizer_sha256").get_to(index.tokenizer_sha256);
   json.at("prompt_template").get_to(index.prompt_template);
+  if (auto const prompt = json.find("prompt"); prompt != json.end()) index.prompt_json = prompt->dump();
   json.at("seed").get_to(index.seed);
   json.at("tok_len").get_to(index.tok_len);
   for (auto const& client : json.at("clients")) index.clients.push_back(client_from(client));
@@ -100,6 +101,7 @@ void write_shard_index(std::filesystem::path const& dir, ShardIndex const& index
             {"seed", index.seed},
             {"tok_len", index.tok_len},
             {"clients", Json::array()}};
+  if (!index.prompt_json.empty()) json["prompt"] = Json::parse(index.prompt_json);
   for (auto const& client : ordered) json["clients"].push_back(to_json(client));
   write_file_atomic(path, json.dump(1) + "\n", scratch, FileAccess::owner_only);
 }

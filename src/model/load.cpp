@@ -166,6 +166,18 @@ int64_t weight_bytes(CausalLM& model) {
   return bytes;
 }
 
+std::vector<std::filesystem::path> model_files(std::filesystem::path const& model) {
+  bool const gguf = is_gguf(model);
+  auto const config = load_model_config(model);
+  auto const source =
+      gguf ? detail::open_gguf(model, config, detail::find_family(config.family, model.string()))
+           : detail::open_safetensors(model);
+  std::vector<std::filesystem::path> files;
+  if (!gguf) files.push_back(model / "config.json");
+  for (auto const& [file, header] : source->files()) files.push_back(file);
+  return files;
+}
+
 std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOptions const& options) {
   auto opened = open_model(model, options);
   c10::Device const device(options.device);

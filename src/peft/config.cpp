@@ -40,7 +40,14 @@ HubMethod asked_method(Config& config, bool use) {
   return {find_peft(method, config.where(kMethod)).name, nlohmann::ordered_json::object()};
 }
 
-/// Declares the arguments of the other methods; which of them the YAML gives in vain goes into the log.
+bool has_default(Config const& config, std::string const& path) {
+  auto const keys = config.keys();
+  auto const key = std::ranges::find(keys, path, &KeyInfo::path);
+  return key != keys.end() && config.text(path) == key->default_value();
+}
+
+/// Declares the arguments of the other methods; which of them the YAML gives in vain goes into the log. A
+/// resolved configuration gives all of them, with their defaults.
 void read_others(Config& config, std::string const& method, Arguments const& chosen) {
   for (auto const& row : peft_table()) {
     if (row.name == method) continue;
@@ -51,7 +58,8 @@ void read_others(Config& config, std::string const& method, Arguments const& cho
   std::set<std::string> read(chosen.names().begin(), chosen.names().end());
   read.insert({"adapter_package", "adapter_method"});
   for (auto const& name : config.children(kArgs))
-    if (read.count(name) == 0) log_info("{}.{} has no meaning for adapter_method {}", kArgs, name, method);
+    if (read.count(name) == 0 && !has_default(config, fmt::format("{}.{}", kArgs, name)))
+      log_info("{}.{} has no meaning for adapter_method {}", kArgs, name, method);
 }
 
 /// Which method goes on from the saved adapter; the YAML must not ask for another.

@@ -2,6 +2,7 @@
 #include "fsllm/text/template.hpp"
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "chat_templates.hpp"
 #include "fsllm/core/error.hpp"
@@ -77,9 +78,13 @@ PromptTemplate custom(TemplateConfig const& config) {
   return made;
 }
 
+std::string chat_source(TemplateConfig const& config) {
+  if (!config.chat_text.empty()) return config.chat_text;
+  return config.chat_template.empty() ? read_chat_template(config.model) : read_file(config.chat_template);
+}
+
 PromptTemplate of_model(TemplateConfig const& config) {
-  bool const own = !config.chat_template.empty();
-  auto const source = own ? read_file(config.chat_template) : read_chat_template(config.model);
+  auto const source = chat_source(config);
   FSLLM_CHECK(
       !source.empty(),
       "data.prompt_template = model ({} has no chat template). Give a Jinja file with data.chat_template, or "
@@ -88,8 +93,8 @@ PromptTemplate of_model(TemplateConfig const& config) {
   PromptTemplate made;
   bool const dated = config.date != kTemplateDate && source.find("strftime_now") != std::string::npos;
   made.name = "model:" + sha256(dated ? source + '\0' + config.date : source).substr(0, 8);
-  made.chat = std::make_shared<JinjaTemplate>(
-      source, own ? config.chat_template : config.model + " (chat template)", config.date);
+  auto const place = config.chat_template.empty() ? config.model + " (chat template)" : config.chat_template;
+  made.chat = std::make_shared<JinjaTemplate>(source, place, config.date);
   return made;
 }
 
@@ -120,6 +125,43 @@ PromptTemplate make_prompt_template(TemplateConfig const& config) {
   made.prompt = row.prompt;
   if (row.chat != nullptr) made.chat = std::make_shared<JinjaTemplate>(row.chat, "template " + name);
   return made;
+}
+
+TemplateConfig self_contained(TemplateConfig config) {
+  if (config.name == "model") config.chat_text = chat_source(config);
+  return config;
+}
+
+nlohmann::ordered_json to_json(TemplateConfig const& config) {
+  nlohmann::ordered_json json{{"name", config.name}};
+  if (config.name == "custom")
+    json["custom_template"] = {{"prompt", config.custom_prompt},
+                               {"prompt_no_input", config.custom_prompt_no_input}};
+  if (config.name == "model")
+    json.update({{"chat_template", config.chat_text}, {"template_date", config.date}});
+  return json;
+}
+
+TemplateConfig template_from_json(nlohmann::json const& json, std::string const& place) {
+  TemplateConfig config;
+  try {
+    json.at("name").get_to(config.name);
+    if (config.name == "custom") {
+      json.at("custom_template").at("prompt").get_to(config.custom_prompt);
+      json.at("custom_template").at("prompt_no_input").get_to(config.custom_prompt_no_input);
+    }
+    if (config.name == "model") {
+      json.at("chat_template").get_to(config.chat_text);
+      json.at("template_date").get_to(config.date);
+      config.model = place;
+    }
+    make_prompt_template(config);
+  } catch (nlohmann::json::exception const& error) {
+    fail(fmt::format("{}: no prompt template ({}). Restore the file.", place, error.what()));
+  } catch (Error const& error) {
+    fail(fmt::format("{}: {}", place, error.what()));
+  }
+  return config;
 }
 
 std::string prompt_text(PromptTemplate const& prompt, Sample const& sample) {

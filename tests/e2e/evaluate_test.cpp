@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // fsllm_eval: answers that depend on the questions alone, and what it takes from a run.
+#include <fmt/core.h>
+
 #include <fstream>
 
 #include "federation.hpp"
@@ -46,6 +48,166 @@ TEST(Evaluate, RequestsHaveTheSameBitsOnAnyRanks) {
     if (alone.empty()) alone = answers;
     EXPECT_TRUE(answers == alone) << np << " ranks";
   }
+}
+
+/// A run on rows of text, and evaluations of what it wrote.
+class EvaluateRun : public testing::Test {
+ protected:
+  EvaluateRun() {
+    write_text_model(dir_ / "model");
+    auto config = nlohmann::json::parse(read_text(dir_ / "model/config.json"));
+    config["max_position_embeddings"] = 320;  // its tokens are letters
+    std::ofstream(dir_ / "model/config.json") << config.dump();
+    std::ofstream rows(dir_ / "rows.jsonl"), tasks(dir_ / "tasks.jsonl");
+    for (int i = 0; i < 40; ++i)
+      (i % 10 == 0 ? tasks : rows) << nlohmann::json{{"instruction", "say " + std::to_string(i)},
+                                                     {"input", i % 2 == 0 ? "" : "now"},
+                                                     {"output", "no " + std::to_string(i)}}
+                                          .dump()
+                                   << "\n";
+  }
+  std::string yaml(std::string const& data) const {
+    return fmt::format(
+        "outdir: {0}\nexpname: run\nmodel: {{type: {0}/model}}\ndata: {{root: {0}, type: rows.jsonl, {1}}}\n"
+        "federate: {{client_num: 2, total_round_num: 1}}\n"
+        "train: {{local_update_steps: 2, optimizer: {{type: SGD, lr: 0.5}}}}\n"
+        "llm: {{tok_len: 200, adapter: {{use: True, args: [{{r: 4, lora_alpha: 8}}]}}}}\n",
+        dir_.path().string(), data);
+  }
+  void train(std::string const& data, std::vector<std::string> const& more = {}) {
+    fs::remove_all(dir_ / "run");
+    std::vector<std::string> words{"fsllm_hpc", "--cfg", write_config(dir_.path(), yaml(data)).string()};
+    words.insert(words.end(), more.begin(), more.end());
+    auto const outcome = run(dir_.path(), 0, words);
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
+  }
+  Outcome evaluate(std::vector<std::string> const& more, int np = 0) {
+    std::vector<std::string> words{"fsllm_eval", "--out", (dir_ / fmt::format("out{}", ++calls_)).string()};
+    words.insert(words.end(), more.begin(), more.end());
+    return run(dir_.path(), np, words);
+  }
+  /// What the last evaluation wrote, a row a line.
+  std::string predictions() const { return read_text(dir_ / fmt::format("out{}/predictions.jsonl", calls_)); }
+  std::vector<std::string> of_adapter(std::vector<std::string> const& more = {}) const {
+    std::vector<std::string> words{"--model",   (dir_ / "model").string(),
+                                   "--adapter", (dir_ / "run/adapter").string(),
+                                   "--tasks",   "tasks.jsonl",
+                                   "--data",    dir_.path().string()};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  }
+  void expect_ok(Outcome const& outcome, std::string const& said) {
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
+    EXPECT_THAT(outcome.out + outcome.err, testing::HasSubstr(said));
+  }
+  void expect_refused(Outcome const& outcome, std::string const& said) {
+    EXPECT_EQ(outcome.exit_code, 2) << outcome.err << outcome.out;
+    EXPECT_THAT(outcome.err, testing::HasSubstr(said));
+  }
+  TempDir dir_;
+  int calls_ = 0;
+};
+
+TEST_F(EvaluateRun, TheAdaptersOwnTemplateIsTheDefault) {
+  train("prompt_template: plain, splits: [1.0, 0.0, 0.0]");
+  expect_ok(evaluate(of_adapter()), "adapter: prompt template plain (it was trained with that)");
+  auto const own = predictions();
+  expect_ok(evaluate(of_adapter({"--prompt_template", "plain"})), "adapter: prompt template plain");
+  EXPECT_EQ(predictions(), own);
+  expect_ok(evaluate(of_adapter({"--prompt_template", "alpaca"})),
+            "adapter: prompt template alpaca (it was trained with plain)");
+  EXPECT_NE(predictions(), own);
+  expect_ok(evaluate(of_adapter({"--base"})), "base: prompt template plain (that of the adapter)");
+  fs::remove(dir_ / "run/adapter/fsllm.json");
+  expect_ok(evaluate(of_adapter()), "prompt template alpaca (its folder does not say");
+  std::ofstream(dir_ / "run/adapter/fsllm.json") << R"({"version": 1, "prompt": {"name": "plainn"}})";
+  expect_refused(evaluate(of_adapter()), "fsllm.json: data.prompt_template = 'plainn'");
+  std::ofstream(dir_ / "run/adapter/fsllm.json") << R"({"version": 1})";
+  expect_refused(evaluate(of_adapter()), "fsllm.json is damaged");
+}
+
+/// Templates of text travel whole: the files that they came from may be gone.
+TEST_F(EvaluateRun, TemplatesTravelWithTheAdapter) {
+  train("custom_template: {prompt: 'Q {instruction} {input} A '}, splits: [1.0, 0.0, 0.0]");
+  expect_ok(evaluate(of_adapter()), "adapter: prompt template custom:");
+  std::ofstream(dir_ / "chat.jinja")
+      << "{% for m in messages %}{{ m.role }} {{ m.content }} {{ strftime_now('%Y') }}\n{% endfor %}"
+         "{% if add_generation_prompt %}assistant {% endif %}";
+  train(fmt::format("chat_template: {}, template_date: '2025-03-01', splits: [1.0, 0.0, 0.0]",
+                    (dir_ / "chat.jinja").string()));
+  expect_ok(evaluate(of_adapter()), "adapter: prompt template model:");
+  auto const own = predictions();
+  fs::remove(dir_ / "chat.jinja");
+  expect_ok(evaluate(of_adapter()), "adapter: prompt template model:");
+  EXPECT_EQ(predictions(), own);
+}
+
+TEST_F(EvaluateRun, ReadyShardsSayTheirTemplate) {
+  auto const config = write_config(dir_.path(), yaml("prompt_template: plain")).string();
+  auto const shards = (dir_ / "shards").string();
+  ASSERT_EQ(run(dir_.path(), 0, {"fsllm_shard", "--cfg", config, "--out", shards}).exit_code, 0);
+  for (std::string const place : {"data.shards", "hpc.shard_roots"}) {
+    train("prompt_template: plain", {place, place == "data.shards" ? shards : "[" + shards + "]"});
+    expect_ok(evaluate(of_adapter()), "adapter: prompt template plain (it was trained with that)");
+    expect_refused(evaluate({"--run", (dir_ / "run").string()}), "(it was trained on ready shards");
+  }
+}
+
+TEST_F(EvaluateRun, TakesWhatItNeedsFromTheRun) {
+  train("prompt_template: plain, splits: [0.6, 0.1, 0.3]");
+  auto const place = (dir_ / "run").string();
+  expect_ok(evaluate({"--run", place, "--base"}), "adapter: prompt template plain");
+  auto const alone = predictions();
+  auto const rows = read_events(dir_ / "out1/predictions.jsonl");
+  int64_t kept = 0;
+  auto const index = nlohmann::json::parse(read_text(dir_ / "run/shards/index.json"));
+  for (auto const& client : index.at("clients"))
+    if (client.at("client_id") != 0) kept += client.at("test").at("rows").get<int64_t>();
+  EXPECT_EQ(static_cast<int64_t>(rows.size()), kept);
+  EXPECT_TRUE(rows.front().at("answers").contains("base"));
+  expect_ok(evaluate({"--run", place, "--base"}, 3), "adapter: prompt template plain");
+  EXPECT_EQ(predictions(), alone);
+  expect_ok(evaluate({"--run", place, "--tasks", "tasks.jsonl", "--data", dir_.path().string()}),
+            "adapter: prompt template plain");
+  auto const by_run = predictions();
+  expect_ok(evaluate(of_adapter()), "");
+  EXPECT_EQ(predictions(), by_run);
+  write_requests(dir_ / "in.jsonl", 6);
+  auto const outcome = run(dir_.path(), 2,
+                           {"fsllm_eval", "--run", place, "--requests", (dir_ / "in.jsonl").string(),
+                            "--responses", (dir_ / "answers.jsonl").string()});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(read_events(dir_ / "answers.jsonl").size(), 6U);
+}
+
+TEST_F(EvaluateRun, WholeModelsAreScoredToo) {
+  train("prompt_template: plain, splits: [0.6, 0.1, 0.3]", {"llm.adapter.use", "False"});
+  expect_ok(evaluate({"--run", (dir_ / "run").string()}), "model: prompt template plain (it was trained");
+  expect_refused(evaluate({"--run", (dir_ / "run").string(), "--base"}), "the run trained the whole model");
+}
+
+TEST_F(EvaluateRun, RunsWithNothingToScoreAreExplained) {
+  expect_refused(evaluate({"--run", (dir_ / "none").string()}), "it holds no run");
+  train("prompt_template: plain, splits: [1.0, 0.0, 0.0]");
+  expect_refused(evaluate({"--run", (dir_ / "run").string()}), "its data.splits kept no rows for a test");
+  fs::remove_all(dir_ / "run/adapter");
+  expect_refused(evaluate({"--run", (dir_ / "run").string()}), "(the run has not ended)");
+  train("prompt_template: plain, splits: [0.6, 0.1, 0.3]", {"federate.method", "local"});
+  expect_refused(evaluate({"--run", (dir_ / "run").string()}), "trains one for each client");
+}
+
+TEST_F(EvaluateRun, AnAdapterOfAnotherTemplateIsNamedWhereTrainingGoesOn) {
+  train("prompt_template: plain, splits: [1.0, 0.0, 0.0]");
+  fs::rename(dir_ / "run/adapter", dir_ / "start");
+  std::vector<std::string> words{"fsllm_hpc",
+                                 "--cfg",
+                                 write_config(dir_.path(), yaml("prompt_template: alpaca")).string(),
+                                 "expname",
+                                 "second",
+                                 "llm.adapter.init_from",
+                                 (dir_ / "start").string()};
+  expect_ok(run(dir_.path(), 0, words),
+            "was trained with the prompt template plain (these rows are made with");
 }
 
 }  // namespace

@@ -15,13 +15,13 @@ namespace fsllm {
 struct Candidate {
   std::string name;
   std::filesystem::path adapter;  ///< PEFT folder; empty: the model alone
+  TemplateConfig prompt = {};     ///< that its questions are made with
 };
 
 struct EvaluateJob {
   std::filesystem::path model_dir;
   std::vector<Candidate> candidates;
-  DataConfig data;    ///< root, type and prompt template of the rows
-  int64_t limit = 0;  ///< the first rows only; 0: all
+  std::vector<Sample> rows;
   LoadOptions load;
   int64_t batch_tokens = 2048;
 };
@@ -31,6 +31,26 @@ struct Evaluation {
   std::vector<Sample> rows;
   std::vector<std::vector<RowAnswer>> answers;  ///< [candidate][row]
 };
+
+/// What a run directory says of its evaluation.
+struct EvaluatedRun {
+  std::filesystem::path model_dir;  ///< the base model; of a run without adapter the model that it wrote
+  std::filesystem::path adapter;    ///< empty without
+  std::string storage_dtype = "auto", compute_dtype;
+  DataConfig data;
+  int64_t client_num = 0;
+  uint64_t seed = 0;
+};
+/// A run without a result is an Error that says why there is none.
+EvaluatedRun read_run(std::filesystem::path const& dir);
+/// The rows that the run kept for its test, of all clients. Runs on ready shards, and those that kept none,
+/// are Errors.
+std::vector<Sample> test_rows(EvaluatedRun const& run, std::filesystem::path const& dir);
+
+/// Gives every candidate its prompt template: `chosen`, or the one that its fsllm.json says, a model alone
+/// that of the first adapter, else alpaca. The log says which, and warns where it, or the type of the
+/// weights, is another than the adapter was trained with.
+void choose_templates(EvaluateJob& job, std::string const& chosen);
 
 /// Collective: every candidate answers the rows, with the same bits for any number of ranks, which share the
 /// batches. The model is loaded once.

@@ -78,7 +78,8 @@ DevicePlan choose_device(std::string const& use_gpu, Communicator const& world);
 std::string choose_compute_dtype(RunConfig const& config, std::filesystem::path const& model_dir,
                                  DevicePlan const& device, Communicator const& world);
 
-/// Keys whose values differ between two resolved configurations and would change results; for --resume.
-std::vector<std::string> conflicting_keys(std::string const& old_yaml, std::string const& new_yaml);
+/// Keys whose values differ from those of an older run's config.yaml and would change results; for --resume.
+/// A key that is not there had its default.
+std::vector<std::string> conflicting_keys(std::string const& old_yaml, Config const& resolved);
 
 }  // namespace fsllm

@@ -31,6 +31,8 @@ struct KeyInfo {
   std::string default_text;
   Constraint constraint;
   std::string doc;
+  /// The default as Config::text() writes a value.
+  std::optional<std::string> default_value() const;
 };
 
 /// The parsed YAML of a run plus every key that the program has asked for.

@@ -21,6 +21,8 @@ struct ClientSource {
 
 /// All clients of one folder, which every rank may read.
 std::vector<ClientSource> sources_in(std::filesystem::path const& dir);
+/// The folders of `hpc.shard_roots` that this rank may open.
+std::vector<std::string> own_roots(std::vector<std::string> const& roots, Communicator const& comm);
 /// Collective: the clients of folders that only some ranks see (`hpc.shard_roots`). Root i belongs to rank i
 /// modulo the number of ranks; a single root is looked up by every rank, on its own disk. Clients keep their
 /// ids if these differ, else they are numbered in the order of ranks. Only counts and checksums travel.

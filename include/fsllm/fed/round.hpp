@@ -27,6 +27,11 @@ struct Federation {
   bool rest_on_host = false;  ///< what clients leave between their turns lies in host memory, not on the GPU
   bool full_model = false;    ///< every parameter is trained, no adapter
   std::string config_yaml;    ///< resolved, kept in checkpoints
+  std::string record;         ///< run.json: inputs and what computes, kept in checkpoints; on rank 0
+  /// The record from `round` on, given that of the checkpoint; rank 0 only. Other inputs are an Error. May be
+  /// empty, as check_inputs.
+  std::function<std::string(std::string const& before, int64_t round)> continued_record;
+  std::function<void()> check_inputs;  ///< rank 0 only: an input that changed since the start is an Error
   /// Writes a set of values as an adapter (or model) folder; rank 0 only.
   std::function<void(std::filesystem::path const& dir, TensorMap const& values)> save;
 };

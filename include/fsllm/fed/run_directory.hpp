@@ -19,6 +19,8 @@ struct RunInput {
 struct RunDirectory {
   std::filesystem::path root;
   std::filesystem::path config() const { return root / "config.yaml"; }
+  std::filesystem::path client_config() const { return root / "client_cfg.yaml"; }
+  std::filesystem::path record() const { return root / "run.json"; }
   std::filesystem::path log() const { return root / "exp_print.log"; }
   std::filesystem::path eval_results() const { return root / "eval_results.log"; }
   std::filesystem::path metrics() const { return root / "metrics.jsonl"; }

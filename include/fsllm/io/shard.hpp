@@ -63,6 +63,7 @@ struct ShardIndex {
   std::string dataset, splitter, tokenizer_sha256, prompt_template;
   int64_t seed = 0, tok_len = 0;
   std::vector<ShardSummary> clients;  ///< 0, the server's data, comes first where there is any
+  std::string prompt_json = {};       ///< the template itself; "" where the shards do not say
 };
 /// Atomic (`scratch`: see AtomicFile); orders the clients by id. Two of one id are an Error.
 void write_shard_index(std::filesystem::path const& dir, ShardIndex const& index,

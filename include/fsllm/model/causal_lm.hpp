@@ -103,6 +103,9 @@ int64_t weight_bytes(CausalLM& model);
 /// mean of the old, as FS-LLM sets them (llm/model/model_builder.py); the same bits whatever the threads.
 TensorMap grown_vocabulary(TensorMap const& vocabulary, int64_t vocab_size);
 
+/// The files that a model's values come from: config.json and safetensors, or GGUF.
+std::vector<std::filesystem::path> model_files(std::filesystem::path const& model);
+
 /// Loads an HF folder (config.json + safetensors) or a GGUF file. Missing, unexpected and mis-shaped tensors
 /// are Errors with names.
 std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOptions const& options = {});

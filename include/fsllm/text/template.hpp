@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,7 @@ struct TemplateConfig {
   std::string name = "alpaca";                        ///< a row of prompt_templates()
   std::string custom_prompt, custom_prompt_no_input;  ///< of `custom`
   std::string chat_template;         ///< file that is used instead of the model's chat template
+  std::string chat_text;             ///< the template itself, in the place of either
   std::string date = kTemplateDate;  ///< that strftime_now gives
   std::string model;                 ///< folder or GGUF file, for its chat template
 };
@@ -47,6 +49,14 @@ struct PromptTemplate {
 /// The template that `config` asks for. An unknown name, a template outside of the subset, and a model
 /// without one are Errors.
 PromptTemplate make_prompt_template(TemplateConfig const& config);
+
+/// `config` with the text of the template in it, whatever file it came from: what travels beside adapters and
+/// shards.
+TemplateConfig self_contained(TemplateConfig config);
+/// {"name", and what the name alone does not say: "custom_template" or "chat_template" and "template_date"}.
+nlohmann::ordered_json to_json(TemplateConfig const& self_contained);
+/// Errors begin with `place`.
+TemplateConfig template_from_json(nlohmann::json const& json, std::string const& place);
 
 /// Everything before the answer of an instruction; not for chat templates.
 std::string prompt_text(PromptTemplate const& prompt, Sample const& sample);

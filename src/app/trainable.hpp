@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <filesystem>
+#include <memory>
+
+#include "setup.hpp"
+
+namespace fsllm {
+
+/// The model with what is trained inside it.
+struct Trainable {
+  std::unique_ptr<CausalLM> model;
+  std::unique_ptr<Peft> peft;
+  TensorMap parameters;
+  TensorMap vocabulary;  ///< embeddings that are not the file's, beside an adapter
+};
+
+/// Without adapter, with rows for all tokens of the run.
+std::unique_ptr<CausalLM> load_grown(Setup const& s, LoadOptions const& options);
+
+Trainable load_trainable(Setup const& s);
+
+/// Writes `values` of what is trained as an adapter folder, or as a model, with all that its use needs.
+void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values);
+
+/// Weights that are mapped from a file need not fit, but then every step reads what had to go.
+void warn_of_memory(int64_t weights);
+
+}  // namespace fsllm
