@@ -18,7 +18,7 @@ Program const kProgram{
     "Tells what a shard, checkpoint, adapter, model or run directory holds.\n\n"
     "  fsllm_inspect PATH [--json]\n  fsllm_inspect MODEL_DIR --tokenize IN.jsonl\n",
     {{"json", "", "one JSON object"},
-     {"tokenize", "IN.jsonl",
+     {"tokenize", "FILE.jsonl",
       "PATH is a model folder: rows {\"text\": S} become {\"ids\": [...]}, and {\"ids\": [...]} become "
       "{\"text\": S}"}},
     Words::path};

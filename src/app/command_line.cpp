@@ -12,6 +12,7 @@
 #include "fsllm/comm/communicator.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/names.hpp"
+#include "fsllm/core/paths.hpp"
 
 #ifndef FSLLM_BUILD_FACTS
 #define FSLLM_BUILD_FACTS ""
@@ -148,6 +149,17 @@ po::variables_map parsed(Program const& program, Texts const& arguments) {
   return values;
 }
 
+bool holds_path(OptionRow const& row) {
+  return row.value.find("DIR") != std::string::npos || row.value.find("FILE") != std::string::npos;
+}
+
+/// With "~" and variables replaced, which a shell leaves alone in --model=~/tiny and in quotes.
+std::string expanded(std::string const& value, OptionRow const& row) {
+  bool const named = row.value.starts_with("[NAME=]") && value.find("=~") != std::string::npos;
+  auto const begin = named ? value.find("=~") + 1 : 0;
+  return value.substr(0, begin) + expand_path(value.substr(begin), "--" + row.name);
+}
+
 }  // namespace
 
 std::string CommandLine::text(std::string const& option) const {
@@ -190,13 +202,15 @@ CommandLine parse_command_line(Program const& program, int argc, char const* con
     else if (!row.value.empty())
       given = {values[row.name].as<std::string>()};
     if (given == Texts{kNoValue}) given.clear();
+    if (holds_path(row))
+      for (auto& value : given) value = expanded(value, row);
   }
   for (auto const* name : {"version", "help"})
     if (values.count(name) != 0) line.values_[name] = {};
   auto words = values.count("__words") != 0 ? values["__words"].as<Texts>() : Texts{};
   if (program.words == Words::overrides) line.overrides = pair_up(words, program.name);
   if (program.words == Words::path && !words.empty()) {
-    line.path = words.front();
+    line.path = expand_path(words.front(), program.name);
     words.erase(words.begin());
   }
   FSLLM_CHECK(program.words == Words::overrides || words.empty(),

@@ -194,7 +194,14 @@ std::string default_text_of(std::string const& yaml) {
 
 }  // namespace
 
-Config::Config() : state_(std::make_shared<State>()) {}
+Config::Config() : state_(std::make_unique<State>()) {}
+Config::Config(Config const& other) : state_(std::make_unique<State>(*other.state_)) {}
+Config::Config(Config&&) noexcept = default;
+Config& Config::operator=(Config other) noexcept {
+  state_ = std::move(other.state_);
+  return *this;
+}
+Config::~Config() = default;
 
 Config Config::parse(std::string_view yaml, std::string const& source) {
   Config config;

@@ -33,9 +33,9 @@ void check_splits(Config const& config, std::vector<double> const& splits) {
 }
 
 void load_splitter(Config& config, DataConfig& data) {
-  data.splitter =
-      config.get("data.splitter", "iid", "How samples are divided over clients. " + told(splitters()),
-                 name_in(splitters()));
+  data.splitter = config.get("data.splitter", "iid",
+                             "How samples are divided over clients. " + named_with_meaning(splitters()),
+                             name_in(splitters()));
   data.alpha =
       config.get("data.splitter_args[0].alpha", 0.5,
                  "lda, inner_dirichlet: Dirichlet concentration; smaller is more skewed", more_than(0));
@@ -96,7 +96,7 @@ DataConfig load_data_config(Config& config) {
   data.type = get_path(config, "data.type", "",
                        "Name of a data set, or .json / .jsonl / .parquet / .txt files under data.root; "
                        "wildcards are allowed. " +
-                           told(data_formats()));
+                           named_with_meaning(data_formats()));
   data.shards = get_path(config, "data.shards", "",
                          "Folder of ready client shards; empty: made from data.type at start");
   if (data.shards.empty() && !data.type.empty()) data_format(data.type, config.where("data.type"));
@@ -117,9 +117,10 @@ DataConfig load_data_config(Config& config) {
   data.limits.file_bytes =
       config.get("data.max_file_bytes", data.limits.file_bytes,
                  "Most bytes of one data file, unpacked: what a packed file may ask time for", at_least(1));
-  data.prompt.name = config.get("data.prompt_template", "alpaca",
-                                "How instruction and input become a prompt. " + told(prompt_templates()),
-                                name_in(prompt_templates()));
+  data.prompt.name =
+      config.get("data.prompt_template", "alpaca",
+                 "How instruction and input become a prompt. " + named_with_meaning(prompt_templates()),
+                 name_in(prompt_templates()));
   load_custom_template(config, data);
   data.compat = config.get("compat.fsllm", false, "FS-LLM's behaviour where its results differ");
   data.truncate =

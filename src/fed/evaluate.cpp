@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/fed/evaluate.hpp"
 
-#include <cstring>
+#include "fsllm/comm/gather.hpp"
 
 namespace fsllm {
 namespace {
@@ -11,31 +11,24 @@ struct Message {
   int64_t split, client;
   SplitLoss loss;
 };
-static_assert(std::is_trivially_copyable_v<Message>);
 
 }  // namespace
 
 ClientLosses evaluate_clients(CausalLM& model, ClientData& data, ClientConfigs const& configs,
                               std::vector<std::vector<int64_t>> const& by_rank,
                               std::vector<std::string> const& splits, Communicator const& comm) {
-  std::string mine;
+  std::vector<Message> mine;
   for (int64_t const client : by_rank[static_cast<size_t>(comm.rank())]) {
     auto const& shard = data.shard(client);
     auto const& batch = configs(client).batch;
     for (size_t i = 0; i < splits.size(); ++i) {
-      Message const message{static_cast<int64_t>(i), client,
-                            evaluate_split(model, splits[i] == "val" ? shard.val : shard.test, batch)};
-      mine.append(reinterpret_cast<char const*>(&message), sizeof(message));
+      mine.push_back({static_cast<int64_t>(i), client,
+                      evaluate_split(model, splits[i] == "val" ? shard.val : shard.test, batch)});
     }
   }
   ClientLosses losses;
-  for (auto const& bytes : comm.all_gather(mine)) {
-    for (size_t at = 0; at < bytes.size(); at += sizeof(Message)) {
-      Message message;
-      std::memcpy(&message, bytes.data() + at, sizeof(message));
-      losses[splits[static_cast<size_t>(message.split)]][message.client] = message.loss;
-    }
-  }
+  for (auto const& message : all_gather(mine, comm))
+    losses[splits[static_cast<size_t>(message.split)]][message.client] = message.loss;
   return losses;
 }
 

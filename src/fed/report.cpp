@@ -5,10 +5,10 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "fsllm/comm/gather.hpp"
 #include "fsllm/io/files.hpp"
 
 namespace fsllm {
@@ -66,14 +66,7 @@ std::string results_text(std::map<std::string, SplitLoss> const& by_split) {
 }  // namespace
 
 std::vector<ClientReport> gather_reports(std::vector<ClientReport> const& mine, Communicator const& comm) {
-  static_assert(std::is_trivially_copyable_v<ClientReport>);
-  std::string const bytes(reinterpret_cast<char const*>(mine.data()), mine.size() * sizeof(ClientReport));
-  std::vector<ClientReport> all;
-  for (auto const& part : comm.all_gather(bytes)) {
-    size_t const old = all.size();
-    all.resize(old + part.size() / sizeof(ClientReport));
-    if (!part.empty()) std::memcpy(all.data() + old, part.data(), part.size());
-  }
+  auto all = all_gather(mine, comm);
   std::sort(all.begin(), all.end(), [](auto const& a, auto const& b) { return a.client < b.client; });
   return all;
 }

@@ -11,7 +11,6 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
-#include "fsllm/core/metrics.hpp"
 #include "fsllm/core/process.hpp"
 #include "fsllm/core/progress.hpp"
 #include "fsllm/fed/aggregate.hpp"

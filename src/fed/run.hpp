@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "fsllm/core/jsonl_writer.hpp"
 #include "fsllm/core/progress.hpp"
 #include "fsllm/fed/aggregate.hpp"
 #include "fsllm/fed/personal.hpp"

@@ -144,7 +144,7 @@ void Decoder::check_input(RaggedInput const& input) const {
 void Decoder::check_cache(RaggedInput const& input, KvCache const* cache) const {
   for (int64_t row = 0; cache != nullptr && row < input.num_rows(); ++row) {
     auto const length = input.offsets[static_cast<size_t>(row) + 1] - input.offsets[static_cast<size_t>(row)];
-    FSLLM_CHECK(!config_.turns_anew(cache->past(row), cache->past(row) + length),
+    FSLLM_CHECK(!config_.rope_changes(cache->past(row), cache->past(row) + length),
                 "{} cached tokens and {} more (LongRoPE turns all tokens anew beyond {}). Restart the row.",
                 cache->past(row), length, config_.rope_original_positions);
   }
@@ -247,7 +247,7 @@ at::Tensor Decoder::gated(Block const& block, at::Tensor const& x, ForwardContex
 at::Tensor Decoder::adapted_mlp(Block const& block, at::Tensor const& x, at::Tensor const& normed,
                                 ForwardContext& context) const {
   auto const y = mlp(block, normed, context);
-  return block.adapter ? block.adapter->beside_mlp(x, y, context) : y;
+  return block.adapter ? block.adapter->parallel_to_mlp(x, y, context) : y;
 }
 
 }  // namespace fsllm::detail

@@ -102,7 +102,7 @@ class Generation {
   void restart_rows(std::vector<std::vector<int32_t>>& feed) {
     for (size_t i = 0; i < alive_.size(); ++i) {
       auto const past = cache_.past(static_cast<int64_t>(i));
-      if (!model_.config().turns_anew(past, past + static_cast<int64_t>(feed[i].size()))) continue;
+      if (!model_.config().rope_changes(past, past + static_cast<int64_t>(feed[i].size()))) continue;
       cache_.restart(static_cast<int64_t>(i));
       auto const& answer = answers_[alive_[i]];
       feed[i] = rows_[alive_[i]].prompt;

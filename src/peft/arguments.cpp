@@ -118,9 +118,9 @@ template <class T>
 T Arguments::get(std::string const& name, T const& fallback, std::string const& doc,
                  Constraint const& constraint) {
   names_.push_back(name);
-  T const stands = start(name, fallback, constraint);
-  T const value = config_.get(kArgs + "." + name, stands, doc, constraint);
-  if (saved() && forgotten_.count(name) == 0) agree(name, value, stands);
+  T const initial = start(name, fallback, constraint);
+  T const value = config_.get(kArgs + "." + name, initial, doc, constraint);
+  if (saved() && forgotten_.count(name) == 0) agree(name, value, initial);
   return value;
 }
 template bool Arguments::get(std::string const&, bool const&, std::string const&, Constraint const&);
@@ -139,11 +139,11 @@ std::string Arguments::word(std::string const& name, char const* fallback, std::
   FSLLM_CHECK(value.is_null() || value.is_boolean() || value.is_string(),
               "{}: '{}' = {} (another kind of value is needed). Export the adapter again.", saved_.file, name,
               value.dump());
-  std::string const stands = value.is_null()     ? fallback
-                             : value.is_string() ? value.get<std::string>()
-                                                 : value.dump();
-  auto const given = config_.get(kArgs + "." + name, stands, doc);
-  auto text = saved() ? stands : given;
+  std::string const initial = value.is_null()     ? fallback
+                              : value.is_string() ? value.get<std::string>()
+                                                  : value.dump();
+  auto const given = config_.get(kArgs + "." + name, initial, doc);
+  auto text = saved() ? initial : given;
   std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
   return text;
 }
@@ -179,29 +179,29 @@ void Arguments::refuse_saved(std::vector<std::string> const& keys) const {
 Targets Arguments::targets(std::string const& name, std::string const& doc) {
   names_.push_back(name);
   auto const key = kArgs + "." + name;
-  Targets stands;
+  Targets initial;
   auto const& value = stored(name);
   if (value.is_string() && value != "all-linear")
-    stands.pattern = value.get<std::string>();
+    initial.pattern = value.get<std::string>();
   else
-    stands.names = start(name, std::vector<std::string>{}, {});
-  Targets result = stands;
+    initial.names = start(name, std::vector<std::string>{}, {});
+  Targets result = initial;
   auto const text = config_.text(key);
   if (text && !text->empty() && !text->starts_with('[')) {  // one word: all-linear, else a regular expression
     auto const word = config_.get(key, "", doc);
     result = word == "all-linear" ? Targets{{word}, ""} : Targets{{}, word};
   } else {
-    auto const shown_default = stands.pattern.empty() ? stands.names : std::vector<std::string>{};
+    auto const shown_default = initial.pattern.empty() ? initial.names : std::vector<std::string>{};
     auto const names = config_.get(key, shown_default, doc);
     if (given(name)) result = {names, ""};
   }
-  if (saved() && given(name) && !result.all_linear()) agree(name, sorted(result), sorted(stands));
+  if (saved() && given(name) && !result.all_linear()) agree(name, sorted(result), sorted(initial));
   return result;
 }
 
 Patterns Arguments::patterns(std::string const& name, std::string const& doc, Constraint const& constraint) {
   names_.push_back(name);
-  Patterns stands;
+  Patterns initial;
   auto const& value = stored(name);
   FSLLM_CHECK(value.is_null() || value.is_object(),
               "{}: '{}' = {} (another kind of value is needed). Export the adapter again.", saved_.file, name,
@@ -209,12 +209,12 @@ Patterns Arguments::patterns(std::string const& name, std::string const& doc, Co
   for (auto const& [pattern, number] : value.items()) {
     FSLLM_CHECK(number.is_number(), "{}: '{}' = {} (numbers are needed). Export the adapter again.",
                 saved_.file, name, value.dump());
-    stands.emplace_back(pattern, number.get<double>());
+    initial.emplace_back(pattern, number.get<double>());
     check_saved(fmt::format("{}: '{}'", saved_.file, name), number.get<double>(), constraint);
   }
   auto const numbers = config_.numbers(kArgs + "." + name, doc, constraint);
-  if (!given(name)) return stands;
-  if (saved()) agree(name, numbers, stands);
+  if (!given(name)) return initial;
+  if (saved()) agree(name, numbers, initial);
   return numbers;
 }
 

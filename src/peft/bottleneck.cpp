@@ -70,7 +70,7 @@ struct Bottleneck final : LinearAdapter, BlockAdapter {
   at::Tensor apply(at::Tensor const& x, ForwardContext& context) override {
     return place == Place::behind_blocks ? x.add(branch(x, context)) : x;
   }
-  at::Tensor beside_mlp(at::Tensor const& x, at::Tensor const& y, ForwardContext& context) override {
+  at::Tensor parallel_to_mlp(at::Tensor const& x, at::Tensor const& y, ForwardContext& context) override {
     return place == Place::beside_mlps ? y.add(branch(x, context)) : y;
   }
 

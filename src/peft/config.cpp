@@ -31,7 +31,8 @@ HubMethod asked_method(Config& config, bool use) {
   auto const package = config.get(
       kArgs + ".adapter_package", "peft",
       "Library whose method names and defaults are meant: peft, or adapterhub (FS-LLM's other one).");
-  auto const method = config.get(kMethod, "lora", fmt::format("Adapter method. {}.", told(peft_table())));
+  auto const method =
+      config.get(kMethod, "lora", fmt::format("Adapter method. {}.", named_with_meaning(peft_table())));
   if (!use) return {};
   auto const where = config.where(kArgs + ".adapter_package");
   FSLLM_CHECK(package == "peft" || package == "adapterhub", "{} = '{}' (not a known name).{}", where, package,

@@ -31,6 +31,15 @@ data:
   EXPECT_NO_THROW(config.finish());
 }
 
+TEST(ConfigRead, ACopyIsAValueOfItsOwn) {
+  auto const original = Config::parse("a: 1\n", "run.yaml");
+  Config copy = original;
+  copy.set("a", "2");
+  EXPECT_EQ(copy.get("a", int64_t{0}, "doc"), 2);
+  EXPECT_TRUE(original.keys().empty());
+  EXPECT_EQ(original.text("a"), "1");
+}
+
 TEST(ConfigRead, WhatIsNotGivenIsTheDefault) {
   for (auto const* yaml : {"", "# only a comment\n", "{}", "lr:\nseed: ~\n"}) {
     auto config = parsed(yaml);

@@ -38,7 +38,7 @@ std::vector<json> rows_of_every_form() {
   return rows;
 }
 
-std::string told(Sample const& sample) {
+std::string named_with_meaning(Sample const& sample) {
   std::string text = fmt::format("{} {}|{}|{}|{}|{}|{} {} {}", static_cast<int>(sample.kind), sample.record,
                                  sample.instruction, sample.input, sample.output, sample.rejected,
                                  sample.category, sample.ids.size(), sample.owner);
@@ -46,9 +46,9 @@ std::string told(Sample const& sample) {
   return text;
 }
 
-std::vector<std::string> told(std::vector<Sample> const& samples) {
+std::vector<std::string> named_with_meaning(std::vector<Sample> const& samples) {
   std::vector<std::string> lines;
-  for (auto const& sample : samples) lines.push_back(told(sample));
+  for (auto const& sample : samples) lines.push_back(named_with_meaning(sample));
   return lines;
 }
 
@@ -59,7 +59,7 @@ TEST_F(ParquetData, EveryFormOfRowIsReadAsFromJsonLines) {
   write("x.jsonl", lines);
   write("x.parquet", parquet(rows, {2}));
   auto const samples = read("x.parquet");
-  EXPECT_EQ(told(samples), told(read("x.jsonl")));
+  EXPECT_EQ(named_with_meaning(samples), named_with_meaning(read("x.jsonl")));
   EXPECT_THAT(samples.at(6).place, testing::EndsWith("x.parquet:row 7"));
 }
 

@@ -81,6 +81,21 @@ class Literal : public testing::Test {
   std::string config_;
 };
 
+/// A shell leaves "~" alone behind "=".
+TEST_F(Literal, PathsOfOptionsKnowTheHomeAndVariables) {
+  setenv("FSLLM_TEST_PLACE", reference_dir("llama").c_str(), 1);
+  for (auto const& words : {std::vector<std::string>{"fsllm_inspect", "$FSLLM_TEST_PLACE"},
+                            {"fsllm_export", "--merge", "--model=$FSLLM_TEST_PLACE",
+                             "--adapter=${FSLLM_TEST_PLACE}/adapter", "--out", (dir_ / "merged").string()}}) {
+    auto const outcome = run(dir_.path(), 0, words);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  }
+  unsetenv("FSLLM_TEST_PLACE");
+  auto const outcome = run(dir_.path(), 0, {"fsllm_inspect", "$FSLLM_TEST_PLACE/x"});
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.err, testing::HasSubstr("the environment has no variable"));
+}
+
 TEST_F(Literal, NamesOfRuns) {
   for (auto const* name : {"run #2", "%j", "a: b", "[draft", "{x}"}) {
     auto const outcome = with({"fsllm_hpc", "expname", name});

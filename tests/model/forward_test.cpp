@@ -171,7 +171,7 @@ struct Plus final : BlockAdapter {
   at::Tensor apply(at::Tensor const& x, ForwardContext&) override { return x.add(1); }
 };
 struct ChangeBeside final : BlockAdapter {
-  at::Tensor beside_mlp(at::Tensor const& x, at::Tensor const& y, ForwardContext&) override {
+  at::Tensor parallel_to_mlp(at::Tensor const& x, at::Tensor const& y, ForwardContext&) override {
     EXPECT_EQ(x.sizes(), y.sizes());
     return y.mul(2).add(1);
   }

@@ -11,8 +11,10 @@ namespace fsllm {
 
 /// One option of a program.
 struct OptionRow {
-  std::string name;   ///< without the dashes
-  std::string value;  ///< what --help calls its value: FILE; [DIR] may be left out; "": a flag
+  std::string name;  ///< without the dashes
+  /// What --help calls its value: N; [DIR] may be left out; "": a flag. DIR and FILE are paths, in which "~"
+  /// and variables are replaced.
+  std::string value;
   std::string help;
   std::string default_value = {};
   bool repeated = false;

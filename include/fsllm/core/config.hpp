@@ -46,6 +46,10 @@ class Config {
   /// `source` is the file's name in messages. Accepts YAML 1.1 as yaml-cpp reads it; duplicate keys,
   /// anchors that do not resolve, and non-map documents are errors.
   static Config parse(std::string_view yaml, std::string const& source);
+  Config(Config const& other);
+  Config(Config&&) noexcept;
+  Config& operator=(Config other) noexcept;
+  ~Config();
 
   /// Command-line override. A key of strings takes `text` as it is ("*.jsonl", "run #2"); lists and maps are
   /// written in YAML's flow style ("[0.9, 0.1]", "{type: SGD}").
@@ -103,7 +107,7 @@ class Config {
   struct Entry;
   struct State;
   Config();
-  std::shared_ptr<State> state_;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace fsllm

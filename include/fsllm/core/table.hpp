@@ -31,7 +31,7 @@ Row<Builder> const& find_row(std::vector<Row<Builder>> const& table, std::string
 
 /// "iid: shuffled, equal shares; lda: ...", for the sentence of a key.
 template <class Builder>
-std::string told(std::vector<Row<Builder>> const& table) {
+std::string named_with_meaning(std::vector<Row<Builder>> const& table) {
   std::string text;
   for (auto const& row : table) text += (text.empty() ? "" : "; ") + row.name + ": " + row.what;
   return text;

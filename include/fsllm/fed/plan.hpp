@@ -7,13 +7,6 @@
 
 namespace fsllm {
 
-/// Who trains where in one round; the same on every rank, computed without messages.
-struct RoundPlan {
-  int64_t round = 0;                          ///< from 0
-  std::vector<int64_t> clients;               ///< sampled, ascending
-  std::vector<std::vector<int64_t>> by_rank;  ///< clients of each rank, in the order they are trained
-};
-
 /// The clients that only evaluate (federate.unseen_clients_rate), ascending: a pure function of the seed.
 std::vector<int64_t> unseen_clients(FedConfig const& config, std::vector<int64_t> const& clients);
 

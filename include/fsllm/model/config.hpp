@@ -79,7 +79,7 @@ struct ModelConfig {
   std::string embedding, head;  ///< transformers' modules: "model.embed_tokens", "lm_head"
   int64_t window_of(size_t layer) const { return layer_windows.empty() ? 0 : layer_windows[layer]; }
   /// Whether the first `past` tokens of a row are turned otherwise once it has `length` (LongRoPE).
-  bool turns_anew(int64_t past, int64_t length) const {
+  bool rope_changes(int64_t past, int64_t length) const {
     return rope_scaling == RopeScaling::longrope && past > 0 && past <= rope_original_positions &&
            length > rope_original_positions;
   }

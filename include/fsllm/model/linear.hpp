@@ -43,7 +43,9 @@ struct BlockAdapter {
   virtual ~BlockAdapter() = default;
   /// What takes the place of the MLP's output y. x is the residual stream that y (or its norm) is added to;
   /// all [N, hidden].
-  virtual at::Tensor beside_mlp(at::Tensor const& /*x*/, at::Tensor const& y, ForwardContext&) { return y; }
+  virtual at::Tensor parallel_to_mlp(at::Tensor const& /*x*/, at::Tensor const& y, ForwardContext&) {
+    return y;
+  }
   /// The block's output [N, hidden] → [N, hidden].
   virtual at::Tensor apply(at::Tensor const& x, ForwardContext&) { return x; }
 };

@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <functional>
 
-#include "fsllm/core/metrics.hpp"
 #include "fsllm/data/batch.hpp"
 #include "fsllm/model/causal_lm.hpp"
 #include "fsllm/train/optimizer.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "fsllm/core/metrics.hpp"
+#include "fsllm/core/jsonl_writer.hpp"
 
 #include <cerrno>
 #include <cstring>
@@ -8,13 +8,6 @@
 #include "fsllm/core/error.hpp"
 
 namespace fsllm {
-
-void add(Metrics& a, Metrics const& b) {
-  for (auto const& [name, mean] : b) {
-    a[name].sum += mean.sum;
-    a[name].weight += mean.weight;
-  }
-}
 
 JsonlWriter::JsonlWriter(std::string const& path) : path_(path), file_(std::fopen(path.c_str(), "a")) {
   FSLLM_CHECK(file_ != nullptr, "{} cannot be written ({}). Choose another outdir.", path,

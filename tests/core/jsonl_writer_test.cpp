@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "fsllm/core/metrics.hpp"
+#include "fsllm/core/jsonl_writer.hpp"
 
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -17,23 +17,6 @@ std::vector<std::string> lines_of(std::filesystem::path const& path) {
   std::vector<std::string> lines;
   for (std::string line; std::getline(file, line);) lines.push_back(line);
   return lines;
-}
-
-TEST(Metrics, MeanOfNothingIsZero) {
-  EXPECT_EQ(Mean{}.value(), 0);
-  EXPECT_EQ((Mean{6, 4}.value()), 1.5);
-}
-
-TEST(Metrics, AddIsWeightedAndKeepsNames) {
-  Metrics a{{"loss", {10, 4}}, {"only_a", {1, 1}}};
-  add(a, {{"loss", {2, 2}}, {"only_b", {3, 1}}});
-  EXPECT_DOUBLE_EQ(a.at("loss").value(), 2);
-  EXPECT_EQ(a.at("only_a").sum, 1);
-  EXPECT_EQ(a.at("only_b").sum, 3);
-  EXPECT_EQ(a.size(), 3u);
-  Metrics const before = a;
-  add(a, {});
-  EXPECT_EQ(a.size(), before.size());
 }
 
 TEST(JsonlWriter, OneObjectALineInTheGivenOrder) {
