@@ -5,6 +5,12 @@ target_compile_options(fsllm_options INTERFACE -Wall -Wextra -Wshadow -Wno-unuse
 if(FSLLM_WERROR)
   target_compile_options(fsllm_options INTERFACE -Werror)
 endif()
+# For a build from nothing: what the sources of a module include is read once a batch, not once a file. Afterwards a change
+# compiles its whole batch.
+option(FSLLM_UNITY "Compile the sources of a module in batches" OFF)
+if(FSLLM_UNITY)  # what one source declares is no outer name of the next
+  target_compile_options(fsllm_options INTERFACE -Wno-shadow $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
+endif()
 target_compile_definitions(fsllm_options INTERFACE OMPI_SKIP_MPICXX=1 MPICH_SKIP_MPICXX=1
                            $<$<CONFIG:Debug>:FSLLM_DEBUG=1>)
 if(FSLLM_SANITIZE)
@@ -21,12 +27,20 @@ if(LLD_PROGRAM AND CMAKE_CXX_COMPILER_ID MATCHES Clang)
   add_link_options(-fuse-ld=lld)
 endif()
 
+function(fsllm_unity TARGET)
+  if(FSLLM_UNITY)
+    set_target_properties(${TARGET} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 20 CXX_COMPILER_LAUNCHER "")
+    target_compile_options(${TARGET} PRIVATE -include ${PROJECT_SOURCE_DIR}/src/core/json_instances.hpp)
+  endif()
+endfunction()
+
 # fsllm_module(core SOURCES a.cpp b.cpp DEPS fmt::fmt PRECOMPILED light): the static library fsllm_core.
 function(fsllm_module NAME)
   cmake_parse_arguments(ARG "" "PRECOMPILED" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
   add_library(fsllm_${NAME} STATIC ${ARG_SOURCES})
   target_include_directories(fsllm_${NAME} PUBLIC ${PROJECT_SOURCE_DIR}/include)
   target_link_libraries(fsllm_${NAME} PUBLIC ${ARG_DEPS} PRIVATE fsllm_options ${ARG_PRIVATE_DEPS})
+  fsllm_unity(fsllm_${NAME})
   fsllm_precompile(fsllm_${NAME} ${ARG_PRECOMPILED})
 endfunction()
 

@@ -76,10 +76,9 @@ header  gtest/gtest.h     | libgtest-dev                 | googletest
 header  gmock/gmock.h     | libgmock-dev                 | googletest
 header  benchmark/benchmark.h | libbenchmark-dev         | benchmark
 '
-# Wanted where apt can install them; nothing fails without.
+# Wanted where apt can install it; nothing fails without.
 extras='
 program ccache            | ccache                       |
-program ld.lld            | lld                          |
 '
 style='
 program clang-format-14   | clang-format-14              |
@@ -161,6 +160,7 @@ system_packages() {
   if ((${#missing_packages[@]})); then
     ((check_only)) || ! can_apt && explain_missing
     read -r -a list <<<"$(unique "${missing_packages[@]}")"
+    fetch_libtorch_beside "${list[@]}"
     apt_install "${list[@]}" || say "apt-get failed"
     hash -r
     probe "$table"
@@ -226,6 +226,17 @@ install_libtorch() {
   say "LibTorch $torch_version is in $torch_dir"
 }
 
+# LibTorch's download needs pip alone, and may take as long as all of apt.
+fetch_libtorch_beside() {  # fetch_libtorch_beside APT_PACKAGES...
+  [[ " $* " == *' python3-pip '* ]] && ! libtorch_ready || return 0
+  apt_install python3-pip || return 0
+  set -m  # a process group of its own, which can be stopped as one
+  install_libtorch &
+  libtorch_job=$!
+  set +m
+}
+stop_libtorch_job() { [[ -z ${libtorch_job:-} ]] || kill -- "-$libtorch_job" 2>/dev/null || true; }
+
 arrow_version=26.0.1 arrow_dir=.deps/arrow
 arrow_ready() { compgen -G "$arrow_dir/pyarrow-$arrow_version.dist-info/RECORD" >/dev/null; }
 
@@ -285,12 +296,12 @@ exec 9>.deps/lock
 command -v flock >/dev/null && flock 9  # two runs at once: the second waits and then finds all done
 rm -rf .deps/work.*
 work=$PWD/.deps/work.$$
-trap 'rm -rf "$work"' EXIT
+trap 'stop_libtorch_job; rm -rf "$work"' EXIT
 mkdir -p "$work"
 export TMPDIR=$work PIP_ROOT_USER_ACTION=ignore  # downloads of 1 GB: not into a small /tmp
 
 system_packages
-install_libtorch
+if [[ -n ${libtorch_job:-} ]]; then wait "$libtorch_job" || exit; libtorch_job=; else install_libtorch; fi
 ((!parquet)) || install_arrow
 ((!demo_model)) || install_model
 ((!python_tests)) || install_venv

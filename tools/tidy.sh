@@ -11,8 +11,15 @@ clang_tidy=$(command -v clang-tidy-14 || command -v clang-tidy || true)
 [[ -n $clang_tidy ]] || { echo "SKIPPED: no clang-tidy (tools/bootstrap.sh --with-style-tools installs it)"; exit 77; }
 [[ -f $build/compile_commands.json ]] || { echo "no $build/compile_commands.json: configure first, or give --build DIR" >&2; exit 2; }
 
+database=$(mktemp -d)
+trap 'rm -rf "$database"' EXIT
+commands=$build/compile_commands.json
+if grep -q '/Unity/unity_' "$commands"; then  # FSLLM_UNITY: no command names a source of its own
+  cmake --preset release -B "$database" -DFSLLM_UNITY=OFF -DFSLLM_TESTS=OFF >/dev/null
+  commands=$database/compile_commands.json
+fi
 if [[ ${1:-} == --all ]]; then
-  mapfile -t files < <(sed -nE "s|^ *\"file\": \"$PWD/((src\|tools)/[^\"]*\.cpp)\".*|\1|p" "$build/compile_commands.json" | sort -u)
+  mapfile -t files < <(sed -nE "s|^ *\"file\": \"$PWD/((src\|tools)/[^\"]*\.cpp)\".*|\1|p" "$commands" | sort -u)
 elif (($#)); then
   files=("$@")
 else
@@ -21,9 +28,8 @@ else
 fi
 ((${#files[@]})) || { echo "tidy: no source differs"; exit 0; }
 # Without the precompiled headers of another compiler, and without the flags that clang does not know.
-database=$(mktemp -d)
-trap 'rm -rf "$database"' EXIT
 sed -E 's/ -Winvalid-pch//; s/ -include [^ ]*cmake_pch\.hxx//; s/ -Wno-stringop-[a-z]*//g; s/ -Wno-restrict//; s/ -Wno-error=[a-z-]*//g; s/ -fpch-preprocess//' \
-  "$build/compile_commands.json" >"$database/compile_commands.json"
+  "$commands" >"$database/cleaned.json"
+mv "$database/cleaned.json" "$database/compile_commands.json"
 printf '%s\0' "${files[@]}" | xargs -0 -n 1 -P "${JOBS:-2}" "$clang_tidy" --quiet -p "$database" 2> >(grep -v 'warnings generated' >&2)
 echo "tidy: ${#files[@]} files are clean"

@@ -13,7 +13,7 @@ namespace fsllm {
 namespace {
 
 /// Elements that are added over all slots before the next ones: they stay in the first-level cache.
-constexpr int64_t kBlock = 1024;
+constexpr int64_t kAddedAtOnce = 1024;
 
 template <class T>
 MPI_Datatype mpi_type();
@@ -173,9 +173,9 @@ class HostCollective : public Collective {
                   per_line = 64 / static_cast<int64_t>(sizeof(T));
     int64_t const begin = std::min(lines * node_.rank() / node_.size() * per_line, count);
     int64_t const end = std::min(lines * (node_.rank() + 1) / node_.size() * per_line, count);
-    for (int64_t block = begin; block < end; block += kBlock)
+    for (int64_t block = begin; block < end; block += kAddedAtOnce)
       for (int from = 1; from < node_.size(); ++from)
-        add(slot<T>(0) + block, slot<T>(from) + block, std::min(kBlock, end - block));
+        add(slot<T>(0) + block, slot<T>(from) + block, std::min(kAddedAtOnce, end - block));
   }
 
   template <class T>

@@ -3,8 +3,9 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-// Part of the precompiled headers: the code of JSON values, of their parser and of their writer is made once,
-// in json_instances.cpp, and not in each of the hundred files that use them (two seconds a file).
+// Part of the precompiled headers and in front of the batches of FSLLM_UNITY: the code of JSON values, of
+// their parser and of their writer is made once, in json_instances.cpp, and not in each file that uses them
+// (two seconds a file).
 namespace fsllm::detail {
 using JsonText = decltype(nlohmann::detail::input_adapter(std::declval<std::string const&>()));
 }

@@ -50,7 +50,7 @@ struct Categories {
   std::map<std::string, Shares> shares;
 };
 
-Categories categories_of(SplitInput const& input, SplitPlan const& plan) {
+Categories rows_by_category(SplitInput const& input, SplitPlan const& plan) {
   Categories categories;
   for (size_t p = 0; p < std::size(kParts); ++p)
     for (int64_t const row : plan.server.*kParts[p]) {
@@ -137,7 +137,7 @@ Shares shares_of(Shares const& sizes, size_t n) {
 }  // namespace
 
 void split_lda(SplitInput const& input, SplitPlan& plan) {
-  auto categories = categories_of(input, plan);
+  auto categories = rows_by_category(input, plan);
   int64_t draw = 0;
   for (; draw < kMostDraws; ++draw) {
     auto const sizes = draw_shares(input, draw, categories);
@@ -152,7 +152,7 @@ void split_lda(SplitInput const& input, SplitPlan& plan) {
 }
 
 void split_inner_dirichlet(SplitInput const& input, SplitPlan& plan) {
-  auto categories = categories_of(input, plan);
+  auto categories = rows_by_category(input, plan);
   auto const clients = plan.clients.size(), kinds = categories.shares.size();
   std::vector<std::string> names;
   std::vector<int64_t> left;
@@ -185,7 +185,7 @@ void split_inner_dirichlet(SplitInput const& input, SplitPlan& plan) {
 }
 
 void split_pathological(SplitInput const& input, SplitPlan& plan) {
-  auto categories = categories_of(input, plan);
+  auto categories = rows_by_category(input, plan);
   auto const clients = plan.clients.size(), pieces = clients * static_cast<size_t>(input.config.classes);
   auto const rows = plan.server.train.size();
   FSLLM_CHECK(rows == 0 || pieces <= rows,

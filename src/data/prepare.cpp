@@ -33,7 +33,7 @@ void check_ids(EncodedSample const& encoded, Sample const& sample, int64_t vocab
 }
 
 /// Categories of these rows, in alphabetical order; rows without one have none.
-std::vector<std::string> categories_of(RowTable const& table, SplitPlan::Parts const& parts) {
+std::vector<std::string> category_names(RowTable const& table, SplitPlan::Parts const& parts) {
   std::set<std::string> names;
   for (auto const part : kParts)
     for (int64_t const row : parts.*part) names.insert(table.category_of(row));
@@ -50,7 +50,7 @@ ClientShard header_of(ShardTask const& task, RowTable const& table, PrepareJob c
   header.seed = static_cast<int64_t>(job.seed);
   header.tok_len = job.data.tok_len;
   header.vocab_size = job.vocab_size;
-  header.group_names = categories_of(table, *task.parts);
+  header.group_names = category_names(table, *task.parts);
   return header;
 }
 

@@ -13,7 +13,7 @@
 namespace fsllm {
 namespace {
 
-using Shares = std::map<std::string, double>;
+using GroupShares = std::map<std::string, double>;
 
 std::vector<ShardSummary const*> clients_of(ShardIndex const& index) {
   std::vector<ShardSummary const*> clients;
@@ -29,15 +29,15 @@ std::map<std::string, int64_t> groups_of_all(ShardIndex const& index) {
   return all;
 }
 
-Shares shares_of(std::map<std::string, int64_t> const& groups) {
+GroupShares shares_of_groups(std::map<std::string, int64_t> const& groups) {
   double sum = 0;
   for (auto const& [name, rows] : groups) sum += static_cast<double>(rows);
-  Shares shares;
+  GroupShares shares;
   for (auto const& [name, rows] : groups) shares[name] = static_cast<double>(rows) / sum;
   return shares;
 }
 
-double entropy(Shares const& shares) {
+double entropy(GroupShares const& shares) {
   double bits = 0;
   for (auto const& [name, share] : shares) bits -= share > 0 ? share * std::log2(share) : 0;
   return bits;
@@ -83,13 +83,13 @@ Heterogeneity heterogeneity(ShardIndex const& index) {
   for (auto const* client : clients)
     square += std::pow(static_cast<double>(client->train.rows) - mean, 2) / n;
   h.size_variation = mean > 0 ? std::sqrt(square) / mean : 0;
-  auto const all = shares_of(groups_of_all(index));
+  auto const all = shares_of_groups(groups_of_all(index));
   h.has_groups = all.size() > 1;
   double counted = 0;
   for (auto const* client : clients) {
     if (client->train.groups.empty()) continue;
-    auto const own = shares_of(client->train.groups);
-    Shares middle;
+    auto const own = shares_of_groups(client->train.groups);
+    GroupShares middle;
     double variation = 0;
     for (auto const& [name, share] : all) {
       auto const found = own.find(name);

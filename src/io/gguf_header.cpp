@@ -63,7 +63,7 @@ uint64_t least_bytes(uint32_t type) {
   return type < std::size(kSizes) ? kSizes[type] : 0;
 }
 
-json read_value(Cursor& cursor, uint32_t type, std::string const& key, int depth);
+json read_metadata(Cursor& cursor, uint32_t type, std::string const& key, int depth);
 
 json read_array(Cursor& cursor, std::string const& key, int depth) {
   cursor.require(depth < kDeepestArray, fmt::format("'{}' nests more than {} arrays", key, kDeepestArray));
@@ -74,11 +74,11 @@ json read_array(Cursor& cursor, std::string const& key, int depth) {
                  fmt::format("'{}' claims {} elements, {} bytes are left", key, count, cursor.left()));
   json::array_t values;
   values.reserve(count);
-  for (uint64_t i = 0; i < count; ++i) values.push_back(read_value(cursor, type, key, depth + 1));
+  for (uint64_t i = 0; i < count; ++i) values.push_back(read_metadata(cursor, type, key, depth + 1));
   return values;
 }
 
-json read_value(Cursor& cursor, uint32_t type, std::string const& key, int depth) {
+json read_metadata(Cursor& cursor, uint32_t type, std::string const& key, int depth) {
   switch (static_cast<ValueType>(type)) {
     case ValueType::u8:
       return cursor.number<uint8_t>(key);
@@ -118,7 +118,7 @@ void read_metadata(Cursor& cursor, uint64_t count, GgufHeader& header) {
   for (uint64_t i = 0; i < count; ++i) {
     auto const key = cursor.text(fmt::format("metadata key {}", i), kLargestName);
     auto const type = cursor.number<uint32_t>(key);
-    bool const added = header.metadata.emplace(key, read_value(cursor, type, key, 0)).second;
+    bool const added = header.metadata.emplace(key, read_metadata(cursor, type, key, 0)).second;
     cursor.require(added, fmt::format("it names '{}' twice", key));
   }
 }
@@ -137,7 +137,7 @@ std::vector<int64_t> read_shape(Cursor& cursor, std::string const& name) {
 }
 
 /// Bytes of a tensor, whose rows must be whole blocks.
-int64_t checked_size(Cursor const& cursor, std::string const& name, std::vector<int64_t> const& shape,
+int64_t tensor_bytes(Cursor const& cursor, std::string const& name, std::vector<int64_t> const& shape,
                      GgufBlock const& block) {
   int64_t const row = shape.empty() ? 1 : shape.back();
   cursor.require(row % block.elements == 0, fmt::format("'{}' has rows of {} elements, {} has blocks of {}",
@@ -167,7 +167,7 @@ void read_tensor_infos(Cursor& cursor, uint64_t count, int64_t alignment, GgufHe
                    fmt::format("'{}' lies at {}, not a multiple of {}", name, offset, alignment));
     tensor.type = block->name;
     tensor.begin = static_cast<int64_t>(offset);
-    tensor.bytes = checked_size(cursor, name, tensor.shape, *block);
+    tensor.bytes = tensor_bytes(cursor, name, tensor.shape, *block);
     cursor.require(header.tensors.emplace(name, std::move(tensor)).second,
                    fmt::format("it names the tensor '{}' twice", name));
   }

@@ -14,7 +14,7 @@ namespace {
 /// Deflate shrinks at most 1032 : 1, so a longer data set than this is a lie of the header.
 constexpr uint64_t kLargestInflation = 1100;
 
-constexpr int64_t kBlock = int64_t{1} << 20;  ///< values that are converted at once
+constexpr int64_t kConvertedAtOnce = int64_t{1} << 20;  ///< values that are converted at once
 
 /// Selects [begin, begin + count) in a data set's space.
 Id select(Id const& dataset, int64_t begin, size_t count) {
@@ -150,9 +150,9 @@ std::vector<T> File::integers(std::string const& dataset) const {
               path_.string(), type);
   int64_t const count = length(dataset);
   std::vector<T> values(static_cast<size_t>(count));
-  std::vector<int64_t> block(static_cast<size_t>(std::min(count, kBlock)));
-  for (int64_t begin = 0; begin < count; begin += kBlock) {
-    auto const part = std::span(block).first(static_cast<size_t>(std::min(count - begin, kBlock)));
+  std::vector<int64_t> block(static_cast<size_t>(std::min(count, kConvertedAtOnce)));
+  for (int64_t begin = 0; begin < count; begin += kConvertedAtOnce) {
+    auto const part = std::span(block).first(static_cast<size_t>(std::min(count - begin, kConvertedAtOnce)));
     read_as(dataset, begin, part);
     for (size_t i = 0; i < part.size(); ++i) {
       FSLLM_CHECK(std::in_range<T>(part[i]), "data set {} of {} holds {} ({} expected). Make the file again.",

@@ -19,7 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char const* kOwn = ".fsllm";
-constexpr char const* kFormat = "output_files";
+constexpr char const* kFilesFormat = "output_files";
 
 /// A list is only believed where its entries stay below the folder.
 bool stays_below(std::string const& name) {
@@ -29,11 +29,11 @@ bool stays_below(std::string const& name) {
                       [](fs::path const& part) { return part == ".." || part == "." || part.empty(); });
 }
 
-std::set<std::string> read_list(fs::path const& file) {
+std::set<std::string> read_own_list(fs::path const& file) {
   std::set<std::string> files;
   if (!fs::exists(fs::symlink_status(file))) return files;
   auto const list = read_json(file);
-  bool good = list.is_object() && list.value("fsllm_format", "") == kFormat && list.contains("files") &&
+  bool good = list.is_object() && list.value("fsllm_format", "") == kFilesFormat && list.contains("files") &&
               list.at("files").is_array();
   if (good)
     for (auto const& name : list.at("files")) {
@@ -100,7 +100,7 @@ OutputFolder::OutputFolder(fs::path root, FileAccess access) : root_(std::move(r
   made_ = make_folders(root_, access);
   make_private_folder(root_ / kOwn);
   lock_ = std::make_unique<FolderLock>(root_, root_ / kOwn / "lock");
-  files_ = read_list(root_ / kOwn / "files.json");
+  files_ = read_own_list(root_ / kOwn / "files.json");
   // A job that was killed may have listed files that it never made.
   std::erase_if(files_,
                 [&](std::string const& name) { return !fs::exists(fs::symlink_status(root_ / name)); });
@@ -164,7 +164,7 @@ void OutputFolder::adopt(std::vector<std::string> const& names) {
 }
 
 void OutputFolder::save_list() {
-  nlohmann::json const list{{"fsllm_format", kFormat}, {"version", 1}, {"files", files_}};
+  nlohmann::json const list{{"fsllm_format", kFilesFormat}, {"version", 1}, {"files", files_}};
   write_file_atomic(root_ / kOwn / "files.json", list.dump(1) + "\n", scratch_of(root_));
 }
 

@@ -12,7 +12,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr char const* kFormat = "shard_index";
+constexpr char const* kIndexFormat = "shard_index";
 
 Json to_json(SplitSummary const& split) {
   return {
@@ -46,7 +46,7 @@ ShardSummary client_from(nlohmann::json const& json) {
 
 ShardIndex index_from(nlohmann::json const& json, std::string const& path) {
   FSLLM_CHECK(
-      json.is_object() && json.value("fsllm_format", "") == kFormat &&
+      json.is_object() && json.value("fsllm_format", "") == kIndexFormat &&
           json.value("version", 0) == kShardVersion,
       "{} is not a shard index of version {} (fsllm_format or version differs). Make the shards again: "
       "fsllm_shard --cfg FILE --out DIR.",
@@ -92,7 +92,7 @@ void write_shard_index(std::filesystem::path const& dir, ShardIndex const& index
   auto const path = dir / "index.json";
   auto ordered = index.clients;
   order(ordered, path.string());
-  Json json{{"fsllm_format", kFormat},
+  Json json{{"fsllm_format", kIndexFormat},
             {"version", kShardVersion},
             {"dataset", index.dataset},
             {"splitter", index.splitter},

@@ -18,7 +18,7 @@ namespace fsllm {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr size_t kBlock = size_t{1} << 20;  ///< values that drain() hands over at once
+constexpr size_t kDrainedAtOnce = size_t{1} << 20;  ///< values that drain() hands over at once
 constexpr char const* kSplitGroups[] = {"/train", "/val", "/test"};
 
 void check_io(bool good, fs::path const& folder) {
@@ -70,9 +70,9 @@ void Spool<T>::drain(Block const& block) {
     spill();
     check_io(std::fflush(file_.get()) == 0, folder_);
     std::rewind(file_.get());
-    std::vector<T> values(kBlock);
+    std::vector<T> values(kDrainedAtOnce);
     for (int64_t left = spilled_; left > 0;) {
-      auto const count = static_cast<size_t>(std::min<int64_t>(left, kBlock));
+      auto const count = static_cast<size_t>(std::min<int64_t>(left, kDrainedAtOnce));
       check_io(std::fread(values.data(), sizeof(T), count, file_.get()) == count, folder_);
       block(std::span<T const>(values.data(), count));
       left -= static_cast<int64_t>(count);

@@ -15,7 +15,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr char const* kFormat = "checkpoint";
+constexpr char const* kStateFormat = "checkpoint";
 constexpr int64_t kVersion = 1;
 constexpr int64_t kAlignment = 64;
 
@@ -84,7 +84,7 @@ Checkpoint read_all(h5::File const& file, json const& layout) {
 void write_state_file(std::filesystem::path const& path, Checkpoint const& checkpoint) {
   json layout{{"round", checkpoint.round}, {"sections", json::array()}, {"texts", json::array()}};
   h5::File file(path, h5::Mode::create);
-  file.set_attribute("/", "fsllm_format", std::string(kFormat));
+  file.set_attribute("/", "fsllm_format", std::string(kStateFormat));
   file.set_attribute("/", "version", kVersion);
   size_t index = 0;
   for (auto const& [name, section] : checkpoint.tensors) {
@@ -104,10 +104,11 @@ void write_state_file(std::filesystem::path const& path, Checkpoint const& check
 
 Checkpoint read_state_file(std::filesystem::path const& path) {
   h5::File const file(path, h5::Mode::read);
-  FSLLM_CHECK(file.has_attribute("/", "fsllm_format") && file.text_attribute("/", "fsllm_format") == kFormat,
-              "{} is not a checkpoint (its attribute fsllm_format is not '{}'). Give a folder "
-              "checkpoints/round_NNNNNN.",
-              path.string(), kFormat);
+  FSLLM_CHECK(
+      file.has_attribute("/", "fsllm_format") && file.text_attribute("/", "fsllm_format") == kStateFormat,
+      "{} is not a checkpoint (its attribute fsllm_format is not '{}'). Give a folder "
+      "checkpoints/round_NNNNNN.",
+      path.string(), kStateFormat);
   int64_t const version = file.int_attribute("/", "version");
   FSLLM_CHECK(version == kVersion,
               "{} has checkpoint version {} (this program reads version {}). Use the program that wrote it.",

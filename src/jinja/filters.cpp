@@ -176,7 +176,7 @@ Value unique(Value const& value, Arguments const&) {
   return out;
 }
 
-Value whole(Value const& value, Arguments const&) {
+Value to_whole(Value const& value, Arguments const&) {
   if (value.is_number()) return to_int(value);
   try {
     return static_cast<int64_t>(std::stoll(to_text(value)));
@@ -185,7 +185,7 @@ Value whole(Value const& value, Arguments const&) {
   }
 }
 
-Value real(Value const& value, Arguments const&) {
+Value to_real(Value const& value, Arguments const&) {
   if (value.is_number()) return to_double(value);
   try {
     return std::stod(to_text(value));
@@ -275,8 +275,8 @@ constexpr struct {
     {"capitalize", [](Value const& v, Arguments const&) -> Value { return capitalize(to_text(v)); }},
     {"replace", replaced},
     {"indent", indent},
-    {"int", whole},
-    {"float", real},
+    {"int", to_whole},
+    {"float", to_real},
     {"abs", absolute},
 };
 

@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kMostUnits = int64_t{1} << 28;
 constexpr int64_t kMostSteps = 2'000'000;
 constexpr size_t kLongestOutput = size_t{1} << 28;
-constexpr int kDeepest = 300, kDeepestValue = 100;
+constexpr int kDeepestCall = 300, kDeepestValue = 100;
 constexpr int64_t kLongestRange = 1'000'000;
 
 Value make_namespace(Arguments const& arguments) {
@@ -79,7 +79,7 @@ Value loop_variable(List const& items, size_t i) {
 
 struct Deeper {
   explicit Deeper(int& depth) : depth_(depth) {
-    if (++depth_ > kDeepest) refuse("the template calls itself too often");
+    if (++depth_ > kDeepestCall) refuse("the template calls itself too often");
   }
   ~Deeper() { --depth_; }
   int& depth_;

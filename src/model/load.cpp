@@ -103,7 +103,8 @@ Opened open_model(std::filesystem::path const& model, LoadOptions const& options
   Opened opened;
   opened.storage = parse_storage(options.storage_dtype);
   bool const is_quantized = opened.storage.quantization != Quantization::none;
-  auto const& family = detail::find_family(config.family, model.string());
+  auto const path = model.string();
+  auto const& family = detail::find_family(config.family, path);
   opened.source = is_gguf(model) ? detail::open_gguf(model, config, family) : detail::open_safetensors(model);
   opened.decoder = std::make_unique<Decoder>(config, family, prefix_in(*opened.source, family), compute,
                                              c10::Device(options.device));

@@ -12,8 +12,6 @@
 namespace fsllm::detail {
 namespace {
 
-std::string const kPrefix = "base_model.model.";
-
 /// PEFT has no BitFit. Its files hold a LoRA with `bias: all` whose one update is zero, which PEFT loads.
 class BitFit final : public Peft {
  public:
@@ -36,7 +34,7 @@ class BitFit final : public Peft {
   TensorMap state() const override {
     TensorMap state;
     for (auto const& [module, bias] : biases_.by_module())
-      state.emplace(kPrefix + module + (module == zero_module_ ? ".base_layer.bias" : ".bias"), bias);
+      state.emplace(kPeftPrefix + module + (module == zero_module_ ? ".base_layer.bias" : ".bias"), bias);
     return state;
   }
 
@@ -48,8 +46,8 @@ class BitFit final : public Peft {
 
   TensorMap file_tensors(TensorMap const& values) const override {
     auto tensors = values;
-    tensors.emplace(kPrefix + zero_module_ + ".lora_A.weight", at::zeros({1, in_features_}));
-    tensors.emplace(kPrefix + zero_module_ + ".lora_B.weight", at::zeros({out_features_, 1}));
+    tensors.emplace(kPeftPrefix + zero_module_ + ".lora_A.weight", at::zeros({1, in_features_}));
+    tensors.emplace(kPeftPrefix + zero_module_ + ".lora_B.weight", at::zeros({out_features_, 1}));
     return tensors;
   }
 

@@ -20,8 +20,6 @@
 namespace fsllm::detail {
 namespace {
 
-std::string const kPrefix = "base_model.model.";
-
 enum class Place { behind_sublayers, behind_blocks, beside_mlps };
 
 /// Where bottlenecks stand, and the defaults of the library adapters for that.
@@ -110,11 +108,11 @@ class Bottlenecks final : public Peft {
 
   TensorMap state() const override {
     TensorMap state;
-    for (auto const& site : sites_) site->network.add_to(state, kPrefix + site->module);
-    if (rule_.defined()) state.emplace(kPrefix + "phm_rule", rule_);
+    for (auto const& site : sites_) site->network.add_to(state, kPeftPrefix + site->module);
+    if (rule_.defined()) state.emplace(kPeftPrefix + "phm_rule", rule_);
     if (coupling_) {
-      coupling_->f.add_to(state, kPrefix + "inv_adapter.F");
-      coupling_->g.add_to(state, kPrefix + "inv_adapter.G");
+      coupling_->f.add_to(state, kPeftPrefix + "inv_adapter.F");
+      coupling_->g.add_to(state, kPeftPrefix + "inv_adapter.G");
     }
     return state;
   }

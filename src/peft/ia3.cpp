@@ -57,8 +57,7 @@ class Ia3 final : public Peft {
 
   TensorMap state() const override {
     TensorMap state;
-    for (auto const& site : sites_)
-      state.emplace("base_model.model." + site.module + ".ia3_l", site.adapter->scale);
+    for (auto const& site : sites_) state.emplace(kPeftPrefix + site.module + ".ia3_l", site.adapter->scale);
     return state;
   }
 

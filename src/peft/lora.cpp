@@ -18,8 +18,6 @@
 namespace fsllm::detail {
 namespace {
 
-std::string const kPrefix = "base_model.model.";
-
 /// Scale of an update of this rank (rsLoRA: Kalajdzievski 2023).
 double scale_of(LoraOptions const& options, double alpha, double rank) {
   return alpha / (options.rslora ? std::sqrt(rank) : rank);
@@ -129,17 +127,17 @@ void Lora::detach(CausalLM& model) {
 TensorMap Lora::state() const {
   TensorMap state;
   for (auto const& site : sites_) {
-    state.emplace(kPrefix + site.module + ".lora_A.weight", site.adapter->a);
-    state.emplace(kPrefix + site.module + ".lora_B.weight", site.adapter->b);
+    state.emplace(kPeftPrefix + site.module + ".lora_A.weight", site.adapter->a);
+    state.emplace(kPeftPrefix + site.module + ".lora_B.weight", site.adapter->b);
     if (options_.dora)
-      state.emplace(kPrefix + site.module + ".lora_magnitude_vector", site.adapter->magnitude);
+      state.emplace(kPeftPrefix + site.module + ".lora_magnitude_vector", site.adapter->magnitude);
   }
   if (embedding_) {
-    state.emplace(kPrefix + embedding_module_ + ".lora_embedding_A", embedding_->a);
-    state.emplace(kPrefix + embedding_module_ + ".lora_embedding_B", embedding_->b);
+    state.emplace(kPeftPrefix + embedding_module_ + ".lora_embedding_A", embedding_->a);
+    state.emplace(kPeftPrefix + embedding_module_ + ".lora_embedding_B", embedding_->b);
   }
   for (auto const& [module, bias] : biases_.by_module())
-    state.emplace(kPrefix + module + (is_site(module) ? ".base_layer.bias" : ".bias"), bias);
+    state.emplace(kPeftPrefix + module + (is_site(module) ? ".base_layer.bias" : ".bias"), bias);
   return state;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <any>
+#include <string>
 #include <vector>
 
 #include "arguments.hpp"
@@ -8,6 +9,9 @@
 #include "fsllm/peft/peft.hpp"
 
 namespace fsllm::detail {
+
+/// What PEFT puts in front of the names of a model's modules in its files.
+inline std::string const kPeftPrefix = "base_model.model.";
 
 /// A parameter-efficient method, as a row of the table.
 struct PeftMethod {

@@ -14,8 +14,7 @@
 namespace fsllm::detail {
 namespace {
 
-std::string const kEncoder = "prompt_encoder.";
-std::string const kEmbedding = kEncoder + "embedding.weight";
+std::string const kEmbedding = kPromptEncoder + "embedding.weight";
 
 struct PTuningOptions {
   int64_t tokens = 20, encoder_size = 0, layers = 2;
@@ -36,21 +35,21 @@ class PTuning final : public PromptEncoder {
     if (options_.type == "LSTM") {
       for (int64_t layer = 0; layer < options_.layers; ++layer)
         add_lstm(layer, layer == 0 ? hidden : 2 * size);
-      add_linear(kEncoder + "mlp_head.0", 2 * size, 2 * size);
-      add_linear(kEncoder + "mlp_head.2", 2 * size, hidden);
+      add_linear(kPromptEncoder + "mlp_head.0", 2 * size, 2 * size);
+      add_linear(kPromptEncoder + "mlp_head.2", 2 * size, hidden);
     } else {
-      add_linear(kEncoder + "mlp_head.0", hidden, size);
-      add_linear(kEncoder + "mlp_head.2", size, size);
-      add_linear(kEncoder + "mlp_head.4", size, hidden);
+      add_linear(kPromptEncoder + "mlp_head.0", hidden, size);
+      add_linear(kPromptEncoder + "mlp_head.2", size, size);
+      add_linear(kPromptEncoder + "mlp_head.4", size, hidden);
     }
   }
 
   at::Tensor prompt(TensorMap const& p, ForwardContext& context) const override {
     bool const lstm = options_.type == "LSTM";
     auto x = lstm ? run_lstm(p, context) : p.at(kEmbedding);
-    x = at::relu(linear(p, kEncoder + "mlp_head.0", x));
-    x = linear(p, kEncoder + "mlp_head.2", x);
-    return lstm ? x : linear(p, kEncoder + "mlp_head.4", at::relu(x));
+    x = at::relu(linear(p, kPromptEncoder + "mlp_head.0", x));
+    x = linear(p, kPromptEncoder + "mlp_head.2", x);
+    return lstm ? x : linear(p, kPromptEncoder + "mlp_head.4", at::relu(x));
   }
 
   void initialize(uint64_t seed) const override { draw(seed); }
@@ -67,7 +66,7 @@ class PTuning final : public PromptEncoder {
     std::vector<std::string> names;
     for (auto const* way : {"", "_reverse"})
       for (auto const* part : {"weight_ih", "weight_hh", "bias_ih", "bias_hh"})
-        names.push_back(fmt::format("{}lstm_head.{}_l{}{}", kEncoder, part, layer, way));
+        names.push_back(fmt::format("{}lstm_head.{}_l{}{}", kPromptEncoder, part, layer, way));
     return names;
   }
 

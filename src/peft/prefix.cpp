@@ -10,7 +10,6 @@ namespace fsllm::detail {
 namespace {
 
 constexpr char const* kFlat = "prompt_embeddings";
-std::string const kEncoder = "prompt_encoder.";
 
 struct PrefixOptions {
   int64_t tokens = 20, encoder_size = 0;
@@ -32,9 +31,9 @@ class Prefix final : public PromptEncoder {
       add(kFlat, {count(), parts_ * width});
       return;
     }
-    add(kEncoder + "embedding.weight", {count(), width});
-    add_linear(kEncoder + "transform.0", width, options_.encoder_size);
-    add_linear(kEncoder + "transform.2", options_.encoder_size, parts_ * width);
+    add(kPromptEncoder + "embedding.weight", {count(), width});
+    add_linear(kPromptEncoder + "transform.0", width, options_.encoder_size);
+    add_linear(kPromptEncoder + "transform.2", options_.encoder_size, parts_ * width);
   }
 
   at::Tensor prompt(TensorMap const& parameters, ForwardContext&) const override {
@@ -54,9 +53,9 @@ class Prefix final : public PromptEncoder {
 
  private:
   at::Tensor project(TensorMap const& parameters) const {
-    auto const inner =
-        linear(parameters, kEncoder + "transform.0", parameters.at(kEncoder + "embedding.weight"));
-    return linear(parameters, kEncoder + "transform.2", at::tanh(inner));
+    auto const inner = linear(parameters, kPromptEncoder + "transform.0",
+                              parameters.at(kPromptEncoder + "embedding.weight"));
+    return linear(parameters, kPromptEncoder + "transform.2", at::tanh(inner));
   }
 
   PrefixOptions options_;

@@ -9,6 +9,9 @@
 
 namespace fsllm::detail {
 
+/// What PEFT calls the module that makes virtual tokens.
+inline std::string const kPromptEncoder = "prompt_encoder.";
+
 /// Learned tensors, and how virtual tokens come from them.
 class PromptEncoder : public VirtualTokens {
  public:

@@ -16,7 +16,7 @@ namespace {
 
 using nlohmann::json;
 using Tokens = std::vector<std::string>;
-using Step = std::function<void(Tokens&)>;
+using DecodeStep = std::function<void(Tokens&)>;
 
 constexpr char const* kReplacement = "\xEF\xBF\xBD";
 
@@ -27,7 +27,7 @@ std::string join(Tokens const& tokens) {
 }
 
 /// Tokens outside of the byte alphabet (added ones with spaces) stand for themselves.
-void byte_level(Tokens& tokens) {
+void decode_byte_level(Tokens& tokens) {
   std::string text, bytes, buffer;
   for (auto const& token : tokens) text.append(bytes_of_alphabet(token, bytes) ? bytes : token);
   tokens.assign(1, std::string(valid_utf8(text, buffer)));
@@ -58,11 +58,11 @@ void byte_fallback(Tokens& tokens) {
   tokens = std::move(out);
 }
 
-Step fuse(json const&, std::string const&) {
+DecodeStep fuse(json const&, std::string const&) {
   return [](Tokens& tokens) { tokens.assign(1, join(tokens)); };
 }
 
-Step replace(json const& description, std::string const& where) {
+DecodeStep replace(json const& description, std::string const& where) {
   Normalizer const replacement(
       {{"type", "Replace"}, {"pattern", description.at("pattern")}, {"content", description.at("content")}},
       where);
@@ -72,7 +72,7 @@ Step replace(json const& description, std::string const& where) {
   };
 }
 
-Step strip(json const& description, std::string const&) {
+DecodeStep strip(json const& description, std::string const&) {
   auto const content = description.at("content").get<std::string>();
   auto const start = description.at("start").get<size_t>(), stop = description.at("stop").get<size_t>();
   return [=](Tokens& tokens) {
@@ -85,7 +85,7 @@ Step strip(json const& description, std::string const&) {
 }
 
 /// Marks become spaces; the first token loses its marks where a prefix is added by the pre-tokenizer.
-Step metaspace(json const& description, std::string const&) {
+DecodeStep decode_metaspace(json const& description, std::string const&) {
   auto const mark = description.value("replacement", std::string("\xE2\x96\x81"));
   bool const drop_first = description.contains("prepend_scheme")
                               ? description.at("prepend_scheme") != "never"
@@ -99,17 +99,17 @@ Step metaspace(json const& description, std::string const&) {
   };
 }
 
-using Builder = Step (*)(json const&, std::string const&);
-std::vector<Row<Builder>> const& table() {
-  static std::vector<Row<Builder>> const rows{
-      {"ByteLevel", [](json const&, std::string const&) { return Step(byte_level); },
+using DecoderBuilder = DecodeStep (*)(json const&, std::string const&);
+std::vector<Row<DecoderBuilder>> const& decoders() {
+  static std::vector<Row<DecoderBuilder>> const rows{
+      {"ByteLevel", [](json const&, std::string const&) { return DecodeStep(decode_byte_level); },
        "GPT-2's characters to bytes"},
-      {"ByteFallback", [](json const&, std::string const&) { return Step(byte_fallback); },
+      {"ByteFallback", [](json const&, std::string const&) { return DecodeStep(byte_fallback); },
        "<0x0A> to bytes"},
       {"Fuse", fuse, "all tokens to one text"},
       {"Replace", replace, "matches of a pattern in each token"},
       {"Strip", strip, "a text at the ends of each token"},
-      {"Metaspace", metaspace, "the visible space to a space"},
+      {"Metaspace", decode_metaspace, "the visible space to a space"},
   };
   return rows;
 }
@@ -127,7 +127,7 @@ void Decoder::add(json const& description, std::string const& where) {
     return;
   }
   steps_.push_back(
-      find_row(table(), type, where + ": decoder type").build(description, where + ": decoder " + type));
+      find_row(decoders(), type, where + ": decoder type").build(description, where + ": decoder " + type));
 }
 
 std::string Decoder::decode(std::vector<std::string> tokens) const {

@@ -15,7 +15,7 @@ namespace fsllm {
 namespace {
 
 using nlohmann::json;
-using Piece = SentencePieceModel::Piece;
+using ModelPiece = SentencePieceModel::Piece;
 
 /// The tokenizer's part of the metadata, with types checked.
 class Vocabulary {
@@ -58,12 +58,12 @@ class Vocabulary {
       refuse(key, fmt::format("is {} ({} tokens)", value->dump(), size));
     return value->get<int64_t>() < 0 ? std::nullopt : std::optional(value->get<int32_t>());
   }
-  std::vector<Piece> pieces() const {
+  std::vector<ModelPiece> pieces() const {
     auto const* tokens = list("tokens", 0, &json::is_string);
     if (tokens == nullptr || tokens->empty()) refuse("tokens", "is missing");
     auto const* types = list("token_type", tokens->size(), &json::is_number_integer);
     auto const* scores = list("scores", tokens->size(), &json::is_number);
-    std::vector<Piece> pieces;
+    std::vector<ModelPiece> pieces;
     std::set<std::string_view> seen;
     for (size_t i = 0; i < tokens->size(); ++i) {
       auto const& text = (*tokens)[i].get_ref<std::string const&>();
@@ -81,7 +81,8 @@ class Vocabulary {
   std::string const& where_;
 };
 
-SpecialTokenRules read_rules(Vocabulary const& vocabulary, std::vector<Piece> const& pieces, bool add_bos) {
+SpecialTokenRules read_rules(Vocabulary const& vocabulary, std::vector<ModelPiece> const& pieces,
+                             bool add_bos) {
   SpecialTokenRules rules;
   auto const take = [&](char const* name, std::optional<std::string>& token, std::optional<int32_t>* id) {
     auto const found = vocabulary.id(name, pieces.size());
@@ -106,7 +107,7 @@ std::string words_of(Vocabulary const& vocabulary, json const& metadata) {
 }
 
 /// SentencePiece has one unknown piece; other tokens that a file marks so are special ones.
-void keep_one_unknown(std::vector<Piece>& pieces, SpecialTokenRules& rules) {
+void keep_one_unknown(std::vector<ModelPiece>& pieces, SpecialTokenRules& rules) {
   if (!rules.unk) rules.unk = pieces.front().text;
   for (auto& piece : pieces) {
     if (piece.type == SentencePieceModel::unknown) piece.type = SentencePieceModel::control;
@@ -114,7 +115,7 @@ void keep_one_unknown(std::vector<Piece>& pieces, SpecialTokenRules& rules) {
   }
 }
 
-json byte_level_document(Vocabulary const& vocabulary, std::vector<Piece> const& pieces,
+json byte_level_document(Vocabulary const& vocabulary, std::vector<ModelPiece> const& pieces,
                          KnownWords const& words) {
   auto const* merges = vocabulary.list("merges", 0, &json::is_string);
   if (merges == nullptr) vocabulary.refuse("merges", "is missing");

@@ -20,7 +20,7 @@ constexpr char const* kTekken =
 constexpr char const* kBloom = R"( ?[^(\s|[.,!?…。，、।۔،])]+)";
 constexpr char const* kCjk = R"([\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+)";
 
-json byte_level(bool words) {
+json byte_level_words(bool words) {
   return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", words}};
 }
 
@@ -28,7 +28,7 @@ json cut(char const* pattern) {
   return {{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}};
 }
 
-json digits() {
+json digit_words() {
   return {{"type", "Digits"}, {"individual_digits", true}};
 }
 
@@ -37,42 +37,42 @@ json sequence(json steps) {
 }
 
 KnownWords gpt2() {
-  return {nullptr, byte_level(true)};
+  return {nullptr, byte_level_words(true)};
 }
 
 /// Digits one by one, before GPT-2's words.
 KnownWords single_digits() {
-  return {nullptr, sequence({digits(), byte_level(true)})};
+  return {nullptr, sequence({digit_words(), byte_level_words(true)})};
 }
 
 KnownWords llama3() {
-  return {nullptr, sequence({cut(kLlama3), byte_level(false)}), true, true};
+  return {nullptr, sequence({cut(kLlama3), byte_level_words(false)}), true, true};
 }
 
 KnownWords qwen2() {
-  return {{{"type", "NFC"}}, sequence({cut(kQwen2), byte_level(false)})};
+  return {{{"type", "NFC"}}, sequence({cut(kQwen2), byte_level_words(false)})};
 }
 
 KnownWords gpt_neox() {
-  return {{{"type", "NFC"}}, byte_level(true)};
+  return {{{"type", "NFC"}}, byte_level_words(true)};
 }
 
 KnownWords bloom() {
-  return {nullptr, sequence({cut(kBloom), byte_level(false)})};
+  return {nullptr, sequence({cut(kBloom), byte_level_words(false)})};
 }
 
 KnownWords tekken() {
-  return {nullptr, sequence({cut(kTekken), byte_level(false)}), true, true};
+  return {nullptr, sequence({cut(kTekken), byte_level_words(false)}), true, true};
 }
 
 KnownWords deepseek_coder() {
-  return {nullptr, sequence({cut(R"([\r\n])"), cut(R"(\s?\p{L}+)"), cut(R"(\s?\p{P}+)"), cut(kCjk), digits(),
-                             byte_level(false)})};
+  return {nullptr, sequence({cut(R"([\r\n])"), cut(R"(\s?\p{L}+)"), cut(R"(\s?\p{P}+)"), cut(kCjk),
+                             digit_words(), byte_level_words(false)})};
 }
 
 KnownWords falcon() {
   return {nullptr, sequence({{{"type", "Punctuation"}, {"behavior", "Contiguous"}},
-                             byte_level(true),
+                             byte_level_words(true),
                              {{"type", "Digits"}, {"individual_digits", false}},
                              cut("[0-9][0-9][0-9]")})};
 }

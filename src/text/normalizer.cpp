@@ -17,7 +17,7 @@ namespace fsllm {
 namespace {
 
 using nlohmann::json;
-using Step = std::function<void(std::string&, Regex::Memory&)>;
+using NormalizeStep = std::function<void(std::string&, Regex::Memory&)>;
 
 /// One pass of utf8proc over a text.
 std::string mapped_by_utf8proc(std::string_view text, int options) {
@@ -61,7 +61,7 @@ bool stable_under_nfc(std::string_view text) {
   return true;
 }
 
-Step unicode_step(int options) {
+NormalizeStep unicode_step(int options) {
   return [options](std::string& text, Regex::Memory&) {
     if (!is_ascii(text)) map_unicode(text, UTF8PROC_STABLE | options);
   };
@@ -85,7 +85,7 @@ void lower_case(std::string& text, Regex::Memory&) {
   text = std::move(lower);
 }
 
-Step replace_step(json const& description, std::string const& where) {
+NormalizeStep replace_step(json const& description, std::string const& where) {
   auto const pattern = parse_pattern(description.at("pattern"), where);
   return [pattern, content = description.at("content").get<std::string>()](std::string& text,
                                                                            Regex::Memory& memory) {
@@ -101,7 +101,7 @@ Step replace_step(json const& description, std::string const& where) {
   };
 }
 
-Step strip_step(bool left, bool right) {
+NormalizeStep strip_step(bool left, bool right) {
   return [left, right](std::string& text, Regex::Memory&) {
     size_t begin = 0, end = text.size();
     while (left && begin < end && is_white_space(code_point_at(text, begin).value))
@@ -112,21 +112,21 @@ Step strip_step(bool left, bool right) {
   };
 }
 
-Step charsmap_step(json const& description, std::string const& where) {
+NormalizeStep charsmap_step(json const& description, std::string const& where) {
   auto const bytes = decode_base64(description.at("precompiled_charsmap").get<std::string>());
   FSLLM_CHECK(bytes, "{}: precompiled_charsmap is not base64. Copy the file again.", where);
   return [map = Charsmap(*bytes, where)](std::string& text, Regex::Memory&) { text = map.apply(text); };
 }
 
-Step prepend_step(std::string const& prefix) {
+NormalizeStep prepend_step(std::string const& prefix) {
   return [prefix](std::string& text, Regex::Memory&) {
     if (!text.empty()) text.insert(0, prefix);
   };
 }
 
-using Builder = Step (*)(json const&, std::string const&);
-std::vector<Row<Builder>> const& table() {
-  static std::vector<Row<Builder>> const rows{
+using NormalizerBuilder = NormalizeStep (*)(json const&, std::string const&);
+std::vector<Row<NormalizerBuilder>> const& normalizers() {
+  static std::vector<Row<NormalizerBuilder>> const rows{
       {"NFC", [](json const&, std::string const&) { return unicode_step(UTF8PROC_COMPOSE); },
        "canonical composition"},
       {"NFD", [](json const&, std::string const&) { return unicode_step(UTF8PROC_DECOMPOSE); },
@@ -137,7 +137,7 @@ std::vector<Row<Builder>> const& table() {
       {"NFKD",
        [](json const&, std::string const&) { return unicode_step(UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT); },
        "compatibility decomposition"},
-      {"Lowercase", [](json const&, std::string const&) { return Step(lower_case); }, "lower case"},
+      {"Lowercase", [](json const&, std::string const&) { return NormalizeStep(lower_case); }, "lower case"},
       {"Prepend",
        [](json const& d, std::string const&) { return prepend_step(d.at("prepend").get<std::string>()); },
        "a text before each non-empty part"},
@@ -176,7 +176,7 @@ void Normalizer::add(json const& description, std::string const& where) {
     return;
   }
   only_canonical_composition_ = only_canonical_composition_ && type == "NFC";
-  steps_.push_back(find_row(table(), type, where + ": normalizer type")
+  steps_.push_back(find_row(normalizers(), type, where + ": normalizer type")
                        .build(description, where + ": normalizer " + type));
 }
 

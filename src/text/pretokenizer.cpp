@@ -11,7 +11,7 @@ namespace fsllm {
 namespace {
 
 using nlohmann::json;
-using Step = std::function<void(PieceBuffer&)>;
+using PieceStep = std::function<void(PieceBuffer&)>;
 
 constexpr char const* kGpt2Pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
@@ -53,7 +53,7 @@ class Cutter {
 };
 
 /// Cuts every piece at the matches of `pattern`; `invert` swaps matches and the text between them.
-Step split_step(Regex const& pattern, Behavior behavior, bool invert) {
+PieceStep split_step(Regex const& pattern, Behavior behavior, bool invert) {
   return [=](PieceBuffer& buffer) {
     buffer.next.clear();
     for (auto const& piece : buffer.pieces) {
@@ -75,7 +75,7 @@ Step split_step(Regex const& pattern, Behavior behavior, bool invert) {
 
 /// Rewrites every piece: `change(piece's text, is the very first, out)` appends the new text to out.
 template <class Change>
-Step rewrite_step(Change change) {
+PieceStep rewrite_step(Change change) {
   return [change](PieceBuffer& buffer) {
     buffer.spare.clear();
     for (auto& piece : buffer.pieces) {
@@ -89,7 +89,7 @@ Step rewrite_step(Change change) {
   };
 }
 
-Step prefix_space_step() {
+PieceStep prefix_space_step() {
   return rewrite_step([](std::string_view text, bool, std::string& out) {
     if (!text.starts_with(' ')) out.push_back(' ');
     out.append(text);
@@ -98,7 +98,7 @@ Step prefix_space_step() {
 
 enum class Prepend { always, first, never };
 
-Step metaspace_step(std::string const& replacement, Prepend prepend) {
+PieceStep metaspace_step(std::string const& replacement, Prepend prepend) {
   return rewrite_step([=](std::string_view text, bool is_first, std::string& out) {
     bool const wanted = prepend == Prepend::always || (prepend == Prepend::first && is_first);
     if (wanted && !text.starts_with(' ') && !text.starts_with(replacement)) out.append(replacement);
@@ -112,13 +112,13 @@ Step metaspace_step(std::string const& replacement, Prepend prepend) {
   });
 }
 
-Step to_alphabet_step() {
+PieceStep to_alphabet_step() {
   return rewrite_step([](std::string_view text, bool, std::string& out) {
     for (char const c : text) out.append(byte_alphabet()[static_cast<unsigned char>(c)]);
   });
 }
 
-Step from_alphabet_step() {
+PieceStep from_alphabet_step() {
   return rewrite_step([](std::string_view text, bool, std::string& out) {
     std::string bytes;
     bytes_of_alphabet(text, bytes);
@@ -126,57 +126,57 @@ Step from_alphabet_step() {
   });
 }
 
-using Steps = std::vector<Step>;
+using PieceSteps = std::vector<PieceStep>;
 
-Steps metaspace(json const& description, std::string const& where) {
+PieceSteps metaspace(json const& description, std::string const& where) {
   auto const replacement = description.value("replacement", std::string("\xE2\x96\x81"));
   static std::vector<Row<Prepend>> const schemes{
       {"always", Prepend::always, ""}, {"first", Prepend::first, ""}, {"never", Prepend::never, ""}};
   bool const old_form = description.contains("add_prefix_space") && !description.contains("prepend_scheme");
   auto const scheme = old_form ? (description.at("add_prefix_space").get<bool>() ? "always" : "never")
                                : description.value("prepend_scheme", std::string("always"));
-  Steps steps{metaspace_step(replacement, find_row(schemes, scheme, where + " prepend_scheme").build)};
+  PieceSteps steps{metaspace_step(replacement, find_row(schemes, scheme, where + " prepend_scheme").build)};
   if (description.value("split", true))
     steps.push_back(
         split_step(parse_pattern({{"String", replacement}}, where), Behavior::merged_with_next, false));
   return steps;
 }
 
-Steps split(json const& description, std::string const& where) {
+PieceSteps split(json const& description, std::string const& where) {
   return {split_step(parse_pattern(description.at("pattern"), where),
                      parse_behavior(description.at("behavior").get<std::string>(), where),
                      description.value("invert", false))};
 }
 
-Steps digits(json const& description, std::string const& where) {
+PieceSteps digits(json const& description, std::string const& where) {
   return {split_step(Regex(description.value("individual_digits", false) ? "\\p{N}" : "\\p{N}+", where),
                      Behavior::isolated, false)};
 }
 
-Steps punctuation(json const& description, std::string const& where) {
+PieceSteps punctuation(json const& description, std::string const& where) {
   return {split_step(Regex(R"([\p{P}!-/:-@\[-`{-~])", where),
                      parse_behavior(description.value("behavior", std::string("Isolated")), where), false)};
 }
 
-Steps whitespace(json const&, std::string const& where) {
+PieceSteps whitespace(json const&, std::string const& where) {
   return {split_step(Regex(R"(\w+|[^\w\s]+)", where), Behavior::removed, true)};
 }
 
-Steps whitespace_split(json const&, std::string const& where) {
+PieceSteps whitespace_split(json const&, std::string const& where) {
   return {split_step(Regex(R"(\s)", where), Behavior::removed, false)};
 }
 
-Steps byte_level(json const& description, std::string const& where) {
-  Steps steps;
+PieceSteps byte_level(json const& description, std::string const& where) {
+  PieceSteps steps;
   if (description.value("add_prefix_space", true)) steps.push_back(prefix_space_step());
   if (description.value("use_regex", true))
     steps.push_back(split_step(Regex(kGpt2Pattern, where), Behavior::isolated, false));
   return steps;
 }
 
-using Builder = Steps (*)(json const&, std::string const&);
-std::vector<Row<Builder>> const& table() {
-  static std::vector<Row<Builder>> const rows{
+using PreTokenizerBuilder = PieceSteps (*)(json const&, std::string const&);
+std::vector<Row<PreTokenizerBuilder>> const& pretokenizers() {
+  static std::vector<Row<PreTokenizerBuilder>> const rows{
       {"ByteLevel", byte_level, "GPT-2's words, then bytes as characters"},
       {"Split", split, "cut at the matches of a pattern"},
       {"Digits", digits, "numbers apart from text"},
@@ -207,7 +207,7 @@ void PreTokenizer::add(json const& description, std::string const& where) {
     bytes_mapped_ = true;
   }
   auto const here = where + ": pre_tokenizer " + type;
-  for (auto& step : find_row(table(), type, where + ": pre_tokenizer type").build(description, here))
+  for (auto& step : find_row(pretokenizers(), type, where + ": pre_tokenizer type").build(description, here))
     steps_.push_back(std::move(step));
   FSLLM_CHECK(type != "ByteLevel" || !byte_level_,
               "{} stands twice (bytes can be mapped once only). Remove one.", here);

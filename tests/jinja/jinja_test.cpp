@@ -31,7 +31,7 @@ void expect_text(std::string const& source, ordered_json const& variables, json 
     return;
   }
   try {
-    EXPECT_EQ(JinjaTemplate(source, "t").render(variables).text, expected.at("text"));
+    EXPECT_EQ(JinjaTemplate(source, "t").render(variables).text, expected.at("text").get<std::string>());
   } catch (Error const& error) {
     ADD_FAILURE() << error.what();
   }

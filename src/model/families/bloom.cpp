@@ -6,7 +6,7 @@ namespace {
 
 /// No position table but a penalty on distance (ALiBi), and a norm behind the embedding (Le Scao et al. 2022,
 /// section 3). Published files spell some keys in an older way.
-void read_config(ConfigJson const& json, ModelConfig& config) {
+void read_bloom(ConfigJson const& json, ModelConfig& config) {
   config.hidden_size = json.size(json.has("n_embed") ? "n_embed" : "hidden_size");
   config.num_layers = json.size(json.has("num_hidden_layers") ? "num_hidden_layers" : "n_layer", kMostLayers);
   config.num_heads = json.size(json.has("num_attention_heads") ? "num_attention_heads" : "n_head");
@@ -28,7 +28,7 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
 
 Family bloom_family() {
   return {.model_type = "bloom",
-          .read_config = read_config,
+          .read_config = read_bloom,
           .prefix = "transformer.",
           .embedding = "word_embeddings",
           .blocks = "h",

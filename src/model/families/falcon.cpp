@@ -17,7 +17,7 @@ void read_heads(ConfigJson const& json, ModelConfig& config, bool grouped) {
 
 /// Attention and MLP side by side behind one norm, turned positions, the head shares the embedding
 /// (Almazrouei et al. 2023, section 4).
-void read_config(ConfigJson const& json, ModelConfig& config) {
+void read_falcon(ConfigJson const& json, ModelConfig& config) {
   config.hidden_size = json.size(json.has("n_embed") ? "n_embed" : "hidden_size");
   config.num_layers = json.size("num_hidden_layers", kMostLayers);
   config.num_heads = json.size("num_attention_heads");
@@ -50,7 +50,7 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
 Family falcon_family() {
   auto family = bloom_family();
   family.model_type = "falcon";
-  family.read_config = read_config;
+  family.read_config = read_falcon;
   family.embedding_norm = "";
   family.ia3_targets = {"query_key_value", "dense_4h_to_h"};
   family.ia3_feedforward = {"dense_4h_to_h"};

@@ -8,7 +8,7 @@ namespace {
 
 /// LLaMA with a GELU gate (Gemma Team 2024, "Gemma", section 2). "gelu" in published files means its tanh
 /// form.
-void read_config(ConfigJson const& json, ModelConfig& config) {
+void read_gemma(ConfigJson const& json, ModelConfig& config) {
   read_gemma_like(json, config);
   auto const activation = parse_activation(json, "hidden_act", "gelu_pytorch_tanh");
   config.activation = activation == ActivationKind::gelu ? ActivationKind::gelu_tanh : activation;
@@ -29,7 +29,7 @@ void read_gemma_like(ConfigJson const& json, ModelConfig& config) {
 Family gemma_family() {
   auto family = llama_family();
   family.model_type = "gemma";
-  family.read_config = read_config;
+  family.read_config = read_gemma;
   family.ia3_targets = {"q_proj", "v_proj", "down_proj"};
   return family;
 }

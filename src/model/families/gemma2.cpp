@@ -19,7 +19,7 @@ double read_cap(ConfigJson const& json, std::string const& key, double fallback)
 
 /// Gemma Team 2024, section 2: norms before and behind attention and MLP, capped scores and logits, every
 /// other layer seeing only the last tokens.
-void read_config(ConfigJson const& json, ModelConfig& config) {
+void read_gemma2(ConfigJson const& json, ModelConfig& config) {
   read_gemma_like(json, config);
   config.block_form = BlockForm::sandwich_norm;
   config.activation = parse_activation(json, "hidden_activation", "gelu_pytorch_tanh");
@@ -38,7 +38,7 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
 Family gemma2_family() {
   auto family = gemma_family();
   family.model_type = "gemma2";
-  family.read_config = read_config;
+  family.read_config = read_gemma2;
   family.block.norm1_after = "post_attention_layernorm";
   family.block.norm2 = "pre_feedforward_layernorm";
   family.block.norm2_after = "post_feedforward_layernorm";

@@ -6,7 +6,7 @@
 namespace fsllm::detail {
 namespace {
 
-void read_config(ConfigJson const& json, ModelConfig& config) {
+void read_gpt2(ConfigJson const& json, ModelConfig& config) {
   config.hidden_size = json.size("n_embd");
   config.num_layers = json.size("n_layer", kMostLayers);
   config.num_heads = json.size("n_head");
@@ -52,7 +52,7 @@ void read_gpt_dropouts(ConfigJson const& json, ModelConfig& config, double fallb
 
 Family gpt2_family() {
   return {.model_type = "gpt2",
-          .read_config = read_config,
+          .read_config = read_gpt2,
           .prefix = "transformer.",
           .embedding = "wte",
           .positions = "wpe",

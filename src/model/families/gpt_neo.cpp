@@ -22,7 +22,7 @@ void read_windows(ConfigJson const& json, ModelConfig& config) {
 
 /// GPT-2's block with separate projections, scores that are not scaled, and every other layer seeing only the
 /// last tokens (Black et al. 2021).
-void read_config(ConfigJson const& json, ModelConfig& config) {
+void read_gpt_neo(ConfigJson const& json, ModelConfig& config) {
   config.hidden_size = json.size("hidden_size");
   config.num_layers = json.size("num_layers", kMostLayers);
   config.num_heads = json.size("num_heads");
@@ -41,7 +41,7 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
 Family gpt_neo_family() {
   auto family = gpt2_family();
   family.model_type = "gpt_neo";
-  family.read_config = read_config;
+  family.read_config = read_gpt_neo;
   family.block.qkv = "";
   family.block.q = "attn.attention.q_proj";
   family.block.k = "attn.attention.k_proj";

@@ -5,7 +5,7 @@ namespace fsllm::detail {
 namespace {
 
 /// Attention and MLP side by side, a part of each head turned (Black et al. 2022, section 2; Pythia).
-void read_config(ConfigJson const& json, ModelConfig& config) {
+void read_gpt_neox(ConfigJson const& json, ModelConfig& config) {
   config.hidden_size = json.size("hidden_size");
   config.num_layers = json.size("num_hidden_layers", kMostLayers);
   config.num_heads = json.size("num_attention_heads");
@@ -28,7 +28,7 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
 
 Family gpt_neox_family() {
   return {.model_type = "gpt_neox",
-          .read_config = read_config,
+          .read_config = read_gpt_neox,
           .prefix = "gpt_neox.",
           .embedding = "embed_in",
           .blocks = "layers",

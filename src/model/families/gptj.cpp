@@ -6,7 +6,7 @@ namespace {
 
 /// Attention and MLP side by side behind one norm, neighbouring dimensions of the first `rotary_dim` turned
 /// together (Wang & Komatsuzaki 2021), biases in the MLP and the head only.
-void read_config(ConfigJson const& json, ModelConfig& config) {
+void read_gptj(ConfigJson const& json, ModelConfig& config) {
   config.hidden_size = json.size("n_embd");
   config.num_layers = json.size("n_layer", kMostLayers);
   config.num_heads = json.size("n_head");
@@ -28,7 +28,7 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
 Family gptj_family() {
   auto family = gpt2_family();
   family.model_type = "gptj";
-  family.read_config = read_config;
+  family.read_config = read_gptj;
   family.positions = "";
   family.block = {.norm1 = "ln_1",
                   .q = "attn.q_proj",

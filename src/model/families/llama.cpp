@@ -4,7 +4,7 @@
 namespace fsllm::detail {
 namespace {
 
-void read_config(ConfigJson const& json, ModelConfig& config) {
+void read_llama(ConfigJson const& json, ModelConfig& config) {
   read_llama_like(json, config);
   read_rope(json, config);
   config.qkv_bias = config.out_bias = json.boolean("attention_bias", false);
@@ -30,7 +30,7 @@ void read_llama_like(ConfigJson const& json, ModelConfig& config) {
 
 Family llama_family() {
   return {.model_type = "llama",
-          .read_config = read_config,
+          .read_config = read_llama,
           .prefix = "model.",
           .embedding = "embed_tokens",
           .blocks = "layers",

@@ -6,7 +6,7 @@ namespace {
 
 /// LLaMA whose layers attend to the last `sliding_window` tokens only (Jiang et al. 2023, section 2); null
 /// (v0.2 and later) means all tokens.
-void read_config(ConfigJson const& json, ModelConfig& config) {
+void read_mistral(ConfigJson const& json, ModelConfig& config) {
   read_llama_like(json, config);
   read_rope(json, config);
   read_window(json, config, 4096);
@@ -23,7 +23,7 @@ void read_window(ConfigJson const& json, ModelConfig& config, int64_t fallback) 
 Family mistral_family() {
   auto family = llama_family();
   family.model_type = "mistral";
-  family.read_config = read_config;
+  family.read_config = read_mistral;
   return family;
 }
 

@@ -6,7 +6,7 @@ namespace {
 
 /// GPT-2's block with separate projections (Zhang et al. 2022). The 350M model norms behind the residual
 /// connections, has no last norm, and embeds tokens in fewer dimensions than it computes in.
-void read_config(ConfigJson const& json, ModelConfig& config) {
+void read_opt(ConfigJson const& json, ModelConfig& config) {
   config.hidden_size = json.size("hidden_size");
   config.num_layers = json.size("num_hidden_layers", kMostLayers);
   config.num_heads = json.size("num_attention_heads");
@@ -32,7 +32,7 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
 
 Family opt_family() {
   return {.model_type = "opt",
-          .read_config = read_config,
+          .read_config = read_opt,
           .prefix = "model.decoder.",
           .embedding = "embed_tokens",
           .positions = "embed_positions",

@@ -6,7 +6,7 @@ namespace {
 
 /// LLaMA with q, k, v in one projection and gate and up in another (Abdin et al. 2024). PEFT has no default
 /// targets for it.
-void read_config(ConfigJson const& json, ModelConfig& config) {
+void read_phi3(ConfigJson const& json, ModelConfig& config) {
   read_llama_like(json, config);
   config.residual_dropout = json.probability("resid_pdrop", 0);
   config.norm_eps = json.number("rms_norm_eps", 1e-5);
@@ -24,7 +24,7 @@ void read_config(ConfigJson const& json, ModelConfig& config) {
 Family phi3_family() {
   auto family = llama_family();
   family.model_type = "phi3";
-  family.read_config = read_config;
+  family.read_config = read_phi3;
   family.block.qkv = "self_attn.qkv_proj";
   family.block.gate_up = "mlp.gate_up_proj";
   family.lora_targets = family.ia3_targets = family.ia3_feedforward = {};

@@ -7,7 +7,7 @@ namespace fsllm::detail {
 namespace {
 
 /// LLaMA with biases on q, k, v; layers from `max_window_layers` on slide only if `use_sliding_window`.
-void read_config(ConfigJson const& json, ModelConfig& config) {
+void read_qwen2(ConfigJson const& json, ModelConfig& config) {
   read_llama_like(json, config);
   read_rope(json, config);
   config.qkv_bias = true;
@@ -42,7 +42,7 @@ void read_layer_types(ConfigJson const& json, ModelConfig& config, int64_t windo
 Family qwen2_family() {
   auto family = llama_family();
   family.model_type = "qwen2";
-  family.read_config = read_config;
+  family.read_config = read_qwen2;
   family.ia3_targets = {"q_proj", "v_proj", "down_proj"};
   return family;
 }
