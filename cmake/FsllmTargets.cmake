@@ -29,7 +29,7 @@ endif()
 
 function(fsllm_unity TARGET)
   if(FSLLM_UNITY)
-    set_target_properties(${TARGET} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 20 CXX_COMPILER_LAUNCHER "")
+    set_target_properties(${TARGET} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 20)
     target_compile_options(${TARGET} PRIVATE -include ${PROJECT_SOURCE_DIR}/src/core/json_instances.hpp)
   endif()
 endfunction()

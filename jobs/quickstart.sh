@@ -58,7 +58,7 @@ step "1 of 4: the machine, the model (SmolLM2-135M-Instruct) and the programs"
 if [[ -n ${FSLLM_DEMO_MODEL:-} ]]; then bash tools/bootstrap.sh; else bash tools/bootstrap.sh --with-demo-model; fi
 # From nothing in batches, in less than half the time; a folder that was configured before stays as it is.
 batches=(); [[ -e build/release/CMakeCache.txt ]] || batches=(-DFSLLM_UNITY=ON)
-bash tools/build.sh --target programs release ${batches[@]+"${batches[@]}"}
+CCACHE_DEPEND=1 bash tools/build.sh --target programs release ${batches[@]+"${batches[@]}"}
 built=$SECONDS model=$(realpath "$model")
 
 step "2 of 4: the data of four clients"
