@@ -47,6 +47,9 @@ class NativeAggregation : public Aggregation {
     TensorMap mean;
     if (collective.communicator().rank() != 0) return mean;
     double const weight = sum_.at(kWeight).item<double>();
+    FSLLM_CHECK(
+        weight != 0,
+        "no weight arrived (every client of the round failed or has no rows). Check the clients' data.");
     for (auto const& [name, tensor] : sum_)
       if (name != kWeight) mean.emplace(name.substr(7), tensor.div_(weight));
     return mean;

@@ -32,9 +32,10 @@ void check_split(TokenSplit const& split, std::string const& where, int64_t voca
                 where, token, vocab_size);
   for (size_t i = 1; i < split.offsets.size(); ++i) {
     int64_t const length = split.offsets[i] - split.offsets[i - 1];
-    FSLLM_CHECK(max_positions == 0 || length <= max_positions,
-                "{} has a row of {} tokens (the model takes {}). Shard again with llm.tok_len {}.", where,
-                length, max_positions, max_positions);
+    FSLLM_CHECK(
+        max_positions == 0 || length <= max_positions,
+        "{} has a row of {} tokens (the model takes {}). Set llm.tok_len: {}, and make the shards again.",
+        where, length, max_positions, max_positions);
   }
 }
 

@@ -27,6 +27,7 @@ class RankListener : public testing::EmptyTestEventListener {
 int main(int argc, char** argv) {
   fsllm::MpiSession session(argc, argv);
   testing::InitGoogleTest(&argc, argv);
+  GTEST_FLAG_SET(catch_exceptions, false);  // the others would wait for this rank in a collective
   auto const world = fsllm::Communicator::world();
   auto& listeners = testing::UnitTest::GetInstance()->listeners();
   if (world.rank() != 0) {

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole federated runs by the library, on every communicator that the ranks can form. Runs on 1, 2 and 4
+// ranks.
+#include "fsllm/fed/round.hpp"
+
+#include <ATen/ops/equal.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/rng.hpp"
+#include "fsllm/peft/peft.hpp"
+#include "support.hpp"
+
+namespace fsllm {
+namespace {
+
+constexpr int kClients = 5, kVocabulary = 96;
+
+TokenSplit random_rows(Philox& random, int rows) {
+  TokenSplit split;
+  for (int row = 0; row < rows; ++row) {
+    std::vector<int32_t> ids;
+    std::vector<uint8_t> targets;
+    for (uint64_t left = 5 + random.below(20); left > 0; --left) {
+      ids.push_back(static_cast<int32_t>(random.below(kVocabulary)));
+      targets.push_back(targets.size() > 1);
+    }
+    split.append(ids, targets, -1);
+  }
+  return split;
+}
+
+/// Client k has 2k rows to train on and one to be judged by.
+void write_shards(std::filesystem::path const& dir) {
+  ShardIndex index;
+  for (int k = 1; k <= kClients; ++k) {
+    Philox random(7, Purpose::test, static_cast<uint64_t>(k));
+    ClientShard shard;
+    shard.client_id = k;
+    shard.vocab_size = kVocabulary;
+    shard.train = random_rows(random, 2 * k);
+    shard.val = random_rows(random, 1);
+    index.clients.push_back(summarize(shard, write_shard(shard_path(dir, k), shard)));
+  }
+  write_shard_index(dir, index);
+}
+
+/// The result of a run: values by name, and the held-out loss of every round. On the communicator's rank 0.
+struct Result {
+  TensorMap values;
+  std::vector<double> losses;
+};
+
+class Rounds : public testing::Test {
+ protected:
+  Rounds() { write_shards(dir_.path()); }
+
+  /// `rounds` rounds on `comm` in the folder `name`; a run that is there goes on.
+  Result train(Communicator const& comm, std::string const& name, int rounds, std::string const& more = "") {
+    auto config =
+        Config::parse(fmt::format("federate: {{client_num: {}, sample_client_num: 3, total_round_num: {}}}\n"
+                                  "train: {{local_update_steps: 2, optimizer: {{type: AdamW, lr: 0.01}}}}\n"
+                                  "llm: {{adapter: {{use: True, args: [{{r: 4, lora_dropout: 0.1}}]}}}}\n"
+                                  "{}",
+                                  kClients, rounds, more),
+                      "test.yaml");
+    auto const fed = load_fed_config(config);
+    auto const train = load_train_config(config);
+    auto const model = load_model(test::source_file("tests/reference/llama"));
+    auto const peft = make_peft(load_peft_config(config), *model, 1);
+    ClientData data(sources_in(dir_.path()), "", kVocabulary, 64, false);
+    auto const collective = make_host_collective(comm);
+    // One folder a communicator, on the disk of its rank 0.
+    RunDirectory const directory{dir_ / name};
+    bool const resume = comm.any(comm.rank() == 0 && directory.holds_run());
+    std::unique_ptr<OutputFolder> output;
+    if (comm.rank() == 0) {
+      output = resume ? directory.resume() : directory.start(false, {});
+      output->write("config.yaml", "");
+    }
+    Result result;
+    Federation federation{.config = fed,
+                          .train_config = [&](int64_t) -> TrainConfig const& { return train; },
+                          .model = *model,
+                          .parameters = peft->state(),
+                          .data = data,
+                          .collective = *collective,
+                          .directory = directory,
+                          .output = output.get(),
+                          .save =
+                              [&](std::filesystem::path const& to, TensorMap const& values) {
+                                result.values = clone(values);
+                                std::ofstream(to / "adapter_config.json") << "{}";
+                              }};
+    EXPECT_EQ(run_rounds(federation, resume).rounds, rounds);
+    if (comm.rank() == 0) result.losses = losses_of(directory);
+    return result;
+  }
+
+  static std::vector<double> losses_of(RunDirectory const& directory) {
+    std::vector<double> losses;
+    std::ifstream lines(directory.metrics());
+    for (std::string line; std::getline(lines, line);) {
+      auto const event = nlohmann::json::parse(line);
+      if (event.at("event") != "end") losses.push_back(event.at("val").at("loss_per_token"));
+    }
+    return losses;
+  }
+
+  /// Every communicator of this test run: the world, its halves, and each rank alone.
+  static std::vector<std::pair<std::string, Communicator>> communicators() {
+    auto const world = Communicator::world();
+    return {{"world", world},
+            {"half", world.split(world.rank() % 2, world.rank())},
+            {"alone", Communicator::self()}};
+  }
+
+  static void expect_same(Result const& a, Result const& b, std::string const& what) {
+    EXPECT_EQ(a.losses, b.losses) << what;
+    ASSERT_EQ(a.values.size(), b.values.size()) << what;
+    for (auto const& [name, tensor] : a.values)
+      EXPECT_TRUE(at::equal(tensor, b.values.at(name))) << what << " " << name;
+  }
+
+  test::TempDir dir_;
+};
+
+TEST_F(Rounds, HaveTheSameBitsOnAnyNumberOfRanks) {
+  for (auto const* more :
+       {"", "fedopt: {use: True, optimizer: {type: Adam, lr: 0.1}}\n", "hpc: {server_trains: False}\n"}) {
+    auto const alone = train(Communicator::self(), "first", 3, more);
+    EXPECT_EQ(alone.losses.size(), 4U);
+    EXPECT_LT(alone.losses.back(), alone.losses.front());
+    for (auto const& [name, comm] : communicators()) {
+      auto const result = train(comm, name, 3, more);
+      if (comm.rank() == 0) expect_same(result, alone, name + " " + more);
+      std::filesystem::remove_all(dir_ / name);
+    }
+    std::filesystem::remove_all(dir_ / "first");
+  }
+}
+
+TEST_F(Rounds, GoOnWithTheSameBitsOnOtherRanks) {
+  auto const whole = train(Communicator::self(), "first", 4);
+  for (auto const& [name, comm] : communicators()) {
+    // Each rank's copy of the first half, by itself; the communicator goes on with that of its rank 0.
+    train(Communicator::self(), name, 2);
+    auto const result = train(comm, name, 4);
+    if (comm.rank() == 0) expect_same(result, whole, name);
+  }
+}
+
+/// One round, from the same start: the clients' updates are the same bits, only their sum is not.
+TEST_F(Rounds, NativeSumsDifferFromExactOnesByRounding) {
+  auto const world = Communicator::world();
+  auto const exact = train(world, "exact", 1, "hpc: {reduce: exact}\n");
+  auto const native = train(world, "native", 1, "hpc: {reduce: native}\n");
+  if (world.rank() != 0) return;
+  double difference = 0;
+  for (auto const& [name, tensor] : exact.values)
+    if (name.find("lora_B") != std::string::npos)  // it starts at zero, and so is the mean update itself
+      difference = std::max(difference, native.values.at(name).sub(tensor).abs().max().item<double>());
+  // No update is larger than AdamW's two steps (1.002 lr each at most). For the roundings see
+  // aggregate_test.cpp: two of each of three terms, two sums and one a further rank, two of the quotient; one
+  // of the exact mean.
+  double const largest = 2 * 1.002 * 0.01, roundings = 2 + 2 + (world.size() - 1) + 2 + 1;
+  RecordProperty("difference", fmt::format("{:g}", difference / largest));
+  EXPECT_LE(difference, roundings * 0x1p-24 * largest);
+  EXPECT_GT(difference, 0) << "were both sums exact?";
+}
+
+}  // namespace
+}  // namespace fsllm
