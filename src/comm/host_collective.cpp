@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <charconv>
+#include <cstddef>
 #include <cstring>
 
 #include "fsllm/comm/collective.hpp"
@@ -181,7 +182,10 @@ class HostCollective : public Collective {
   template <class T>
   void reduce_leaders(int64_t count, int root_node) {
     bool const receives = leaders_.rank() == root_node;
-    void const* const send = receives ? MPI_IN_PLACE : slot<T>(0);
+    // Not MPI_IN_PLACE: with it MPICH 4.0 to 4.1.1 crash at roots other than 0 (pmodels/mpich#6540).
+    auto const* const mine = reinterpret_cast<std::byte const*>(slot<T>(0));
+    if (receives) own_part_.assign(mine, mine + count * static_cast<int64_t>(sizeof(T)));
+    void const* const send = receives ? static_cast<void const*>(own_part_.data()) : slot<T>(0);
     void* const receive = receives ? slot<T>(0) : nullptr;
     check_mpi(MPI_Reduce(send, receive, static_cast<int>(count), mpi_type<T>(), MPI_SUM, root_node,
                          leaders_.handle().comm),
@@ -191,6 +195,7 @@ class HostCollective : public Collective {
 
   Communicator comm_, node_, leaders_;  ///< leaders_: the first rank of each node (elsewhere: all the others)
   NodeWindow window_;
+  std::vector<std::byte> own_part_;  ///< of a chunk, at the leader that receives the sum
   std::vector<Place> places_;
   int nodes_ = 1;
   int buffer_ = 0;  ///< of each slot's two; alternates from chunk to chunk, also across calls
