@@ -75,7 +75,7 @@ pid_t launcher = 0;
 
 MpiSession::MpiSession(int& argc, char**& argv) {
   start_alone_quickly();
-  if (launched().count > 1) launcher = ::getppid();
+  if (!launched().by.empty()) launcher = ::getppid();
   int provided = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);

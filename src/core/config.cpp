@@ -288,6 +288,11 @@ std::optional<std::string> Config::text(std::string const& path) const {
   return entry.kind == YamlEntry::Kind::list ? fmt::format("[{}]", fmt::join(entry.items, ", ")) : entry.text;
 }
 
+bool Config::is_list(std::string const& path) const {
+  auto const found = state_->given.entries.find(path);
+  return found != state_->given.entries.end() && found->second.kind == YamlEntry::Kind::list;
+}
+
 int64_t Config::list_size(std::string const& path) const {
   auto const found = state_->given.list_sizes.find(path);
   return found == state_->given.list_sizes.end() ? 0 : found->second;

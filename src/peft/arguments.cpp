@@ -187,7 +187,7 @@ Targets Arguments::targets(std::string const& name, std::string const& doc) {
     initial.names = start(name, std::vector<std::string>{}, {});
   Targets result = initial;
   auto const text = config_.text(key);
-  if (text && !text->empty() && !text->starts_with('[')) {  // one word: all-linear, else a regular expression
+  if (text && !text->empty() && !config_.is_list(key)) {  // one word: all-linear, else a regular expression
     auto const word = config_.get(key, "", doc);
     result = word == "all-linear" ? Targets{{word}, ""} : Targets{{}, word};
   } else {

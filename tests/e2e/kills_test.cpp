@@ -52,14 +52,15 @@ class Kills : public testing::Test {
   Kills() { prepare(whole_.path()); }
 
   Outcome go_on(fs::path const& dir, int np, Work const& work) {
-    auto words = work.words;
-    if (!work.started.empty() && fs::exists(dir / work.started))
-      words.insert(words.end(), work.again.begin(), work.again.end());
     Outcome outcome;
-    // Ranks whose launcher was killed hold the folder until they notice.
+    // Ranks whose launcher was killed hold the folder until they notice, and may still begin the run there.
     for (int attempt = 0; attempt < 200; ++attempt) {
+      auto words = work.words;
+      bool const again = !work.started.empty() && fs::exists(dir / work.started);
+      if (again) words.insert(words.end(), work.again.begin(), work.again.end());
       outcome = run(dir, np, words);
-      if (outcome.err.find("is in use by") == std::string::npos) break;
+      bool const begun = !work.started.empty() && !again && fs::exists(dir / work.started);
+      if (outcome.err.find("is in use by") == std::string::npos && (outcome.exit_code == 0 || !begun)) break;
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
     return outcome;
@@ -132,6 +133,28 @@ TEST_F(Kills, Training) {
         return Work{"run", {"fsllm_hpc", "--cfg", config}, {"--resume"}, "run/config.yaml"};
       },
       true);
+}
+
+/// Also the one rank of mpirun -np 1.
+TEST_F(Kills, RanksNoticeThatTheirLauncherIsGone) {
+  for (int const np : {1, 2}) {
+    TempDir dir;
+    prepare(dir.path());
+    auto text = yaml(dir.path());
+    text.replace(text.find("total_round_num: 1"), 18, "total_round_num: 100000");
+    auto const config = write_config(dir.path(), text).string();
+    {
+      Background job(dir.path(), np, {"fsllm_hpc", "--cfg", config});
+      while (job.running() && !fs::exists(dir / "run/checkpoints/round_000002"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      ASSERT_TRUE(job.running());
+      job.kill_launcher();
+    }
+    Work const work{
+        "run", {"fsllm_hpc", "--cfg", config, "federate.total_round_num=2"}, {"--resume"}, "run/config.yaml"};
+    auto const outcome = go_on(dir.path(), 0, work);
+    EXPECT_EQ(outcome.exit_code, 0) << np << " ranks: " << outcome.err;
+  }
 }
 
 TEST_F(Kills, Sharding) {

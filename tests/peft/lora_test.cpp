@@ -254,6 +254,7 @@ TEST(Lora, TargetsFollowPeftsRule) {
   EXPECT_EQ(sites(", target_modules: [all-linear]"), 14U);
   EXPECT_EQ(sites(", target_modules: all-linear"), 14U);
   EXPECT_EQ(sites(", target_modules: [self_attn.q_proj, mlp.down_proj]"), 4U);
+  EXPECT_EQ(sites(", target_modules: '[^x]*[qv]_proj'"), 4U);
   EXPECT_EQ(sites(", target_modules: [model.layers.1.mlp.up_proj]"), 1U);
   EXPECT_EQ(sites(R"(, target_modules: '.*\.layers\.0\..*_proj')"), 7U);
   EXPECT_EQ(sites(", target_modules: all-linear, layers_to_transform: [1]"), 7U);

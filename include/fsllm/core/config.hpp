@@ -71,6 +71,8 @@ class Config {
   /// The value as it was written: a scalar's text, or a list as "[a, b]"; empty for what is not given or is a
   /// section.
   std::optional<std::string> text(std::string const& path) const;
+  /// The value was written as a list, not as a text that looks like one ("[qv]_proj").
+  bool is_list(std::string const& path) const;
   /// Number of entries of a list of maps (0 when absent or empty).
   int64_t list_size(std::string const& path) const;
   /// Paths of all values that the file or the command line gives, in file order.
