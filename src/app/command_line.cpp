@@ -115,8 +115,10 @@ std::vector<std::pair<std::string, std::string>> pair_up(Texts const& words, std
                 "{} stands alone on the command line (a file belongs to an option). Write --cfg {}.", word,
                 word);
     FSLLM_CHECK(i + 1 < words.size(),
-                "{} stands alone on the command line (a key needs a value). Write {} VALUE or {}=VALUE.",
-                word, word, word);
+                "{} stands alone on the command line ({}). Write KEY VALUE or KEY=VALUE.", word,
+                overrides.empty() ? "a key needs a value"
+                                  : fmt::format("the words before it are read as {} = {}",
+                                                overrides.back().first, overrides.back().second));
     ++i;
     overrides.emplace_back(word, whole_value(words, words[i], i));
   }

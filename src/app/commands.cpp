@@ -204,7 +204,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
     data = std::make_unique<ClientData>(std::move(sources), s.tokenizer_sha256(), s.model.vocab_size,
                                         most_tokens(s), s.run.fed.method == "global");
     check_client_count(s, *data);
-    if (ready_shards(s) || s.resume) data->check(comm.rank(), comm.size());
+    data->check(comm.rank(), comm.size());
     check_clients(s, data->clients(), [&](int64_t client) { return data->summary(client).train.rows; });
     trainable = load_trainable(s);
   });

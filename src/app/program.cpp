@@ -62,8 +62,10 @@ void agree(Communicator const& comm, std::function<void()> const& work) {
     work();
   } catch (AgreedError const&) {
     throw;
-  } catch (Error const& error) {
-    message = error.what();
+  } catch (std::exception const& error) {
+    auto const failure = failure_of(error);
+    if (failure.exit_code != kExitBadInput) throw;
+    message = failure.message;
   }
   for (auto const& said : comm.all_gather(message))
     if (!said.empty()) throw AgreedError(said);

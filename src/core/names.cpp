@@ -9,6 +9,14 @@
 namespace fsllm {
 namespace {
 
+/// Upper and lower case are alike to people.
+std::string lower_case(std::string_view text) {
+  std::string lower(text);
+  for (auto& c : lower)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return lower;
+}
+
 /// Insertions, deletions, substitutions and swaps of neighbours (optimal string alignment).
 size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::vector<size_t>> d(a.size() + 1, std::vector<size_t>(b.size() + 1));
@@ -30,8 +38,9 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 std::string nearest_name(std::string_view name, std::vector<std::string> const& known) {
   std::string best;
   size_t best_distance = std::min<size_t>(3, name.size() / 2) + 1;
+  auto const asked = lower_case(name);
   for (auto const& candidate : known) {
-    size_t const distance = edit_distance(name, candidate);
+    size_t const distance = edit_distance(asked, lower_case(candidate));
     if (distance < best_distance) {
       best_distance = distance;
       best = candidate;

@@ -129,6 +129,11 @@ DataFormat data_format(std::string const& type, std::string const& key) {
               key, type);
   if (has_ending(file, {".parquet"})) need_parquet(fmt::format("{} = '{}'", key, type));
   if (has_ending(file, {".json", ".jsonl", ".txt", ".parquet"})) return own_file(file);
+  bool const names_file = !type.ends_with(suffix) && file.find_last_of("./") != std::string::npos;
+  FSLLM_CHECK(!names_file,
+              "{} = '{}' (no file of a kind that is read). Convert it to .json, .jsonl, .parquet or .txt, or "
+              "name a data set such as gsm8k@llm.",
+              key, type);
   return find_row(data_formats(), type, key).build;
 }
 

@@ -258,7 +258,7 @@ void JsonRecords::refuse(std::string const& why) {
 }
 
 void JsonRecords::report(std::string const& why, int64_t line) const {
-  FSLLM_CHECK(bad_, "{}:{}: {}", place_.file, line, why);
+  FSLLM_CHECK(bad_, "{}:{}: {}. Correct it there.", place_.file, line, why);
   bad_(why, {place_.file, line});
 }
 

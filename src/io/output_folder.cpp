@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -98,6 +99,10 @@ std::vector<fs::path> make_folders(fs::path const& path, FileAccess access) {
 OutputFolder::OutputFolder(fs::path root, FileAccess access) : root_(std::move(root)) {
   if (root_.has_relative_path() && root_.filename().empty()) root_ = root_.parent_path();
   made_ = make_folders(root_, access);
+  // Its subfolders may be writable where it is not: nothing is removed from those then.
+  FSLLM_CHECK(::access(root_.c_str(), W_OK | X_OK) == 0,
+              "cannot write {} ({}). Choose another folder, or change its permissions.", root_.string(),
+              std::strerror(errno));
   make_private_folder(root_ / kOwn);
   lock_ = std::make_unique<FolderLock>(root_, root_ / kOwn / "lock");
   files_ = read_own_list(root_ / kOwn / "files.json");

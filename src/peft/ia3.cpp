@@ -39,7 +39,7 @@ class Ia3 final : public Peft {
     bool const fill_in = options_.feedforward.empty() && !options_.saved;
     if (fill_in) options_.feedforward = {family.ia3_feedforward, ""};
     options_.targets = resolve_targets(options_.targets, family.ia3_targets, model);
-    for (auto const* linear : find_targets(options_.targets, model, {"target_modules", options_.saved}))
+    for (auto const* linear : find_targets(options_.targets, model, {"target_modules", config.init_from}))
       add_site(*linear);
     if (fill_in)
       std::erase_if(options_.feedforward.names, [&](auto const& name) { return !names_site({{name}, ""}); });

@@ -36,8 +36,8 @@ int64_t block_of(std::string const& module, std::vector<std::string> const& patt
 
 Lora::Lora(PeftConfig const& config, CausalLM& model) : options_(options_of<LoraOptions>(config)) {
   options_.targets = resolve_targets(options_.targets, model.config().lora_targets, model);
-  for (auto const* linear : find_targets(options_.targets, model,
-                                         {"target_modules", !config.init_from.empty(), /*vocabulary=*/true}))
+  for (auto const* linear :
+       find_targets(options_.targets, model, {"target_modules", config.init_from, /*vocabulary=*/true}))
     if (in_chosen_layer(linear->name)) add_site(*linear);
   embedding_module_ = model.config().embedding;
   if (matches(options_.targets, embedding_module_, "target_modules") && in_chosen_layer(embedding_module_))

@@ -46,9 +46,9 @@ std::vector<Linear*> match_names(Targets const& targets, std::vector<Linear*> co
   for (auto const& target : targets.names)
     if (check.vocabulary && names_module(target, model.config().embedding)) used.insert(target);
   for (auto const& target : targets.names)
-    FSLLM_CHECK(used.count(target) != 0 || check.lenient, "{}.{} names '{}' (no module of this {} model).{}",
-                kArgs, check.argument, target, model.config().family,
-                did_you_mean(target, last_names(linears)));
+    FSLLM_CHECK(used.count(target) != 0 || !check.adapter_dir.empty(),
+                "{}.{} names '{}' (no module of this {} model).{}", kArgs, check.argument, target,
+                model.config().family, did_you_mean(target, last_names(linears)));
   return found;
 }
 
@@ -92,6 +92,12 @@ std::vector<Linear*> find_targets(Targets const& targets, CausalLM& model, Targe
       if (expression.fullmatch(linear->name)) found.push_back(linear);
   }
   bool const embedding = check.vocabulary && matches(targets, model.config().embedding, check.argument);
+  FSLLM_CHECK(!found.empty() || embedding || check.adapter_dir.empty(),
+              "{} adapts {} (this {} model has none of them, but {}). Give an adapter of this model, or the "
+              "adapter's own model.",
+              check.adapter_dir,
+              targets.pattern.empty() ? fmt::format("{}", fmt::join(targets.names, ", ")) : targets.pattern,
+              model.config().family, fmt::join(last_names(linears), ", "));
   FSLLM_CHECK(!found.empty() || embedding,
               "{}.{} matches no module (this {} model has {}). Name some of them.", kArgs, check.argument,
               model.config().family, fmt::join(last_names(linears), ", "));

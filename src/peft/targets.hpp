@@ -23,12 +23,12 @@ struct Targets {
 /// A number for the modules whose path matches; the first match counts.
 using Patterns = std::vector<std::pair<std::string, double>>;
 
-/// What a name or pattern that selects nothing is called in messages, and whether names may select nothing:
-/// saved adapters may name modules that this model lacks, a typo in a YAML is not that.
+/// What a name or pattern that selects nothing is called in messages, and where it comes from: a saved
+/// adapter may name modules that this model lacks, if not all; a typo in a YAML is not that.
 struct TargetCheck {
   std::string argument = "target_modules";
-  bool lenient = false;
-  bool vocabulary = false;  ///< head and embedding may be named too
+  std::string adapter_dir = {};  ///< of the saved adapter
+  bool vocabulary = false;       ///< head and embedding may be named too
 };
 
 /// PEFT's rule: a module is a target if its path is a name or ends with ".name", or if the whole path matches

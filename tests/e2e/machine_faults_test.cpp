@@ -86,23 +86,6 @@ TEST_F(MachineFaults, PipesInThePlaceOfFilesAreRefused) {
     EXPECT_EQ(run(dir_.path(), 0, words).exit_code, 2) << words[0] << " " << words[2];
 }
 
-/// Without root's rights; skips where the programs cannot be reached then.
-TEST_F(MachineFaults, FoldersThatOnlyOthersMayWriteAreNamed) {
-  if (::geteuid() == 0) GTEST_SKIP() << "root may write everywhere";
-  fs::create_directory(dir_ / "closed");
-  fs::permissions(dir_ / "closed", fs::perms::owner_read | fs::perms::owner_exec);
-  auto const closed = (dir_ / "closed").string();
-  for (auto const& words :
-       {train({"outdir", closed}),
-        std::vector<std::string>{"fsllm_shard", "--cfg", config_, "--out", closed + "/out"}})
-    for (int np : {0, 2}) {
-      auto const outcome = run(dir_.path(), np, words);
-      EXPECT_EQ(outcome.exit_code, 2);
-      EXPECT_THAT(outcome.err, testing::HasSubstr("Permission denied"));
-    }
-  fs::permissions(dir_ / "closed", fs::perms::owner_all);
-}
-
 bool comes(std::function<bool()> const& condition) {
   for (int i = 0; i < 1200; ++i) {
     if (condition()) return true;

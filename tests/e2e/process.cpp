@@ -2,7 +2,10 @@
 #include "process.hpp"
 
 #include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -29,7 +32,23 @@ std::vector<std::string> command(int np, std::vector<std::string> const& argumen
   return words;
 }
 
-pid_t start(std::filesystem::path const& dir, std::vector<std::string> const& words) {
+constexpr uid_t kNobody = 65534;
+
+enum class Rights { own, nobody, root_without_override };
+
+void take(Rights rights, std::filesystem::path const& home) {
+  if (rights == Rights::own) return;
+  bool done = setenv("HOME", home.c_str(), 1) == 0;
+  if (rights == Rights::nobody)
+    done = done && setgroups(0, nullptr) == 0 && setgid(kNobody) == 0 && setuid(kNobody) == 0;
+  else
+    for (auto const right : {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH})
+      done = done && prctl(PR_CAPBSET_DROP, right, 0, 0, 0) == 0;  // holds behind exec
+  if (!done) _exit(126);
+}
+
+pid_t start(std::filesystem::path const& dir, std::vector<std::string> const& words,
+            Rights rights = Rights::own) {
   auto const out = (dir / "stdout.txt").string(), err = (dir / "stderr.txt").string();
   std::vector<char*> argv;
   for (auto const& word : words) argv.push_back(const_cast<char*>(word.c_str()));
@@ -40,6 +59,7 @@ pid_t start(std::filesystem::path const& dir, std::vector<std::string> const& wo
   dup2(open("/dev/null", O_RDONLY), 0);
   dup2(open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644), 1);
   dup2(open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644), 2);
+  take(rights, dir);
   execvp(argv[0], argv.data());
   _exit(127);
 }
@@ -65,14 +85,38 @@ int exit_code_of(int status) {
 
 namespace {
 
-Outcome run_words(std::filesystem::path const& dir, std::vector<std::string> const& words) {
-  pid_t const pid = start(dir, words);
+Outcome run_words(std::filesystem::path const& dir, std::vector<std::string> const& words,
+                  Rights rights = Rights::own) {
+  pid_t const pid = start(dir, words, rights);
   int status = 0;
   waitpid(pid, &status, 0);
   return {exit_code_of(status), read_text(dir / "stdout.txt"), read_text(dir / "stderr.txt")};
 }
 
+Rights unprivileged(std::filesystem::path const& dir) {
+  if (geteuid() != 0) return Rights::own;
+  static auto const rights =
+      run_words(dir, command(0, {"fsllm_hpc", "--version"}), Rights::nobody).exit_code == 0
+          ? Rights::nobody
+          : Rights::root_without_override;
+  return rights;
+}
+
 }  // namespace
+
+Outcome run_unprivileged(std::filesystem::path const& dir, int np,
+                         std::vector<std::string> const& arguments) {
+  return run_words(dir, command(np, arguments), unprivileged(dir));
+}
+
+void give_to_unprivileged_user(std::filesystem::path const& dir) {
+  if (unprivileged(dir) != Rights::nobody) return;
+  auto const give = [](std::filesystem::path const& path) {
+    if (lchown(path.c_str(), kNobody, kNobody) != 0) throw std::runtime_error("cannot give " + path.string());
+  };
+  give(dir);
+  for (auto const& entry : std::filesystem::recursive_directory_iterator(dir)) give(entry.path());
+}
 
 Outcome run(std::filesystem::path const& dir, int np, std::vector<std::string> const& arguments) {
   return run_words(dir, command(np, arguments));

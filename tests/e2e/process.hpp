@@ -25,6 +25,12 @@ Outcome run(std::filesystem::path const& dir, int np, std::vector<std::string> c
 Outcome run_limited(std::filesystem::path const& dir, int np, std::vector<std::string> const& arguments,
                     int resource, uint64_t value);
 
+/// The same by a user who is not root: if root runs the tests, user 65534 where that user reaches the
+/// programs, otherwise root without the rights to pass over permissions.
+Outcome run_unprivileged(std::filesystem::path const& dir, int np, std::vector<std::string> const& arguments);
+/// Makes that user the owner of a folder and all that is in it.
+void give_to_unprivileged_user(std::filesystem::path const& dir);
+
 /// The same with one rank in each of `folders`, its working directory.
 Outcome run_apart(std::filesystem::path const& dir, std::vector<std::filesystem::path> const& folders,
                   std::vector<std::string> const& arguments);
