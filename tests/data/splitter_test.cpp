@@ -119,7 +119,7 @@ TEST(Splitter, DependsOnTheSeedAlone) {
   }
 }
 
-TEST(Splitter, IidSharesAreEqual) {
+TEST(Splitter, IidSharesDifferByARowAtMost) {
   auto const samples = make_samples(1003, 5);
   auto const plan = plan_split(row_table(samples), config_for("iid"), 7, 3);
   auto const whole = shares(samples, plan.server.train);
@@ -129,7 +129,7 @@ TEST(Splitter, IidSharesAreEqual) {
   }
 }
 
-TEST(Splitter, LdaIsSkewedByAlphaAndTheSameInEveryPart) {
+TEST(Splitter, LdaIsSkewedByAlphaAndAlikeInEveryPart) {
   auto const samples = make_samples(20000, 8);
   auto const mean_skew = [&](double alpha) {
     auto const plan = plan_split(row_table(samples), config_for("lda", alpha), 10, 5);

@@ -148,7 +148,7 @@ TEST_F(AddedTokens, TrainTheSameBitsOnTwoRanksAndAfterAResume) {
                  "llm.added_tokens.eos_token (</s> before, <end> now)");
 }
 
-TEST_F(AddedTokens, ScoreTheSameInEvaluationExportAndPeft) {
+TEST_F(AddedTokens, ScoresAgreeInEvaluationExportAndPeft) {
   for (std::string const name : {"llama", "gpt2"}) {
     SCOPED_TRACE(name);
     use_model(name);

@@ -21,7 +21,7 @@ struct Case {
 
 class Parity : public testing::TestWithParam<Case> {};
 
-TEST_P(Parity, AdapterAndLossesEqualTransformersAndPeft) {
+TEST_P(Parity, AdapterAndLossesAgreeWithTransformersAndPeft) {
   auto const [name, np, packing] = GetParam();
   auto const golden = nlohmann::json::parse(read_text(reference_dir("federated") / (name + ".json")));
   TempDir dir;

@@ -168,7 +168,7 @@ void write_id_requests(std::filesystem::path const& path) {
   }
 }
 
-TEST(Run, PeftLoadsTheAdapterAndScoresTheSame) {
+TEST(Run, PeftLoadsTheAdapterAndItsScoresAgree) {
   char const* python = std::getenv("FSLLM_TEST_PYTHON");
   if (python == nullptr || *python == '\0')
     GTEST_SKIP() << "no Python with transformers and peft (FSLLM_TEST_PYTHON)";

@@ -35,7 +35,7 @@ class EveryFamilyScores : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Scoring, EveryFamilyScores, testing::ValuesIn(reference_names()),
                          [](auto const& test) { return test.param; });
 
-TEST_P(EveryFamilyScores, LoglikelihoodsEqualTransformersForAnyBatchSize) {
+TEST_P(EveryFamilyScores, LoglikelihoodsAgreeWithTransformersForAnyBatchSize) {
   auto const reference = load_reference(GetParam());
   auto const model = load_model(reference.dir);
   std::vector<ScoredRow> rows;

@@ -14,7 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-TEST(StoriesRequests, TextScoresEqualTheReference) {
+TEST(StoriesRequests, TextScoresAgreeWithTheReference) {
   FSLLM_NEED_TEST_DATA("models/stories260K");
   auto const dir = test_data("models/stories260K");
   auto const model = load_model(dir);

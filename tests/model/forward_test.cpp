@@ -38,15 +38,15 @@ void expect_golden_logits(CausalLM& model, Reference const& reference, double to
   std::printf("%s: largest logit error %.2e\n", reference.dir.filename().c_str(), worst);
 }
 
-TEST_P(EveryFamily, LogitsEqualTransformersInFp32) {
+TEST_P(EveryFamily, LogitsAgreeWithTransformersInFp32) {
   expect_golden_logits(*load_model(reference_.dir), reference_, 1e-4);
 }
 
-TEST_P(EveryFamily, LogitsEqualTransformersInFp64) {
+TEST_P(EveryFamily, LogitsAgreeWithTransformersInFp64) {
   expect_golden_logits(*load_model(reference_.dir, {.compute_dtype = "fp64"}), reference_, 2e-5);
 }
 
-TEST_P(EveryFamily, TenLossesOfFullTrainingEqualTransformers) {
+TEST_P(EveryFamily, TenLossesOfFullTrainingAgreeWithTransformers) {
   auto const model = load_model(reference_.dir);
   model->make_trainable("fp32");
   auto const parameters = model->parameters();
@@ -76,7 +76,7 @@ TEST_P(EveryFamily, RowsDoNotSeeEachOther) {
   }
 }
 
-TEST_P(EveryFamily, RowsOfEqualLengthShareACallWithTheSameResult) {
+TEST_P(EveryFamily, RowsOfEqualLengthShareACallUpToRounding) {
   auto const model = load_model(reference_.dir, {.compute_dtype = "fp64"});
   auto const& row = reference_.rows[0];
   std::vector<int64_t> const reversed(row.rbegin(), row.rend());
@@ -85,7 +85,7 @@ TEST_P(EveryFamily, RowsOfEqualLengthShareACallWithTheSameResult) {
   EXPECT_TRUE(tensors_near(together.narrow(0, 17, 17), all_logits(*model, {reversed}), 1e-12));
 }
 
-TEST_P(EveryFamily, PaddedAttentionGivesTheSameLogits) {
+TEST_P(EveryFamily, PaddedAttentionGivesTheSameLogitsUpToRounding) {
   auto const model = load_model(reference_.dir, {.compute_dtype = "fp64"});
   at::NoGradGuard const no_grad;
   ForwardContext context;
@@ -95,7 +95,7 @@ TEST_P(EveryFamily, PaddedAttentionGivesTheSameLogits) {
                            all_logits(*model, reference_.rows), 1e-12));
 }
 
-TEST_P(EveryFamily, PaddedAttentionGivesTheSameGradients) {
+TEST_P(EveryFamily, PaddedAttentionGivesTheSameGradientsUpToRounding) {
   std::map<std::string, at::Tensor> gradients[2];
   for (bool const pad : {false, true}) {
     auto const model = load_model(reference_.dir, {.compute_dtype = "fp64"});

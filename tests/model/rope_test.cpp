@@ -48,7 +48,7 @@ INSTANTIATE_TEST_SUITE_P(Model, EveryRope, testing::ValuesIn(case_names()),
                          [](auto const& test) { return test.param; });
 
 /// All rows in one call, some of them beyond the original length and some not.
-TEST_P(EveryRope, LogitsEqualTransformers) {
+TEST_P(EveryRope, LogitsAgreeWithTransformers) {
   SafetensorsReader const golden(source_file("tests/reference/rope/rope.safetensors"));
   for (auto const& [type, bound] : {std::pair("fp64", 2e-5), std::pair("fp32", 1e-4)}) {
     auto const logits = all_logits(*load(type), rows_);

@@ -15,7 +15,7 @@ namespace {
 
 constexpr char const* kModel = "models/stories260K";
 
-TEST(Stories, LogitsAndLossesEqualTheReference) {
+TEST(Stories, LogitsAndLossesAgreeWithTheReference) {
   FSLLM_NEED_TEST_DATA(kModel);
   auto const dir = test_data(kModel);
   auto const model = load_model(dir);

@@ -57,7 +57,7 @@ TEST_P(EveryFamilyLora, DefaultTargetsAreThoseOfPeft) {
   EXPECT_EQ(sorted(config.ia3_feedforward), table.at("ia3_feedforward"));
 }
 
-TEST_P(EveryFamilyLora, LogitsEqualPeft) {
+TEST_P(EveryFamilyLora, LogitsAgreeWithPeft) {
   Adapted adapted(GetParam());
   auto const logits = all_logits(*adapted.model, adapted.reference.rows);
   int64_t start = 0;
@@ -68,7 +68,7 @@ TEST_P(EveryFamilyLora, LogitsEqualPeft) {
   }
 }
 
-TEST_P(EveryFamilyLora, GradientsEqualPeft) {
+TEST_P(EveryFamilyLora, GradientsAgreeWithPeft) {
   Adapted adapted(GetParam());
   ForwardContext context{.training = true, .dropout = {}};
   mean_loss(*adapted.model, adapted.reference, context).backward();
@@ -105,7 +105,7 @@ TEST_P(EveryFamilyLora, TenSgdLossesEqualPeft) {
                 [](auto const&, at::Tensor const& tensor, double) { tensor.add_(tensor.grad(), -0.1); });
 }
 
-TEST_P(EveryFamilyLora, TenAdamWLossesEqualPeft) {
+TEST_P(EveryFamilyLora, TenAdamWLossesAgreeWithPeft) {
   Adapted adapted(GetParam());
   TensorMap first = clone(adapted.state), second = clone(adapted.state);
   for (auto* moments : {&first, &second})
@@ -121,7 +121,7 @@ TEST_P(EveryFamilyLora, TenAdamWLossesEqualPeft) {
                 });
 }
 
-TEST_P(EveryFamilyLora, MergedEqualsUnmerged) {
+TEST_P(EveryFamilyLora, MergedAgreesWithUnmerged) {
   Adapted adapted(GetParam(), {.compute_dtype = "fp64"});
   auto const plain =
       all_logits(*load_model(adapted.reference.dir, {.compute_dtype = "fp64"}), adapted.reference.rows);

@@ -72,7 +72,7 @@ class EveryMethod : public testing::TestWithParam<std::string> {
 INSTANTIATE_TEST_SUITE_P(Methods, EveryMethod, testing::ValuesIn(cases()),
                          [](auto const& test) { return test.param; });
 
-TEST_P(EveryMethod, LogitsEqualPeft) {
+TEST_P(EveryMethod, LogitsAgreeWithPeft) {
   auto const peft = golden_peft(*model_);
   auto const logits = all_logits(*model_, reference_.rows);
   EXPECT_TRUE(tensors_near(logits, golden_.at("logits"), 1e-4));
@@ -83,7 +83,7 @@ TEST_P(EveryMethod, LogitsEqualPeft) {
                         all_logits(*load_model(reference_.dir), reference_.rows)));
 }
 
-TEST_P(EveryMethod, GradientsEqualPeft) {
+TEST_P(EveryMethod, GradientsAgreeWithPeft) {
   auto const peft = golden_peft(*model_);
   ForwardContext context{.training = true, .dropout = {}};
   mean_loss(*model_, reference_, context).backward();
@@ -99,7 +99,7 @@ TEST_P(EveryMethod, GradientsEqualPeft) {
   std::printf("%s: largest relative gradient error %.2e\n", GetParam().c_str(), worst);
 }
 
-TEST_P(EveryMethod, TenLossesEqualPeft) {
+TEST_P(EveryMethod, TenLossesAgreeWithPeft) {
   auto const peft = golden_peft(*model_);
   auto const losses = facts_.at("losses").get<std::vector<double>>();
   ASSERT_EQ(losses.size(), 10U);
@@ -162,7 +162,7 @@ TEST_P(EveryMethod, OwnFilesComeBack) {
     EXPECT_TRUE(at::equal(tensor, on->state().at(name))) << name;
 }
 
-TEST_P(EveryMethod, MergedEqualsUnmergedOrSaysWhy) {
+TEST_P(EveryMethod, MergedAgreesWithUnmergedOrSaysWhy) {
   auto const model = load_model(reference_.dir, {.compute_dtype = "fp64"});
   auto const peft = golden_peft(*model);
   auto const before = all_logits(*model, reference_.rows);

@@ -36,7 +36,7 @@ at::Tensor two_steps(OptimizerConfig const& config, bool through_state) {
 }
 
 // Every optimiser's two steps, computed with torch.optim of Python (lr 0.1 unless said).
-TEST(Optimizer, EqualsTorchOptim) {
+TEST(Optimizer, AgreesWithTorchOptim) {
   struct Case {
     std::string yaml;
     std::vector<double> expected;

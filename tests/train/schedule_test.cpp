@@ -12,7 +12,7 @@ struct Case {
   std::vector<double> factors;
 };
 
-TEST(Schedule, EqualsTransformers) {
+TEST(Schedule, AgreesWithTransformers) {
   std::vector<Case> const cases{
       {"constant", {0, 0.5, 1, 1, 1, 1, 1, 1, 1, 1}},
       {"linear", {0, 0.5, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125}},
