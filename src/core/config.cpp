@@ -391,10 +391,6 @@ std::string Config::dump() const {
   return detail::nest_yaml(state_->resolved);
 }
 
-std::optional<std::string> KeyInfo::default_value() const {
-  return Config::parse("value: " + default_text, path).text("value");
-}
-
 std::vector<KeyInfo> Config::keys() const {
   return state_->declared;
 }

@@ -69,6 +69,10 @@ std::string in_cell(std::string const& text) {
 
 }  // namespace
 
+std::optional<std::string> KeyInfo::default_value() const {
+  return Config::parse("value: " + default_text, path).text("value");
+}
+
 std::string Config::describe(std::string const& filter) const {
   auto all = keys();
   std::sort(all.begin(), all.end(), [](auto const& a, auto const& b) { return a.path < b.path; });
