@@ -20,6 +20,7 @@
 #include "fsllm/eval/requests.hpp"
 #include "fsllm/io/jsonl.hpp"
 #include "fsllm/io/output_file.hpp"
+#include "fsllm/model/dtype.hpp"
 
 namespace {
 
@@ -72,6 +73,12 @@ std::vector<Request> read_requests(std::string const& path) {
   return requests;
 }
 
+int64_t batch_tokens(CommandLine const& line) {
+  auto const tokens = line.number("batch_tokens");
+  FSLLM_CHECK(tokens > 0, "--batch_tokens 0 (a forward pass needs a token). Leave it out, or write 2048.");
+  return tokens;
+}
+
 std::string either(std::string const& given, std::string const& otherwise) {
   return given.empty() ? otherwise : given;
 }
@@ -95,6 +102,7 @@ Subject subject_of(CommandLine const& line) {
     subject.adapters = {run.adapter.string()};
   subject.load.storage_dtype = either(line.text("storage_dtype"), run.storage_dtype);
   subject.load.compute_dtype = either(line.text("dtype"), either(run.compute_dtype, "fp32"));
+  parse_dtype(subject.load.compute_dtype, "--dtype");
   subject.load.cache_dir = user_cache_dir();
   return subject;
 }
@@ -123,7 +131,7 @@ int score(CommandLine const& line, Communicator const& world) {
     session = std::make_unique<ModelSession>(subject.model_dir, subject.load);
     session->use_adapter(the_adapter(subject.adapters));
     work = std::make_unique<RequestWork>(requests, session->model().config(), session->tokenizer());
-    results = work->compute(session->model(), line.number("batch_tokens"), {world.rank(), world.size()});
+    results = work->compute(session->model(), batch_tokens(line), {world.rank(), world.size()});
   });
   results = {all_gather(results.scores, world), all_gather(results.tokens, world)};
   agree(world, [&] {
@@ -178,7 +186,7 @@ EvaluateJob job_of(CommandLine const& line) {
     FSLLM_CHECK(std::ranges::count(job.candidates, one.name, &Candidate::name) == 1,
                 "--adapter: two are called '{}' (tables tell them apart by name). Write NAME=DIR.", one.name);
   job.load = subject.load;
-  job.batch_tokens = line.number("batch_tokens");
+  job.batch_tokens = batch_tokens(line);
   choose_templates(job, line.text("prompt_template"));
   job.rows = rows_of(line, subject);
   return job;

@@ -80,9 +80,11 @@ std::unique_ptr<OutputFolder> RunDirectory::start(bool overwrite, std::vector<Ru
 }
 
 void RunDirectory::check_holds_run() const {
-  FSLLM_CHECK(fs::exists(root),
-              "--resume {} (there is no such folder). Give a run directory, which is outdir/expname.",
-              root.string());
+  FSLLM_CHECK(
+      fs::exists(root),
+      "{} holds no run to continue (there is no such folder). Give --resume a run directory, which is "
+      "outdir/expname, or start it without --resume.",
+      root.string());
   FSLLM_CHECK(holds_run(), "{} holds no run to continue (no config.yaml there). Start it without --resume.",
               root.string());
 }

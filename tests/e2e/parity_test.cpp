@@ -64,6 +64,43 @@ TEST_P(Parity, AdapterAndLossesAgreeWithTransformersAndPeft) {
   EXPECT_EQ(round, golden.at("losses").size());
 }
 
+/// One round with sums in fp32 against exact ones: an element is off by no more than the roundings of n
+/// products, of their sum over clients and ranks, of the division and of the last addition.
+TEST(NativeSums, AreWithinTheirRoundingOfExactOnes) {
+  constexpr double kRounding = 0x1p-24;
+  TempDir dir;
+  SmallRun small;
+  small.rounds = 1;
+  auto const config = write_config(dir.path(), small.yaml(dir.path())).string();
+  auto const train = [&](std::string const& reduce, int np) {
+    auto const name = fmt::format("{}{}", reduce, np);
+    auto const outcome =
+        run(dir.path(), np, {"fsllm_hpc", "--cfg", config, "hpc.reduce", reduce, "expname", name});
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return dir / name;
+  };
+  auto const exact_run = train("exact", 0);
+  SafetensorsReader const exact(exact_run / "adapter", "adapter_model");
+  double largest = 0;
+  for (auto const& event : read_events(exact_run / "metrics.jsonl"))
+    if (event.at("event") == "round")
+      for (auto const& [client, result] : event.at("clients").items())
+        largest = std::max(largest, result.at("update_norm").get<double>());
+  ASSERT_GT(largest, 0);
+  for (int const np : {0, 2, 3}) {
+    SafetensorsReader const native(train("native", np) / "adapter", "adapter_model");
+    double worst = 0;
+    for (auto const& name : exact.names()) {
+      auto const want = exact.tensor(name).to(at::kDouble);
+      auto const allowed = kRounding * (9 * largest + 2 * want.abs());
+      worst = std::max(worst,
+                       ((native.tensor(name).to(at::kDouble) - want).abs() / allowed).max().item<double>());
+    }
+    fmt::print("{} ranks: {:.2f} of the bound\n", np, worst);
+    EXPECT_LE(worst, 1) << np << " ranks";
+  }
+}
+
 std::vector<Case> cases() {
   return {{"llama_sgd", 0},
           {"llama_adamw", 2},

@@ -161,7 +161,8 @@ TEST_F(ResumeInputs, ARunThatHasEndedIsLeftAsItIs) {
 
 TEST_F(ResumeInputs, WhatIsNoRunIsNamed) {
   for (int const np : {0, 2})
-    expect_refused(resume("NOSUCH", {}, np), "NOSUCH (there is no such folder). Give a run directory");
+    expect_refused(resume("NOSUCH", {}, np),
+                   "NOSUCH holds no run to continue (there is no such folder). Give --resume a run");
   fs::create_directory(dir_ / "empty");
   expect_refused(resume("empty"), "empty holds no run to continue (no config.yaml there)");
 }
