@@ -19,8 +19,6 @@
 #include "fsllm/fed/round.hpp"
 #include "fsllm/io/checkpoint.hpp"
 #include "fsllm/io/files.hpp"
-#include "fsllm/io/gguf.hpp"
-#include "fsllm/text/gguf_tokenizer.hpp"
 #include "run_record.hpp"
 #include "setup.hpp"
 #include "trainable.hpp"
@@ -122,18 +120,25 @@ int64_t idle_tasks(Communicator const& comm) {
 
 /// Collective: the prompt template of the rows, as far as it is known: with ready shards what they say.
 std::optional<TemplateConfig> template_of_rows(Setup const& s, Communicator const& comm) {
-  if (!ready_shards(s)) return self_contained(s.run.data.prompt);
+  std::optional<TemplateConfig> prompt;
   std::set<std::string> found;
   std::string own;
   agree(comm, [&] {
+    if (!ready_shards(s)) {
+      prompt = self_contained(s.run.data.prompt);
+      return;
+    }
     auto const dirs =
         s.run.shard_roots.empty() ? std::vector{s.run.data.shards} : own_roots(s.run.shard_roots, comm);
     if (!dirs.empty()) own = read_shard_index(dirs.front()).prompt_json;
   });
   for (auto& text : comm.all_gather(own))
     if (!text.empty()) found.insert(std::move(text));
-  if (found.size() != 1) return std::nullopt;
-  return template_from_json(nlohmann::json::parse(*found.begin()), "index.json of the shards");
+  agree(comm, [&] {
+    if (found.size() == 1)
+      prompt = template_from_json(nlohmann::json::parse(*found.begin()), "index.json of the shards");
+  });
+  return prompt;
 }
 
 /// Collective: what fsllm.json beside the result says.
@@ -141,9 +146,11 @@ AdapterInfo info_of(Setup const& s, Communicator const& comm) {
   AdapterInfo info{template_of_rows(s, comm), s.run.data.tok_len,   s.load.storage_dtype,
                    s.load.compute_dtype,      s.model_dir.string(), s.tokenizer_sha256()};
   auto const& start = s.run.peft.init_from;
-  if (start.empty() || comm.rank() != 0 || !info.prompt) return info;
-  auto const before = read_adapter_info(start);
-  if (before && before->prompt &&
+  std::optional<AdapterInfo> before;
+  agree(comm, [&] {
+    if (!start.empty() && comm.rank() == 0) before = read_adapter_info(start);
+  });
+  if (before && info.prompt && before->prompt &&
       make_prompt_template(*before->prompt).name != make_prompt_template(*info.prompt).name)
     log_warning(
         "llm.adapter.init_from = {} was trained with the prompt template {} (these rows are made with {}). "

@@ -54,10 +54,7 @@ TEST(Evaluate, RequestsHaveTheSameBitsOnAnyRanks) {
 class EvaluateRun : public testing::Test {
  protected:
   EvaluateRun() {
-    write_text_model(dir_ / "model");
-    auto config = nlohmann::json::parse(read_text(dir_ / "model/config.json"));
-    config["max_position_embeddings"] = 320;  // its tokens are letters
-    std::ofstream(dir_ / "model/config.json") << config.dump();
+    write_text_model(dir_ / "model", 320);
     std::ofstream rows(dir_ / "rows.jsonl"), tasks(dir_ / "tasks.jsonl");
     for (int i = 0; i < 40; ++i)
       (i % 10 == 0 ? tasks : rows) << nlohmann::json{{"instruction", "say " + std::to_string(i)},
@@ -153,6 +150,19 @@ TEST_F(EvaluateRun, ReadyShardsSayTheirTemplate) {
   }
 }
 
+/// Every rank reads the index; one of them speaks.
+TEST_F(EvaluateRun, AShardIndexWithoutAGoodTemplateIsNamedOnce) {
+  auto const config = write_config(dir_.path(), yaml("prompt_template: plain")).string();
+  auto const shards = (dir_ / "shards").string();
+  ASSERT_EQ(run(dir_.path(), 0, {"fsllm_shard", "--cfg", config, "--out", shards}).exit_code, 0);
+  auto index = nlohmann::json::parse(read_text(dir_ / "shards/index.json"));
+  index["prompt"] = {{"name", "plane"}};
+  std::ofstream(dir_ / "shards/index.json") << index.dump();
+  auto const outcome = run(dir_.path(), 2, {"fsllm_hpc", "--cfg", config, "data.shards", shards});
+  expect_refused(outcome, "index.json of the shards: data.prompt_template = 'plane'");
+  EXPECT_EQ(outcome.err.find("error: "), outcome.err.rfind("error: ")) << outcome.err;
+}
+
 TEST_F(EvaluateRun, TakesWhatItNeedsFromTheRun) {
   train("prompt_template: plain, splits: [0.6, 0.1, 0.3]");
   auto const place = (dir_ / "run").string();
@@ -208,6 +218,11 @@ TEST_F(EvaluateRun, AnAdapterOfAnotherTemplateIsNamedWhereTrainingGoesOn) {
                                  (dir_ / "start").string()};
   expect_ok(run(dir_.path(), 0, words),
             "was trained with the prompt template plain (these rows are made with");
+  std::ofstream(dir_ / "start/fsllm.json") << "{}";
+  words[4] = "third";
+  auto const outcome = run(dir_.path(), 2, words);
+  expect_refused(outcome, "fsllm.json is damaged");
+  EXPECT_EQ(outcome.err.find("error: "), outcome.err.rfind("error: ")) << outcome.err;
 }
 
 }  // namespace

@@ -52,11 +52,15 @@ json small_tokenizer() {
           {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", json::array()}}}};
 }
 
-void write_text_model(std::filesystem::path const& dir) {
+void write_text_model(std::filesystem::path const& dir, int positions) {
   std::filesystem::create_directories(dir);
   for (auto const* name : {"config.json", "model.safetensors"})
     std::filesystem::copy_file(reference_dir("llama") / name, dir / name);
   std::ofstream(dir / "tokenizer.json") << small_tokenizer().dump();
+  if (positions == 0) return;
+  auto config = nlohmann::json::parse(read_text(dir / "config.json"));
+  config["max_position_embeddings"] = positions;
+  std::ofstream(dir / "config.json") << config.dump();
 }
 
 void write_data_sets(std::filesystem::path const& dir) {
