@@ -14,7 +14,7 @@ endif()
 target_compile_definitions(fsllm_options INTERFACE OMPI_SKIP_MPICXX=1 MPICH_SKIP_MPICXX=1
                            $<$<CONFIG:Debug>:FSLLM_DEBUG=1>)
 if(FSLLM_SANITIZE)
-  target_compile_options(fsllm_options INTERFACE -fsanitize=${FSLLM_SANITIZE} -fno-omit-frame-pointer)
+  target_compile_options(fsllm_options INTERFACE -fsanitize=${FSLLM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(fsllm_options INTERFACE -fsanitize=${FSLLM_SANITIZE})
 endif()
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")

@@ -25,7 +25,7 @@ step() { printf '\n== %s\n' "$*"; }
 minutes() { printf '%d:%02d min' $((($SECONDS - $1) / 60)) $((($SECONDS - $1) % 60)); }
 
 # One thread a rank, as many ranks as cores up to two: the trained bits are the same for any number.
-ranks=$(($(nproc) > 1 ? 2 : 1))
+ranks=$(($(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) > 1 ? 2 : 1))
 export OMP_NUM_THREADS=1
 # Open MPI: run as root where one is root, two ranks on the hyper-threads of one core, in containers, on busy machines.
 if [[ $(id -u) == 0 ]]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi

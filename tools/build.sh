@@ -10,7 +10,7 @@ target=all
 if [[ ${1:-} == --target ]]; then target=${2:?--target needs a name}; shift 2; fi
 preset=${1:-release}
 shift $(($# > 0))
-jobs=$(nproc)
+jobs=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)  # which would take the threads of a rank for the cores
 memory=$(awk '/^MemAvailable/ { print int($2 / 2e6) }' /proc/meminfo)
 ((jobs <= memory)) || jobs=$memory
 ((jobs >= 1)) || jobs=1
