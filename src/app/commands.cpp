@@ -4,9 +4,7 @@
 #include <ATen/Parallel.h>
 #include <fmt/ranges.h>
 
-#include <nlohmann/json.hpp>
 #include <numeric>
-#include <set>
 
 #include "fsllm/app/prepare_data.hpp"
 #include "fsllm/app/program.hpp"
@@ -19,16 +17,13 @@
 #include "fsllm/fed/round.hpp"
 #include "fsllm/io/checkpoint.hpp"
 #include "fsllm/io/files.hpp"
+#include "ready_shards.hpp"
 #include "run_record.hpp"
 #include "setup.hpp"
 #include "trainable.hpp"
 
 namespace fsllm {
 namespace {
-
-bool ready_shards(Setup const& s) {
-  return !s.run.data.shards.empty() || !s.run.shard_roots.empty();
-}
 
 /// Files and folders that the run reads.
 std::vector<RunInput> inputs_of(Setup const& s) {
@@ -39,7 +34,7 @@ std::vector<RunInput> inputs_of(Setup const& s) {
   for (auto const& [option, path] : s.files) add(option, path);
   add("data.shards", s.run.data.shards);
   for (auto const& root : s.run.shard_roots) add("hpc.shard_roots", root);
-  if (!ready_shards(s)) add("data.root", s.run.data.root);
+  if (!has_ready_shards(s)) add("data.root", s.run.data.root);
   add("data.chat_template", s.run.data.prompt.chat_template);
   add("llm.adapter.init_from", s.run.peft.init_from);
   return inputs;
@@ -96,15 +91,6 @@ std::vector<ClientSource> clients_of(Setup const& s, Communicator const& comm) {
   return sources;
 }
 
-void check_client_count(Setup const& s, ClientData const& data) {
-  auto const wanted = s.run.fed.client_num;
-  auto const there = data.num_shards();
-  FSLLM_CHECK(
-      wanted == 0 || wanted == there || s.run.fed.method == "global",
-      "federate.client_num = {} (only {} client shards in {}). Lower it, or shard again with --clients {}.",
-      wanted, there, s.run.shard_roots.empty() ? s.run.data.shards : "hpc.shard_roots", wanted);
-}
-
 /// Tasks of the Slurm job that this single rank leaves idle; 0 where a launcher started it as one of several.
 int64_t idle_tasks(Communicator const& comm) {
   auto const number = [](char const* name) {
@@ -116,29 +102,6 @@ int64_t idle_tasks(Communicator const& comm) {
   bool const launched =
       number("OMPI_COMM_WORLD_SIZE") > 0 || number("PMI_SIZE") > 0 || (step >= 0 && step < kFirstSpecialStep);
   return comm.size() > 1 || launched ? 0 : std::max<int64_t>(0, number("SLURM_NTASKS") - 1);
-}
-
-/// Collective: the prompt template of the rows, as far as it is known: with ready shards what they say.
-std::optional<TemplateConfig> template_of_rows(Setup const& s, Communicator const& comm) {
-  std::optional<TemplateConfig> prompt;
-  std::set<std::string> found;
-  std::string own;
-  agree(comm, [&] {
-    if (!ready_shards(s)) {
-      prompt = self_contained(s.run.data.prompt);
-      return;
-    }
-    auto const dirs =
-        s.run.shard_roots.empty() ? std::vector{s.run.data.shards} : own_roots(s.run.shard_roots, comm);
-    if (!dirs.empty()) own = read_shard_index(dirs.front()).prompt_json;
-  });
-  for (auto& text : comm.all_gather(own))
-    if (!text.empty()) found.insert(std::move(text));
-  agree(comm, [&] {
-    if (found.size() == 1)
-      prompt = template_from_json(nlohmann::json::parse(*found.begin()), "index.json of the shards");
-  });
-  return prompt;
 }
 
 /// Collective: what fsllm.json beside the result says.
@@ -298,10 +261,10 @@ int64_t check_shards(Setup const& s, Communicator const& comm) {
 
 /// Validates data, model and adapter without weights in memory or training. Collective.
 int check_command(Setup const& s, Communicator const& comm) {
-  int64_t clients = ready_shards(s) ? check_shards(s, comm) : 0;
+  int64_t clients = has_ready_shards(s) ? check_shards(s, comm) : 0;
   agree(comm, [&] {
     if (comm.rank() != 0) return;
-    if (!ready_shards(s)) clients = check_rows(s);
+    if (!has_ready_shards(s)) clients = check_rows(s);
     auto options = s.load;
     options.values = false;
     auto const model = load_grown(s, options);

@@ -9,6 +9,7 @@
 #include "fsllm/core/log.hpp"
 #include "fsllm/fed/plan.hpp"
 #include "fsllm/io/files.hpp"
+#include "ready_shards.hpp"
 
 namespace fsllm {
 namespace {
@@ -60,12 +61,14 @@ void configure_clients(Setup& s, Config const& config, std::string const& file) 
               file);
 }
 
-void open_model(Setup& s) {
+void open_model(Setup& s, Communicator const& comm) {
   auto& config = *s.config;
   s.vocabulary = load_vocabulary(s.run, s.model_dir, s.model);
   s.model.vocab_size = s.vocabulary.size;
   read_adapter_text(s);
-  if (s.run.data.shards.empty() && s.run.shard_roots.empty())
+  if (has_ready_shards(s))
+    take_settings_of_shards(s, comm);
+  else
     s.prompt = make_prompt_template(s.run.data.prompt);
   config.set_resolved("train.compute_dtype", s.load.compute_dtype);
   config.set_resolved("expname", s.run.expname);
@@ -140,7 +143,7 @@ Setup set_up(CommandLine const& line, Communicator const& comm) {
     check_owners(s, comm);
   });
   choose_types(s, line, comm);
-  agree(comm, [&] { open_model(s); });
+  agree(comm, [&] { open_model(s, comm); });
   return s;
 }
 

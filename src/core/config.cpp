@@ -59,16 +59,6 @@ void take_literally(FlatYaml& given, std::string const& path) {
   given.order.push_back(path);
 }
 
-/// What the user may have meant: a near name, or a known key that stands in the wrong section.
-std::string advice_for(std::string const& path, std::vector<std::string> const& known) {
-  if (!nearest_name(path, known).empty()) return did_you_mean(path, known);
-  std::vector<std::string> elsewhere;
-  for (auto const& key : known)
-    if (path.ends_with("." + key) || key.ends_with("." + path)) elsewhere.push_back(key);
-  if (elsewhere.size() != 1) return " See --describe for all keys.";
-  return fmt::format(" Did you mean '{}'? Check the indentation.", elsewhere.front());
-}
-
 void check_value(std::string const& place, std::string const& text, double number,
                  Constraint const& constraint) {
   FSLLM_CHECK(!constraint.allows || constraint.allows(number), "{} = {} (must be {}). Change it.", place,
@@ -353,7 +343,7 @@ void Config::finish() const {
         "{} is given as a value (it is a section with keys below it). Write KEY: VALUE lines below it; "
         "--describe {} lists them.",
         place_of(path, entry), path);
-    fail(fmt::format("{} (unknown key).{}", place_of(path, entry), advice_for(path, known)));
+    fail(fmt::format("{} (unknown key).{}", place_of(path, entry), did_you_mean_key(path, known)));
   }
 }
 

@@ -70,6 +70,9 @@ void start_log(int rank, int size, LogLevel level) {
 }
 
 void log_to_file(std::string const& path) {
+  auto const status = std::filesystem::status(path);
+  FSLLM_CHECK(!std::filesystem::exists(status) || std::filesystem::is_regular_file(status),
+              "{} cannot be written (it is not a regular file). Choose another outdir.", path);
   try {
     auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path);
     sink->set_pattern(file_pattern());

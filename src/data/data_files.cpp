@@ -115,7 +115,8 @@ std::vector<DataFile> find_data_files(DataConfig const& config, DataFormat const
   if (!format.parts.empty()) return files_of_parts(config, format);
   for (auto const& name : format.files)
     for (auto const& known_as : names_of(name, format))
-      if (auto const path = fs::path(config.root) / known_as; fs::is_regular_file(path)) return {{path, ""}};
+      if (auto const path = fs::path(config.root) / known_as; fs::exists(path) && !fs::is_directory(path))
+        return {{path, ""}};
   auto const& name = format.files.front();
   if (format.custom && name.find_first_of("*?[") != std::string::npos) return files_by_pattern(config, name);
   missing(config, format, name);

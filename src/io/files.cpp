@@ -43,6 +43,11 @@ class Descriptor {
   int value_;
 };
 
+void check_regular(struct stat const& info, fs::path const& path) {
+  FSLLM_CHECK(S_ISREG(info.st_mode), "cannot read {} ({}). Give the path of a file.", path.string(),
+              S_ISDIR(info.st_mode) ? "it is a folder" : "it is not a regular file");
+}
+
 /// Size of an opened regular file; folders and devices are refused.
 size_t checked_size(Descriptor const& file, fs::path const& path) {
   FSLLM_CHECK(file.get() >= 0, "cannot read {} ({}). Check the path and its permissions.", path.string(),
@@ -50,8 +55,7 @@ size_t checked_size(Descriptor const& file, fs::path const& path) {
   struct stat info {};
   FSLLM_CHECK(::fstat(file.get(), &info) == 0, "cannot read {} ({}). Check the file system.", path.string(),
               why());
-  FSLLM_CHECK(S_ISREG(info.st_mode), "cannot read {} ({}). Give the path of a file.", path.string(),
-              S_ISDIR(info.st_mode) ? "it is a folder" : "it is not a regular file");
+  check_regular(info, path);
   return static_cast<size_t>(info.st_size);
 }
 
@@ -107,6 +111,11 @@ std::string read_file(fs::path const& path) {
   std::string bytes(checked_size(file, path), '\0');
   bytes.resize(read_some(file, path, bytes.data(), bytes.size()));
   return bytes;
+}
+
+void refuse_special_file(fs::path const& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) == 0) check_regular(info, path);
 }
 
 void write_file_atomic(fs::path const& path, std::string_view bytes, fs::path const& scratch,

@@ -157,11 +157,10 @@ at::Tensor GgufReader::tensor(std::string const& name) const {
   return values;
 }
 
-std::vector<std::pair<std::filesystem::path, std::string_view>> GgufReader::headers() const {
-  std::vector<std::pair<std::filesystem::path, std::string_view>> headers;
-  for (auto const& [path, mapping, header] : impl_->parts)
-    headers.emplace_back(path, mapping->text().substr(0, static_cast<size_t>(header.data_begin)));
-  return headers;
+std::vector<std::filesystem::path> GgufReader::files() const {
+  std::vector<std::filesystem::path> files;
+  for (auto const& part : impl_->parts) files.push_back(part.path);
+  return files;
 }
 
 bool is_gguf(std::filesystem::path const& path) {

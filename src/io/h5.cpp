@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/io/files.hpp"
 #include "h5_types.hpp"
 
 namespace fsllm::h5 {
@@ -91,6 +92,7 @@ File::File(std::filesystem::path const& path, Mode mode) : path_(path), mode_(mo
   prepare_library();
   Id const access = file_access();
   if (mode == Mode::read) {
+    refuse_special_file(path);
     file_ = Id(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()), &H5Fclose);
     if (!file_) fail_reading("the file");
   } else {

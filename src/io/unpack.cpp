@@ -86,6 +86,7 @@ struct ZipArchive::Impl {
 };
 
 ZipArchive::ZipArchive(std::filesystem::path const& path) : impl_(std::make_unique<Impl>()) {
+  refuse_special_file(path);
   int code = 0;
   impl_->path = path;
   impl_->archive.reset(zip_open(path.c_str(), ZIP_RDONLY, &code));

@@ -175,7 +175,7 @@ std::vector<std::filesystem::path> model_files(std::filesystem::path const& mode
            : detail::open_safetensors(model);
   std::vector<std::filesystem::path> files;
   if (!gguf) files.push_back(model / "config.json");
-  for (auto const& [file, header] : source->files()) files.push_back(file);
+  for (auto const& file : source->files()) files.push_back(file);
   return files;
 }
 

@@ -27,7 +27,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 constexpr size_t kPage = 4096;
 constexpr char const *kWeights = "model.safetensors", *kStamp = "stamp.json";
 
@@ -58,26 +58,16 @@ class Lock {
   bool held_ = false;
 };
 
-int64_t modified_ns(fs::path const& file) {
-  struct stat info {};
-  FSLLM_CHECK(::stat(file.c_str(), &info) == 0, "cannot read {} ({}). Check the path.", file.string(),
-              std::strerror(errno));
-  return int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
+std::string checksum_of(fs::path const& file) {
+  return fmt::format("{:016x}", checksum64(MappedFile(file).bytes()));
 }
 
 /// What the copy is made of: another program version, type or source gives another text.
 json identity(WeightSource const& source, std::string const& storage) {
   json files = json::array();
-  for (auto const& [file, header] : source.files())
-    files.push_back({{"path", fs::weakly_canonical(file).string()},
-                     {"bytes", fs::file_size(file)},
-                     {"modified_ns", modified_ns(file)},
-                     {"header_sha256", header}});
+  for (auto const& file : source.files())
+    files.push_back({{"path", fs::weakly_canonical(file).string()}, {"checksum", checksum_of(file)}});
   return {{"version", kVersion}, {"storage_dtype", storage}, {"source", files}};
-}
-
-std::string checksum_of(fs::path const& file) {
-  return fmt::format("{:016x}", checksum64(MappedFile(file).bytes()));
 }
 
 /// Can anybody but this user (and root) have made it, or change it?

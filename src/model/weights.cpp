@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "weights.hpp"
 
-#include <cstring>
+#include <set>
 
-#include "fsllm/io/files.hpp"
 #include "fsllm/io/safetensors.hpp"
 #include "fsllm/model/dtype.hpp"
 
@@ -19,23 +18,14 @@ class SafetensorsWeights final : public WeightSource {
   std::string dtype(std::string const& name) const override { return reader_.dtype(name); }
   at::Tensor tensor(std::string const& name) const override { return reader_.tensor(name); }
   std::string file_of(std::string const& name) const override { return reader_.file_of(name); }
-  std::map<std::filesystem::path, std::string> files() const override {
-    std::map<std::filesystem::path, std::string> files;
-    for (auto const& name : names())
-      if (auto& hash = files[file_of(name)]; hash.empty()) hash = header_sha256(file_of(name));
-    return files;
+  std::vector<std::filesystem::path> files() const override {
+    std::set<std::filesystem::path> files;
+    for (auto const& name : names()) files.insert(file_of(name));
+    return {files.begin(), files.end()};
   }
   bool mapped() const override { return true; }
 
  private:
-  /// The reader has checked the header's length.
-  static std::string header_sha256(std::filesystem::path const& path) {
-    MappedFile const file(path);
-    uint64_t length = 0;
-    std::memcpy(&length, file.bytes().data(), sizeof length);
-    return sha256(file.text().substr(0, sizeof length + length));
-  }
-
   SafetensorsReader reader_;
 };
 

@@ -26,8 +26,8 @@ struct WeightSource {
   virtual at::Tensor tensor(std::string const& name) const = 0;
   /// The file that holds a tensor, for messages.
   virtual std::string file_of(std::string const& name) const = 0;
-  /// Every file that is read, with the SHA-256 of its header.
-  virtual std::map<std::filesystem::path, std::string> files() const = 0;
+  /// Every file that is read, in the order of names.
+  virtual std::vector<std::filesystem::path> files() const = 0;
   /// tensor() gives views into mapped files, which the ranks of a node share.
   virtual bool mapped() const = 0;
 };

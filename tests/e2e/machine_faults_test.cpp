@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <map>
+#include <set>
 #include <thread>
 
 #include "damage.hpp"
@@ -41,6 +43,18 @@ class MachineFaults : public testing::Test {
             (dir_ / "in.jsonl").string(),
             "--responses",
             (dir_ / "out.jsonl").string()};
+  }
+  /// Exit code 124 where the time was up.
+  Outcome run_at_most(std::chrono::seconds time, std::vector<std::string> words) const {
+    fs::path const programs = std::getenv("FSLLM_BIN_DIR");
+    words[0] = (programs / words[0]).string();
+    words.insert(words.begin(),
+                 {fs::relative("/usr/bin/timeout", programs).string(), std::to_string(time.count())});
+    return run(dir_.path(), 0, words);
+  }
+  std::string client_config() const {
+    write(dir_ / "clients.yaml", "client_1: {train: {optimizer: {lr: 0.01}}}\n");
+    return (dir_ / "clients.yaml").string();
   }
   TempDir dir_;
   std::string config_;
@@ -84,6 +98,46 @@ TEST_F(MachineFaults, PipesInThePlaceOfFilesAreRefused) {
                             {"fsllm_export", "--model", pipe, "--adapter", (dir_ / "adapter").string(),
                              "--merge", "--out", (dir_ / "m").string()}})
     EXPECT_EQ(run(dir_.path(), 0, words).exit_code, 2) << words[0] << " " << words[2];
+}
+
+/// A pipe in the place of any file that a run reads: no program waits for its other end.
+TEST_F(MachineFaults, PipesInThePlaceOfAnyFileAreRefused) {
+  auto const shards = (dir_ / "shards").string();
+  ASSERT_EQ(run(dir_.path(), 0, {"fsllm_shard", "--cfg", config_, "--out", shards}).exit_code, 0);
+  ASSERT_EQ(run(dir_.path(), 0, train({"--client_cfg", client_config()})).exit_code, 0);
+  std::map<std::string, std::vector<std::string>> const readers{
+      {"model", {"expname", "other"}},
+      {"data", {"expname", "other"}},
+      {"adapter", {"expname", "other", "llm.adapter.init_from", (dir_ / "adapter").string()}},
+      {"shards", {"expname", "other", "data.shards", shards}},
+      {"run", {"--resume", "federate.total_round_num", "2"}}};
+  // Of other data sets; made again; read by other programs and by people.
+  auto const unread = [](std::string const& name) {
+    static std::set<std::string> const names{
+        "run/summary.json",      "run/run.json",         "run/shards/report.svg",
+        "run/shards/report.txt", "run/shards/server.h5", "shards/report.svg",
+        "shards/report.txt",     "shards/server.h5",     "shards/.fsllm/files.json"};
+    return names.contains(name) || name.starts_with("run/best/") || name.starts_with("run/adapter/") ||
+           (name.starts_with("data/") && name != "data/alpaca_data.json");
+  };
+  for (auto const& [folder, words] : readers) {
+    auto const whole = dir_ / "whole";
+    fs::copy(dir_ / folder, whole, fs::copy_options::recursive);
+    for (auto const& entry : fs::recursive_directory_iterator(whole)) {
+      auto const name = folder + "/" + entry.path().lexically_relative(whole).string();
+      if (!entry.is_regular_file() || unread(name)) continue;
+      fs::remove(dir_ / name);
+      ASSERT_EQ(::mkfifo((dir_ / name).c_str(), 0600), 0);
+      auto const outcome = run_at_most(std::chrono::seconds(60), train(words));
+      EXPECT_EQ(outcome.exit_code, 2) << name << " " << outcome.err;
+      EXPECT_THAT(outcome.out + outcome.err, testing::HasSubstr(entry.path().filename().string())) << name;
+      EXPECT_THAT(outcome.err, testing::Not(testing::HasSubstr("internal"))) << name;
+      fs::remove_all(dir_ / folder);
+      fs::copy(whole, dir_ / folder, fs::copy_options::recursive);
+      fs::remove_all(dir_ / "other");
+    }
+    fs::remove_all(whole);
+  }
 }
 
 bool comes(std::function<bool()> const& condition) {

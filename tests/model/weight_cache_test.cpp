@@ -93,6 +93,23 @@ TEST(WeightCache, IsMadeAgainForAnotherSource) {
   EXPECT_NO_THROW(copy_in(dir / "cache"));
 }
 
+/// The name, size, header and time of a source say nothing about its values.
+TEST(WeightCache, IsMadeAgainForOtherValues) {
+  TempDir dir;
+  LoadOptions const options{.cache_dir = dir / "cache"};
+  auto const file = dir / "model.gguf";
+  fs::copy_file(gguf("llama"), file);
+  load_model(file, options);
+  auto const time = fs::last_write_time(file);
+  auto bytes = read_file(file);
+  bytes[bytes.size() - 2] = static_cast<char>(bytes[bytes.size() - 2] ^ 1);
+  std::ofstream(file, std::ios::binary) << bytes;
+  fs::last_write_time(file, time);
+  auto const read = load_model(file, options)->parameters();
+  for (auto const& [name, values] : load_model(file)->parameters())
+    EXPECT_TRUE(at::equal(read.at(name), values)) << name;
+}
+
 TEST(WeightCache, HoldsSafetensorsInAnotherType) {
   TempDir dir;
   auto const reference = load_reference("llama");

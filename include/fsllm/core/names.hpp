@@ -12,4 +12,8 @@ std::string nearest_name(std::string_view name, std::vector<std::string> const& 
 /// " Did you mean 'x'?" where there is a near name, else " Known: a, b, c." (or "" with nothing known).
 std::string did_you_mean(std::string_view name, std::vector<std::string> const& known);
 
+/// The same for the path of a key: a near one, or the only key of that name in another section or below this
+/// one.
+std::string did_you_mean_key(std::string const& path, std::vector<std::string> const& known);
+
 }  // namespace fsllm

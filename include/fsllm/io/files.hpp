@@ -10,6 +10,9 @@ namespace fsllm {
 
 /// Whole file as bytes; a missing or unreadable one is an Error that names it.
 std::string read_file(std::filesystem::path const& path);
+/// For libraries that open by name and would wait for the other end of a pipe: what is there, but is no
+/// regular file, is an Error.
+void refuse_special_file(std::filesystem::path const& path);
 /// Who may read a new file: what the umask says, or the owner alone (clients' data and state).
 enum class FileAccess { by_umask, owner_only };
 /// Writes a temporary file, flushes it to disk, renames it: readers see the old or the new file, never half

@@ -45,8 +45,8 @@ class GgufReader {
   std::string element_type(std::string const& name) const;
   /// F32, F16, BF16: a view into the file (not to be written to); blocks: dequantised to fp32.
   at::Tensor tensor(std::string const& name) const;
-  /// The files with everything before their tensor data: what identifies them besides size and time.
-  std::vector<std::pair<std::filesystem::path, std::string_view>> headers() const;
+  /// The parts of the model, in their order.
+  std::vector<std::filesystem::path> files() const;
 
  private:
   struct Impl;

@@ -5,7 +5,6 @@
 
 #include "../weights.hpp"
 #include "fsllm/core/error.hpp"
-#include "fsllm/io/files.hpp"
 #include "fsllm/io/gguf.hpp"
 #include "gguf_config.hpp"
 
@@ -63,11 +62,7 @@ class GgufWeights final : public WeightSource {
     return item.order == Order::transposed ? values.t().contiguous() : values;
   }
   std::string file_of(std::string const&) const override { return file_.path().string(); }
-  std::map<std::filesystem::path, std::string> files() const override {
-    std::map<std::filesystem::path, std::string> files;
-    for (auto const& [path, header] : file_.headers()) files.emplace(path, sha256(header));
-    return files;
-  }
+  std::vector<std::filesystem::path> files() const override { return file_.files(); }
   bool mapped() const override { return false; }
 
  private:
