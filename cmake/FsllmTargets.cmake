@@ -34,14 +34,13 @@ function(fsllm_unity TARGET)
   endif()
 endfunction()
 
-# fsllm_module(core SOURCES a.cpp b.cpp DEPS fmt::fmt PRECOMPILED light): the static library fsllm_core.
+# fsllm_module(core SOURCES a.cpp b.cpp DEPS fmt::fmt): the static library fsllm_core.
 function(fsllm_module NAME)
-  cmake_parse_arguments(ARG "" "PRECOMPILED" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
   add_library(fsllm_${NAME} STATIC ${ARG_SOURCES})
   target_include_directories(fsllm_${NAME} PUBLIC ${PROJECT_SOURCE_DIR}/include)
   target_link_libraries(fsllm_${NAME} PUBLIC ${ARG_DEPS} PRIVATE fsllm_options ${ARG_PRIVATE_DEPS})
   fsllm_unity(fsllm_${NAME})
-  fsllm_precompile(fsllm_${NAME} ${ARG_PRECOMPILED})
 endfunction()
 
 # fsllm_program(fsllm_hpc SOURCES main.cpp DEPS fsllm_app): an installed executable.
@@ -49,6 +48,5 @@ function(fsllm_program NAME)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
   add_executable(${NAME} ${ARG_SOURCES})
   target_link_libraries(${NAME} PRIVATE fsllm_options ${ARG_DEPS})
-  fsllm_precompile(${NAME} torch)
   set_property(GLOBAL APPEND PROPERTY FSLLM_PROGRAMS ${NAME})
 endfunction()

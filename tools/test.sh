@@ -5,9 +5,9 @@
 #   --fast    leaves out the tests labelled slow and the Python packages
 #   --preset  dev, release (default) or asan
 #   --cuda    also builds the programs with CUDA and NCCL, and runs the tests labelled gpu (they skip without a GPU)
-# With CI=true warnings are errors, headers are compiled alone and programs also in batches, the style tools are
-# installed, --cuda is on where there is a CUDA toolkit with NCCL, and a test that skips for want of test data fails
-# the run where the folder of test data exists.
+# With CI=true warnings are errors, headers are compiled alone, the parts that read files or speak to other ranks are tested
+# under sanitizers too, the style tools are installed, --cuda is on where there is a CUDA toolkit with NCCL, and a test that
+# skips for want of test data fails the run where the folder of test data exists.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -33,14 +33,16 @@ set_up=(--with-parquet) configure=() ctest=(--test-dir "build/$preset" -j 2 --ou
 
 bash tools/bootstrap.sh ${set_up[@]+"${set_up[@]}"}
 bash tools/build.sh "$preset" ${configure[@]+"${configure[@]}"}
-# What the quickstart compiles in a bare machine.
-((!ci)) || bash tools/build.sh --target programs batches ${configure[@]+"${configure[@]}"} -DFSLLM_HEADER_CHECK=OFF
-
 status=0
 if ((cuda)); then
-  bash tools/build.sh --target gpu_tests cuda ${configure[@]+"${configure[@]}"} -DFSLLM_HEADER_CHECK=OFF
+  bash tools/build.sh --target gpu_tests cuda ${configure[@]+"${configure[@]}"} -DFSLLM_HEADER_CHECK=OFF -DFSLLM_UNITY=ON
   build/cuda/bin/fsllm_hpc --version
   ctest --test-dir build/cuda -L gpu --output-on-failure --test-output-size-passed 1000000 || status=$?
+fi
+if ((ci)); then  # in batches, as what the quickstart compiles in a bare machine
+  bash tools/build.sh --target programs asan -DFSLLM_WERROR=ON
+  bash tools/build.sh --target sanitizer_tests asan
+  ctest --test-dir build/asan -j 2 -R '^(core|comm|io|jinja|text|data|fed|fed_mpi)_test|^fuzz\.' --output-on-failure || status=$?
 fi
 ctest "${ctest[@]}" "$@" || status=$?
 

@@ -27,9 +27,6 @@ else
   mapfile -t files < <(git diff --name-only --diff-filter=d "$base" -- 'src/*.cpp' 'tools/*.cpp')
 fi
 ((${#files[@]})) || { echo "tidy: no source differs"; exit 0; }
-# Without the precompiled headers of another compiler, and without the flags that clang does not know.
-sed -E 's/ -Winvalid-pch//; s/ -include [^ ]*cmake_pch\.hxx//; s/ -Wno-stringop-[a-z]*//g; s/ -Wno-restrict//; s/ -Wno-error=[a-z-]*//g; s/ -fpch-preprocess//' \
-  "$commands" >"$database/cleaned.json"
-mv "$database/cleaned.json" "$database/compile_commands.json"
+[[ $commands == "$database/compile_commands.json" ]] || cp "$commands" "$database/compile_commands.json"
 printf '%s\0' "${files[@]}" | xargs -0 -n 1 -P "${JOBS:-2}" "$clang_tidy" --quiet -p "$database" 2> >(grep -v 'warnings generated' >&2)
 echo "tidy: ${#files[@]} files are clean"

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <map>
 
 #include "fsllm/core/error.hpp"
@@ -184,7 +185,7 @@ ScoredRow RequestReader::continuation() const {
     row.ids = ids("context_ids");
     auto const scored = ids("continuation_ids");
     if (row.ids.empty()) refuse("'context_ids' is empty (nothing predicts the first token). Start with BOS.");
-    row.ids.insert(row.ids.end(), scored.begin(), scored.end());
+    std::copy(scored.begin(), scored.end(), std::back_inserter(row.ids));
     row.targets = static_cast<int64_t>(scored.size());
   } else {
     row = text_continuation();

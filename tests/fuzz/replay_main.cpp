@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs a fuzz target over a corpus without libFuzzer: each file as it is, then `mutations` damaged copies of
-// each.
+// each. None may take more than 10 s, or 1 GiB more than the program had at its start.
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -47,8 +51,30 @@ std::string mutated(std::string bytes, std::mt19937_64& random) {
   return bytes;
 }
 
+constexpr unsigned kSeconds = 10;
+constexpr long kKilobytes = 1 << 20;
+
+void took_too_long(int) {
+  static char const message[] = "the last mutation of this file takes more than 10 s\n";
+  [[maybe_unused]] auto const written = ::write(STDERR_FILENO, message, sizeof message - 1);
+  ::_exit(1);
+}
+
+/// Most memory that this process ever had.
+long peak_kilobytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss;
+}
+
 void run(std::string const& bytes) {
+  static long const at_start = peak_kilobytes();
+  ::alarm(kSeconds);
   LLVMFuzzerTestOneInput(reinterpret_cast<uint8_t const*>(bytes.data()), bytes.size());
+  ::alarm(0);
+  if (peak_kilobytes() - at_start <= kKilobytes) return;
+  std::fprintf(stderr, "a mutation of this file takes %ld MiB\n", (peak_kilobytes() - at_start) / 1024);
+  std::exit(1);
 }
 
 }  // namespace
@@ -65,6 +91,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s is empty\n", argv[1]);
     return 1;
   }
+  ::signal(SIGALRM, took_too_long);
   int const mutations = argc > 2 ? std::atoi(argv[2]) : 0;
   std::mt19937_64 random(1);
   for (auto const& file : files) {
@@ -74,5 +101,6 @@ int main(int argc, char** argv) {
     run(bytes);
     for (int i = 0; i < mutations; ++i) run(mutated(bytes, random));
   }
-  std::printf("%zu files, %d mutations of each\n", files.size(), mutations);
+  std::printf("%zu files, %d mutations of each, peak %ld MiB\n", files.size(), mutations,
+              peak_kilobytes() / 1024);
 }
