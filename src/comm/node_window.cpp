@@ -22,7 +22,11 @@ NodeWindow::NodeWindow(Communicator const& node, int64_t buffer_bytes)
   void* own = nullptr;
   int const code = MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, node_.handle().comm, &own, &window_);
   if (code != MPI_SUCCESS) window_ = MPI_WIN_NULL;
-  check_mpi(code, "MPI_Win_allocate_shared");
+  FSLLM_CHECK(code == MPI_SUCCESS,
+              "no shared memory for the sums of a node's ranks (MPI_Win_allocate_shared of {:.1f} MiB "
+              "failed). Enlarge "
+              "/dev/shm (of a container: --shm-size=1g), or start one rank a node.",
+              static_cast<double>(bytes) * node_.size() / 1048576);
   MPI_Win_set_errhandler(window_, MPI_ERRORS_RETURN);
   for (int rank = 0; rank < node_.size(); ++rank) {
     MPI_Aint size = 0;

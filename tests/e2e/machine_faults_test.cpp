@@ -71,6 +71,87 @@ TEST_F(MachineFaults, FilesAboveALimitAreErrors) {
   EXPECT_FALSE(fs::exists(dir_ / "out/index.json"));
 }
 
+/// A disk of `kilobytes` at dir/disk while the object lives.
+class SmallDisk {
+ public:
+  SmallDisk(fs::path const& dir, int kilobytes) : path_(dir / "disk") {
+    fs::create_directory(path_);
+    mounted_ = ::geteuid() == 0 && ::mount("tmpfs", path_.c_str(), "tmpfs", 0, size(kilobytes).c_str()) == 0;
+  }
+  ~SmallDisk() {
+    if (mounted_) ::umount2(path_.c_str(), MNT_DETACH);
+  }
+  SmallDisk(SmallDisk const&) = delete;
+  SmallDisk& operator=(SmallDisk const&) = delete;
+  bool mounted() const { return mounted_; }
+  void enlarge() const {
+    ASSERT_EQ(::mount("tmpfs", path_.c_str(), "tmpfs", MS_REMOUNT, size(65536).c_str()), 0);
+  }
+
+ private:
+  static std::string size(int kilobytes) { return fmt::format("size={}k", kilobytes); }
+  fs::path path_;
+  bool mounted_ = false;
+};
+
+/// Whatever file is the one that no longer fits: an error that says so, and the same work ends once there is
+/// space.
+TEST_F(MachineFaults, FullDisksAreErrorsAndTheWorkCanBeEnded) {
+  auto const disk = (dir_ / "disk").string();
+  auto const responses = [&] {
+    std::string many;
+    for (int i = 0; i < 300; ++i)
+      many += fmt::format("{{\"id\":{},\"type\":\"loglikelihood_rolling\",\"ids\":[1,2,3,4]}}\n", i);
+    write(dir_ / "in.jsonl", many);
+    auto words = score();
+    words.back() = disk + "/out.jsonl";
+    return words;
+  };
+  auto const merged = [&] {
+    auto words = merge();
+    words.back() = disk + "/merged";
+    return words;
+  };
+  std::vector<std::vector<std::string>> const work{train({"outdir", disk}),
+                                                   {"fsllm_shard", "--cfg", config_, "--out", disk + "/out"},
+                                                   merged(),
+                                                   responses()};
+  for (auto const& words : work) {
+    int refused = 0;
+    for (int const kilobytes : {4, 8, 16, 28, 40, 56, 80, 112, 160, 240}) {
+      SmallDisk const small(dir_.path(), kilobytes);
+      if (!small.mounted()) GTEST_SKIP() << "a small disk needs root and mount";
+      auto const outcome = run(dir_.path(), 0, words);
+      if (outcome.exit_code == 0) break;
+      ++refused;
+      EXPECT_EQ(outcome.exit_code, 2) << words[0] << " " << kilobytes << " " << outcome.err;
+      EXPECT_THAT(outcome.out + outcome.err, testing::ContainsRegex("[Ss]pace"))
+          << words[0] << " " << kilobytes;
+      EXPECT_THAT(outcome.err, testing::Not(testing::HasSubstr("internal"))) << words[0] << " " << kilobytes;
+      small.enlarge();
+      auto again = words;
+      if (fs::exists(disk + "/run/config.yaml")) again.push_back("--resume");
+      auto const ended = run(dir_.path(), 0, again);
+      EXPECT_EQ(ended.exit_code, 0) << words[0] << " " << kilobytes << " " << ended.err;
+    }
+    EXPECT_GE(refused, 1) << words[0];
+  }
+}
+
+TEST_F(MachineFaults, TooLittleSharedMemoryIsNamed) {
+  auto const bash = fs::relative("/bin/bash", std::getenv("FSLLM_BIN_DIR")).string();
+  auto const in_small_memory = [&](std::string const& command) {
+    return run(dir_.path(), 0,
+               {bash, "-c",
+                "exec unshare -m bash -c 'mount -t tmpfs -o size=256k tmpfs /dev/shm && " + command + "'"});
+  };
+  if (::geteuid() != 0 || in_small_memory("true").exit_code != 0) GTEST_SKIP() << "needs root and unshare";
+  auto const program = (fs::path(std::getenv("FSLLM_BIN_DIR")) / "fsllm_hpc").string();
+  expect_message(in_small_memory(fmt::format("exec \"{}\" -np 2 \"{}\" --cfg \"{}\"",
+                                             std::getenv("FSLLM_MPIEXEC"), program, config_)),
+                 "no shared memory for the sums of a node's ranks");
+}
+
 TEST_F(MachineFaults, TooFewDescriptorsAreAnError) {
   // The soft limit is raised to the hard one.
   EXPECT_EQ(run_limited(dir_.path(), 0, score(), RLIMIT_NOFILE, 9).exit_code, 0);
