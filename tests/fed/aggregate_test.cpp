@@ -39,17 +39,18 @@ struct Expected {
   double weight = 0;
 };
 
+void add(TensorMap& sum, std::string const& name, at::Tensor const& value) {
+  if (auto const [at, fresh] = sum.emplace(name, value); !fresh) at->second = at->second + value;
+}
+
 Expected expected() {
   Expected e;
   for (int client = 0; client < kClients; ++client) {
     e.weight += weight_of(client);
     for (auto const& [name, tensor] : update_of(client)) {
       auto const term = tensor.to(at::kDouble) * weight_of(client);
-      auto const add = [&](TensorMap& sum, at::Tensor const& value) {
-        if (auto const [at, fresh] = sum.emplace(name, value); !fresh) at->second = at->second + value;
-      };
-      add(e.mean, term);
-      add(e.magnitude, term.abs());
+      add(e.mean, name, term);
+      add(e.magnitude, name, term.abs());
     }
   }
   for (auto& [name, tensor] : e.mean) tensor.div_(e.weight);
