@@ -14,7 +14,7 @@ set(FSLLM_TEST_ENVIRONMENT
   OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_hwloc_base_binding_policy=none
   OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader,tcp
   PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none
-  PRTE_MCA_prte_if_include=lo PMIX_MCA_ptl_tcp_if_include=lo
+  PMIX_MCA_ptl_tcp_if_include=lo
   OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_oob_tcp_if_include=lo
   OMP_NUM_THREADS=1
   FSLLM_SOURCE_DIR=${PROJECT_SOURCE_DIR} FSLLM_BIN_DIR=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}
