@@ -10,9 +10,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include "fsllm/io/files.hpp"
 
@@ -174,8 +176,14 @@ void Background::kill_rank(size_t rank) {
   auto const ranks = children_of(pid_);
   if (ranks.empty()) return kill_launcher();  // started without one
   kill(ranks[rank % ranks.size()], SIGKILL);
-  waitpid(pid_, nullptr, 0);
-  pid_ = -1;
+  // mpiexec of Open MPI 4 can wait for itself (PMIx_server_finalize) when a rank dies while it starts; no
+  // rank is left then.
+  constexpr int kPolls = 200;
+  for (int without_ranks = 0; running() && without_ranks < kPolls;) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    without_ranks = children_of(pid_).empty() ? without_ranks + 1 : 0;
+  }
+  if (running()) kill_launcher();
 }
 
 void Background::signal(int number) {
