@@ -140,13 +140,20 @@ Outcome run_limited(std::filesystem::path const& dir, int np, std::vector<std::s
 
 Outcome run_apart(std::filesystem::path const& dir, std::vector<std::filesystem::path> const& folders,
                   std::vector<std::string> const& arguments) {
-  std::vector<std::string> words{environment("FSLLM_MPIEXEC")};
+  // Not -wdir A ... : -wdir B ...: every ':' is a segmentation fault of Debian 13's mpirun (Open MPI 5.0.7).
+  auto const count = std::to_string(folders.size());
+  std::vector<std::string> words{
+      environment("FSLLM_MPIEXEC"),
+      "-np",
+      count,
+      "/bin/sh",
+      "-c",
+      "eval \"cd \\\"\\${$((${OMPI_COMM_WORLD_RANK:-$PMI_RANK} + 1))}\\\"\" && shift " + count +
+          " && exec \"$@\"",
+      "sh"};
+  for (auto const& folder : folders) words.push_back(folder.string());
   auto const program = command(0, arguments);
-  for (auto const& folder : folders) {
-    if (words.size() > 1) words.emplace_back(":");
-    words.insert(words.end(), {"-np", "1", "-wdir", folder.string()});
-    words.insert(words.end(), program.begin(), program.end());
-  }
+  words.insert(words.end(), program.begin(), program.end());
   return run_words(dir, words);
 }
 
