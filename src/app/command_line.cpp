@@ -247,7 +247,7 @@ ProgramStart start_program(Program const& program, int argc, char const* const* 
     start.line.reset();
     if (!is_silent_rank()) std::cout << (help ? help_text(program) : version_text(program));
   } catch (Error const& error) {
-    if (!is_silent_rank()) std::cerr << "error: " << error.what() << std::endl;
+    print_error_once(error.what());
     start = {{}, kExitBadInput};
   }
   return start;

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <iostream>
-
 #include "fsllm/app/commands.hpp"
 #include "fsllm/app/program.hpp"
-#include "fsllm/core/utf8.hpp"
+#include "fsllm/core/error.hpp"
 
 namespace {
 
@@ -33,7 +31,7 @@ int main(int argc, char** argv) {
     FSLLM_CHECK(!start.line->text("cfg").empty() || !start.line->text("resume").empty(),
                 "no configuration given (--cfg is missing). Write fsllm_hpc --cfg run.yaml, or see --help.");
   } catch (fsllm::Error const& error) {
-    if (!fsllm::is_silent_rank()) std::cerr << "error: " << fsllm::printable(error.what()) << std::endl;
+    fsllm::print_error_once(error.what());
     return fsllm::kExitBadInput;
   }
   return fsllm::run_program(

@@ -135,4 +135,11 @@ bool is_silent_rank() {
   return false;
 }
 
+void print_error_once(std::string const& message) {
+  if (is_silent_rank())
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  else
+    print_error(message);
+}
+
 }  // namespace fsllm
