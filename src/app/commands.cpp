@@ -172,7 +172,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   auto const record = run_record(s, inputs.get(), sources, comm);
   agree(comm, [&] {
     data = std::make_unique<ClientData>(std::move(sources), s.tokenizer_sha256(), s.model.vocab_size,
-                                        most_tokens(s), s.run.fed.method == "global");
+                                        most_tokens(s), s.run.fed.algorithm.merges);
     check_client_count(s, *data);
     data->check(comm.rank(), comm.size());
     check_clients(s, data->clients(), [&](int64_t client) { return data->summary(client).train.rows; });
@@ -233,7 +233,7 @@ int64_t check_rows(Setup const& s) {
   });
   warn_of_truncation(counts, s.run.data.tok_len);
   auto const plan = plan_split(table, s.run.data, s.run.fed.client_num, s.run.fed.seed);
-  bool const merged = s.run.fed.method == "global";
+  bool const merged = s.run.fed.algorithm.merges;
   std::vector<int64_t> clients(merged ? 1 : plan.clients.size());
   std::iota(clients.begin(), clients.end(), int64_t{1});
   check_clients(s, clients, [&](int64_t client) {

@@ -105,6 +105,8 @@ constexpr ForeignKey kForeignKeys[] = {
     {"quantization", nullptr, "nothing while quantization.method is none"},
     {"aggregator.robust_rule", "fedavg", nullptr},
     {"aggregator", nullptr, "nothing while aggregator.robust_rule is fedavg"},
+    {"aggregator.BFT_args.trimmedmean_excluded_ratio", nullptr, "nothing for this aggregator.robust_rule"},
+    {"aggregator.BFT_args.normbounding_norm_bound", nullptr, "nothing for this aggregator.robust_rule"},
     {"asyn.use", "False", nullptr},
     {"asyn", nullptr, "nothing while asyn.use is False"},
     {"hpo.fedex.use", "False", nullptr},
@@ -144,6 +146,13 @@ bool is_off(std::string const& value, std::string const& off) {
   return off.empty() && value.empty();
 }
 
+/// A key, or a section with one, that this version reads.
+bool is_declared(std::vector<KeyInfo> const& declared, std::string const& path) {
+  return std::any_of(declared.begin(), declared.end(), [&](KeyInfo const& key) {
+    return key.path == path || key.path.starts_with(path + ".");
+  });
+}
+
 void add_unread(std::vector<std::pair<std::string, std::vector<std::string>>>& unread,
                 ForeignKey const& key) {
   auto const same =
@@ -164,11 +173,8 @@ std::string markdown_of(Config const& declared) {
       "\n## FS-LLM's keys that are not read\n\nThey are accepted. Where a value is named as off, another one "
       "asks for a feature that is not available in this version, and is an error.\n\n"
       "| key or section | off | instead |\n|---|---|---|\n";
-  auto const is_declared = [keys = declared.keys()](std::string const& path) {
-    return std::any_of(keys.begin(), keys.end(), [&](KeyInfo const& key) { return key.path == path; });
-  };
   for (auto const& key : kForeignKeys) {
-    if (is_declared(key.path)) continue;
+    if (is_declared(declared.keys(), key.path)) continue;
     auto off = std::string(key.off == nullptr ? "" : *key.off == '\0' ? "''" : key.off);
     std::replace(off.begin(), off.end(), '|', ',');
     text += fmt::format("| `{}` | {} | {} |\n", key.path, off, key.instead == nullptr ? "" : key.instead);
@@ -178,8 +184,9 @@ std::string markdown_of(Config const& declared) {
 
 void accept_fs_llm_keys(Config& config) {
   std::vector<std::pair<std::string, std::vector<std::string>>> unread;  // what is used instead, keys
+  auto const declared = config.keys();
   for (auto const& key : kForeignKeys) {
-    if (!config.has(key.path)) continue;
+    if (!config.has(key.path) || is_declared(declared, key.path)) continue;
     auto const value = config.text(key.path);
     if (key.off != nullptr)
       FSLLM_CHECK(value && is_off(*value, key.off),

@@ -97,7 +97,7 @@ void check_client_count(Setup const& s, ClientData const& data) {
   auto const wanted = s.run.fed.client_num;
   auto const there = data.num_shards();
   FSLLM_CHECK(
-      wanted == 0 || wanted == there || s.run.fed.method == "global",
+      wanted == 0 || wanted == there || s.run.fed.algorithm.merges,
       "federate.client_num = {} (only {} client shards in {}). Lower it, or shard again with --clients {}.",
       wanted, there, s.run.shard_roots.empty() ? s.run.data.shards : "hpc.shard_roots", wanted);
 }

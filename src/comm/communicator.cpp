@@ -108,6 +108,37 @@ std::vector<std::string> Communicator::all_gather(std::string const& bytes) cons
   return all;
 }
 
+std::vector<std::string> Communicator::all_to_all(std::vector<std::string> const& to) const {
+  constexpr int kTag = 2;
+  FSLLM_ASSERT(to.size() == static_cast<size_t>(size_));
+  std::vector<int64_t> sent, got(to.size());
+  for (auto const& bytes : to) sent.push_back(static_cast<int64_t>(bytes.size()));
+  check_mpi(MPI_Alltoall(sent.data(), 1, MPI_INT64_T, got.data(), 1, MPI_INT64_T, handle_->comm),
+            "MPI_Alltoall");
+  std::vector<std::string> from(to.size());
+  std::vector<MPI_Request> requests;
+  for (int rank = 0; rank < size_; ++rank) {
+    auto const at = static_cast<size_t>(rank);
+    from[at].resize(static_cast<size_t>(got[at]));
+    for_each_part(got[at], [&](int64_t offset, int count) {
+      check_mpi(MPI_Irecv(from[at].data() + offset, count, MPI_BYTE, rank, kTag, handle_->comm,
+                          &requests.emplace_back()),
+                "MPI_Irecv");
+    });
+  }
+  for (int rank = 0; rank < size_; ++rank) {
+    auto const at = static_cast<size_t>(rank);
+    for_each_part(sent[at], [&](int64_t offset, int count) {
+      check_mpi(MPI_Isend(to[at].data() + offset, count, MPI_BYTE, rank, kTag, handle_->comm,
+                          &requests.emplace_back()),
+                "MPI_Isend");
+    });
+  }
+  check_mpi(MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE),
+            "MPI_Waitall");
+  return from;
+}
+
 int64_t Communicator::sum(int64_t value) const {
   int64_t total = 0;
   check_mpi(MPI_Allreduce(&value, &total, 1, MPI_INT64_T, MPI_SUM, handle_->comm), "MPI_Allreduce");

@@ -122,6 +122,14 @@ double FixedPointSum::weight() const {
 }
 
 TensorMap FixedPointSum::mean() const {
+  return divided_by(static_cast<double>(values_.back()));
+}
+
+TensorMap FixedPointSum::total() const {
+  return divided_by(std::ldexp(1.0, bits_));
+}
+
+TensorMap FixedPointSum::divided_by(double divisor) const {
   FSLLM_CHECK(
       values_.back() != 0,
       "no weight arrived (every client of the round failed or has no rows). Check the clients' data.");
@@ -130,7 +138,6 @@ TensorMap FixedPointSum::mean() const {
       "the clients' updates may together exceed the exact range of {} (hpc.fixed_point_bits = {}). Lower "
       "hpc.fixed_point_bits, or use hpc.reduce: native.",
       std::ldexp(1.0, 63 - bits_), bits_);
-  double const divisor = static_cast<double>(values_.back());
   TensorMap result;
   int64_t const* position = values_.data();
   for (auto const& [name, tensor] : layout_) {

@@ -4,68 +4,92 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <optional>
+
 #include "fsllm/comm/fixed_point.hpp"
 #include "fsllm/core/error.hpp"
 
 namespace fsllm {
 namespace {
 
+std::string name_of(ClientTask const& task) {
+  return fmt::format("client {}", task.client);
+}
+
 class ExactAggregation : public Aggregation {
  public:
-  ExactAggregation(TensorMap const& layout, int bits) : sum_(layout, bits) {}
-  void add(TensorMap const& update, double weight, std::string const& who) override {
-    sum_.add(update, weight, who);
+  ExactAggregation(Message const& layout, int bits) : mean_(layout.mean, bits) {
+    if (!layout.sum.empty()) sum_.emplace(layout.sum, bits);
   }
-  TensorMap reduce(Collective& collective) override {
-    sum_.reduce(collective, 0);
-    return collective.communicator().rank() == 0 ? sum_.mean() : TensorMap{};
+  void add(Message const& message, ClientTask const& task) override {
+    mean_.add(message.mean, task.weight, name_of(task));
+    if (sum_) sum_->add(message.sum, 1, name_of(task));
+  }
+  Message reduce(Collective& collective) override {
+    mean_.reduce(collective, 0);
+    if (sum_) sum_->reduce(collective, 0);
+    if (collective.communicator().rank() != 0) return {};
+    return {mean_.mean(), sum_ ? sum_->total() : TensorMap{}};
   }
 
  private:
-  FixedPointSum sum_;
+  FixedPointSum mean_;
+  std::optional<FixedPointSum> sum_;
 };
 
-constexpr char const* kWeight = "weight";
+constexpr char const *kWeight = "weight", *kMean = "mean.", *kSum = "sum.";
+
+/// The tensors whose names begin with `prefix`, without it.
+TensorMap part_of(TensorMap const& all, std::string const& prefix) {
+  TensorMap part;
+  for (auto const& [name, tensor] : all)
+    if (name.starts_with(prefix)) part.emplace(name.substr(prefix.size()), tensor);
+  return part;
+}
 
 class NativeAggregation : public Aggregation {
  public:
-  explicit NativeAggregation(TensorMap const& layout) {
-    for (auto const& [name, tensor] : layout) sum_.emplace("update." + name, at::zeros_like(tensor));
-    sum_.emplace(kWeight, at::full({1}, 0.0, at::kDouble));
+  explicit NativeAggregation(Message const& layout) {
+    for (auto const& [name, tensor] : layout.mean) sums_.emplace(kMean + name, at::zeros_like(tensor));
+    for (auto const& [name, tensor] : layout.sum) sums_.emplace(kSum + name, at::zeros_like(tensor));
+    sums_.emplace(kWeight, at::full({1}, 0.0, at::kDouble));
   }
-  void add(TensorMap const& update, double weight, std::string const& who) override {
-    for (auto const& [name, tensor] : update) {
-      FSLLM_CHECK(tensor.isfinite().all().item<bool>(),
-                  "{} of {} is not finite (the client's training diverged). Lower train.optimizer.lr.", name,
-                  who);
-      sum_.at("update." + name).add_(tensor, weight);
-    }
-    sum_.at(kWeight).add_(weight);
+  void add(Message const& message, ClientTask const& task) override {
+    add_part(kMean, message.mean, task.weight, name_of(task));
+    add_part(kSum, message.sum, 1, name_of(task));
+    sums_.at(kWeight).add_(task.weight);
   }
-  TensorMap reduce(Collective& collective) override {
-    collective.reduce_sum(sum_, 0);
-    TensorMap mean;
-    if (collective.communicator().rank() != 0) return mean;
-    double const weight = sum_.at(kWeight).item<double>();
+  Message reduce(Collective& collective) override {
+    collective.reduce_sum(sums_, 0);
+    if (collective.communicator().rank() != 0) return {};
+    double const weight = sums_.at(kWeight).item<double>();
     FSLLM_CHECK(
         weight != 0,
         "no weight arrived (every client of the round failed or has no rows). Check the clients' data.");
-    for (auto const& [name, tensor] : sum_)
-      if (name != kWeight) mean.emplace(name.substr(7), tensor.div_(weight));
-    return mean;
+    Message all{part_of(sums_, kMean), part_of(sums_, kSum)};
+    for (auto& [name, tensor] : all.mean) tensor.div_(weight);
+    return all;
   }
 
  private:
-  TensorMap sum_;
+  void add_part(std::string const& prefix, TensorMap const& part, double weight, std::string const& who) {
+    for (auto const& [name, tensor] : part) {
+      FSLLM_CHECK(tensor.isfinite().all().item<bool>(),
+                  "{} of {} is not finite (the client's training diverged). Lower train.optimizer.lr.", name,
+                  who);
+      sums_.at(prefix + name).add_(tensor, weight);
+    }
+  }
+  TensorMap sums_;
 };
 
 }  // namespace
 
-std::unique_ptr<Aggregation> make_exact_aggregation(TensorMap const& layout, int bits) {
+std::unique_ptr<Aggregation> make_exact_aggregation(Message const& layout, int bits) {
   return std::make_unique<ExactAggregation>(layout, bits);
 }
 
-std::unique_ptr<Aggregation> make_native_aggregation(TensorMap const& layout) {
+std::unique_ptr<Aggregation> make_native_aggregation(Message const& layout) {
   return std::make_unique<NativeAggregation>(layout);
 }
 

@@ -24,6 +24,19 @@ void append(TokenSplit& a, TokenSplit const& b) {
   for (size_t i = 1; i < b.offsets.size(); ++i) a.offsets.push_back(base + b.offsets[i]);
 }
 
+/// Shards that stay in memory while others are read.
+constexpr int64_t kHeldBytes = int64_t{64} << 20;
+
+int64_t bytes_of(ClientShard const& shard) {
+  int64_t bytes = 0;
+  for (auto const* split : {&shard.train, &shard.val, &shard.test})
+    bytes += std::ssize(split->tokens) * static_cast<int64_t>(sizeof split->tokens[0]) +
+             std::ssize(split->target) +
+             std::ssize(split->offsets) * static_cast<int64_t>(sizeof split->offsets[0]) +
+             std::ssize(split->group) * static_cast<int64_t>(sizeof split->group[0]);
+  return bytes;
+}
+
 void check_split(TokenSplit const& split, std::string const& where, int64_t vocab_size,
                  int64_t max_positions) {
   for (int32_t const token : split.tokens)
@@ -48,6 +61,7 @@ ClientData::ClientData(std::vector<ClientSource> sources, std::string tokenizer_
       max_positions_(max_positions),
       merged_(merged),
       sources_(std::move(sources)) {
+  for (size_t i = 0; i < sources_.size(); ++i) source_of_.emplace(sources_[i].summary.client_id, i);
   if (!merged_) {
     for (auto const& each : sources_) clients_.push_back(each.summary.client_id);
     return;
@@ -66,11 +80,10 @@ ClientData::ClientData(std::vector<ClientSource> sources, std::string tokenizer_
 }
 
 ClientSource const& ClientData::source(int64_t client) const {
-  auto const found = std::find_if(sources_.begin(), sources_.end(),
-                                  [&](auto const& each) { return each.summary.client_id == client; });
-  FSLLM_CHECK(found != sources_.end(), "client {} has no shard ({} clients have). Choose one of them.",
+  auto const found = source_of_.find(client);
+  FSLLM_CHECK(found != source_of_.end(), "client {} has no shard ({} clients have). Choose one of them.",
               client, sources_.size());
-  return *found;
+  return sources_[found->second];
 }
 
 ShardSummary const& ClientData::summary(int64_t client) const {
@@ -81,10 +94,12 @@ std::vector<int> const& ClientData::ranks_of(int64_t client) const {
   return merged_ ? sources_.front().ranks : source(client).ranks;
 }
 
-ClientShard const& ClientData::shard(int64_t client) {
-  auto& slot = cache_[client];
-  if (slot != nullptr) return *slot;
-  auto loaded = std::make_unique<ClientShard>(load(merged_ ? sources_.front() : source(client)));
+std::shared_ptr<ClientShard const> ClientData::shard(int64_t client) {
+  std::erase(uses_, client);
+  uses_.push_back(client);
+  auto& slot = held_[client];
+  if (slot != nullptr) return slot;
+  auto loaded = std::make_shared<ClientShard>(load(merged_ ? sources_.front() : source(client)));
   if (merged_) {
     for (size_t i = 1; i < sources_.size(); ++i) {
       auto const next = load(sources_[i]);
@@ -93,8 +108,15 @@ ClientShard const& ClientData::shard(int64_t client) {
       append(loaded->test, next.test);
     }
   }
-  slot = std::move(loaded);
-  return *slot;
+  held_bytes_ += bytes_of(*loaded);
+  slot = loaded;
+  while (held_bytes_ > kHeldBytes && uses_.size() > 1) {
+    auto const oldest = held_.find(uses_.front());
+    held_bytes_ -= bytes_of(*oldest->second);
+    held_.erase(oldest);
+    uses_.erase(uses_.begin());
+  }
+  return loaded;
 }
 
 void ClientData::check(int rank, int ranks) const {

@@ -12,7 +12,7 @@ namespace fsllm {
 namespace {
 
 std::vector<std::string> known_methods() {
-  std::vector<std::string> names{"local", "global"};
+  std::vector<std::string> names;
   for (auto const& row : algorithm_table()) names.push_back(row.name);
   return names;
 }
@@ -26,9 +26,8 @@ std::string lower(std::string text) {
 constexpr char const* kLaterMethods[] = {"pfedme", "ditto", "fedem", "fedrep", "fedprox", "fedswa"};
 
 std::string load_method(Config& config) {
-  auto const given = config.get(
-      "federate.method", "fedavg",
-      "Federated algorithm: fedavg, fedopt, local (every client alone) or global (all rows in one client).");
+  auto const given = config.get("federate.method", "fedavg",
+                                "Federated algorithm. " + named_with_meaning(algorithm_table()) + ".");
   auto const known = known_methods();
   auto const name = lower(given);
   for (auto const* later : kLaterMethods)
@@ -60,17 +59,6 @@ SelectionConfig load_selection_config(Config& config) {
   return c;
 }
 
-void load_fedopt(Config& config, FedConfig& c) {
-  c.fedopt = config.get("fedopt.use", false,
-                        "Apply a server optimiser to the mean update (FedOpt, Reddi et al. 2021).") ||
-             c.method == "fedopt";
-  c.server_optimizer = load_optimizer_config(config, "fedopt.optimizer", 0.01);
-  c.server_lr_annealing = config.get("fedopt.annealing", false, "Lower the server's learning rate in steps.");
-  c.annealing_step_size =
-      config.get<int64_t>("fedopt.annealing_step_size", 2000, "Rounds between two lowerings.", at_least(1));
-  c.annealing_gamma = config.get("fedopt.annealing_gamma", 0.5, "Factor of each lowering.", more_than(0));
-}
-
 }  // namespace
 
 FedConfig load_fed_config(Config& config) {
@@ -99,7 +87,7 @@ FedConfig load_fed_config(Config& config) {
       "distribute.data_idx", -1, "Use this client's shard alone, as client_idx_for_local_train; -1: off.",
       at_least(-1));
   if (c.only_client == 0 && data_idx > 0) c.only_client = data_idx;
-  load_fedopt(config, c);
+  c.algorithm = load_algorithm(config, c.method);
   c.reduce =
       config.get("hpc.reduce", "auto",
                  "Sum of updates: exact (64-bit fixed point), native (fp32), auto (exact for adapters).",

@@ -19,11 +19,11 @@ ClientLosses evaluate_clients(CausalLM& model, ClientData& data, ClientConfigs c
                               std::vector<std::string> const& splits, Communicator const& comm) {
   std::vector<Message> mine;
   for (int64_t const client : by_rank[static_cast<size_t>(comm.rank())]) {
-    auto const& shard = data.shard(client);
+    auto const shard = data.shard(client);
     auto const& batch = configs(client).batch;
     for (size_t i = 0; i < splits.size(); ++i) {
       mine.push_back({static_cast<int64_t>(i), client,
-                      evaluate_split(model, splits[i] == "val" ? shard.val : shard.test, batch)});
+                      evaluate_split(model, splits[i] == "val" ? shard->val : shard->test, batch)});
     }
   }
   ClientLosses losses;

@@ -6,17 +6,27 @@
 namespace fsllm {
 namespace {
 
-/// McMahan et al. 2017, algorithm 1: w ← Σ p_k w_k, written as w + Σ p_k (w_k - w).
-struct FedAvg : FedAlgorithm {
-  void server_step(TensorMap& global, TensorMap const& mean_update, int64_t) override {
-    for (auto& [name, tensor] : global) tensor.add_(mean_update.at(name));
+/// w ← Σ p_k w_k, written as w + Σ p_k (w_k - w).
+struct AddMean : ServerStep {
+  void step(ServerState& server, Message const& arrived, RoundPlan const&) override {
+    for (auto& [name, tensor] : server.weights) tensor.add_(arrived.mean.at(name));
   }
 };
 
 }  // namespace
 
-std::unique_ptr<FedAlgorithm> make_fedavg(FedConfig const&, TensorMap const&) {
-  return std::make_unique<FedAvg>();
+FedAlgorithm::FedAlgorithm()
+    : averaged([](TensorMap const& weights) { return weights; }),
+      start([](ServerState const& server, TensorMap const&) { return server.weights; }),
+      finish([](ClientTurn& turn) {
+        return Message{turn.update, {}};
+      }),
+      server_step([](TensorMap const&) { return std::make_unique<AddMean>(); }) {}
+
+void fedavg(Config&, std::string const&, FedAlgorithm&) {}
+
+void global_training(Config&, std::string const& method, FedAlgorithm& algorithm) {
+  if (method == "global") algorithm.merges = true;
 }
 
 }  // namespace fsllm

@@ -50,7 +50,7 @@ std::vector<int64_t> training_clients(FedConfig const& config, std::vector<int64
   std::vector<int64_t> trained;
   std::set_difference(taking_part.begin(), taking_part.end(), unseen.begin(), unseen.end(),
                       std::back_inserter(trained));
-  if (config.method != "local") sample_clients(config, trained, 0);
+  if (config.algorithm.samples) sample_clients(config, trained, 0);
   return trained;
 }
 

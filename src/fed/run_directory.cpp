@@ -16,7 +16,8 @@ namespace fs = std::filesystem;
 /// Everything that a run may write.
 std::vector<std::string> const kNames{"config.yaml",  "exp_print.log", "eval_results.log", "metrics.jsonl",
                                       "summary.json", "checkpoints",   "shards",           "adapter",
-                                      "best",         "model",         "run.json",         "client_cfg.yaml"};
+                                      "best",         "model",         "run.json",         "client_cfg.yaml",
+                                      "clients"};
 std::vector<std::string> const kLogs{"exp_print.log", "eval_results.log", "metrics.jsonl"};
 
 bool lies_in(fs::path const& path, fs::path const& folder) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a run leaves on disk, and how it goes on from there.
+#include "fsllm/comm/gather.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
@@ -8,19 +9,29 @@
 
 namespace fsllm::detail {
 
+RunState::RunState(Federation const& f, bool is_server) : selection(f.config.selection), record(f.record) {
+  auto const& algorithm = f.config.algorithm;
+  server.weights = clone(f.parameters);
+  if (algorithm.server_extra) server.extra = algorithm.server_extra(server.weights);
+  if (is_server) server_step = algorithm.server_step(server.weights);
+}
+
 void Run::restore() {
   Checkpoint checkpoint;
   if (server()) {
     auto found = load_newest_checkpoint(f_.directory.checkpoints());
     if (found) {
       checkpoint = std::move(*found);
-      check_same_layout(global_, checkpoint.tensors.at("global"), "checkpoint");
-      copy_values(global_, checkpoint.tensors.at("global"));
-      best_ = checkpoint.tensors["best"];
-      algorithm_->load_state(checkpoint.texts.at("algorithm"));
+      auto& [weights, extra] = state_.server;
+      check_same_layout(weights, checkpoint.tensors.at("global"), "checkpoint");
+      copy_values(weights, checkpoint.tensors.at("global"));
+      check_same_layout(extra, checkpoint.tensors["extra"], "checkpoint");
+      copy_values(extra, checkpoint.tensors["extra"]);
+      state_.best = checkpoint.tensors["best"];
+      state_.server_step->load_state(checkpoint.texts.at("algorithm"));
       if (auto const record = checkpoint.texts.find("run");
           record != checkpoint.texts.end() && f_.continued_record)
-        record_ = f_.continued_record(record->second, checkpoint.round);
+        state_.record = f_.continued_record(record->second, checkpoint.round);
       ended_ = is_ended(checkpoint);
       if (!ended_) rewind_logs(*f_.output, checkpoint.round);
       last_event_ = last_event(f_.directory.metrics());
@@ -43,19 +54,15 @@ void Run::restore() {
                            .dump();
   comm_.broadcast(header, 0);
   auto const facts = nlohmann::json::parse(header);
-  done_ = facts.at("round").get<int64_t>();
+  state_.done = facts.at("round").get<int64_t>();
   ended_ = facts.at("ended").get<bool>();
-  if (done_ == 0) return;
-  best_round_ = std::stoll(facts.at("best_round").get<std::string>());
-  selection_.load_state(facts.at("selection").get<std::string>());
-  f_.collective.broadcast(global_, 0);
-  if (local()) {
-    PersonalStates all;
-    for (int64_t const client : trained_)
-      if (server()) all.emplace(client, checkpoint.tensors.at("client_" + std::to_string(client)));
-    personal_ = scatter_personal(all, layout_of_kept(), owned_[static_cast<size_t>(comm_.rank())], comm_);
-  }
-  if (!ended_) log_info("continuing after round {}", done_);
+  if (state_.done == 0) return;
+  state_.best_round = std::stoll(facts.at("best_round").get<std::string>());
+  state_.selection.load_state(facts.at("selection").get<std::string>());
+  f_.collective.broadcast(state_.server.weights, 0);
+  if (!state_.server.extra.empty()) f_.collective.broadcast(state_.server.extra, 0);
+  if (algorithm_.client_state) restore_states(checkpoint);
+  if (!ended_) log_info("continuing after round {}", state_.done);
 }
 
 /// Is nothing left to do after this checkpoint? The summary is the last file that a run writes.
@@ -77,23 +84,79 @@ void Run::save_as(std::string const& name, TensorMap const& values) {
   f_.output->move_in(made, name, {"adapter_config.json", "config.json"});
 }
 
-void Run::save_state(int64_t rounds_done) {
-  auto const personal = local() ? gather_personal(personal_, layout_of_kept(), comm_) : PersonalStates{};
+/// Collective: the clients' own states as the checkpoint lists them; files of rounds after it go.
+void Run::restore_states(Checkpoint const& checkpoint) {
+  std::vector<ClientStateFile> files;
+  if (server()) {
+    auto const listed = checkpoint.texts.find("client_states");
+    if (listed != checkpoint.texts.end())
+      for (auto const& file : nlohmann::json::parse(listed->second))
+        files.push_back({file.at(0).get<int64_t>(), file.at(1).get<int64_t>(), file.at(2).get<uint64_t>()});
+    state_rounds_ = state_files_in(f_.directory.root);
+    remove_state_files([&](int64_t, int64_t round) { return round > checkpoint.round; });
+  }
+  files = all_gather(files, comm_);
+  work_.restore_states(files);
+}
+
+/// Rank 0: takes the names of the files that this round's clients will write.
+void Run::own_state_files(RoundPlan const& plan) {
+  std::vector<std::string> names;
+  for (auto const& task : tasks(plan)) {
+    names.push_back(state_file_name(task.client, plan.round + 1));
+    state_rounds_[task.client].insert(plan.round + 1);
+  }
+  f_.output->own(names);
+  make_private_folder(f_.directory.root / "clients");
+}
+
+/// Rank 0.
+void Run::remove_state_files(std::function<bool(int64_t client, int64_t round)> const& superfluous) {
+  std::vector<std::string> names;
+  for (auto& [client, rounds] : state_rounds_)
+    std::erase_if(rounds, [&, id = client](int64_t round) {
+      if (!superfluous(id, round)) return false;
+      names.push_back(state_file_name(id, round));
+      return true;
+    });
+  if (!names.empty()) f_.output->remove(names);
+}
+
+/// Rank 0: of what no checkpoint can need any more.
+void Run::remove_old_state_files() {
+  auto const kept = checkpoint_rounds(f_.directory.checkpoints());
+  auto const oldest = kept.empty() ? state_.done : kept.front();
+  remove_state_files([&](int64_t client, int64_t round) {
+    auto const& rounds = state_rounds_.at(client);
+    auto const next = rounds.upper_bound(round);
+    return next != rounds.end() && *next <= oldest;
+  });
+}
+
+void Run::save_state() {
+  auto const states =
+      algorithm_.client_state ? work_.state_files(state_.done) : std::vector<ClientStateFile>{};
   if (!server()) return;
   Checkpoint checkpoint;
-  checkpoint.round = rounds_done;
-  checkpoint.tensors["global"] = global_;
-  checkpoint.tensors["best"] = best_;
-  for (auto const& [client, state] : personal) checkpoint.tensors["client_" + std::to_string(client)] = state;
+  checkpoint.round = state_.done;
+  checkpoint.tensors["global"] = state_.server.weights;
+  checkpoint.tensors["extra"] = state_.server.extra;
+  checkpoint.tensors["best"] = state_.best;
   checkpoint.texts = {{"config", f_.config_yaml},
-                      {"algorithm", algorithm_->state()},
-                      {"selection", selection_.state()},
-                      {"best_round", std::to_string(best_round_)},
-                      {"run", record_}};
+                      {"algorithm", state_.server_step->state()},
+                      {"selection", state_.selection.state()},
+                      {"best_round", std::to_string(state_.best_round)},
+                      {"run", state_.record}};
+  if (algorithm_.client_state) {
+    auto listed = nlohmann::json::array();
+    for (auto const& file : states) listed.push_back({file.client, file.round, file.checksum});
+    checkpoint.texts["client_states"] = listed.dump();
+  }
   f_.output->check();
   if (f_.check_inputs) f_.check_inputs();
   save_checkpoint(*f_.output, "checkpoints", checkpoint, static_cast<int>(config_.keep_last));
-  saved_ = rounds_done;
+  if (algorithm_.client_state) remove_old_state_files();
+  saved_ = state_.done;
   note_for_signals();
 }
 
@@ -105,30 +168,35 @@ void Run::note_for_signals() const {
   set_signal_note(server() ? fmt::format("stopping after this step ({})", state) : "", OnSignal::deferred);
 }
 
-/// The state of the last whole round. A client of method local that went on since has no such state any more.
-void Run::save_interrupted() {
-  if (done_ > saved_ && !local()) save_state(done_);
+/// The state of the last whole round.
+RunSummary Run::save_interrupted() {
+  if (state_.done > saved_) save_state();
   if (server())
     log_warning("stopped by a signal: {} rounds are saved{}", saved_,
                 saved_ > 0 ? ", continue with --resume" : "");
+  return {state_.done, false, true};
 }
 
-void Run::save_results(int64_t rounds_done) {
-  auto const personal = local() ? gather_personal(personal_, layout_of_kept(), comm_) : PersonalStates{};
+void Run::save_results() {
+  auto const own = algorithm_.personal ? work_.state_files(state_.done) : std::vector<ClientStateFile>{};
   if (!server()) return;
   if (f_.check_inputs) f_.check_inputs();
   auto const out = f_.full_model ? f_.directory.model() : f_.directory.adapter();
   auto const name = out.filename().string();
-  if (!local()) save_as(name, global_);
-  for (auto const& [client, state] : personal) save_as(fmt::format("{}/client_{:05d}", name, client), state);
+  if (!algorithm_.personal) save_as(name, state_.server.weights);
+  ClientStates states(f_.directory.root);
+  states.restore(own);
+  for (auto const& file : own)
+    save_as(fmt::format("{}/client_{:05d}", name, file.client), *states.find(file.client));
   auto summary = last_event_;
   summary["event"] = "end";
-  summary["stopped_early"] = selection_.stop();
-  if (best_round_ > 0) summary.update({{"best_round", best_round_}, {"best_loss", selection_.best()}});
+  summary["stopped_early"] = state_.selection.stop();
+  if (state_.best_round > 0)
+    summary.update({{"best_round", state_.best_round}, {"best_loss", state_.selection.best()}});
   summary["ranks"] = comm_.size();
   metrics_->write(summary);
   f_.output->write("summary.json", summary.dump(2) + "\n");
-  log_info("{} rounds done; the result lies in {}", rounds_done, out.string());
+  log_info("{} rounds done; the result lies in {}", state_.done, out.string());
 }
 
 }  // namespace fsllm::detail

@@ -130,6 +130,13 @@ std::optional<Checkpoint> load_newest_checkpoint(fs::path const& dir) {
   return {};
 }
 
+std::vector<int64_t> checkpoint_rounds(fs::path const& dir) {
+  std::vector<int64_t> rounds;
+  for (auto const& [round, path] : checkpoints_in(dir)) rounds.push_back(round);
+  std::reverse(rounds.begin(), rounds.end());
+  return rounds;
+}
+
 bool holds_checkpoint(fs::path const& folder) {
   return fs::exists(folder) && !fs::is_empty(folder);
 }

@@ -12,8 +12,9 @@
 namespace fsllm {
 
 SafetensorsWriter::SafetensorsWriter(std::filesystem::path const& path, std::vector<Entry> entries,
-                                     std::map<std::string, std::string> const& metadata, size_t alignment)
-    : entries_(std::move(entries)), file_(path) {
+                                     std::map<std::string, std::string> const& metadata, size_t alignment,
+                                     std::filesystem::path const& scratch, FileAccess access)
+    : entries_(std::move(entries)), file_(path, scratch, access) {
   std::sort(entries_.begin(), entries_.end(), [](Entry const& a, Entry const& b) {
     auto const a_size = c10::elementSize(a.type), b_size = c10::elementSize(b.type);
     return a_size != b_size ? a_size > b_size : a.name < b.name;
@@ -50,11 +51,12 @@ void SafetensorsWriter::commit() {
 }
 
 void write_safetensors(std::filesystem::path const& path, TensorMap const& tensors,
-                       std::map<std::string, std::string> const& metadata) {
+                       std::map<std::string, std::string> const& metadata,
+                       std::filesystem::path const& scratch, FileAccess access) {
   std::vector<SafetensorsWriter::Entry> entries;
   for (auto const& [name, tensor] : tensors)
     entries.push_back({name, tensor.scalar_type(), tensor.sizes().vec()});
-  SafetensorsWriter writer(path, std::move(entries), metadata, 64);
+  SafetensorsWriter writer(path, std::move(entries), metadata, 64, scratch, access);
   for (auto const& entry : writer.order()) writer.write(tensors.at(entry.name));
   writer.commit();
 }

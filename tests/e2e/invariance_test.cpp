@@ -81,7 +81,12 @@ INSTANTIATE_TEST_SUITE_P(
         std::vector<std::string>{"dataloader.packing", "none", "dataloader.group_by_length", "True",
                                  "dataloader.num_workers", "1"},
         // every client alone
-        std::vector<std::string>{"federate.method", "local"}));
+        std::vector<std::string>{"federate.method", "local"},
+        // states of clients, two of three sampled
+        std::vector<std::string>{"federate.method", "scaffold", "federate.sample_client_num", "2"},
+        std::vector<std::string>{"fedprox.use", "True", "fedprox.mu", "0.1"},
+        // messages of all clients on the owners of tensors
+        std::vector<std::string>{"aggregator.robust_rule", "krum"}));
 
 class AdapterMethods : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(

@@ -125,14 +125,24 @@ class Kills : public testing::Test {
   TempDir whole_;
 };
 
+/// 30 rounds of three clients.
+Work training(fs::path const& dir, std::vector<std::string> const& more) {
+  auto text = yaml(dir);
+  text.replace(text.find("total_round_num: 1"), 18, "total_round_num: 30");
+  text.replace(text.find("local_update_steps: 1"), 21, "local_update_steps: 6");
+  Work work{"run", {"fsllm_hpc", "--cfg", write_config(dir, text).string()}, {"--resume"}, "run/config.yaml"};
+  work.words.insert(work.words.end(), more.begin(), more.end());
+  return work;
+}
+
 TEST_F(Kills, Training) {
+  survive([](fs::path const& dir) { return training(dir, {}); }, true);
+}
+
+TEST_F(Kills, TrainingWithStatesOfClients) {
   survive(
       [](fs::path const& dir) {
-        auto text = yaml(dir);
-        text.replace(text.find("total_round_num: 1"), 18, "total_round_num: 30");
-        text.replace(text.find("local_update_steps: 1"), 21, "local_update_steps: 6");
-        auto const config = write_config(dir, text).string();
-        return Work{"run", {"fsllm_hpc", "--cfg", config}, {"--resume"}, "run/config.yaml"};
+        return training(dir, {"federate.method", "scaffold", "federate.sample_client_num", "2"});
       },
       true);
 }

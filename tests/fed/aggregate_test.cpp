@@ -61,8 +61,8 @@ Expected expected() {
 TensorMap mean_over_ranks(Aggregation& aggregation, Communicator const& comm) {
   auto const collective = make_host_collective(comm);
   for (int client = comm.rank(); client < kClients; client += comm.size())
-    aggregation.add(update_of(client), weight_of(client), fmt::format("client {}", client));
-  return aggregation.reduce(*collective);
+    aggregation.add({update_of(client), {}}, {client, 0, weight_of(client)});
+  return aggregation.reduce(*collective).mean;
 }
 
 /// The largest |actual - expected| in units of `bound`, element by element.
@@ -72,7 +72,7 @@ double worst(at::Tensor const& actual, at::Tensor const& expected, at::Tensor co
 
 TEST(NativeAggregation, IsTheMeanUpToRoundingInFp32) {
   auto const world = Communicator::world();
-  auto const mean = mean_over_ranks(*make_native_aggregation(update_of(0)), world);
+  auto const mean = mean_over_ranks(*make_native_aggregation({update_of(0), {}}), world);
   if (world.rank() != 0) return;
   auto const e = expected();
   // Of each term: its weight and the product are rounded, then at most one sum a client and rank that comes
@@ -92,7 +92,7 @@ TEST(NativeAggregation, IsTheMeanUpToRoundingInFp32) {
 TEST(ExactAggregation, IsTheMeanRoundedOnce) {
   auto const world = Communicator::world();
   constexpr int kBits = 48;
-  auto const mean = mean_over_ranks(*make_exact_aggregation(update_of(0), kBits), world);
+  auto const mean = mean_over_ranks(*make_exact_aggregation({update_of(0), {}}, kBits), world);
   if (world.rank() != 0) return;
   auto const e = expected();
   double const half_units = kClients * std::ldexp(0.5, -kBits);  // of all terms, and of all weights
@@ -105,10 +105,10 @@ TEST(ExactAggregation, IsTheMeanRoundedOnce) {
 
 TEST(ExactAggregation, HasTheSameBitsHoweverClientsAreSpread) {
   auto const world = Communicator::world();
-  auto const alone = mean_over_ranks(*make_exact_aggregation(update_of(0), 48), Communicator::self());
+  auto const alone = mean_over_ranks(*make_exact_aggregation({update_of(0), {}}, 48), Communicator::self());
   for (int const parts : {1, 2}) {
     auto const comm = world.split(world.rank() % parts, world.rank());
-    auto const mean = mean_over_ranks(*make_exact_aggregation(update_of(0), 48), comm);
+    auto const mean = mean_over_ranks(*make_exact_aggregation({update_of(0), {}}, 48), comm);
     for (auto const& [name, tensor] : mean) EXPECT_TRUE(at::equal(tensor, alone.at(name))) << name;
     EXPECT_EQ(mean.empty(), comm.rank() != 0);
   }
@@ -116,8 +116,8 @@ TEST(ExactAggregation, HasTheSameBitsHoweverClientsAreSpread) {
 
 TEST(Aggregation, WithoutAClientIsAnError) {
   auto const collective = make_host_collective(Communicator::self());
-  EXPECT_ERROR(make_exact_aggregation(update_of(0), 48)->reduce(*collective), "no weight arrived");
-  EXPECT_ERROR(make_native_aggregation(update_of(0))->reduce(*collective), "no weight arrived");
+  EXPECT_ERROR(make_exact_aggregation({update_of(0), {}}, 48)->reduce(*collective), "no weight arrived");
+  EXPECT_ERROR(make_native_aggregation({update_of(0), {}})->reduce(*collective), "no weight arrived");
 }
 
 }  // namespace

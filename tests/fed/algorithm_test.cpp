@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "fsllm/fed/aggregate.hpp"
+#include "fsllm/fed/config.hpp"
 #include "support.hpp"
 
 namespace fsllm {
@@ -23,16 +24,16 @@ TensorMap one(double value) {
 /// Two server steps with the mean update 0.5, from 1.
 double two_steps(std::string const& yaml, bool through_state) {
   auto const config = config_of(yaml);
-  auto global = one(1);
-  auto algorithm = make_algorithm(config, global);
-  algorithm->server_step(global, one(0.5), 0);
+  ServerState server{one(1), {}};
+  auto step = config.algorithm.server_step(server.weights);
+  step->step(server, {one(0.5), {}}, {0});
   if (through_state) {
-    auto const state = algorithm->state();
-    algorithm = make_algorithm(config, global);
-    algorithm->load_state(state);
+    auto const state = step->state();
+    step = config.algorithm.server_step(server.weights);
+    step->load_state(state);
   }
-  algorithm->server_step(global, one(0.5), 1);
-  return global.at("w")[0].item<double>();
+  step->step(server, {one(0.5), {}}, {1});
+  return server.weights.at("w")[0].item<double>();
 }
 
 TEST(Algorithm, EveryRowTakesStepsAndCarriesItsState) {
@@ -62,13 +63,12 @@ TEST(Algorithm, FedOptIsTheOptimiserOnTheNegativeMean) {
 }
 
 TEST(Aggregation, WeighsAndSaysWhoDiverged) {
-  auto const collective_free_layout = one(0);
+  Message const layout{one(0), {}};
   for (bool const exact : {true, false}) {
-    auto const aggregation = exact ? make_exact_aggregation(collective_free_layout, 48)
-                                   : make_native_aggregation(collective_free_layout);
-    aggregation->add(one(1), 0.25, "client 1");
-    aggregation->add(one(5), 0.75, "client 2");
-    EXPECT_ERROR(aggregation->add(one(std::nan("")), 1, "client 3"), "client 3");
+    auto const aggregation = exact ? make_exact_aggregation(layout, 48) : make_native_aggregation(layout);
+    aggregation->add({one(1), {}}, {1, 0, 0.25});
+    aggregation->add({one(5), {}}, {2, 0, 0.75});
+    EXPECT_ERROR(aggregation->add({one(std::nan("")), {}}, {3, 0, 1}), "client 3");
   }
 }
 

@@ -30,7 +30,7 @@ TEST(ClientData, ReadsShardsOfClients) {
   ClientData data(sources_in(dir.path()), "abc", 50, 0, false);
   EXPECT_EQ(data.clients(), (std::vector<int64_t>{1, 2, 3}));
   EXPECT_EQ(data.summary(2).train.tokens, 6);
-  EXPECT_EQ(data.shard(3).train.rows(), 3);
+  EXPECT_EQ(data.shard(3)->train.rows(), 3);
 }
 
 TEST(ClientData, MergesAllIntoOne) {
@@ -39,7 +39,8 @@ TEST(ClientData, MergesAllIntoOne) {
   ClientData data(sources_in(dir.path()), "abc", 50, 0, true);
   EXPECT_EQ(data.clients(), std::vector<int64_t>{1});
   EXPECT_EQ(data.summary(1).train.rows, 6);
-  auto const& train = data.shard(1).train;
+  auto const shard = data.shard(1);
+  auto const& train = shard->train;
   EXPECT_EQ(train.rows(), 6);
   EXPECT_EQ(train.offsets, (std::vector<int64_t>{0, 2, 5, 8, 12, 16, 20}));
   EXPECT_EQ(train.tokens.size(), 20U);

@@ -53,6 +53,8 @@ class Communicator {
   std::vector<std::string> gather(std::string const& bytes, int root) const;
   /// Each rank's bytes, in rank order, on every rank.
   std::vector<std::string> all_gather(std::string const& bytes) const;
+  /// to[r] goes to rank r; what each rank sent here, in rank order.
+  std::vector<std::string> all_to_all(std::vector<std::string> const& to) const;
   int64_t sum(int64_t value) const;
   int64_t max(int64_t value) const;
   bool any(bool value) const { return max(value ? 1 : 0) != 0; }

@@ -26,8 +26,11 @@ class FixedPointSum {
   /// total / weight(), in the dtypes of the layout. Valid on the root after reduce(). Fails when no weight
   /// arrived or when the clients together could have left the range of 64 bits.
   TensorMap mean() const;
+  /// The same without the division.
+  TensorMap total() const;
 
  private:
+  TensorMap divided_by(double divisor) const;
   TensorMap layout_;
   int bits_;
   std::vector<int64_t>

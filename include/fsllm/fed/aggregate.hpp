@@ -1,26 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <functional>
+#include <map>
 #include <memory>
-#include <string>
+#include <vector>
 
 #include "fsllm/comm/collective.hpp"
-#include "fsllm/core/tensor_map.hpp"
+#include "fsllm/fed/algorithm.hpp"
 
 namespace fsllm {
 
-/// Adds weighted client updates while clients finish, in constant memory, and reduces them over ranks once.
+/// Takes clients' messages while clients finish, and brings them together over ranks once.
 struct Aggregation {
   virtual ~Aggregation() = default;
-  /// `who` names the client in errors.
-  virtual void add(TensorMap const& update, double weight, std::string const& who) = 0;
-  /// Collective: Σ weight·update / Σ weight on rank 0 (empty elsewhere), where the weights are those that
-  /// arrived.
-  virtual TensorMap reduce(Collective& collective) = 0;
+  virtual void add(Message const& message, ClientTask const& task) = 0;
+  /// Collective: on rank 0 (empty elsewhere) Σ weight·mean / Σ weight, where the weights are those that
+  /// arrived, and Σ sum.
+  virtual Message reduce(Collective& collective) = 0;
 };
 
 /// 64-bit fixed point: the same bits for any number of ranks.
-std::unique_ptr<Aggregation> make_exact_aggregation(TensorMap const& layout, int bits);
+std::unique_ptr<Aggregation> make_exact_aggregation(Message const& layout, int bits);
 /// fp32 sums in rank order: less memory for full models; bits depend on the number of ranks.
-std::unique_ptr<Aggregation> make_native_aggregation(TensorMap const& layout);
+std::unique_ptr<Aggregation> make_native_aggregation(Message const& layout);
+
+/// All messages, each tensor on one rank, where `combine` makes one of them: FedAlgorithm::combine.
+std::unique_ptr<Aggregation> make_gathering(
+    TensorMap const& layout, std::function<TensorMap(GatheredMessages const&, Communicator const&)> combine);
+
+/// Collective: values that belong to tensors (number in name order → values, each on one rank), added up in
+/// the order of the tensors, on every rank: the same bits for any number of ranks.
+std::vector<double> sum_over_tensors(std::map<int64_t, std::vector<double>> const& mine,
+                                     Communicator const& comm);
 
 }  // namespace fsllm

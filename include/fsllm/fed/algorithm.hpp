@@ -1,33 +1,119 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "fsllm/comm/communicator.hpp"
+#include "fsllm/core/config.hpp"
 #include "fsllm/core/table.hpp"
 #include "fsllm/core/tensor_map.hpp"
-#include "fsllm/fed/config.hpp"
+#include "fsllm/train/local_training.hpp"
 
 namespace fsllm {
 
-/// The server's side of a federated algorithm of kind Sum: it sees the weighted mean of the clients' updates.
-struct FedAlgorithm {
-  virtual ~FedAlgorithm() = default;
-  /// Moves the global state by the mean update Σ p_k (w_k - w); rank 0 only.
-  virtual void server_step(TensorMap& global, TensorMap const& mean_update, int64_t round) = 0;
-  /// State that outlives a round, for checkpoints.
+/// One client's work in a round: who trains, from which version of the global state (rounds that it has
+/// seen), and with which weight p_k it counts.
+struct ClientTask {
+  int64_t client = 0, version = 0;
+  double weight = 0;
+};
+
+/// What happens in a round, the same value on every rank: it follows from ids, configuration and round, never
+/// from ranks.
+struct RoundPlan {
+  int64_t round = 0;                             ///< from 0
+  int64_t all_clients = 0;                       ///< that may train in this run
+  std::vector<std::vector<ClientTask>> cohorts;  ///< clients of one cohort share a pass
+};
+std::vector<ClientTask> tasks(RoundPlan const& plan);
+
+/// The global state, the same on every rank between two rounds.
+struct ServerState {
+  TensorMap weights;  ///< what clients start from
+  TensorMap extra;    ///< what an algorithm sends them beside
+};
+
+/// What a client sends: values that are averaged with the clients' weights, and values that are added up as
+/// they are.
+struct Message {
+  TensorMap mean, sum;
+};
+
+/// How messages meet: not at all; as sums to which a client is added when it has ended (constant memory); or
+/// all of them, tensor by tensor, each tensor on one rank.
+enum class Kind { none, sum, gather };
+
+/// Kind gather: Message::mean of a round's clients, in the order of their ids, as far as this rank owns its
+/// tensors.
+struct GatheredMessages {
+  std::vector<ClientTask> tasks;
+  std::vector<TensorMap> messages;
+};
+
+/// A client's turn, as its algorithm sees it.
+struct ClientTurn {
+  RoundPlan const& plan;
+  ClientTask task;
+  ServerState const& server;
+  TensorMap const& start;       ///< the parameters before the first step
+  TensorMap const& parameters;  ///< live
+  TensorMap& state;             ///< the client's own, kept for its next turn
+  TensorMap update;             ///< parameters - start, after the last step
+  TrainResult result;           ///< after the last step
+};
+
+/// The server's side of a round.
+struct ServerStep {
+  virtual ~ServerStep() = default;
+  /// Moves `server` by what arrived (Message::mean is Σ p_k m_k / Σ p_k); rank 0 only.
+  virtual void step(ServerState& server, Message const& arrived, RoundPlan const& plan) = 0;
+  /// What outlives a round beside ServerState, for checkpoints; rank 0 only.
   virtual std::string state() const { return {}; }
   virtual void load_state(std::string const& bytes) {}
 };
 
-using AlgorithmBuilder = std::unique_ptr<FedAlgorithm> (*)(FedConfig const&, TensorMap const& layout);
+/// A federated algorithm as a value. As it begins it is FedAvg (McMahan et al. 2017, algorithm 1); each
+/// method of the table replaces what is its own.
+struct FedAlgorithm {
+  using Layout = std::function<TensorMap(TensorMap const& weights)>;
+  FedAlgorithm();
 
-std::unique_ptr<FedAlgorithm> make_fedavg(FedConfig const& config, TensorMap const& layout);
-std::unique_ptr<FedAlgorithm> make_fedopt(FedConfig const& config, TensorMap const& layout);
+  Kind kind = Kind::sum;
+  bool samples = true;    ///< a round trains a sample of the clients; else all of them
+  bool merges = false;    ///< one client holds the rows of all
+  bool personal = false;  ///< clients are judged by parameters of their own, which are the result of the run
+  /// Given the layout of the weights: those of Message::mean (as it begins the same) and Message::sum, a
+  /// client's own state before its first turn, ServerState::extra before the first round. Where one is empty
+  /// there is none.
+  Layout averaged, summed, client_state, server_extra;
+  /// The parameters that a client begins with.
+  std::function<TensorMap(ServerState const& server, TensorMap const& state)> start;
+  /// What each turn does to its gradients, in this order.
+  std::vector<std::function<GradientHook(ClientTurn const& turn)>> gradients;
+  /// What a client sends after its last step.
+  std::function<Message(ClientTurn& turn)> finish;
+  /// Kind gather only. Collective: what the messages become, for the tensors that this rank owns.
+  std::function<TensorMap(GatheredMessages const& all, Communicator const& comm)> combine;
+  std::function<std::unique_ptr<ServerStep>(TensorMap const& weights)> server_step;
+};
+
+/// Declares a method's keys, and makes `algorithm` that method where `method` (federate.method) or a key says
+/// so.
+using AlgorithmPart = void (*)(Config& config, std::string const& method, FedAlgorithm& algorithm);
+
+void local_training(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void global_training(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void fedavg(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void fedopt(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void fedprox(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void krum(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void scaffold(Config& config, std::string const& method, FedAlgorithm& algorithm);
 
 /// One row per value of federate.method.
-std::vector<Row<AlgorithmBuilder>> const& algorithm_table();
-/// The algorithm of `config`; fedopt.use turns FedAvg into FedOpt.
-std::unique_ptr<FedAlgorithm> make_algorithm(FedConfig const& config, TensorMap const& layout);
+std::vector<Row<AlgorithmPart>> const& algorithm_table();
+/// The algorithm that `config` asks for; the keys of all methods are declared.
+FedAlgorithm load_algorithm(Config& config, std::string const& method);
 
 }  // namespace fsllm

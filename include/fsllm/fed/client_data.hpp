@@ -29,7 +29,7 @@ std::vector<std::string> own_roots(std::vector<std::string> const& roots, Commun
 std::vector<ClientSource> sources_at(std::vector<std::string> const& roots, Communicator const& comm);
 
 /// The clients' shards of a run: counts of all of them from the index, tokens of those that this rank trains
-/// or evaluates, read when first asked for and kept.
+/// or evaluates.
 class ClientData {
  public:
   /// `tokenizer_sha256` must match the shards' ("" where the model has none); token ids must be below
@@ -40,7 +40,8 @@ class ClientData {
 
   std::vector<int64_t> const& clients() const { return clients_; }  ///< ids, ascending
   ShardSummary const& summary(int64_t client) const;
-  ClientShard const& shard(int64_t client);
+  /// Read when it is asked for; the most recently used ones stay in memory.
+  std::shared_ptr<ClientShard const> shard(int64_t client);
   /// Ranks that may open the client's shard; empty: all.
   std::vector<int> const& ranks_of(int64_t client) const;
   /// Reads this rank's part of the shards and compares them with their index; damage is an Error.
@@ -56,7 +57,10 @@ class ClientData {
   std::vector<ClientSource> sources_;
   ShardSummary merged_summary_;
   std::vector<int64_t> clients_;
-  std::map<int64_t, std::unique_ptr<ClientShard>> cache_;
+  std::map<int64_t, size_t> source_of_;  ///< client id → place in sources_
+  std::map<int64_t, std::shared_ptr<ClientShard const>> held_;
+  std::vector<int64_t> uses_;  ///< clients of held_, the most recent last
+  int64_t held_bytes_ = 0;
 };
 
 }  // namespace fsllm

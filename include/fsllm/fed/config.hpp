@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "fsllm/core/config.hpp"
-#include "fsllm/train/optimizer.hpp"
+#include "fsllm/fed/algorithm.hpp"
 
 namespace fsllm {
 
@@ -19,9 +19,10 @@ struct SelectionConfig {
   bool improve_on_mean = false;
 };
 
-/// Keys `federate.*`, `fedopt.*`, `checkpoint.*`, `hpc.*` of the round loop.
+/// Keys `federate.*`, `checkpoint.*`, `hpc.*` of the round loop.
 struct FedConfig {
-  std::string method;              ///< row of the algorithm table, "local" or "global"
+  std::string method;              ///< row of the algorithm table
+  FedAlgorithm algorithm;          ///< what it means
   int64_t client_num = 0;          ///< 0: as many as there are shards
   int64_t sample_client_num = -1;  ///< clients a round; -1: all
   double sample_client_rate = -1;
@@ -29,12 +30,7 @@ struct FedConfig {
   int64_t rounds = 50;
   bool ignore_weight = false;
   int64_t only_client = 0;  ///< federate.client_idx_for_local_train or distribute.data_idx; 0: all
-  bool fedopt = false;
-  OptimizerConfig server_optimizer;
-  bool server_lr_annealing = false;
-  int64_t annealing_step_size = 2000;
-  double annealing_gamma = 0.5;
-  std::string reduce;  ///< exact, native, auto
+  std::string reduce;       ///< exact, native, auto
   int64_t fixed_point_bits = 48;
   bool server_trains = true;
   int64_t checkpoint_every = 1, keep_last = 2;

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "fsllm/core/tensor_map.hpp"
 #include "fsllm/io/output_folder.hpp"
@@ -27,6 +28,8 @@ void save_checkpoint(OutputFolder& folder, std::string const& name, Checkpoint c
 /// The newest checkpoint whose checksum holds; damaged ones are skipped with a warning that names them.
 /// Nothing usable: empty.
 std::optional<Checkpoint> load_newest_checkpoint(std::filesystem::path const& dir);
+/// The rounds of the checkpoints (damaged or not) in the folder, ascending.
+std::vector<int64_t> checkpoint_rounds(std::filesystem::path const& dir);
 /// Whether a checkpoint (damaged or not) lies in the folder.
 bool holds_checkpoint(std::filesystem::path const& dir);
 /// One given checkpoint folder; damage is an Error.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fsllm/core/tensor_map.hpp"
+#include "fsllm/io/files.hpp"
 
 namespace fsllm {
 
@@ -46,8 +47,9 @@ class SafetensorsReader {
 
 /// Writes one file atomically, contiguous, header padded to 64 bytes: larger element types first, then in
 /// name order, so that every tensor is aligned (as the reference implementation does). Metadata
-/// {"format":"pt"}.
+/// {"format":"pt"}. `scratch`, `access`: see AtomicFile.
 void write_safetensors(std::filesystem::path const& path, TensorMap const& tensors,
-                       std::map<std::string, std::string> const& metadata = {{"format", "pt"}});
+                       std::map<std::string, std::string> const& metadata = {{"format", "pt"}},
+                       std::filesystem::path const& scratch = {}, FileAccess access = FileAccess::by_umask);
 
 }  // namespace fsllm

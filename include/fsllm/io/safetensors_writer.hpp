@@ -23,9 +23,10 @@ class SafetensorsWriter {
     at::ScalarType type;
     std::vector<int64_t> shape;
   };
-  /// The data begins at a multiple of `alignment` (at least 8).
+  /// The data begins at a multiple of `alignment` (at least 8). `scratch`, `access`: see AtomicFile.
   SafetensorsWriter(std::filesystem::path const& path, std::vector<Entry> entries,
-                    std::map<std::string, std::string> const& metadata, size_t alignment);
+                    std::map<std::string, std::string> const& metadata, size_t alignment,
+                    std::filesystem::path const& scratch = {}, FileAccess access = FileAccess::by_umask);
   std::vector<Entry> const& order() const { return entries_; }
   /// The next tensor of order(), of its type and shape, on any device.
   void write(at::Tensor const& tensor);

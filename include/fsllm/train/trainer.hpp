@@ -35,7 +35,15 @@ struct TrainResult {
   double loss_sum = 0;  ///< over targets
   int64_t targets = 0, tokens = 0, samples = 0, steps = 0;
   int64_t skipped_steps = 0;  ///< loss or gradient not finite
+  double lr_sum = 0;          ///< of the steps that were taken
   double seconds = 0;
+};
+
+/// What one optimiser step did.
+struct StepResult {
+  int64_t tokens = 0;
+  double loss = 0;     ///< mean per target
+  bool taken = false;  ///< not skipped
 };
 
 /// Called after each step with (tokens of the step, mean loss per target).
@@ -44,8 +52,7 @@ using StepObserver = std::function<void(int64_t, double)>;
 /// Optimiser steps that `train_client` will do on this many rows.
 int64_t planned_steps(TrainConfig const& config, int64_t rows);
 
-/// Trains `parameters` (live, requires_grad, inside `model`) on one client's rows; a fresh optimiser each
-/// call. Losses are means per target token over the whole step, accumulation included.
+/// All steps of LocalTraining.
 TrainResult train_client(CausalLM& model, TensorMap& parameters, TokenSplit const& data,
                          TrainConfig const& config, ClientRound const& which,
                          StepObserver const& observe = {});

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <list>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "fsllm/core/tensor_map.hpp"
+
+namespace fsllm {
+
+/// The file of a client's own state as it was after `round` rounds, with the XXH64 of its bytes.
+struct ClientStateFile {
+  int64_t client = 0, round = 0;
+  uint64_t checksum = 0;
+};
+
+/// Below the run directory: "clients/client_00017.round_000003.safetensors".
+std::string state_file_name(int64_t client, int64_t round);
+
+/// The rounds of each client's files below the run directory.
+std::map<int64_t, std::set<int64_t>> state_files_in(std::filesystem::path const& run_directory);
+
+/// The states of the clients that belong to this rank: each a file that is written after the client's turn
+/// and stays until a checkpoint makes it superfluous. The most recently used ones stay in memory too. States
+/// never travel between ranks.
+class ClientStates {
+ public:
+  static constexpr int64_t kMemory = int64_t{64} << 20;
+  explicit ClientStates(std::filesystem::path run_directory, int64_t memory_bytes = kMemory)
+      : root_(std::move(run_directory)), memory_bytes_(memory_bytes) {}
+
+  /// The newest state of a client, in host memory and not to be written to; empty before its first turn. A
+  /// file that is gone or damaged is an Error.
+  std::optional<TensorMap> find(int64_t client);
+  /// Writes the state after `round` rounds, whole and flushed; the file must be owned by the run's
+  /// OutputFolder.
+  void put(int64_t client, int64_t round, TensorMap const& state);
+  /// Of each client that has one, the newest file after at most `round` rounds.
+  std::vector<ClientStateFile> files(int64_t round) const;
+  /// Goes on with these files, and forgets all others.
+  void restore(std::vector<ClientStateFile> const& files);
+
+ private:
+  struct Held {
+    TensorMap state;
+    std::list<int64_t>::iterator use;
+  };
+  void hold(int64_t client, TensorMap state);
+  void release(int64_t client);
+  std::filesystem::path root_;
+  int64_t memory_bytes_, held_bytes_ = 0;
+  std::map<int64_t, std::vector<ClientStateFile>> files_;  ///< the last two, in the order of rounds
+  std::map<int64_t, Held> held_;
+  std::list<int64_t> uses_;  ///< most recent first
+};
+
+}  // namespace fsllm

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "fsllm/train/trainer.hpp"
+
+namespace fsllm {
+
+/// What a federated algorithm does to the gradients of `parameters` after the backward pass: before clipping
+/// and before the optimiser.
+using GradientHook = std::function<void(TensorMap const& parameters)>;
+
+/// One client's work in a round as an object that steps, saves and goes on: what comes between two steps
+/// (signals, progress, another client) is the caller's. A fresh optimiser for each object; losses are means
+/// per target token over the whole step, accumulation included. What a step does depends on (configuration,
+/// data, ClientRound, parameters) alone.
+class LocalTraining {
+ public:
+  /// `parameters` are live, require gradients and lie inside `model`. All references must outlive the object.
+  LocalTraining(CausalLM& model, TensorMap& parameters, TokenSplit const& data, TrainConfig const& config,
+                ClientRound const& which, GradientHook hook = {});
+  ~LocalTraining();
+  LocalTraining(LocalTraining const&) = delete;
+  LocalTraining& operator=(LocalTraining const&) = delete;
+
+  bool done() const;
+  /// One optimiser step. A loss or gradient that is not finite skips it and is counted.
+  StepResult step();
+  /// So far; when done() of the whole round, and then a warning has told of skipped steps.
+  TrainResult result() const;
+  /// Everything but the parameters as bytes (steps done, sums, optimiser), and back: the steps that follow
+  /// are the same.
+  std::string state() const;
+  void load_state(std::string const& bytes);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fsllm

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/fed/client_states.hpp"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/io/checksum.hpp"
+#include "fsllm/io/files.hpp"
+#include "fsllm/io/output_folder.hpp"
+#include "fsllm/io/safetensors.hpp"
+
+namespace fsllm {
+
+std::string state_file_name(int64_t client, int64_t round) {
+  return fmt::format("clients/client_{:05d}.round_{:06d}.safetensors", client, round);
+}
+
+std::map<int64_t, std::set<int64_t>> state_files_in(std::filesystem::path const& run_directory) {
+  std::map<int64_t, std::set<int64_t>> found;
+  std::error_code missing;
+  for (auto const& entry : std::filesystem::directory_iterator(run_directory / "clients", missing)) {
+    long long client = 0, round = 0;
+    auto const name = "clients/" + entry.path().filename().string();
+    if (std::sscanf(name.c_str(), "clients/client_%lld.round_%lld", &client, &round) == 2 &&
+        state_file_name(client, round) == name)
+      found[client].insert(round);
+  }
+  return found;
+}
+
+std::optional<TensorMap> ClientStates::find(int64_t client) {
+  auto const known = files_.find(client);
+  if (known == files_.end()) return {};
+  if (auto const held = held_.find(client); held != held_.end()) {
+    uses_.splice(uses_.begin(), uses_, held->second.use);
+    return held->second.state;
+  }
+  auto const& file = known->second.back();
+  auto const path = root_ / state_file_name(client, file.round);
+  FSLLM_CHECK(checksum64(MappedFile(path).bytes()) == file.checksum,
+              "{} is not the state that the checkpoint lists (its checksum differs). Restore it, or remove "
+              "the newest "
+              "folder of checkpoints/ to continue from the one before.",
+              path.string());
+  hold(client, clone(SafetensorsReader(path).tensors()));
+  return held_.at(client).state;
+}
+
+void ClientStates::put(int64_t client, int64_t round, TensorMap const& state) {
+  auto const path = root_ / state_file_name(client, round);
+  auto const here = moved(state, at::kCPU);
+  write_safetensors(path, here, {{"format", "pt"}}, OutputFolder::scratch_of(root_), FileAccess::owner_only);
+  auto& files = files_[client];
+  std::erase_if(files, [&](auto const& file) { return file.round >= round; });
+  files.push_back({client, round, checksum64(MappedFile(path).bytes())});
+  if (files.size() > 2) files.erase(files.begin());
+  release(client);
+  hold(client, here);
+}
+
+std::vector<ClientStateFile> ClientStates::files(int64_t round) const {
+  std::vector<ClientStateFile> newest;
+  for (auto const& [client, files] : files_) {
+    auto const last =
+        std::find_if(files.rbegin(), files.rend(), [&](auto const& file) { return file.round <= round; });
+    if (last != files.rend()) newest.push_back(*last);
+  }
+  return newest;
+}
+
+void ClientStates::restore(std::vector<ClientStateFile> const& files) {
+  *this = ClientStates(root_, memory_bytes_);
+  for (auto const& file : files) files_[file.client] = {file};
+}
+
+void ClientStates::hold(int64_t client, TensorMap state) {
+  held_bytes_ += num_bytes(state);
+  uses_.push_front(client);
+  held_[client] = {std::move(state), uses_.begin()};
+  while (held_bytes_ > memory_bytes_ && uses_.size() > 1) release(uses_.back());
+}
+
+void ClientStates::release(int64_t client) {
+  auto const held = held_.find(client);
+  if (held == held_.end()) return;
+  held_bytes_ -= num_bytes(held->second.state);
+  uses_.erase(held->second.use);
+  held_.erase(held);
+}
+
+}  // namespace fsllm

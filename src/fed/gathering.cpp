@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/empty.h>
+
+#include <cstring>
+
+#include "fsllm/comm/gather.hpp"
+#include "fsllm/core/error.hpp"
+#include "fsllm/fed/aggregate.hpp"
+
+namespace fsllm {
+namespace {
+
+void append(std::string& bytes, at::Tensor const& tensor) {
+  auto const values = tensor.detach().cpu().contiguous();
+  bytes.append(static_cast<char const*>(values.const_data_ptr()), values.nbytes());
+}
+
+/// A tensor of this layout off the front of `bytes`, in host memory.
+at::Tensor take(std::string_view& bytes, at::Tensor const& layout) {
+  auto values = at::empty(layout.sizes(), layout.options().device(at::kCPU).requires_grad(false));
+  FSLLM_ASSERT(bytes.size() >= values.nbytes());
+  std::memcpy(values.mutable_data_ptr(), bytes.data(), values.nbytes());
+  bytes.remove_prefix(values.nbytes());
+  return values;
+}
+
+class Gathering : public Aggregation {
+ public:
+  using Combine = std::function<TensorMap(GatheredMessages const&, Communicator const&)>;
+  Gathering(TensorMap const& layout, Combine combine) : layout_(layout), combine_(std::move(combine)) {}
+
+  void add(Message const& message, ClientTask const& task) override {
+    check_same_layout(layout_, message.mean, fmt::format("message of client {}", task.client));
+    tasks_.push_back(task);
+    messages_.push_back(clone(moved(message.mean, at::kCPU)));
+  }
+
+  Message reduce(Collective& collective) override {
+    auto const& comm = collective.communicator();
+    auto const all = exchange(comm);
+    FSLLM_CHECK(!all.tasks.empty(), "no message arrived (no client has trained). Check the clients' data.");
+    std::string bytes;
+    for (auto const& [name, tensor] : combine_(all, comm)) append(bytes, tensor);
+    auto const parts = comm.gather(bytes, 0);
+    Message result;
+    for (int rank = 0; rank < static_cast<int>(parts.size()); ++rank) {
+      std::string_view rest = parts[static_cast<size_t>(rank)];
+      for (auto const& [name, tensor] : owned_by(rank, comm))
+        result.mean.emplace(name, take(rest, tensor).to(tensor.device()));
+    }
+    return result;
+  }
+
+ private:
+  TensorMap owned_by(int rank, Communicator const& comm) const {
+    TensorMap owned;
+    int number = 0;
+    for (auto const& [name, tensor] : layout_)
+      if (number++ % comm.size() == rank) owned.emplace(name, tensor);
+    return owned;
+  }
+
+  /// Every tensor to its owner. Collective.
+  GatheredMessages exchange(Communicator const& comm) {
+    std::vector<std::string> to(static_cast<size_t>(comm.size()));
+    for (int rank = 0; rank < comm.size(); ++rank)
+      for (auto const& [name, tensor] : owned_by(rank, comm))
+        for (auto const& message : messages_) append(to[static_cast<size_t>(rank)], message.at(name));
+    messages_.clear();
+    std::map<int64_t, std::pair<ClientTask, TensorMap>> by_client;
+    auto const mine = owned_by(comm.rank(), comm);
+    auto const from = comm.all_to_all(to);
+    for (int rank = 0; rank < comm.size(); ++rank) {
+      auto const theirs = tasks_of(rank, comm);
+      std::string_view rest = from[static_cast<size_t>(rank)];
+      for (auto const& task : theirs) by_client[task.client].first = task;
+      for (auto const& [name, tensor] : mine)
+        for (auto const& task : theirs) by_client.at(task.client).second.emplace(name, take(rest, tensor));
+    }
+    GatheredMessages all;
+    for (auto& [client, one] : by_client) {
+      all.tasks.push_back(one.first);
+      all.messages.push_back(std::move(one.second));
+    }
+    return all;
+  }
+
+  /// Collective.
+  std::vector<ClientTask> tasks_of(int rank, Communicator const& comm) const {
+    return all_gather(comm.rank() == rank ? tasks_ : std::vector<ClientTask>(), comm);
+  }
+
+  TensorMap layout_;
+  Combine combine_;
+  std::vector<ClientTask> tasks_;
+  std::vector<TensorMap> messages_;
+};
+
+}  // namespace
+
+std::unique_ptr<Aggregation> make_gathering(
+    TensorMap const& layout, std::function<TensorMap(GatheredMessages const&, Communicator const&)> combine) {
+  return std::make_unique<Gathering>(layout, std::move(combine));
+}
+
+std::vector<double> sum_over_tensors(std::map<int64_t, std::vector<double>> const& mine,
+                                     Communicator const& comm) {
+  struct Value {
+    int64_t tensor, place;
+    double value;
+  };
+  std::vector<Value> values;
+  for (auto const& [tensor, of_tensor] : mine)
+    for (size_t place = 0; place < of_tensor.size(); ++place)
+      values.push_back({tensor, static_cast<int64_t>(place), of_tensor[place]});
+  auto all = all_gather(values, comm);
+  std::stable_sort(all.begin(), all.end(),
+                   [](Value const& a, Value const& b) { return a.tensor < b.tensor; });
+  std::vector<double> sums;
+  for (auto const& [tensor, place, value] : all) {
+    sums.resize(std::max(sums.size(), static_cast<size_t>(place) + 1));
+    sums[static_cast<size_t>(place)] += value;
+  }
+  return sums;
+}
+
+}  // namespace fsllm

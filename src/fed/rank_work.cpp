@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rank_work.hpp"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "fsllm/comm/gather.hpp"
+#include "fsllm/core/device_memory.hpp"
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/interrupt.hpp"
+#include "fsllm/core/log.hpp"
+#include "fsllm/core/process.hpp"
+#include "fsllm/fed/evaluate.hpp"
+#include "fsllm/fed/plan.hpp"
+#include "not_finite.hpp"
+#include "participants.hpp"
+#include "stop.hpp"
+
+namespace fsllm::detail {
+
+std::vector<std::vector<int64_t>> place_by_cost(Federation const& f, std::vector<int64_t> const& clients) {
+  std::vector<double> costs;
+  std::vector<std::vector<int>> allowed;
+  for (int64_t const client : clients) {
+    auto const& train = f.data.summary(client).train;
+    double const rows = static_cast<double>(std::max<int64_t>(1, train.rows));
+    auto const steps = planned_steps(f.train_config(client), std::max<int64_t>(1, train.rows));
+    costs.push_back(static_cast<double>(steps) * static_cast<double>(train.tokens) / rows);
+    allowed.push_back(f.data.ranks_of(client));
+  }
+  int const ranks = f.collective.communicator().size();
+  int const first = !f.config.server_trains && ranks > 1 ? 1 : 0;
+  return place_clients(clients, costs, ranks, first, allowed);
+}
+
+Participants::Participants(Federation const& f)
+    : all(participants(f.config, f.data)),
+      trained(training_clients(f.config, all)),
+      unseen(unseen_clients(f.config, all)),
+      owned(place_by_cost(f, all)),
+      splits(splits_with_rows(f.config, f.data, all)) {
+  if (!unseen.empty()) log_info("clients {} are evaluated apart and never train", fmt::join(unseen, ", "));
+}
+
+RankWork::RankWork(Federation& federation, Participants const& who)
+    : f_(federation),
+      who_(who),
+      comm_(federation.collective.communicator()),
+      algorithm_(federation.config.algorithm),
+      states_(federation.directory.root) {}
+
+RoundPlan RankWork::plan(int64_t round) const {
+  auto const chosen = algorithm_.samples ? sample_clients(f_.config, who_.trained, round) : who_.trained;
+  auto const weight_of = [&](int64_t client) {
+    return f_.config.ignore_weight ? 1.0 : static_cast<double>(f_.data.summary(client).train.rows);
+  };
+  double all_weight = 0;
+  for (int64_t const client : chosen) all_weight += weight_of(client);
+  RoundPlan plan{round, static_cast<int64_t>(who_.trained.size()), {}};
+  for (int64_t const client : chosen)
+    plan.cohorts.push_back({{client, round, weight_of(client) / all_weight}});
+  return plan;
+}
+
+/// Clients with a state of their own train where it is.
+std::vector<ClientTask> RankWork::own_tasks(RoundPlan const& plan) const {
+  std::map<int64_t, ClientTask> all;
+  std::vector<int64_t> clients;
+  for (auto const& task : tasks(plan)) {
+    all.emplace(task.client, task);
+    clients.push_back(task.client);
+  }
+  auto const placed = algorithm_.client_state ? who_.owned : place_by_cost(f_, clients);
+  std::vector<ClientTask> mine;
+  for (int64_t const client : placed[static_cast<size_t>(comm_.rank())])
+    if (auto const task = all.find(client); task != all.end()) mine.push_back(task->second);
+  return mine;
+}
+
+TensorMap RankWork::state_of(int64_t client, ServerState const& server) {
+  if (!algorithm_.client_state) return {};
+  auto const own = states_.find(client);
+  return own ? *own : algorithm_.client_state(server.weights);
+}
+
+std::vector<ClientStateFile> RankWork::state_files(int64_t round) const {
+  auto all = all_gather(states_.files(round), comm_);
+  std::sort(all.begin(), all.end(), [](auto const& a, auto const& b) { return a.client < b.client; });
+  return all;
+}
+
+void RankWork::restore_states(std::vector<ClientStateFile> const& all) {
+  auto const& own = who_.owned[static_cast<size_t>(comm_.rank())];
+  std::vector<ClientStateFile> mine;
+  for (auto const& file : all)
+    if (std::find(own.begin(), own.end(), file.client) != own.end()) mine.push_back(file);
+  states_.restore(mine);
+}
+
+void RankWork::end_turn() {
+  if (!f_.rest_on_host) return;
+  for (auto const& [name, tensor] : f_.parameters) tensor.mutable_grad().reset();
+  release_unused_device_memory(device());
+}
+
+ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task, ServerState const& server,
+                                  Aggregation& aggregation, Progress& progress) {
+  auto state = moved(state_of(task.client, server), device());
+  auto const start = moved(algorithm_.start(server, state), device());
+  copy_values(f_.parameters, start);
+  ClientTurn turn{plan, task, server, start, f_.parameters, state, {}, {}};
+  std::vector<GradientHook> hooks;
+  for (auto const& make : algorithm_.gradients) hooks.push_back(make(turn));
+  auto const shard = f_.data.shard(task.client);
+  LocalTraining training(f_.model, f_.parameters, shard->train, f_.train_config(task.client),
+                         {f_.config.seed, task.client, plan.round, f_.config.rounds},
+                         [&](TensorMap const& parameters) {
+                           for (auto const& hook : hooks) hook(parameters);
+                         });
+  while (!training.done()) {
+    auto const step = training.step();
+    if (first_step_ == 0) first_step_ = seconds_since_process_start();
+    stop_where_asked();
+    if (!step.taken) continue;
+    progress.advance(1, fmt::format("client {}, loss {:.3f}", task.client, step.loss));
+  }
+  turn.result = training.result();
+  auto const who = fmt::format("client {}", task.client);
+  check_training(f_.model, f_.parameters, turn.result, fmt::format("{}, round {}", who, plan.round + 1));
+  turn.update = subtract(f_.parameters, start);
+  ClientReport const report{task.client, turn.result, l2_norm(turn.update)};
+  auto const message = algorithm_.finish(turn);
+  if (algorithm_.client_state) states_.put(task.client, plan.round + 1, turn.state);
+  if (algorithm_.kind != Kind::none) aggregation.add(message, task);
+  return report;
+}
+
+std::vector<ClientReport> RankWork::train(RoundPlan const& plan, ServerState const& server,
+                                          Aggregation& aggregation) {
+  auto const mine = own_tasks(plan);
+  int64_t steps = 0;
+  for (auto const& task : mine)
+    steps += planned_steps(f_.train_config(task.client), f_.data.summary(task.client).train.rows);
+  std::vector<ClientReport> reports;
+  {
+    Progress progress(fmt::format("round {}/{}", plan.round + 1, f_.config.rounds), steps, "steps",
+                      comm_.rank() == 0);
+    try {
+      for (auto const& task : mine) {
+        reports.push_back(train_task(plan, task, server, aggregation, progress));
+        end_turn();
+      }
+    } catch (Interrupted const&) {
+      reports.clear();
+    }
+  }
+  stopped_ = comm_.max(interrupted() ? 1 : 0) != 0;
+  return gather_reports(reports, comm_);
+}
+
+ClientLosses RankWork::evaluate(ServerState const& server) {
+  auto losses = evaluate_all(server);
+  for (auto const& split : who_.splits)
+    for (int64_t const client : who_.unseen)
+      if (auto entry = losses[split].extract(client)) losses[split + "_unseen"].insert(std::move(entry));
+  return losses;
+}
+
+ClientLosses RankWork::evaluate_all(ServerState const& server) {
+  if (!algorithm_.personal) {
+    copy_values(f_.parameters, server.weights);
+    return evaluate_clients(f_.model, f_.data, f_.train_config, who_.owned, who_.splits, comm_);
+  }
+  auto const& owned = who_.owned;
+  std::vector<std::vector<int64_t>> one(owned.size());
+  ClientLosses losses;
+  for (size_t turn = 0; turn < who_.all.size(); ++turn) {
+    // Each client is judged with its own parameters; ranks whose clients are done take part with none.
+    auto const& mine = owned[static_cast<size_t>(comm_.rank())];
+    for (size_t rank = 0; rank < owned.size(); ++rank)
+      one[rank] =
+          turn < owned[rank].size() ? std::vector<int64_t>{owned[rank][turn]} : std::vector<int64_t>{};
+    if (turn < mine.size())
+      copy_values(f_.parameters, algorithm_.start(server, state_of(mine[turn], server)));
+    for (auto const& [split, part] :
+         evaluate_clients(f_.model, f_.data, f_.train_config, one, who_.splits, comm_))
+      losses[split].insert(part.begin(), part.end());
+  }
+  return losses;
+}
+
+}  // namespace fsllm::detail

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <string>
+#include <vector>
+
+#include "fsllm/core/progress.hpp"
+#include "fsllm/fed/aggregate.hpp"
+#include "fsllm/fed/client_states.hpp"
+#include "fsllm/fed/report.hpp"
+#include "fsllm/fed/round.hpp"
+
+namespace fsllm::detail {
+
+/// The clients of a run and the rank that each one belongs to: for evaluation, and where it keeps a state.
+/// The same on every rank.
+struct Participants {
+  Participants(Federation const& federation);
+  std::vector<int64_t> all, trained, unseen;  ///< ascending; unseen ones are evaluated only
+  std::vector<std::vector<int64_t>> owned;    ///< by rank
+  std::vector<std::string> splits;            ///< that hold rows
+};
+
+/// What one rank does in a round: it trains its clients' tasks, and evaluates the clients that it owns.
+class RankWork {
+ public:
+  RankWork(Federation& federation, Participants const& who);
+
+  RoundPlan plan(int64_t round) const;
+  /// Collective: trains the tasks of this rank and adds their messages to `aggregation`; the reports of all
+  /// ranks in client order.
+  std::vector<ClientReport> train(RoundPlan const& plan, ServerState const& server, Aggregation& aggregation);
+  /// A signal has stopped train() on any rank: its reports and sums are of no use.
+  bool stopped() const { return stopped_; }
+  /// Collective: losses of all clients.
+  ClientLosses evaluate(ServerState const& server);
+
+  /// Collective: the files of all clients' own states after at most `round` rounds, in client order.
+  std::vector<ClientStateFile> state_files(int64_t round) const;
+  /// Goes on with the states of the clients that this rank owns.
+  void restore_states(std::vector<ClientStateFile> const& all);
+
+  at::Device device() const { return f_.parameters.begin()->second.device(); }
+  double first_step() const {
+    return first_step_;
+  }  ///< seconds from the process's start to the end of its first step
+
+ private:
+  std::vector<ClientTask> own_tasks(RoundPlan const& plan) const;
+  TensorMap state_of(int64_t client, ServerState const& server);
+  ClientReport train_task(RoundPlan const& plan, ClientTask const& task, ServerState const& server,
+                          Aggregation& aggregation, Progress& progress);
+  void end_turn();
+  ClientLosses evaluate_all(ServerState const& server);
+
+  Federation& f_;
+  Participants const& who_;
+  Communicator const& comm_;
+  FedAlgorithm const& algorithm_;
+  ClientStates states_;
+  bool stopped_ = false;
+  double first_step_ = 0;
+};
+
+/// The clients of each rank, balanced by the tokens that they train on.
+std::vector<std::vector<int64_t>> place_by_cost(Federation const& federation,
+                                                std::vector<int64_t> const& clients);
+
+}  // namespace fsllm::detail

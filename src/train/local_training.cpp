@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/train/local_training.hpp"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/div.h>
+#include <ATen/ops/linalg_vector_norm.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <future>
+#include <nlohmann/json.hpp>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/core/log.hpp"
+#include "fsllm/core/rng.hpp"
+#include "fsllm/train/loss.hpp"
+#include "order.hpp"
+
+namespace fsllm {
+namespace {
+
+/// Global L2 norm of the gradients, fp64.
+double gradient_norm(TensorMap const& parameters) {
+  double squares = 0;
+  for (auto const& [name, tensor] : parameters) {
+    if (!tensor.grad().defined()) continue;
+    double const norm = at::linalg_vector_norm(tensor.grad(), 2, {}, false, at::kDouble).item<double>();
+    squares += norm * norm;
+  }
+  return std::sqrt(squares);
+}
+
+/// torch.nn.utils.clip_grad_norm_: factor max_norm / (norm + 1e-6), never above 1.
+void scale_gradients(TensorMap const& parameters, double norm, double max_norm) {
+  double const factor = max_norm / (norm + 1e-6);
+  if (factor >= 1) return;
+  for (auto const& [name, tensor] : parameters)
+    if (tensor.grad().defined()) tensor.grad().mul_(factor);
+}
+
+/// The rows of one optimiser step, cut into forward passes.
+std::vector<Batch> batches_of_step(BatchOrder& order, TokenSplit const& data, TrainConfig const& config,
+                                   int64_t step) {
+  std::vector<Batch> batches;
+  int64_t const first = step * config.accumulation;
+  int64_t const end = std::min(first + config.accumulation, planned_batches(config, data.rows()));
+  for (int64_t at = first; at < end; ++at) {
+    auto const rows = order.rows_of_step(at);
+    auto const count = static_cast<int64_t>(rows.size());
+    int64_t const micro = config.micro_batch_size > 0 ? config.micro_batch_size : count;
+    for (int64_t begin = 0; begin < count; begin += micro) {
+      batches.emplace_back().pad_attention = config.batch.pad_attention;
+      for (int64_t i = begin; i < std::min(begin + micro, count); ++i)
+        append_row(batches.back(), data, rows[i]);
+    }
+  }
+  return batches;
+}
+
+/// The batches of one step after another; with dataloader.num_workers the next ones are made in the
+/// background.
+class StepBatches {
+ public:
+  StepBatches(TokenSplit const& data, TrainConfig const& config, ClientRound const& which, int64_t steps)
+      : data_(data),
+        config_(config),
+        order_(order_of(config, data.rows(), which,
+                        config.batch.group_by_length ? row_lengths(data) : std::vector<int64_t>())),
+        steps_(steps) {}
+
+  std::vector<Batch> at(int64_t step) {
+    auto made = ahead_.valid() ? ahead_.get() : std::vector<Batch>();
+    auto batches = step == ahead_of_ ? std::move(made) : make(step);
+    ahead_of_ = step + 1;
+    if (ahead_of_ < steps_ && config_.batch.num_workers > 0)
+      ahead_ = std::async(std::launch::async, [this, next = ahead_of_] { return make(next); });
+    else
+      ahead_of_ = -1;
+    return batches;
+  }
+
+ private:
+  std::vector<Batch> make(int64_t step) { return batches_of_step(order_, data_, config_, step); }
+
+  TokenSplit const& data_;
+  TrainConfig const& config_;
+  BatchOrder order_;
+  int64_t steps_, ahead_of_ = -1;
+  std::future<std::vector<Batch>> ahead_;  ///< last, so that it has ended before the rest goes
+};
+
+/// Forward and backward of one step; the gradients are those of the mean loss per target. Returns the summed
+/// loss.
+double accumulate_gradients(CausalLM& model, std::vector<Batch> const& batches, int64_t targets,
+                            ForwardContext& context) {
+  double sum = 0;
+  for (auto const& batch : batches) {
+    if (batch.num_targets() == 0) continue;
+    auto const loss = summed_loss(model, batch, context);
+    sum += loss.item<double>();
+    at::div(loss, static_cast<double>(targets)).backward();
+  }
+  return sum;
+}
+
+}  // namespace
+
+struct LocalTraining::Impl {
+  Impl(CausalLM& model_, TensorMap& parameters_, TokenSplit const& data, TrainConfig const& config_,
+       ClientRound const& which_, GradientHook hook_)
+      : model(model_),
+        parameters(parameters_),
+        config(config_),
+        which(which_),
+        hook(std::move(hook_)),
+        steps(planned_steps(config_, data.rows())),
+        step_batches(data, config_, which_, steps),
+        optimizer(config_.optimizer, parameters_) {}
+
+  ForwardContext context() const {
+    ForwardContext context;
+    context.training = true;
+    context.dropout = at::detail::createCPUGenerator(
+        derive_seed(which.seed, Purpose::dropout, static_cast<uint64_t>(which.client),
+                    static_cast<uint64_t>(which.round), static_cast<uint64_t>(result.steps)));
+    return context;
+  }
+
+  void update(double norm) {
+    if (config.grad_clip > 0) scale_gradients(parameters, norm, config.grad_clip);
+    double const lr =
+        config.optimizer.lr *
+        learning_rate_factor(config.schedule, which.round * steps + result.steps, which.total_rounds * steps);
+    optimizer.set_lr(lr);
+    optimizer.step();
+    result.lr_sum += lr;
+  }
+
+  void end() {
+    optimizer.zero_grad();
+    if (result.skipped_steps > 0)
+      log_warning(
+          "client {}, round {}: {} of {} steps skipped (loss or gradient not finite). Lower "
+          "train.optimizer.lr.",
+          which.client, which.round + 1, result.skipped_steps, steps);
+  }
+
+  CausalLM& model;
+  TensorMap& parameters;
+  TrainConfig const& config;
+  ClientRound which;
+  GradientHook hook;
+  int64_t steps;
+  StepBatches step_batches;
+  Optimizer optimizer;
+  TrainResult result;
+};
+
+LocalTraining::LocalTraining(CausalLM& model, TensorMap& parameters, TokenSplit const& data,
+                             TrainConfig const& config, ClientRound const& which, GradientHook hook)
+    : impl_(std::make_unique<Impl>(model, parameters, data, config, which, std::move(hook))) {}
+
+LocalTraining::~LocalTraining() = default;
+
+bool LocalTraining::done() const {
+  return impl_->result.steps == impl_->steps;
+}
+
+TrainResult LocalTraining::result() const {
+  return impl_->result;
+}
+
+StepResult LocalTraining::step() {
+  auto& own = *impl_;
+  FSLLM_ASSERT(!done());
+  auto const start = std::chrono::steady_clock::now();
+  auto const batches = own.step_batches.at(own.result.steps);
+  StepResult step;
+  int64_t targets = 0;
+  for (auto const& batch : batches) {
+    step.tokens += batch.num_tokens();
+    targets += batch.num_targets();
+    own.result.samples += batch.num_rows();
+  }
+  auto context = own.context();
+  own.optimizer.zero_grad();
+  double const sum = accumulate_gradients(own.model, batches, targets, context);
+  if (own.hook) own.hook(own.parameters);
+  double const norm = gradient_norm(own.parameters);
+  step.taken = std::isfinite(sum) && std::isfinite(norm);
+  if (step.taken) {
+    step.loss = targets > 0 ? sum / static_cast<double>(targets) : 0;
+    own.result.loss_sum += sum;
+    own.result.targets += targets;
+    own.update(norm);
+  } else {
+    ++own.result.skipped_steps;
+  }
+  own.result.tokens += step.tokens;
+  ++own.result.steps;
+  if (done()) own.end();
+  own.result.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return step;
+}
+
+std::string LocalTraining::state() const {
+  auto const& done = impl_->result;
+  nlohmann::json const sums{{"loss_sum", done.loss_sum}, {"targets", done.targets},
+                            {"tokens", done.tokens},     {"samples", done.samples},
+                            {"steps", done.steps},       {"skipped_steps", done.skipped_steps},
+                            {"lr_sum", done.lr_sum},     {"seconds", done.seconds}};
+  return sums.dump() + "\n" + impl_->optimizer.state();
+}
+
+void LocalTraining::load_state(std::string const& bytes) {
+  auto const end = bytes.find('\n');
+  auto const sums = nlohmann::json::parse(bytes.substr(0, end));
+  auto& done = impl_->result;
+  sums.at("loss_sum").get_to(done.loss_sum);
+  sums.at("targets").get_to(done.targets);
+  sums.at("tokens").get_to(done.tokens);
+  sums.at("samples").get_to(done.samples);
+  sums.at("steps").get_to(done.steps);
+  sums.at("skipped_steps").get_to(done.skipped_steps);
+  sums.at("lr_sum").get_to(done.lr_sum);
+  sums.at("seconds").get_to(done.seconds);
+  impl_->optimizer.load_state(bytes.substr(end + 1));
+}
+
+TrainResult train_client(CausalLM& model, TensorMap& parameters, TokenSplit const& data,
+                         TrainConfig const& config, ClientRound const& which, StepObserver const& observe) {
+  LocalTraining training(model, parameters, data, config, which);
+  while (!training.done()) {
+    auto const step = training.step();
+    if (step.taken && observe) observe(step.tokens, step.loss);
+  }
+  return training.result();
+}
+
+}  // namespace fsllm
