@@ -7,7 +7,7 @@ namespace fsllm {
 namespace {
 
 /// One loss on its way between ranks.
-struct Message {
+struct LossOfClient {
   int64_t split, client;
   SplitLoss loss;
 };
@@ -17,7 +17,7 @@ struct Message {
 ClientLosses evaluate_clients(CausalLM& model, ClientData& data, ClientConfigs const& configs,
                               std::vector<std::vector<int64_t>> const& by_rank,
                               std::vector<std::string> const& splits, Communicator const& comm) {
-  std::vector<Message> mine;
+  std::vector<LossOfClient> mine;
   for (int64_t const client : by_rank[static_cast<size_t>(comm.rank())]) {
     auto const shard = data.shard(client);
     auto const& batch = configs(client).batch;
