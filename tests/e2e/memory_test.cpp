@@ -67,7 +67,8 @@ TEST_F(Memory, FourRanksTakeLessThanTwiceOneRank) {
   EXPECT_LT(four, 2 * one);
 }
 
-TEST_F(Memory, ClientsOfARankAddTheirAdaptersAlone) {
+/// Clients' own adapters lie on disk; 64 MiB of them stay in memory (ClientStates).
+TEST_F(Memory, ClientsOfARankAddLittle) {
   train("one", 1, 1, "local");
   train("twenty", 1, 20, "local");
   train("shared", 1, 20, "fedavg");
@@ -77,8 +78,7 @@ TEST_F(Memory, ClientsOfARankAddTheirAdaptersAlone) {
   std::printf("19 clients more: %.0f MiB with an adapter of %.1f MiB each, %.0f MiB with one for all\n",
               local, adapter, fedavg);
   EXPECT_GT(adapter, 15);
-  EXPECT_GT(local, 19 * adapter * 0.5);
-  EXPECT_LT(local, 19 * adapter * 1.1);
+  EXPECT_LT(local, 64 + 3 * adapter);
   EXPECT_LT(fedavg, 3 * adapter);
 }
 

@@ -54,7 +54,9 @@ void expect_equal(Checkpoint const& a, Checkpoint const& b) {
     ASSERT_NO_THROW(check_same_layout(map, b.tensors.at(section), section));
     for (auto const& [name, tensor] : map) {
       auto const x = tensor.contiguous(), y = b.tensors.at(section).at(name).contiguous();
-      EXPECT_EQ(std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()), 0) << section << " " << name;
+      bool const same =
+          x.nbytes() == 0 || std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
+      EXPECT_TRUE(same) << section << " " << name;
     }
   }
 }
