@@ -157,8 +157,14 @@ Outcome run_apart(std::filesystem::path const& dir, std::vector<std::filesystem:
   return run_words(dir, words);
 }
 
-Background::Background(std::filesystem::path const& dir, int np, std::vector<std::string> const& arguments)
-    : pid_(start(dir, command(np, arguments))) {}
+Background::Background(std::filesystem::path const& dir, int np, std::vector<std::string> const& arguments) {
+  // A killed mpirun of Open MPI 5 leaves its session folder, named by its process id, and the next one of
+  // that id fails.
+  constexpr char const* kSessions = "PRTE_MCA_prte_tmpdir_base";
+  setenv(kSessions, dir.c_str(), 1);
+  pid_ = start(dir, command(np, arguments));
+  unsetenv(kSessions);
+}
 
 Background::~Background() {
   if (pid_ > 0) kill_hard();
