@@ -8,14 +8,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 case ${1:-} in
-  kills) FSLLM_KILLS=${2:-70} ctest --test-dir build/release -R '^e2e.Kills$' --timeout 7200 -V ;;
+  kills) FSLLM_KILLS=${2:-70} ctest --test-dir build/release -C Stress -R '^stress.Kills$' -V ;;
   faults) ctest --test-dir build/release -R '^e2e.(MachineFaults|FilesOfOthers|BadFiles|Files.BrokenModel|Damaged.*)$' --output-on-failure ;;
-  mutants)
-    for program in build/asan/bin/fuzz_*; do
-      name=${program##*/fuzz_} corpus=(tests/fuzz/corpus/"${program##*/fuzz_}"/*)
-      echo "== $name"
-      FSLLM_SOURCE_DIR=$PWD ASAN_OPTIONS=detect_leaks=0:intercept_memmem=0:allocator_may_return_null=1:max_allocation_size_mb=1024:quarantine_size_mb=16 \
-        "$program" "tests/fuzz/corpus/$name" $(((${2:-20000} + ${#corpus[@]} - 1) / ${#corpus[@]}))
-    done ;;
+  mutants) FSLLM_MUTATIONS=${2:-20000} ctest --test-dir build/asan -C Stress -R '^stress.fuzz' -V ;;
   *) sed -n '4,7s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

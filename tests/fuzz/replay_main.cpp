@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs a fuzz target over a corpus without libFuzzer: each file as it is, then `mutations` damaged copies of
-// each. None may take more than 10 s, or 1 GiB more than the program had at its start.
+// each (without that argument FSLLM_MUTATIONS, of all files together). None may take more than 10 s, or 1 GiB
+// more than the program had at its start.
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -92,7 +93,9 @@ int main(int argc, char** argv) {
     return 1;
   }
   ::signal(SIGALRM, took_too_long);
-  int const mutations = argc > 2 ? std::atoi(argv[2]) : 0;
+  int mutations = argc > 2 ? std::atoi(argv[2]) : 0;
+  if (char const* const of_all = std::getenv("FSLLM_MUTATIONS"); of_all != nullptr && argc == 2)
+    mutations = (std::atoi(of_all) + static_cast<int>(files.size()) - 1) / static_cast<int>(files.size());
   std::mt19937_64 random(1);
   for (auto const& file : files) {
     std::printf("%s\n", file.c_str());
