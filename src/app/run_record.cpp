@@ -50,10 +50,6 @@ std::string hex(uint64_t checksum) {
   return fmt::format("{:016x}", checksum);
 }
 
-uint64_t checksum_of(fs::path const& file) {
-  return checksum64(MappedFile(file).bytes());
-}
-
 /// Name and numbers of the processor, which choose a library's kernels.
 std::string processor() {
   std::ifstream info("/proc/cpuinfo");
@@ -149,7 +145,7 @@ std::vector<std::string> differences(ordered_json const& before, ordered_json co
 
 InputFiles::InputFiles(Setup const& s) {
   auto const add = [&](std::string const& group, fs::path const& path) {
-    files_.push_back({group, path, stamp_of(path), checksum_of(path)});
+    files_.push_back({group, path, stamp_of(path), checksum64_file(path)});
   };
   for (auto const& path : model_files(s.model_dir)) add("model", path);
   if (s.run.peft.init_from.empty()) return;
@@ -168,7 +164,7 @@ void InputFiles::check_unchanged() {
     auto stamp = stamp_of(file.path);
     if (stamp == file.stamp) continue;
     FSLLM_CHECK(
-        checksum_of(file.path) == file.checksum,
+        checksum64_file(file.path) == file.checksum,
         "{} changed while the run was reading it (what was trained since is of no use). Put the old file "
         "back and continue with --resume.",
         file.path.string());

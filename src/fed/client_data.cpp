@@ -24,9 +24,6 @@ void append(TokenSplit& a, TokenSplit const& b) {
   for (size_t i = 1; i < b.offsets.size(); ++i) a.offsets.push_back(base + b.offsets[i]);
 }
 
-/// Shards that stay in memory while others are read.
-constexpr int64_t kHeldBytes = int64_t{64} << 20;
-
 int64_t bytes_of(ClientShard const& shard) {
   int64_t bytes = 0;
   for (auto const* split : {&shard.train, &shard.val, &shard.test})
@@ -95,10 +92,7 @@ std::vector<int> const& ClientData::ranks_of(int64_t client) const {
 }
 
 std::shared_ptr<ClientShard const> ClientData::shard(int64_t client) {
-  std::erase(uses_, client);
-  uses_.push_back(client);
-  auto& slot = held_[client];
-  if (slot != nullptr) return slot;
+  if (auto const* held = held_.find(client)) return *held;
   auto loaded = std::make_shared<ClientShard>(load(merged_ ? sources_.front() : source(client)));
   if (merged_) {
     for (size_t i = 1; i < sources_.size(); ++i) {
@@ -108,14 +102,7 @@ std::shared_ptr<ClientShard const> ClientData::shard(int64_t client) {
       append(loaded->test, next.test);
     }
   }
-  held_bytes_ += bytes_of(*loaded);
-  slot = loaded;
-  while (held_bytes_ > kHeldBytes && uses_.size() > 1) {
-    auto const oldest = held_.find(uses_.front());
-    held_bytes_ -= bytes_of(*oldest->second);
-    held_.erase(oldest);
-    uses_.erase(uses_.begin());
-  }
+  held_.put(client, loaded, bytes_of(*loaded));
   return loaded;
 }
 

@@ -32,19 +32,17 @@ std::map<int64_t, std::set<int64_t>> state_files_in(std::filesystem::path const&
 std::optional<TensorMap> ClientStates::find(int64_t client) {
   auto const known = files_.find(client);
   if (known == files_.end()) return {};
-  if (auto const held = held_.find(client); held != held_.end()) {
-    uses_.splice(uses_.begin(), uses_, held->second.use);
-    return held->second.state;
-  }
+  if (auto const* held = held_.find(client)) return *held;
   auto const& file = known->second.back();
   auto const path = root_ / state_file_name(client, file.round);
-  FSLLM_CHECK(checksum64(MappedFile(path).bytes()) == file.checksum,
+  FSLLM_CHECK(checksum64_file(path) == file.checksum,
               "{} is not the state that the checkpoint lists (its checksum differs). Restore it, or remove "
               "the newest "
               "folder of checkpoints/ to continue from the one before.",
               path.string());
-  hold(client, clone(SafetensorsReader(path).tensors()));
-  return held_.at(client).state;
+  auto state = clone(SafetensorsReader(path).tensors());
+  held_.put(client, state, num_bytes(state));
+  return state;
 }
 
 void ClientStates::put(int64_t client, int64_t round, TensorMap const& state) {
@@ -53,10 +51,9 @@ void ClientStates::put(int64_t client, int64_t round, TensorMap const& state) {
   write_safetensors(path, here, {{"format", "pt"}}, OutputFolder::scratch_of(root_), FileAccess::owner_only);
   auto& files = files_[client];
   std::erase_if(files, [&](auto const& file) { return file.round >= round; });
-  files.push_back({client, round, checksum64(MappedFile(path).bytes())});
+  files.push_back({client, round, checksum64_file(path)});
   if (files.size() > 2) files.erase(files.begin());
-  release(client);
-  hold(client, here);
+  held_.put(client, here, num_bytes(here));
 }
 
 std::vector<ClientStateFile> ClientStates::files(int64_t round) const {
@@ -70,23 +67,9 @@ std::vector<ClientStateFile> ClientStates::files(int64_t round) const {
 }
 
 void ClientStates::restore(std::vector<ClientStateFile> const& files) {
-  *this = ClientStates(root_, memory_bytes_);
+  files_.clear();
+  held_.clear();
   for (auto const& file : files) files_[file.client] = {file};
-}
-
-void ClientStates::hold(int64_t client, TensorMap state) {
-  held_bytes_ += num_bytes(state);
-  uses_.push_front(client);
-  held_[client] = {std::move(state), uses_.begin()};
-  while (held_bytes_ > memory_bytes_ && uses_.size() > 1) release(uses_.back());
-}
-
-void ClientStates::release(int64_t client) {
-  auto const held = held_.find(client);
-  if (held == held_.end()) return;
-  held_bytes_ -= num_bytes(held->second.state);
-  uses_.erase(held->second.use);
-  held_.erase(held);
 }
 
 }  // namespace fsllm

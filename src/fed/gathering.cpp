@@ -70,24 +70,36 @@ class Gathering : public Aggregation {
     std::map<int64_t, std::pair<ClientTask, TensorMap>> by_client;
     auto const mine = owned_by(comm.rank(), comm);
     auto const from = comm.all_to_all(to);
-    for (int rank = 0; rank < comm.size(); ++rank) {
-      auto const theirs = tasks_of(rank, comm);
-      std::string_view rest = from[static_cast<size_t>(rank)];
-      for (auto const& task : theirs) by_client[task.client].first = task;
+    auto const tasks = tasks_by_rank(comm);
+    for (size_t rank = 0; rank < from.size(); ++rank) {
+      std::string_view rest = from[rank];
+      for (auto const& task : tasks[rank]) by_client[task.client].first = task;
       for (auto const& [name, tensor] : mine)
-        for (auto const& task : theirs) by_client.at(task.client).second.emplace(name, take(rest, tensor));
+        for (auto const& task : tasks[rank])
+          by_client.at(task.client).second.emplace(name, take(rest, tensor));
     }
     GatheredMessages all;
     for (auto& [client, one] : by_client) {
       all.tasks.push_back(one.first);
       all.messages.push_back(std::move(one.second));
     }
+    for (int64_t number = comm.rank(); number < std::ssize(layout_); number += comm.size())
+      all.numbers.push_back(number);
     return all;
   }
 
   /// Collective.
-  std::vector<ClientTask> tasks_of(int rank, Communicator const& comm) const {
-    return all_gather(comm.rank() == rank ? tasks_ : std::vector<ClientTask>(), comm);
+  std::vector<std::vector<ClientTask>> tasks_by_rank(Communicator const& comm) const {
+    struct Sent {
+      int64_t rank;
+      ClientTask task;
+    };
+    std::vector<Sent> mine;
+    for (auto const& task : tasks_) mine.push_back({comm.rank(), task});
+    std::vector<std::vector<ClientTask>> by_rank(static_cast<size_t>(comm.size()));
+    for (auto const& [rank, task] : all_gather(mine, comm))
+      by_rank[static_cast<size_t>(rank)].push_back(task);
+    return by_rank;
   }
 
   TensorMap layout_;

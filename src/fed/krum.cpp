@@ -15,10 +15,9 @@ namespace {
 std::vector<double> squared_distances(GatheredMessages const& all, Communicator const& comm) {
   auto const count = all.tasks.size();
   std::map<int64_t, std::vector<double>> of_tensors;
-  int64_t number = comm.rank();  // the names of this rank's tensors are every comm.size()-th
+  auto number = all.numbers.begin();
   for (auto const& [name, first] : all.messages.front()) {
-    auto& distances = of_tensors[number];
-    number += comm.size();
+    auto& distances = of_tensors[*number++];
     distances.resize(count * count);
     for (size_t i = 0; i < count; ++i)
       for (size_t j = i + 1; j < count; ++j) {

@@ -61,6 +61,11 @@ void Run::check_same_state(int64_t round) const {
 /// Rank 0 moves the global state, which every rank then has.
 void Run::serve(Message const& arrived, RoundPlan const& plan) {
   if (server()) state_.server_step->step(state_.server, arrived, plan);
+  broadcast_server_state();
+}
+
+/// Collective.
+void Run::broadcast_server_state() {
   f_.collective.broadcast(state_.server.weights, 0);
   if (!state_.server.extra.empty()) f_.collective.broadcast(state_.server.extra, 0);
 }

@@ -41,6 +41,7 @@ class Run {
   RoundReport train_round(int64_t round);
   void check_same_state(int64_t round) const;
   void serve(Message const& arrived, RoundPlan const& plan);
+  void broadcast_server_state();
   void judge(RoundReport& report);
   void write_report(RoundReport const& report);
   void save_as(std::string const& name, TensorMap const& values);

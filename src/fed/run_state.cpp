@@ -59,8 +59,7 @@ void Run::restore() {
   if (state_.done == 0) return;
   state_.best_round = std::stoll(facts.at("best_round").get<std::string>());
   state_.selection.load_state(facts.at("selection").get<std::string>());
-  f_.collective.broadcast(state_.server.weights, 0);
-  if (!state_.server.extra.empty()) f_.collective.broadcast(state_.server.extra, 0);
+  broadcast_server_state();
   if (algorithm_.client_state) restore_states(checkpoint);
   if (!ended_) log_info("continuing after round {}", state_.done);
 }

@@ -59,7 +59,7 @@ class Lock {
 };
 
 std::string checksum_of(fs::path const& file) {
-  return fmt::format("{:016x}", checksum64(MappedFile(file).bytes()));
+  return fmt::format("{:016x}", checksum64_file(file));
 }
 
 /// What the copy is made of: another program version, type or source gives another text.

@@ -50,6 +50,7 @@ enum class Kind { none, sum, gather };
 struct GatheredMessages {
   std::vector<ClientTask> tasks;
   std::vector<TensorMap> messages;
+  std::vector<int64_t> numbers;  ///< of this rank's tensors among all, in the order of names
 };
 
 /// A client's turn, as its algorithm sees it.

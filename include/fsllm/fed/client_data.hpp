@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fsllm/comm/communicator.hpp"
+#include "fsllm/fed/recently_used.hpp"
 #include "fsllm/io/shard.hpp"
 
 namespace fsllm {
@@ -58,9 +59,7 @@ class ClientData {
   ShardSummary merged_summary_;
   std::vector<int64_t> clients_;
   std::map<int64_t, size_t> source_of_;  ///< client id → place in sources_
-  std::map<int64_t, std::shared_ptr<ClientShard const>> held_;
-  std::vector<int64_t> uses_;  ///< clients of held_, the most recent last
-  int64_t held_bytes_ = 0;
+  RecentlyUsed<std::shared_ptr<ClientShard const>> held_{int64_t{64} << 20};
 };
 
 }  // namespace fsllm

@@ -2,7 +2,6 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
-#include <list>
 #include <map>
 #include <optional>
 #include <set>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "fsllm/core/tensor_map.hpp"
+#include "fsllm/fed/recently_used.hpp"
 
 namespace fsllm {
 
@@ -30,9 +30,7 @@ std::map<int64_t, std::set<int64_t>> state_files_in(std::filesystem::path const&
 /// never travel between ranks.
 class ClientStates {
  public:
-  static constexpr int64_t kMemory = int64_t{64} << 20;
-  explicit ClientStates(std::filesystem::path run_directory, int64_t memory_bytes = kMemory)
-      : root_(std::move(run_directory)), memory_bytes_(memory_bytes) {}
+  explicit ClientStates(std::filesystem::path run_directory) : root_(std::move(run_directory)) {}
 
   /// The newest state of a client, in host memory and not to be written to; empty before its first turn. A
   /// file that is gone or damaged is an Error.
@@ -46,17 +44,9 @@ class ClientStates {
   void restore(std::vector<ClientStateFile> const& files);
 
  private:
-  struct Held {
-    TensorMap state;
-    std::list<int64_t>::iterator use;
-  };
-  void hold(int64_t client, TensorMap state);
-  void release(int64_t client);
   std::filesystem::path root_;
-  int64_t memory_bytes_, held_bytes_ = 0;
   std::map<int64_t, std::vector<ClientStateFile>> files_;  ///< the last two, in the order of rounds
-  std::map<int64_t, Held> held_;
-  std::list<int64_t> uses_;  ///< most recent first
+  RecentlyUsed<TensorMap> held_{int64_t{64} << 20};
 };
 
 }  // namespace fsllm
