@@ -9,6 +9,7 @@
 #include "fsllm/app/prepare_data.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/comm/nccl.hpp"
+#include "fsllm/comm/stall.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
@@ -169,13 +170,16 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   agree(comm, [&] {
     if (comm.rank() == 0) inputs = std::make_unique<InputFiles>(s);
   });
+  set_activity("reading the checksums of the model");
   auto const record = run_record(s, inputs.get(), sources, comm);
   agree(comm, [&] {
     data = std::make_unique<ClientData>(std::move(sources), s.tokenizer_sha256(), s.model.vocab_size,
                                         most_tokens(s), s.run.fed.algorithm.merges);
     check_client_count(s, *data);
+    set_activity("checking the shards");
     data->check(comm.rank(), comm.size());
     check_clients(s, data->clients(), [&](int64_t client) { return data->summary(client).train.rows; });
+    set_activity("loading the model");
     trainable = load_trainable(s);
   });
   agree(comm, [&] {
@@ -307,6 +311,7 @@ int run_command(CommandLine const& line, Communicator const& world) {
   // What is printed there is the configuration alone.
   if (line.has("print-config")) start_log(world.rank(), world.size(), LogLevel::error);
   auto setup = set_up(line, world);
+  set_stall_warning(setup.run.stall_warning_s);
   if (line.has("print-config")) {
     if (world.rank() == 0) fmt::print("{}", setup.resolved_yaml);
     return 0;

@@ -9,6 +9,7 @@
 #include "fsllm/app/model_session.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/comm/gather.hpp"
+#include "fsllm/comm/stall.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 
@@ -31,10 +32,12 @@ std::vector<RowAnswer> answers_of(Candidate const& candidate, ModelSession& sess
                 job.model_dir.string());
     questions = std::make_unique<RowQuestions>(job.rows, make_prompt_template(candidate.prompt),
                                                *session.tokenizer(), session.model().config().max_positions);
+    set_activity("scoring rows with " + candidate.name);
     scores = score_rows(session.model(), questions->scored(), job.batch_tokens, share);
   });
   scores = all_gather(scores, comm);
   std::ranges::sort(scores, {}, &RowScore::row);
+  set_activity("answering rows with " + candidate.name);
   agree(comm, [&] {
     tokens =
         continue_rows(session.model(), session.tokenizer(), questions->open(scores), job.batch_tokens, share);
@@ -51,6 +54,7 @@ Evaluation evaluate(EvaluateJob const& job, Communicator const& comm) {
   agree(comm, [&] {
     for (auto const& candidate : job.candidates)
       if (!candidate.adapter.empty()) read_adapter_config(candidate.adapter);
+    set_activity("loading the model");
     session = std::make_unique<ModelSession>(job.model_dir, job.load);
   });
   for (auto const& candidate : job.candidates) {

@@ -8,6 +8,7 @@
 
 #include "fsllm/app/program.hpp"
 #include "fsllm/app/run_config.hpp"
+#include "fsllm/comm/stall.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/progress.hpp"
@@ -28,6 +29,7 @@ constexpr char const* kUnfinished = "unfinished.json";
 /// Collective: what splitters know of every row; each rank reads its part of the records.
 RowTable read_table(DataConfig const& data, Communicator const& comm) {
   RowTable mine;
+  set_activity("reading the rows of " + data.type);
   agree(comm, [&] {
     for_each_sample(
         data, [&](Sample&& sample) { mine.add(sample, sample.record); },
@@ -195,6 +197,7 @@ ShardIndex make_shards(ShardJob const& job, ShardPlace const& place, Communicato
   SplitPlan::Parts const server{{}, plan.server.val, plan.server.test};
   PrepareCounts counts;
   std::vector<ShardSummary> mine;
+  set_activity("writing shards");
   agree(comm, [&] {
     mine = make_tasks(tasks_of(plan, server, table, place, comm), table, job.rows, counts, comm.rank() == 0);
   });

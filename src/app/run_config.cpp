@@ -118,6 +118,10 @@ RunConfig load_run_config(Config& config) {
   run.shard_roots = get_paths(config, "hpc.shard_roots",
                               "Folders of ready shards that only their own rank opens: the i-th is that of "
                               "rank i, or a single path that every host has for itself.");
+  run.stall_warning_s = config.get("hpc.stall_warning_s", run.stall_warning_s,
+                                   "A rank for which the others have waited this long is named in a warning, "
+                                   "with what it does; 0: never.",
+                                   at_least(0.0));
   auto const use_gpu = config.get(
       "use_gpu", "auto",
       "auto: GPUs where every rank has one, else the CPU; True: GPUs, or an error; False: the CPU.");
@@ -202,7 +206,8 @@ std::vector<std::string> conflicting_keys(std::string const& old_yaml, Config co
                                              "checkpoint.keep_last",
                                              "federate.total_round_num",
                                              "llm.cache.model",
-                                             "hpc.server_trains"};
+                                             "hpc.server_trains",
+                                             "hpc.stall_warning_s"};
   auto const before = Config::parse(old_yaml, "config.yaml of the run directory"),
              now = Config::parse(resolved.dump(), "configuration");
   std::map<std::string, std::optional<std::string>> defaults;

@@ -5,6 +5,7 @@
 
 #include "fsllm/core/error.hpp"
 #include "mpi.hpp"
+#include "stall_watch.hpp"
 
 namespace fsllm {
 
@@ -49,11 +50,18 @@ Communicator Communicator::split_by_node() const {
   return Communicator(std::make_shared<Handle const>(node, true));
 }
 
+void Communicator::meet() const {
+  if (auto* watch = stall_watch(); watch != nullptr && !handle_->owned && handle_->comm == MPI_COMM_WORLD)
+    watch->meet();
+}
+
 void Communicator::barrier() const {
+  meet();
   check_mpi(MPI_Barrier(handle_->comm), "MPI_Barrier");
 }
 
 void Communicator::broadcast(std::string& bytes, int root) const {
+  meet();
   auto length = static_cast<int64_t>(bytes.size());
   check_mpi(MPI_Bcast(&length, 1, MPI_INT64_T, root, handle_->comm), "MPI_Bcast");
   bytes.resize(static_cast<size_t>(length));
@@ -63,6 +71,7 @@ void Communicator::broadcast(std::string& bytes, int root) const {
 }
 
 std::vector<std::string> Communicator::gather(std::string const& bytes, int root) const {
+  meet();
   constexpr int kTag = 1;
   auto const length = static_cast<int64_t>(bytes.size());
   std::vector<int64_t> lengths(static_cast<size_t>(size_));
@@ -92,6 +101,7 @@ std::vector<std::string> Communicator::gather(std::string const& bytes, int root
 }
 
 std::vector<std::string> Communicator::all_gather(std::string const& bytes) const {
+  meet();
   auto const length = static_cast<int64_t>(bytes.size());
   std::vector<int64_t> lengths(static_cast<size_t>(size_));
   check_mpi(MPI_Allgather(&length, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, handle_->comm),
@@ -109,6 +119,7 @@ std::vector<std::string> Communicator::all_gather(std::string const& bytes) cons
 }
 
 std::vector<std::string> Communicator::all_to_all(std::vector<std::string> const& to) const {
+  meet();
   constexpr int kTag = 2;
   FSLLM_ASSERT(to.size() == static_cast<size_t>(size_));
   std::vector<int64_t> sent, got(to.size());
@@ -140,18 +151,21 @@ std::vector<std::string> Communicator::all_to_all(std::vector<std::string> const
 }
 
 int64_t Communicator::sum(int64_t value) const {
+  meet();
   int64_t total = 0;
   check_mpi(MPI_Allreduce(&value, &total, 1, MPI_INT64_T, MPI_SUM, handle_->comm), "MPI_Allreduce");
   return total;
 }
 
 int64_t Communicator::max(int64_t value) const {
+  meet();
   int64_t largest = 0;
   check_mpi(MPI_Allreduce(&value, &largest, 1, MPI_INT64_T, MPI_MAX, handle_->comm), "MPI_Allreduce");
   return largest;
 }
 
 bool Communicator::all_equal(uint64_t value) const {
+  meet();
   // The largest value and the largest complement meet only where all are one.
   uint64_t const mine[2] = {value, ~value};
   uint64_t largest[2] = {0, 0};

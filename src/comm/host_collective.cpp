@@ -54,6 +54,7 @@ class HostCollective : public Collective {
     check_layout_across_ranks(comm_, map, fmt::format("broadcast from rank {}", root));
 #endif
     if (comm_.size() == 1) return;
+    comm_.meet();
     auto stream = TensorStream::of_bytes(map);
     for (int64_t begin = 0; begin < stream.size(); begin += window_.buffer_bytes())
       broadcast_chunk(stream, begin, std::min(window_.buffer_bytes(), stream.size() - begin), root);
@@ -64,6 +65,7 @@ class HostCollective : public Collective {
 #ifdef FSLLM_DEBUG
     check_layout_across_ranks(comm_, map, fmt::format("sum to rank {}", root));
 #endif
+    comm_.meet();
     reduce_values<float>(map, at::kFloat, root);
     reduce_values<double>(map, at::kDouble, root);
     reduce_values<uint64_t>(map, at::kLong, root);
@@ -73,6 +75,7 @@ class HostCollective : public Collective {
 #ifdef FSLLM_DEBUG
     check_layout_across_ranks(comm_, {}, fmt::format("sum of {} integers to rank {}", values.size(), root));
 #endif
+    comm_.meet();
     reduce_chunks<uint64_t>(
         static_cast<int64_t>(values.size()), root,
         [&](int64_t begin, int64_t count, uint64_t* to) {

@@ -71,6 +71,7 @@ class NcclCollective : public Collective {
 
   void broadcast(TensorMap& map, int root) override {
     check(map, "broadcast");
+    comm_.meet();
     c10::cuda::CUDAGuard const guard(device_);
     for (auto& [name, tensor] : map) {
       auto on_gpu = tensor.detach().to(at::Device(at::kCUDA, device_)).contiguous();
@@ -85,6 +86,7 @@ class NcclCollective : public Collective {
 
   void reduce_sum(TensorMap& map, int root) override {
     check(map, "reduce_sum");
+    comm_.meet();
     c10::cuda::CUDAGuard const guard(device_);
     for (auto& [name, tensor] : map) {
       bool const half = tensor.scalar_type() == at::kHalf || tensor.scalar_type() == at::kBFloat16;
@@ -101,6 +103,7 @@ class NcclCollective : public Collective {
   }
 
   void reduce_sum(std::span<int64_t> values, int root) override {
+    comm_.meet();
     c10::cuda::CUDAGuard const guard(device_);
     auto const total = static_cast<int64_t>(values.size());
     auto buffer = at::empty({std::min(total, chunk_)},

@@ -11,6 +11,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/process.hpp"
 #include "mpi.hpp"
+#include "stall_watch.hpp"
 
 namespace fsllm {
 namespace {
@@ -84,10 +85,13 @@ MpiSession::MpiSession(int& argc, char**& argv) {
               "MPI offers thread level {} only (MPI_THREAD_FUNNELED is needed). Use an MPI library built "
               "with threads.",
               provided);
+  start_stall_watch();
 }
 
 MpiSession::~MpiSession() {
-  if (std::uncaught_exceptions() == 0) MPI_Finalize();
+  if (std::uncaught_exceptions() > 0) return;
+  end_stall_watch();
+  MPI_Finalize();
 }
 
 void abort_all_ranks(int exit_code) {

@@ -11,6 +11,12 @@ std::vector<ClientTask> tasks(RoundPlan const& plan) {
   return all;
 }
 
+Message message_of(FedAlgorithm const& algorithm, ClientTurn& turn) {
+  auto message = algorithm.finish(turn);
+  for (auto const& transform : algorithm.transforms) transform(message, turn);
+  return message;
+}
+
 std::vector<Row<AlgorithmPart>> const& algorithm_table() {
   static std::vector<Row<AlgorithmPart>> const table{
       {"local", local_training, "every client trains alone"},
@@ -18,10 +24,16 @@ std::vector<Row<AlgorithmPart>> const& algorithm_table() {
       {"fedavg", fedavg, "global += mean update (McMahan et al. 2017)"},
       {"fedopt", fedopt, "a server optimiser takes the mean update as its gradient (Reddi et al. 2021)"},
       {"fedprox", fedprox, "clients are held near the global model (Li et al. 2020)"},
-      {"krum", krum,
-       "the mean of the updates that lie closest to the others (aggregator.robust_rule; Blanchard et al. "
-       "2017)"},
       {"scaffold", scaffold, "control variates correct the drift of clients (Karimireddy et al. 2020)"},
+  };
+  return table;
+}
+
+std::vector<Row<AlgorithmPart>> const& robust_rule_table() {
+  static std::vector<Row<AlgorithmPart>> const table{
+      {"fedavg", [](Config&, std::string const&, FedAlgorithm&) {}, "their weighted mean"},
+      {"krum", krum, "the mean of those that lie closest to the others (Blanchard et al. 2017)"},
+      {"normbounding", norm_bounding, "their weighted mean, each shortened to a bound (Sun et al. 2019)"},
   };
   return table;
 }
@@ -29,10 +41,20 @@ std::vector<Row<AlgorithmPart>> const& algorithm_table() {
 FedAlgorithm load_algorithm(Config& config, std::string const& method) {
   FedAlgorithm algorithm;
   for (auto const& row : algorithm_table()) row.build(config, method, algorithm);
-  FSLLM_CHECK(!algorithm.combine || (!algorithm.personal && !algorithm.summed),
-              "{} with federate.method = {} ({}). Use one of the two.",
-              config.where("aggregator.robust_rule"), method,
-              algorithm.personal ? "nothing is sent" : "it needs sums of all messages");
+  std::vector<std::string> rules;
+  std::string what = "What becomes of the clients' updates.";
+  for (auto const& row : robust_rule_table()) {
+    what += fmt::format("{} {}: {}", rules.empty() ? "" : ";", row.name, row.what);
+    rules.push_back(row.name);
+  }
+  auto const rule = config.get("aggregator.robust_rule", "fedavg", what + ".", one_of(rules));
+  for (auto const& row : robust_rule_table()) row.build(config, rule, algorithm);
+  FSLLM_CHECK(rule == "fedavg" || !algorithm.personal,
+              "{} with federate.method = {} (nothing is sent). Use one of the two.",
+              config.where("aggregator.robust_rule"), method);
+  FSLLM_CHECK(!algorithm.combine || !algorithm.summed,
+              "{} with federate.method = {} (it needs sums of all messages). Use one of the two.",
+              config.where("aggregator.robust_rule"), method);
   return algorithm;
 }
 

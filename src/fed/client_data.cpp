@@ -9,6 +9,8 @@
 namespace fsllm {
 namespace {
 
+constexpr size_t kComparedAtStart = 1000;
+
 void add(SplitSummary& a, SplitSummary const& b) {
   a.rows += b.rows;
   a.tokens += b.tokens;
@@ -106,25 +108,36 @@ std::shared_ptr<ClientShard const> ClientData::shard(int64_t client) {
   return loaded;
 }
 
-void ClientData::check(int rank, int ranks) const {
+void ClientData::check(int rank, int ranks) {
+  compares_ = sources_.size() > kComparedAtStart;
   for (size_t i = 0; i < sources_.size(); ++i) {
     auto const& each = sources_[i];
     int const turn = each.ranks.empty() ? static_cast<int>(i % static_cast<size_t>(ranks))
                                         : each.ranks[i % each.ranks.size()];
     if (turn != rank) continue;
-    auto const found = load(each).client_id;
-    FSLLM_CHECK(
-        found == each.id_in_file && sha256_file(each.path) == each.summary.sha256,
-        "{} is not the shard that index.json lists (it holds client {}; its checksum differs). Make the "
-        "shards again: fsllm_shard --cfg FILE --out DIR.",
-        each.path.string(), found);
+    if (!compares_)
+      compare(each, load(each));
+    else
+      FSLLM_CHECK(
+          std::filesystem::exists(each.path),
+          "{} is missing (index.json lists it). Make the shards again: fsllm_shard --cfg FILE --out DIR.",
+          each.path.string());
   }
+}
+
+void ClientData::compare(ClientSource const& source, ClientShard const& shard) const {
+  FSLLM_CHECK(
+      shard.client_id == source.id_in_file && sha256_file(source.path) == source.summary.sha256,
+      "{} is not the shard that index.json lists (it holds client {}; its checksum differs). Make the "
+      "shards again: fsllm_shard --cfg FILE --out DIR.",
+      source.path.string(), shard.client_id);
 }
 
 ClientShard ClientData::load(ClientSource const& from) const {
   auto shard = read_shard(from.path, tokenizer_sha256_);
   for (auto const* split : {&shard.train, &shard.val, &shard.test})
     check_split(*split, from.path.string(), vocab_size_, max_positions_);
+  if (compares_) compare(from, shard);
   return shard;
 }
 

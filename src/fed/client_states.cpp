@@ -11,6 +11,29 @@
 #include "fsllm/io/safetensors.hpp"
 
 namespace fsllm {
+namespace {
+
+constexpr std::string_view kOptimizer = "optimizer.";
+
+/// As one map, in host memory; and back.
+TensorMap joined(ClientState const& state) {
+  auto all = moved(state.own, at::kCPU);
+  for (auto const& [name, tensor] : moved(state.optimizer, at::kCPU))
+    all.emplace(std::string(kOptimizer) + name, tensor);
+  return all;
+}
+
+ClientState parted(TensorMap const& all) {
+  ClientState state;
+  for (auto const& [name, tensor] : all)
+    if (name.starts_with(kOptimizer))
+      state.optimizer.emplace(name.substr(kOptimizer.size()), tensor);
+    else
+      state.own.emplace(name, tensor);
+  return state;
+}
+
+}  // namespace
 
 std::string state_file_name(int64_t client, int64_t round) {
   return fmt::format("clients/client_{:05d}.round_{:06d}.safetensors", client, round);
@@ -29,7 +52,7 @@ std::map<int64_t, std::set<int64_t>> state_files_in(std::filesystem::path const&
   return found;
 }
 
-std::optional<TensorMap> ClientStates::find(int64_t client) {
+std::optional<ClientState> ClientStates::find(int64_t client) {
   auto const known = files_.find(client);
   if (known == files_.end()) return {};
   if (auto const* held = held_.find(client)) return *held;
@@ -40,20 +63,21 @@ std::optional<TensorMap> ClientStates::find(int64_t client) {
               "the newest "
               "folder of checkpoints/ to continue from the one before.",
               path.string());
-  auto state = clone(SafetensorsReader(path).tensors());
-  held_.put(client, state, num_bytes(state));
+  auto const all = clone(SafetensorsReader(path).tensors());
+  auto state = parted(all);
+  held_.put(client, state, num_bytes(all));
   return state;
 }
 
-void ClientStates::put(int64_t client, int64_t round, TensorMap const& state) {
+void ClientStates::put(int64_t client, int64_t round, ClientState const& state) {
   auto const path = root_ / state_file_name(client, round);
-  auto const here = moved(state, at::kCPU);
+  auto const here = clone(joined(state));
   write_safetensors(path, here, {{"format", "pt"}}, OutputFolder::scratch_of(root_), FileAccess::owner_only);
   auto& files = files_[client];
   std::erase_if(files, [&](auto const& file) { return file.round >= round; });
   files.push_back({client, round, checksum64_file(path)});
   if (files.size() > 2) files.erase(files.begin());
-  held_.put(client, here, num_bytes(here));
+  held_.put(client, parted(here), num_bytes(here));
 }
 
 std::vector<ClientStateFile> ClientStates::files(int64_t round) const {

@@ -80,6 +80,9 @@ FedConfig load_fed_config(Config& config) {
   c.rounds = config.get<int64_t>("federate.total_round_num", 50, "Communication rounds.", at_least(1));
   c.ignore_weight =
       config.get("federate.ignore_weight", false, "Weigh clients equally instead of by training rows.");
+  c.keep_optimizer = config.get("federate.keep_optimizer", false,
+                                "A client's optimiser goes on where its last turn ended (moments are part of "
+                                "the client's state), instead of beginning anew each round.");
   c.only_client =
       config.get<int64_t>("federate.client_idx_for_local_train", 0,
                           "Train with this client's data alone (local baseline); 0: off.", at_least(0));

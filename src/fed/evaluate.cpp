@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/fed/evaluate.hpp"
 
+#include <fmt/core.h>
+
 #include "fsllm/comm/gather.hpp"
+#include "fsllm/comm/stall.hpp"
 
 namespace fsllm {
 namespace {
@@ -19,6 +22,7 @@ ClientLosses evaluate_clients(CausalLM& model, ClientData& data, ClientConfigs c
                               std::vector<std::string> const& splits, Communicator const& comm) {
   std::vector<LossOfClient> mine;
   for (int64_t const client : by_rank[static_cast<size_t>(comm.rank())]) {
+    set_activity(fmt::format("evaluating client {}", client));
     auto const shard = data.shard(client);
     auto const& batch = configs(client).batch;
     for (size_t i = 0; i < splits.size(); ++i) {

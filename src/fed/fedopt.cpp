@@ -31,8 +31,8 @@ class ServerOptimizer : public ServerStep {
     optimizer_.step();
     copy_values(server.weights, weights_);
   }
-  std::string state() const override { return optimizer_.state(); }
-  void load_state(std::string const& bytes) override { optimizer_.load_state(bytes); }
+  TensorMap state() const override { return optimizer_.state(); }
+  void load_state(TensorMap const& state) override { optimizer_.load_state(state); }
 
  private:
   double learning_rate(int64_t round) const {

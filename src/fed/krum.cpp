@@ -52,17 +52,12 @@ std::vector<size_t> lowest_scores(std::vector<double> const& distances, size_t c
 }  // namespace
 
 /// Blanchard et al. 2017, section 4: Krum, and with more than one chosen client Multi-Krum.
-void krum(Config& config, std::string const& method, FedAlgorithm& algorithm) {
-  auto const rule =
-      config.get("aggregator.robust_rule", "fedavg",
-                 "What becomes of the clients' updates: fedavg, their weighted mean; krum, the mean of those "
-                 "that lie closest to the others (Blanchard et al. 2017).",
-                 one_of({"fedavg", "krum"}));
+void krum(Config& config, std::string const& rule, FedAlgorithm& algorithm) {
   auto const faulty = static_cast<size_t>(config.get<int64_t>(
       "aggregator.byzantine_node_num", 0, "Clients of a round that may send anything.", at_least(0)));
   auto const chosen = static_cast<size_t>(
       config.get<int64_t>("aggregator.BFT_args.krum_agg_num", 1, "Updates that krum averages.", at_least(1)));
-  if (rule != "krum" && method != "krum") return;
+  if (rule != "krum") return;
   algorithm.kind = Kind::gather;
   algorithm.combine = [faulty, chosen](GatheredMessages const& all, Communicator const& comm) {
     auto const count = all.tasks.size();

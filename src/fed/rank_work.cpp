@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "fsllm/comm/gather.hpp"
+#include "fsllm/comm/stall.hpp"
 #include "fsllm/core/device_memory.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/interrupt.hpp"
@@ -71,17 +72,17 @@ std::vector<ClientTask> RankWork::own_tasks(RoundPlan const& plan) const {
     all.emplace(task.client, task);
     clients.push_back(task.client);
   }
-  auto const placed = algorithm_.client_state ? who_.owned : place_by_cost(f_, clients);
+  auto const placed = f_.config.has_client_states() ? who_.owned : place_by_cost(f_, clients);
   std::vector<ClientTask> mine;
   for (int64_t const client : placed[static_cast<size_t>(comm_.rank())])
     if (auto const task = all.find(client); task != all.end()) mine.push_back(task->second);
   return mine;
 }
 
-TensorMap RankWork::state_of(int64_t client, ServerState const& server) {
-  if (!algorithm_.client_state) return {};
-  auto const own = states_.find(client);
-  return own ? *own : algorithm_.client_state(server.weights);
+ClientState RankWork::state_of(int64_t client, ServerState const& server) {
+  if (!f_.config.has_client_states()) return {};
+  if (auto const kept = states_.find(client)) return *kept;
+  return {algorithm_.client_state ? algorithm_.client_state(server.weights) : TensorMap{}, {}};
 }
 
 std::vector<ClientStateFile> RankWork::state_files(int64_t round) const {
@@ -106,19 +107,24 @@ void RankWork::end_turn() {
 
 ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task, ServerState const& server,
                                   Aggregation& aggregation, Progress& progress) {
-  auto state = moved(state_of(task.client, server), device());
+  auto kept = state_of(task.client, server);
+  auto state = moved(kept.own, device());
   auto const start = moved(algorithm_.start(server, state), device());
   copy_values(f_.parameters, start);
   ClientTurn turn{plan, task, server, start, f_.parameters, state, {}, {}};
   std::vector<GradientHook> hooks;
   for (auto const& make : algorithm_.gradients) hooks.push_back(make(turn));
+  set_activity(fmt::format("reading the shard of client {}", task.client));
   auto const shard = f_.data.shard(task.client);
+  auto const steps = planned_steps(f_.train_config(task.client), shard->train.rows());
   LocalTraining training(f_.model, f_.parameters, shard->train, f_.train_config(task.client),
                          {f_.config.seed, task.client, plan.round, f_.config.rounds},
                          [&](TensorMap const& parameters) {
                            for (auto const& hook : hooks) hook(parameters);
                          });
-  while (!training.done()) {
+  if (f_.config.keep_optimizer) training.load_state({{}, kept.optimizer});
+  for (int64_t next = 1; !training.done(); ++next) {
+    set_activity(fmt::format("training client {}, step {} of {}", task.client, next, steps));
     auto const step = training.step();
     if (first_step_ == 0) first_step_ = seconds_since_process_start();
     stop_where_asked();
@@ -130,8 +136,9 @@ ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task,
   check_training(f_.model, f_.parameters, turn.result, fmt::format("{}, round {}", who, plan.round + 1));
   turn.update = subtract(f_.parameters, start);
   ClientReport const report{task.client, turn.result, l2_norm(turn.update)};
-  auto const message = algorithm_.finish(turn);
-  if (algorithm_.client_state) states_.put(task.client, plan.round + 1, turn.state);
+  auto const message = message_of(algorithm_, turn);
+  if (f_.config.keep_optimizer) kept.optimizer = training.state().optimizer;
+  if (f_.config.has_client_states()) states_.put(task.client, plan.round + 1, {turn.state, kept.optimizer});
   if (algorithm_.kind != Kind::none) aggregation.add(message, task);
   return report;
 }
@@ -182,7 +189,7 @@ ClientLosses RankWork::evaluate_all(ServerState const& server) {
       one[rank] =
           turn < owned[rank].size() ? std::vector<int64_t>{owned[rank][turn]} : std::vector<int64_t>{};
     if (turn < mine.size())
-      copy_values(f_.parameters, algorithm_.start(server, state_of(mine[turn], server)));
+      copy_values(f_.parameters, algorithm_.start(server, state_of(mine[turn], server).own));
     for (auto const& [split, part] :
          evaluate_clients(f_.model, f_.data, f_.train_config, one, who_.splits, comm_))
       losses[split].insert(part.begin(), part.end());

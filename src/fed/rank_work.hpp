@@ -46,7 +46,7 @@ class RankWork {
 
  private:
   std::vector<ClientTask> own_tasks(RoundPlan const& plan) const;
-  TensorMap state_of(int64_t client, ServerState const& server);
+  ClientState state_of(int64_t client, ServerState const& server);
   ClientReport train_task(RoundPlan const& plan, ClientTask const& task, ServerState const& server,
                           Aggregation& aggregation, Progress& progress);
   void end_turn();

@@ -16,6 +16,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr size_t kClientsInEvalResults = 100;
+
 /// Sums of the clients' training results, in client order.
 TrainResult sum_of(std::vector<ClientReport> const& clients) {
   TrainResult sum;
@@ -41,6 +43,25 @@ Json train_json(TrainResult const& result) {
           {"samples", result.samples},
           {"steps", result.steps},
           {"skipped_steps", result.skipped_steps}};
+}
+
+/// Of the values of all clients; in between, as numpy.quantile does it.
+Json quantiles(std::vector<double> values) {
+  std::ranges::sort(values);
+  auto const at = [&](double share) {
+    double const place = share * static_cast<double>(values.size() - 1);
+    auto const low = static_cast<size_t>(place), high = std::min(low + 1, values.size() - 1);
+    return values[low] + (place - static_cast<double>(low)) * (values[high] - values[low]);
+  };
+  return {{"min", at(0)}, {"p10", at(0.1)}, {"p50", at(0.5)}, {"p90", at(0.9)}, {"max", at(1)}};
+}
+
+/// `value` of each element.
+template <class Elements, class Value>
+Json quantiles_of(Elements const& elements, Value const& value) {
+  std::vector<double> values;
+  for (auto const& element : elements) values.push_back(value(element));
+  return quantiles(std::move(values));
 }
 
 Json loss_json(SplitLoss const& loss) {
@@ -90,17 +111,20 @@ void measure_ranks(RoundReport& report, Collective& collective, Traffic const& b
 nlohmann::ordered_json to_json(RoundReport const& report) {
   Json event{{"event", report.round == 0 ? "start" : "round"}, {"round", report.round}};
   if (!report.clients.empty()) {
-    event["train"] = train_json(sum_of(report.clients));
-    for (auto const& client : report.clients) {
-      auto& entry = event["clients"][std::to_string(client.client)];
-      entry = train_json(client.result);
-      entry["update_norm"] = client.update_norm;
-    }
+    auto& train = event["train"] = train_json(sum_of(report.clients));
+    train["clients"] = report.clients.size();
+    train["quantiles"] = {
+        {"loss_per_token", quantiles_of(report.clients,
+                                        [](auto const& client) {
+                                          return per_target(client.result.loss_sum, client.result.targets);
+                                        })},
+        {"update_norm", quantiles_of(report.clients, [](auto const& client) { return client.update_norm; })}};
   }
   for (auto const& [split, losses] : report.losses) {
-    event[split] = loss_json(total(losses));
-    for (auto const& [client, loss] : losses)
-      event[split]["clients"][std::to_string(client)] = loss_json(loss);
+    auto& entry = event[split] = loss_json(total(losses));
+    entry["clients"] = losses.size();
+    entry["quantiles"]["loss_per_token"] = quantiles_of(
+        losses, [](auto const& client) { return per_target(client.second.sum, client.second.targets); });
   }
   event["best"] = report.best;
   event["bytes_up"] = report.bytes_up;
@@ -113,6 +137,23 @@ nlohmann::ordered_json to_json(RoundReport const& report) {
   return event;
 }
 
+std::vector<Json> client_lines(RoundReport const& report) {
+  std::map<int64_t, Json> lines;
+  auto const line_of = [&](int64_t client) -> Json& {
+    return lines.try_emplace(client, Json{{"round", report.round}, {"client", client}}).first->second;
+  };
+  for (auto const& client : report.clients) {
+    auto& train = line_of(client.client)["train"] = train_json(client.result);
+    train["update_norm"] = client.update_norm;
+    train["seconds"] = client.result.seconds;
+  }
+  for (auto const& [split, losses] : report.losses)
+    for (auto const& [client, loss] : losses) line_of(client)[split] = loss_json(loss);
+  std::vector<Json> all;
+  for (auto& [client, line] : lines) all.push_back(std::move(line));
+  return all;
+}
+
 std::string eval_result_lines(RoundReport const& report) {
   std::map<int64_t, std::map<std::string, SplitLoss>> by_client;
   std::map<std::string, SplitLoss> mean;
@@ -121,9 +162,11 @@ std::string eval_result_lines(RoundReport const& report) {
     mean[split] = total(losses);
   }
   std::string lines;
-  for (auto const& [client, by_split] : by_client)
+  for (auto const& [client, by_split] : by_client) {
+    if (by_client.size() > kClientsInEvalResults) break;
     lines += fmt::format("{{'Role': 'Client #{}', 'Round': {}, 'Results_raw': {{{}}}}}\n", client,
                          report.round, results_text(by_split));
+  }
   if (!mean.empty())
     lines += fmt::format("{{'Role': 'Server #', 'Round': {}, 'Results_weighted_avg': {{{}}}}}\n",
                          report.round, results_text(mean));

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "fsllm/comm/gather.hpp"
+#include "fsllm/comm/stall.hpp"
 #include "fsllm/core/device_memory.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
@@ -60,6 +61,7 @@ void Run::check_same_state(int64_t round) const {
 
 /// Rank 0 moves the global state, which every rank then has.
 void Run::serve(Message const& arrived, RoundPlan const& plan) {
+  set_activity("moving the global state");
   if (server()) state_.server_step->step(state_.server, arrived, plan);
   broadcast_server_state();
 }
@@ -90,6 +92,7 @@ void Run::judge(RoundReport& report) {
 void Run::write_report(RoundReport const& report) {
   if (!server()) return;
   f_.output->check();
+  for (auto const& line : client_lines(report)) client_metrics_->write(line);
   metrics_->write(last_event_ = to_json(report));
   append_to_file(f_.directory.eval_results(), eval_result_lines(report));
   log_info("{}", round_line(report, config_.rounds));
@@ -108,7 +111,10 @@ bool Run::begin(bool resume) {
   }
   if (server() && !state_.record.empty()) f_.output->write("run.json", state_.record + "\n");
   note_for_signals();
-  if (server()) metrics_ = std::make_unique<JsonlWriter>(f_.directory.metrics());
+  if (server()) {
+    metrics_ = std::make_unique<JsonlWriter>(f_.directory.metrics());
+    client_metrics_ = std::make_unique<JsonlWriter>(f_.directory.client_metrics());
+  }
   if (state_.done > 0 || who_.splits.empty()) return true;
   RoundReport start;
   start.losses = work_.evaluate(state_.server);
@@ -122,7 +128,7 @@ RoundReport Run::train_round(int64_t round) {
   auto const traffic = f_.collective.traffic();
   auto const aggregation = make_aggregation(f_, state_.server.weights);
   auto const plan = work_.plan(round);
-  if (algorithm_.client_state) {
+  if (config_.has_client_states()) {
     if (server()) own_state_files(plan);
     comm_.barrier();
   }

@@ -61,7 +61,7 @@ class Run {
   Participants const who_;
   RankWork work_;
   RunState state_;
-  std::unique_ptr<JsonlWriter> metrics_;
+  std::unique_ptr<JsonlWriter> metrics_, client_metrics_;
   std::map<int64_t, std::set<int64_t>> state_rounds_;  ///< files of clients' states, on rank 0
   int64_t saved_ = 0;                                  ///< rounds that the newest checkpoint holds
   bool ended_ = false;                                 ///< before it was resumed

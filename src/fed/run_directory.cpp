@@ -14,11 +14,22 @@ namespace {
 namespace fs = std::filesystem;
 
 /// Everything that a run may write.
-std::vector<std::string> const kNames{"config.yaml",  "exp_print.log", "eval_results.log", "metrics.jsonl",
-                                      "summary.json", "checkpoints",   "shards",           "adapter",
-                                      "best",         "model",         "run.json",         "client_cfg.yaml",
-                                      "clients"};
-std::vector<std::string> const kLogs{"exp_print.log", "eval_results.log", "metrics.jsonl"};
+std::vector<std::string> const kNames{"config.yaml",
+                                      "exp_print.log",
+                                      "eval_results.log",
+                                      "metrics.jsonl",
+                                      "summary.json",
+                                      "checkpoints",
+                                      "shards",
+                                      "adapter",
+                                      "best",
+                                      "model",
+                                      "run.json",
+                                      "client_cfg.yaml",
+                                      "clients",
+                                      "metrics_clients.jsonl"};
+std::vector<std::string> const kLogs{"exp_print.log", "eval_results.log", "metrics.jsonl",
+                                     "metrics_clients.jsonl"};
 
 bool lies_in(fs::path const& path, fs::path const& folder) {
   auto const [end, ignored] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
@@ -100,14 +111,15 @@ std::unique_ptr<OutputFolder> RunDirectory::resume() const {
 }
 
 void rewind_logs(OutputFolder& folder, int64_t round) {
-  filter_lines(folder, "metrics.jsonl", [&](std::string const& line) {
+  auto const keeps = [&](std::string const& line) {
     auto const event = nlohmann::json::parse(line, nullptr, false);
     if (event.is_discarded() || !event.is_object()) return false;
     auto const number = event.find("round"), kind = event.find("event");
     return (number == event.end() ||
             (number->is_number() && number->get<double>() <= static_cast<double>(round))) &&
            !(kind != event.end() && *kind == "end");
-  });
+  };
+  for (auto const* name : {"metrics.jsonl", "metrics_clients.jsonl"}) filter_lines(folder, name, keeps);
   filter_lines(folder, "eval_results.log", [&](std::string const& line) {
     auto const at = line.find("'Round': ");
     return at != std::string::npos && std::atoll(line.c_str() + at + 9) <= round && line.back() == '}';

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a run leaves on disk, and how it goes on from there.
 #include "fsllm/comm/gather.hpp"
+#include "fsllm/comm/stall.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
@@ -28,7 +29,13 @@ void Run::restore() {
       check_same_layout(extra, checkpoint.tensors["extra"], "checkpoint");
       copy_values(extra, checkpoint.tensors["extra"]);
       state_.best = checkpoint.tensors["best"];
-      state_.server_step->load_state(checkpoint.texts.at("algorithm"));
+      auto const old = checkpoint.texts.find("algorithm");
+      FSLLM_CHECK(
+          old == checkpoint.texts.end() || old->second.empty(),
+          "the checkpoint of round {} holds the server's optimiser in the form of an earlier version. "
+          "Continue with that version, or start the run anew with --overwrite.",
+          checkpoint.round);
+      state_.server_step->load_state(checkpoint.tensors["algorithm"]);
       if (auto const record = checkpoint.texts.find("run");
           record != checkpoint.texts.end() && f_.continued_record)
         state_.record = f_.continued_record(record->second, checkpoint.round);
@@ -60,7 +67,7 @@ void Run::restore() {
   state_.best_round = std::stoll(facts.at("best_round").get<std::string>());
   state_.selection.load_state(facts.at("selection").get<std::string>());
   broadcast_server_state();
-  if (algorithm_.client_state) restore_states(checkpoint);
+  if (config_.has_client_states()) restore_states(checkpoint);
   if (!ended_) log_info("continuing after round {}", state_.done);
 }
 
@@ -134,19 +141,20 @@ void Run::remove_old_state_files() {
 
 void Run::save_state() {
   auto const states =
-      algorithm_.client_state ? work_.state_files(state_.done) : std::vector<ClientStateFile>{};
+      config_.has_client_states() ? work_.state_files(state_.done) : std::vector<ClientStateFile>{};
   if (!server()) return;
+  set_activity("writing a checkpoint");
   Checkpoint checkpoint;
   checkpoint.round = state_.done;
   checkpoint.tensors["global"] = state_.server.weights;
   checkpoint.tensors["extra"] = state_.server.extra;
   checkpoint.tensors["best"] = state_.best;
+  checkpoint.tensors["algorithm"] = state_.server_step->state();
   checkpoint.texts = {{"config", f_.config_yaml},
-                      {"algorithm", state_.server_step->state()},
                       {"selection", state_.selection.state()},
                       {"best_round", std::to_string(state_.best_round)},
                       {"run", state_.record}};
-  if (algorithm_.client_state) {
+  if (config_.has_client_states()) {
     auto listed = nlohmann::json::array();
     for (auto const& file : states) listed.push_back({file.client, file.round, file.checksum});
     checkpoint.texts["client_states"] = listed.dump();
@@ -154,7 +162,7 @@ void Run::save_state() {
   f_.output->check();
   if (f_.check_inputs) f_.check_inputs();
   save_checkpoint(*f_.output, "checkpoints", checkpoint, static_cast<int>(config_.keep_last));
-  if (algorithm_.client_state) remove_old_state_files();
+  if (config_.has_client_states()) remove_old_state_files();
   saved_ = state_.done;
   note_for_signals();
 }
@@ -179,6 +187,7 @@ RunSummary Run::save_interrupted() {
 void Run::save_results() {
   auto const own = algorithm_.personal ? work_.state_files(state_.done) : std::vector<ClientStateFile>{};
   if (!server()) return;
+  set_activity("writing the results");
   if (f_.check_inputs) f_.check_inputs();
   auto const out = f_.full_model ? f_.directory.model() : f_.directory.adapter();
   auto const name = out.filename().string();
@@ -186,7 +195,7 @@ void Run::save_results() {
   ClientStates states(f_.directory.root);
   states.restore(own);
   for (auto const& file : own)
-    save_as(fmt::format("{}/client_{:05d}", name, file.client), *states.find(file.client));
+    save_as(fmt::format("{}/client_{:05d}", name, file.client), states.find(file.client)->own);
   auto summary = last_event_;
   summary["event"] = "end";
   summary["stopped_early"] = state_.selection.stop();

@@ -23,8 +23,8 @@ class ControlVariates : public ServerStep {
     for (auto& [name, tensor] : server.extra)
       tensor.add_(arrived.sum.at(name), 1.0 / static_cast<double>(plan.all_clients));
   }
-  std::string state() const override { return weights_->state(); }
-  void load_state(std::string const& bytes) override { weights_->load_state(bytes); }
+  TensorMap state() const override { return weights_->state(); }
+  void load_state(TensorMap const& state) override { weights_->load_state(state); }
 
  private:
   std::unique_ptr<ServerStep> weights_;

@@ -9,7 +9,6 @@
 #include <chrono>
 #include <cmath>
 #include <future>
-#include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
@@ -204,28 +203,13 @@ StepResult LocalTraining::step() {
   return step;
 }
 
-std::string LocalTraining::state() const {
-  auto const& done = impl_->result;
-  nlohmann::json const sums{{"loss_sum", done.loss_sum}, {"targets", done.targets},
-                            {"tokens", done.tokens},     {"samples", done.samples},
-                            {"steps", done.steps},       {"skipped_steps", done.skipped_steps},
-                            {"lr_sum", done.lr_sum},     {"seconds", done.seconds}};
-  return sums.dump() + "\n" + impl_->optimizer.state();
+TrainingState LocalTraining::state() const {
+  return {impl_->result, impl_->optimizer.state()};
 }
 
-void LocalTraining::load_state(std::string const& bytes) {
-  auto const end = bytes.find('\n');
-  auto const sums = nlohmann::json::parse(bytes.substr(0, end));
-  auto& done = impl_->result;
-  sums.at("loss_sum").get_to(done.loss_sum);
-  sums.at("targets").get_to(done.targets);
-  sums.at("tokens").get_to(done.tokens);
-  sums.at("samples").get_to(done.samples);
-  sums.at("steps").get_to(done.steps);
-  sums.at("skipped_steps").get_to(done.skipped_steps);
-  sums.at("lr_sum").get_to(done.lr_sum);
-  sums.at("seconds").get_to(done.seconds);
-  impl_->optimizer.load_state(bytes.substr(end + 1));
+void LocalTraining::load_state(TrainingState const& state) {
+  impl_->result = state.result;
+  impl_->optimizer.load_state(state.optimizer);
 }
 
 TrainResult train_client(CausalLM& model, TensorMap& parameters, TokenSplit const& data,

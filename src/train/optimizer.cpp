@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/train/optimizer.hpp"
 
+#include <ATen/ops/scalar_tensor.h>
 #include <torch/optim/adagrad.h>
 #include <torch/optim/adam.h>
 #include <torch/optim/adamw.h>
 #include <torch/optim/rmsprop.h>
 #include <torch/optim/sgd.h>
-#include <torch/serialize.h>
 
 #include <algorithm>
 #include <functional>
-#include <sstream>
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/table.hpp"
@@ -46,9 +45,81 @@ Made make_rmsprop(OptimizerConfig const& c, Parameters p) {
                                                  options.momentum(c.momentum).centered(c.centered));
 }
 
+/// Visits what an optimiser keeps of one parameter: visit(name, tensor or count).
+void each(torch::optim::SGDParamState& state, auto const& visit) {
+  visit("momentum_buffer", state.momentum_buffer());
+}
+template <class Adam>
+void each(Adam& state, auto const& visit) requires requires {
+  state.exp_avg();
+}
+{
+  visit("step", state.step());
+  visit("exp_avg", state.exp_avg());
+  visit("exp_avg_sq", state.exp_avg_sq());
+  visit("max_exp_avg_sq", state.max_exp_avg_sq());
+}
+void each(torch::optim::AdagradParamState& state, auto const& visit) {
+  visit("step", state.step());
+  visit("sum", state.sum());
+}
+void each(torch::optim::RMSpropParamState& state, auto const& visit) {
+  visit("step", state.step());
+  visit("square_avg", state.square_avg());
+  visit("momentum_buffer", state.momentum_buffer());
+  visit("grad_avg", state.grad_avg());
+}
+
+/// Puts what is kept of the parameter `name` into a map of states.
+struct Save {
+  TensorMap& into;
+  std::string const& name;
+  void operator()(char const* part, at::Tensor const& tensor) const {
+    if (tensor.defined()) into.emplace(fmt::format("{}.{}", part, name), tensor);
+  }
+  void operator()(char const* part, int64_t count) const {
+    into.emplace(fmt::format("{}.{}", part, name), at::scalar_tensor(count, at::kLong));
+  }
+};
+
+/// The other way.
+struct Load {
+  TensorMap const& from;
+  std::string const& name;
+  at::Tensor const& parameter;
+  bool& any;
+  at::Tensor const* find(char const* part) const {
+    auto const found = from.find(fmt::format("{}.{}", part, name));
+    if (found == from.end()) return nullptr;
+    any = true;
+    return &found->second;
+  }
+  void operator()(char const* part, at::Tensor& tensor) const {
+    if (auto const* found = find(part))
+      tensor = found->to(parameter.device(), parameter.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+  }
+  void operator()(char const* part, int64_t& count) const {
+    if (auto const* found = find(part)) count = found->item<int64_t>();
+  }
+};
+
+template <class State>
+void save_state(torch::optim::OptimizerParamState& state, Save const& save) {
+  each(static_cast<State&>(state), save);
+}
+
+template <class State>
+std::unique_ptr<torch::optim::OptimizerParamState> load_state(Load const& load) {
+  auto state = std::make_unique<State>();
+  each(*state, load);
+  return state;
+}
+
 /// How to build one optimiser, and what differs from the common arguments.
 struct Kind {
   std::function<Made(OptimizerConfig const&, Parameters)> make;
+  void (*save)(torch::optim::OptimizerParamState&, Save const&);
+  std::unique_ptr<torch::optim::OptimizerParamState> (*load)(Load const&);
   std::vector<std::string> arguments;
   double weight_decay, eps;  ///< defaults of torch.optim
 };
@@ -57,17 +128,44 @@ std::vector<Row<Kind>> const& optimizer_table() {
   using namespace torch::optim;
   static std::vector<Row<Kind>> const table{
       {"SGD",
-       {make_sgd, {"momentum", "dampening", "weight_decay", "nesterov"}, 0, 0},
+       {make_sgd,
+        save_state<SGDParamState>,
+        load_state<SGDParamState>,
+        {"momentum", "dampening", "weight_decay", "nesterov"},
+        0,
+        0},
        "stochastic gradient descent"},
       {"Adam",
-       {make_adam<Adam, AdamOptions>, {"betas", "eps", "weight_decay", "amsgrad"}, 0, 1e-8},
+       {make_adam<Adam, AdamOptions>,
+        save_state<AdamParamState>,
+        load_state<AdamParamState>,
+        {"betas", "eps", "weight_decay", "amsgrad"},
+        0,
+        1e-8},
        "Kingma & Ba 2015"},
       {"AdamW",
-       {make_adam<AdamW, AdamWOptions>, {"betas", "eps", "weight_decay", "amsgrad"}, 1e-2, 1e-8},
+       {make_adam<AdamW, AdamWOptions>,
+        save_state<AdamWParamState>,
+        load_state<AdamWParamState>,
+        {"betas", "eps", "weight_decay", "amsgrad"},
+        1e-2,
+        1e-8},
        "Loshchilov & Hutter 2019"},
-      {"Adagrad", {make_adagrad, {"lr_decay", "weight_decay", "eps"}, 0, 1e-10}, "Duchi et al. 2011"},
+      {"Adagrad",
+       {make_adagrad,
+        save_state<AdagradParamState>,
+        load_state<AdagradParamState>,
+        {"lr_decay", "weight_decay", "eps"},
+        0,
+        1e-10},
+       "Duchi et al. 2011"},
       {"RMSprop",
-       {make_rmsprop, {"alpha", "eps", "weight_decay", "momentum", "centered"}, 0, 1e-8},
+       {make_rmsprop,
+        save_state<RMSpropParamState>,
+        load_state<RMSpropParamState>,
+        {"alpha", "eps", "weight_decay", "momentum", "centered"},
+        0,
+        1e-8},
        "Hinton, lecture 6e"},
   };
   return table;
@@ -138,15 +236,17 @@ OptimizerConfig load_optimizer_config(Config& config, std::string const& prefix,
 }
 
 struct Optimizer::Impl {
+  TensorMap parameters;
+  Kind const& kind;
   Made optimizer;
 };
 
 Optimizer::Optimizer(OptimizerConfig const& config, TensorMap const& parameters)
-    : impl_(std::make_unique<Impl>()) {
+    : impl_(std::make_unique<Impl>(
+          parameters, find_row(optimizer_table(), config.type, "optimizer.type").build, nullptr)) {
   Parameters list;
   for (auto const& [name, tensor] : parameters) list.push_back(tensor);
-  impl_->optimizer =
-      find_row(optimizer_table(), config.type, "optimizer.type").build.make(config, std::move(list));
+  impl_->optimizer = impl_->kind.make(config, std::move(list));
 }
 
 Optimizer::~Optimizer() = default;
@@ -163,15 +263,23 @@ void Optimizer::zero_grad() {
   impl_->optimizer->zero_grad();
 }
 
-std::string Optimizer::state() const {
-  std::ostringstream bytes;
-  torch::save(*impl_->optimizer, bytes);
-  return bytes.str();
+TensorMap Optimizer::state() const {
+  TensorMap state;
+  auto const& kept = impl_->optimizer->state();
+  for (auto const& [name, parameter] : impl_->parameters)
+    if (auto const found = kept.find(parameter.unsafeGetTensorImpl()); found != kept.end())
+      impl_->kind.save(*found->second, {state, name});
+  return state;
 }
 
-void Optimizer::load_state(std::string const& bytes) {
-  std::istringstream stream(bytes);
-  torch::load(*impl_->optimizer, stream);
+void Optimizer::load_state(TensorMap const& state) {
+  auto& kept = impl_->optimizer->state();
+  kept.clear();
+  for (auto const& [name, parameter] : impl_->parameters) {
+    bool any = false;  // a parameter that never had a gradient has none
+    auto loaded = impl_->kind.load({state, name, parameter, any});
+    if (any) kept[parameter.unsafeGetTensorImpl()] = std::move(loaded);
+  }
 }
 
 }  // namespace fsllm

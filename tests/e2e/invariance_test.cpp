@@ -85,6 +85,11 @@ INSTANTIATE_TEST_SUITE_P(
         // states of clients, two of three sampled
         std::vector<std::string>{"federate.method", "scaffold", "federate.sample_client_num", "2"},
         std::vector<std::string>{"fedprox.use", "True", "fedprox.mu", "0.1"},
+        // optimisers that go on, two of three sampled
+        std::vector<std::string>{"federate.keep_optimizer", "True", "train.optimizer",
+                                 "{type: AdamW, lr: 0.01}", "federate.sample_client_num", "2"},
+        std::vector<std::string>{"aggregator.robust_rule", "normbounding",
+                                 "aggregator.BFT_args.normbounding_norm_bound", "0.01"},
         // messages of all clients on the owners of tensors
         std::vector<std::string>{"aggregator.robust_rule", "krum"}));
 

@@ -27,8 +27,9 @@ std::map<std::string, std::string> contents(fs::path const& dir) {
   for (auto const& entry : fs::recursive_directory_iterator(dir)) {
     auto const name = entry.path().lexically_relative(dir).string();
     bool const timed = name.ends_with(".log") || name.ends_with("summary.json") ||
-                       name.ends_with("metrics.jsonl") || name.ends_with("manifest.json") ||
-                       name.ends_with("state.h5") || name.ends_with("files.json");
+                       name.ends_with("metrics.jsonl") || name.ends_with("metrics_clients.jsonl") ||
+                       name.ends_with("manifest.json") || name.ends_with("state.h5") ||
+                       name.ends_with("files.json");
     if (!entry.is_regular_file()) continue;
     auto text = timed ? std::string() : read_text(entry.path());
     // Adapters name their base model by its path.
@@ -142,7 +143,9 @@ TEST_F(Kills, Training) {
 TEST_F(Kills, TrainingWithStatesOfClients) {
   survive(
       [](fs::path const& dir) {
-        return training(dir, {"federate.method", "scaffold", "federate.sample_client_num", "2"});
+        return training(
+            dir, {"federate.method", "scaffold", "federate.sample_client_num", "2", "federate.keep_optimizer",
+                  "True", "train.optimizer", "{type: AdamW, lr: 0.01}"});
       },
       true);
 }

@@ -203,6 +203,10 @@ void Background::signal(int number) {
   kill(pid_, number);
 }
 
+void Background::signal_rank(size_t rank, int number) {
+  kill(children_of(pid_).at(rank), number);
+}
+
 bool Background::running() {
   int status = 0;
   if (pid_ > 0 && waitpid(pid_, &status, WNOHANG) == pid_) pid_ = -1;
@@ -243,6 +247,10 @@ std::string training_record(std::filesystem::path const& metrics) {
          {"seconds", "tokens_per_second", "peak_rss_bytes", "bytes_up", "bytes_down", "ranks"})
       event.erase(noise);
     record += event.dump() + "\n";
+  }
+  for (auto line : read_events(metrics.parent_path() / "metrics_clients.jsonl")) {
+    if (line.contains("train")) line["train"].erase("seconds");
+    record += line.dump() + "\n";
   }
   return record;
 }

@@ -48,6 +48,7 @@ class Background {
   void kill_rank(size_t rank);
   /// Sends a signal to the first process alone: the launcher hands it on.
   void signal(int number);
+  void signal_rank(size_t rank, int number);
   bool running();
 
  private:
@@ -61,7 +62,7 @@ std::string read_text(std::filesystem::path const& path);
 std::map<std::string, std::string> file_checksums(std::filesystem::path const& dir);
 /// Events of metrics.jsonl, in order.
 std::vector<nlohmann::json> read_events(std::filesystem::path const& path);
-/// The deterministic part of the round events: no times, bytes or memory.
+/// The deterministic part of metrics.jsonl and of metrics_clients.jsonl beside it: no times, bytes or memory.
 std::string training_record(std::filesystem::path const& metrics);
 
 }  // namespace fsllm::test

@@ -129,17 +129,24 @@ TEST_F(ResumeInputs, AKeyThatCameLaterHasItsDefault) {
   train("a");
   go_back("a");
   auto text = read_text(dir_ / "a/config.yaml");
-  auto const at = text.find("max_file_bytes");
-  ASSERT_NE(at, std::string::npos);
-  auto const begin = text.rfind('\n', at);
-  text.erase(begin, text.find('\n', at) - begin);
+  std::ofstream(dir_ / "all.yaml") << text;
+  for (auto const* key :
+       {"max_file_bytes", "keep_optimizer", "stall_warning_s", "normbounding_norm_bound", "mu"}) {
+    auto const at = text.find(std::string(" ") + key + ":");
+    ASSERT_NE(at, std::string::npos) << key;
+    auto const begin = text.rfind('\n', at);
+    text.erase(begin, text.find('\n', at) - begin);
+  }
   std::ofstream(dir_ / "a/config.yaml") << text;
-  auto const config = (dir_ / "run.yaml").string();
+  // All keys of this version are given, as by a resolved configuration.
+  auto const config = (dir_ / "all.yaml").string();
   std::vector<std::string> const words{
       "fsllm_hpc", "--cfg", config, "--resume", "model.type", (dir_ / "model").string(), "expname", "a"};
   auto other = words;
   other.insert(other.end(), {"data.max_file_bytes", "123456789"});
   expect_refused(run(dir_.path(), 0, other), "data.max_file_bytes (absent before, 123456789 now)");
+  other.insert(other.end(), {"data.max_file_bytes", "68719476736", "federate.keep_optimizer", "True"});
+  expect_refused(run(dir_.path(), 0, other), "federate.keep_optimizer (absent before, true now)");
   auto const outcome = run(dir_.path(), 0, words);
   EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
 }

@@ -10,6 +10,10 @@
 #include "support.hpp"
 
 namespace fsllm {
+
+void signsgd(Config& config, std::string const& method,
+             FedAlgorithm& algorithm);  // the example of CONTRIBUTING.md
+
 namespace {
 
 struct Client {
@@ -68,8 +72,11 @@ std::vector<double> train(FedAlgorithm const& algorithm, Communicator const& com
     RoundPlan plan{round, std::ssize(kClients), {}};
     for (int64_t k = 1; k <= plan.all_clients; ++k)
       plan.cohorts.push_back({{k, round, kClients[k - 1].rows / rows_of_all()}});
-    auto const aggregation = make_exact_aggregation(
-        {server.weights, algorithm.summed ? algorithm.summed(server.weights) : TensorMap{}}, 48);
+    auto const layout_of = [&](FedAlgorithm::Layout const& layout) {
+      return layout ? layout(server.weights) : TensorMap{};
+    };
+    auto const aggregation =
+        make_exact_aggregation({layout_of(algorithm.averaged), layout_of(algorithm.summed)}, 48);
     for (auto const& task : tasks(plan)) {
       if (task.client % comm.size() != comm.rank()) continue;
       auto& state = states[task.client];
@@ -77,7 +84,7 @@ std::vector<double> train(FedAlgorithm const& algorithm, Communicator const& com
       auto const start = clone(algorithm.start(server, state));
       auto parameters = clone(start);
       auto turn = take_turn(algorithm, plan, task, server, start, parameters, state);
-      aggregation->add(algorithm.finish(turn), task);
+      aggregation->add(message_of(algorithm, turn), task);
     }
     auto const arrived = aggregation->reduce(*collective);
     if (comm.rank() == 0) server_step->step(server, arrived, plan);
@@ -88,12 +95,16 @@ std::vector<double> train(FedAlgorithm const& algorithm, Communicator const& com
   return path;
 }
 
-void expect_path(std::string const& yaml, std::vector<double> const& expected) {
-  auto const algorithm = algorithm_of(yaml);
+void expect_path(FedAlgorithm const& algorithm, std::string const& yaml,
+                 std::vector<double> const& expected) {
   auto const alone = train(algorithm, Communicator::self());
   for (size_t round = 0; round < expected.size(); ++round)
     EXPECT_NEAR(alone[round], expected[round], 1e-12) << yaml << " " << round;
   EXPECT_EQ(train(algorithm, Communicator::world()), alone) << yaml;
+}
+
+void expect_path(std::string const& yaml, std::vector<double> const& expected) {
+  expect_path(algorithm_of(yaml), yaml, expected);
 }
 
 TEST(Methods, FedAvgIsTheMeanOfTheClients) {
@@ -139,6 +150,43 @@ TEST(Methods, ScaffoldCorrectsTheDriftOfClients) {
     c += change / static_cast<double>(std::size(kClients));
   }
   expect_path("federate: {method: scaffold}", expected);
+}
+
+/// Both coordinates of w are the same, so the norm of an update is √2 of its length.
+TEST(Methods, NormBoundingShortensLongUpdates) {
+  constexpr double kBound = 1;
+  std::vector<double> expected;
+  double w = 0;
+  int shortened = 0, whole = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    double next = w;
+    for (auto const& [a, b, rows] : kClients) {
+      double const update = descend(w, a, b) - w, norm = std::sqrt(2) * std::abs(update);
+      ++(norm > kBound ? shortened : whole);
+      next += rows / rows_of_all() * update * std::min(1.0, kBound / norm);
+    }
+    expected.push_back(w = next);
+  }
+  EXPECT_TRUE(shortened > 0 && whole > 0) << shortened << " " << whole;
+  std::string const rule = "aggregator: {robust_rule: normbounding, BFT_args: {normbounding_norm_bound: ";
+  expect_path(rule + "1}}", expected);
+  EXPECT_ERROR(algorithm_of(rule + "0}}"), "needs a bound");
+  EXPECT_ERROR(algorithm_of("{federate: {method: local}, " + rule + "1}}}"), "nothing is sent");
+}
+
+/// Each round moves w by one step in the direction of most clients.
+TEST(Methods, TheExampleFollowsTheMajority) {
+  FedAlgorithm algorithm;
+  auto config = Config::parse("signsgd: {step: 0.5}", "test.yaml");
+  signsgd(config, "signsgd", algorithm);
+  std::vector<double> expected;
+  double w = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    int votes = 0;
+    for (auto const& [a, b, rows] : kClients) votes += b > w ? 1 : b < w ? -1 : 0;
+    expected.push_back(w += votes > 0 ? 0.5 : votes < 0 ? -0.5 : 0);
+  }
+  expect_path(algorithm, "signsgd", expected);
 }
 
 /// Five clients whose updates lie at 0, 1, 2, 3 and 10 on a line through two tensors; squared distances are 5

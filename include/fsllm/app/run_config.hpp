@@ -21,6 +21,7 @@ struct RunConfig {
   bool quiet = false;
   std::string model_type, model_cache;
   std::string threads;                   ///< "auto" or a number
+  double stall_warning_s = 60;           ///< comm/stall.hpp
   std::string use_gpu;                   ///< auto, True or False
   std::vector<std::string> shard_roots;  ///< folders of shards that only some ranks see
   std::string stage_dir;                 ///< place of converted weights; empty: the run directory

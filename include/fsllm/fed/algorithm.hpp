@@ -65,14 +65,17 @@ struct ClientTurn {
   TrainResult result;           ///< after the last step
 };
 
+/// Changes what a client sends, as clipping, noise and compression do.
+using UpdateTransform = std::function<void(Message& message, ClientTurn const& turn)>;
+
 /// The server's side of a round.
 struct ServerStep {
   virtual ~ServerStep() = default;
   /// Moves `server` by what arrived (Message::mean is Σ p_k m_k / Σ p_k); rank 0 only.
   virtual void step(ServerState& server, Message const& arrived, RoundPlan const& plan) = 0;
   /// What outlives a round beside ServerState, for checkpoints; rank 0 only.
-  virtual std::string state() const { return {}; }
-  virtual void load_state(std::string const& bytes) {}
+  virtual TensorMap state() const { return {}; }
+  virtual void load_state(TensorMap const& state) {}
 };
 
 /// A federated algorithm as a value. As it begins it is FedAvg (McMahan et al. 2017, algorithm 1); each
@@ -95,25 +98,33 @@ struct FedAlgorithm {
   std::vector<std::function<GradientHook(ClientTurn const& turn)>> gradients;
   /// What a client sends after its last step.
   std::function<Message(ClientTurn& turn)> finish;
+  /// What becomes of it before it leaves the client, in this order.
+  std::vector<UpdateTransform> transforms;
   /// Kind gather only. Collective: what the messages become, for the tensors that this rank owns.
   std::function<TensorMap(GatheredMessages const& all, Communicator const& comm)> combine;
   std::function<std::unique_ptr<ServerStep>(TensorMap const& weights)> server_step;
 };
 
-/// Declares a method's keys, and makes `algorithm` that method where `method` (federate.method) or a key says
-/// so.
-using AlgorithmPart = void (*)(Config& config, std::string const& method, FedAlgorithm& algorithm);
+/// What a client sends at the end of its turn.
+Message message_of(FedAlgorithm const& algorithm, ClientTurn& turn);
+
+/// Declares a method's keys, and makes `algorithm` that method where `name` (the value of federate.method or
+/// of aggregator.robust_rule) or a key says so.
+using AlgorithmPart = void (*)(Config& config, std::string const& name, FedAlgorithm& algorithm);
 
 void local_training(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void global_training(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedavg(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedopt(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedprox(Config& config, std::string const& method, FedAlgorithm& algorithm);
-void krum(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void scaffold(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void krum(Config& config, std::string const& rule, FedAlgorithm& algorithm);
+void norm_bounding(Config& config, std::string const& rule, FedAlgorithm& algorithm);
 
 /// One row per value of federate.method.
 std::vector<Row<AlgorithmPart>> const& algorithm_table();
+/// One row per value of aggregator.robust_rule.
+std::vector<Row<AlgorithmPart>> const& robust_rule_table();
 /// The algorithm that `config` asks for; the keys of all methods are declared.
 FedAlgorithm load_algorithm(Config& config, std::string const& method);
 

@@ -13,6 +13,12 @@
 
 namespace fsllm {
 
+/// What outlives a client's turn.
+struct ClientState {
+  TensorMap own;        ///< the algorithm's
+  TensorMap optimizer;  ///< with federate.keep_optimizer
+};
+
 /// The file of a client's own state as it was after `round` rounds, with the XXH64 of its bytes.
 struct ClientStateFile {
   int64_t client = 0, round = 0;
@@ -34,10 +40,10 @@ class ClientStates {
 
   /// The newest state of a client, in host memory and not to be written to; empty before its first turn. A
   /// file that is gone or damaged is an Error.
-  std::optional<TensorMap> find(int64_t client);
+  std::optional<ClientState> find(int64_t client);
   /// Writes the state after `round` rounds, whole and flushed; the file must be owned by the run's
   /// OutputFolder.
-  void put(int64_t client, int64_t round, TensorMap const& state);
+  void put(int64_t client, int64_t round, ClientState const& state);
   /// Of each client that has one, the newest file after at most `round` rounds.
   std::vector<ClientStateFile> files(int64_t round) const;
   /// Goes on with these files, and forgets all others.
@@ -46,7 +52,7 @@ class ClientStates {
  private:
   std::filesystem::path root_;
   std::map<int64_t, std::vector<ClientStateFile>> files_;  ///< the last two, in the order of rounds
-  RecentlyUsed<TensorMap> held_{int64_t{64} << 20};
+  RecentlyUsed<ClientState> held_{int64_t{64} << 20};
 };
 
 }  // namespace fsllm

@@ -29,13 +29,17 @@ struct FedConfig {
   double unseen_clients_rate = 0;  ///< share of the clients that are evaluated, but never train
   int64_t rounds = 50;
   bool ignore_weight = false;
-  int64_t only_client = 0;  ///< federate.client_idx_for_local_train or distribute.data_idx; 0: all
-  std::string reduce;       ///< exact, native, auto
+  bool keep_optimizer = false;  ///< clients' optimisers go on from round to round
+  int64_t only_client = 0;      ///< federate.client_idx_for_local_train or distribute.data_idx; 0: all
+  std::string reduce;           ///< exact, native, auto
   int64_t fixed_point_bits = 48;
   bool server_trains = true;
   int64_t checkpoint_every = 1, keep_last = 2;
   SelectionConfig selection;
   uint64_t seed = 0;
+
+  /// Do clients have a state of their own that outlives their turns?
+  bool has_client_states() const { return algorithm.client_state || keep_optimizer; }
 };
 FedConfig load_fed_config(Config& config);
 

@@ -7,8 +7,8 @@
 
 namespace fsllm {
 
-/// What clients have in memory, up to `limit` bytes: the least recently used leaves first, the newest always
-/// stays.
+/// What clients have in memory, up to `limit` bytes of 256 clients (of thousands a round samples few twice):
+/// the least recently used leaves first, the newest always stays.
 template <class Value>
 class RecentlyUsed {
  public:
@@ -26,7 +26,7 @@ class RecentlyUsed {
     uses_.push_front(client);
     entries_.emplace(client, Entry{std::move(value), bytes, uses_.begin()});
     bytes_ += bytes;
-    while (bytes_ > limit_ && uses_.size() > 1) remove(uses_.back());
+    while ((bytes_ > limit_ || uses_.size() > kClients) && uses_.size() > 1) remove(uses_.back());
   }
   void clear() {
     entries_.clear();
@@ -35,6 +35,8 @@ class RecentlyUsed {
   }
 
  private:
+  static constexpr size_t kClients = 256;
+
   struct Entry {
     Value value;
     int64_t bytes;

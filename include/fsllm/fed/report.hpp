@@ -38,7 +38,7 @@ class PhaseClock {
   std::map<std::string, double> seconds_;
 };
 
-/// Everything metrics.jsonl says about one round.
+/// Everything that metrics.jsonl and metrics_clients.jsonl say about one round.
 struct RoundReport {
   int64_t round = 0;  ///< rounds completed, from 1; 0 is the evaluation before training
   std::vector<ClientReport> clients;
@@ -54,10 +54,13 @@ struct RoundReport {
 /// round).
 void measure_ranks(RoundReport& report, Collective& collective, Traffic const& before);
 
+/// The event of metrics.jsonl: sums over clients, and quantiles of them, however many there are.
 nlohmann::ordered_json to_json(RoundReport const& report);
+/// The lines of metrics_clients.jsonl: one for each client that trained or was evaluated, in their order.
+std::vector<nlohmann::ordered_json> client_lines(RoundReport const& report);
 /// The event that metrics.jsonl ends with; an empty object where there is none.
 nlohmann::ordered_json last_event(std::filesystem::path const& metrics);
-/// FS-LLM's lines of eval_results.log: each client's raw results and the weighted mean.
+/// FS-LLM's lines of eval_results.log: the raw results of each of up to 100 clients, and the weighted mean.
 std::string eval_result_lines(RoundReport const& report);
 /// "round 3/10: train loss 2.31, val loss 2.40 (best), 1234 tokens/s"
 std::string round_line(RoundReport const& report, int64_t rounds);

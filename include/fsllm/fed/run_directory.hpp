@@ -24,6 +24,7 @@ struct RunDirectory {
   std::filesystem::path log() const { return root / "exp_print.log"; }
   std::filesystem::path eval_results() const { return root / "eval_results.log"; }
   std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
+  std::filesystem::path client_metrics() const { return root / "metrics_clients.jsonl"; }
   std::filesystem::path summary() const { return root / "summary.json"; }
   std::filesystem::path checkpoints() const { return root / "checkpoints"; }
   std::filesystem::path shards() const { return root / "shards"; }

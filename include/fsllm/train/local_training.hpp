@@ -12,10 +12,16 @@ namespace fsllm {
 /// and before the optimiser.
 using GradientHook = std::function<void(TensorMap const& parameters)>;
 
+/// How far a LocalTraining has come, beside the parameters.
+struct TrainingState {
+  TrainResult result;
+  TensorMap optimizer;
+};
+
 /// One client's work in a round as an object that steps, saves and goes on: what comes between two steps
-/// (signals, progress, another client) is the caller's. A fresh optimiser for each object; losses are means
-/// per target token over the whole step, accumulation included. What a step does depends on (configuration,
-/// data, ClientRound, parameters) alone.
+/// (signals, progress, another client) is the caller's. A fresh optimiser for each object, unless its state
+/// is loaded; losses are means per target token over the whole step, accumulation included. What a step does
+/// depends on (configuration, data, ClientRound, parameters) alone.
 class LocalTraining {
  public:
   /// `parameters` are live, require gradients and lie inside `model`. All references must outlive the object.
@@ -30,10 +36,10 @@ class LocalTraining {
   StepResult step();
   /// So far; when done() of the whole round, and then a warning has told of skipped steps.
   TrainResult result() const;
-  /// Everything but the parameters as bytes (steps done, sums, optimiser), and back: the steps that follow
-  /// are the same.
-  std::string state() const;
-  void load_state(std::string const& bytes);
+  /// Everything but the parameters, and back: the steps that follow are the same. With the result of 0 steps,
+  /// a new round goes on with the optimiser of an earlier one. Live tensors.
+  TrainingState state() const;
+  void load_state(TrainingState const& state);
 
  private:
   struct Impl;

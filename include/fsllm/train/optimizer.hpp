@@ -32,9 +32,11 @@ class Optimizer {
   void set_lr(double lr);
   void step();
   void zero_grad();
-  /// Momentum, moments and step counts as bytes, and back (same parameters in name order).
-  std::string state() const;
-  void load_state(std::string const& bytes);
+  /// Momentum, moments and step counts by torch.optim's names ("exp_avg.PARAMETER", "step.PARAMETER"); empty
+  /// before the first step. Live tensors.
+  TensorMap state() const;
+  /// Goes on from these, on the parameters' devices.
+  void load_state(TensorMap const& state);
 
  private:
   struct Impl;
