@@ -38,20 +38,18 @@ double largest_of(double const* values) {
   return finite ? *std::max_element(largest, largest + kLanes) : HUGE_VAL;
 }
 
-void add_rounded(int64_t* sum, double const* values, int64_t count, double largest) {
+void round_to(int64_t* out, double const* values, int64_t count, double largest) {
   if (largest < kMagicLimit) {
     for (int64_t i = 0; i < count; ++i)
-      sum[i] += std::bit_cast<int64_t>(values[i] + kMagic) - std::bit_cast<int64_t>(kMagic);
+      out[i] = std::bit_cast<int64_t>(values[i] + kMagic) - std::bit_cast<int64_t>(kMagic);
   } else {
-    for (int64_t i = 0; i < count; ++i)
-      sum[i] =
-          static_cast<int64_t>(static_cast<uint64_t>(sum[i]) + static_cast<uint64_t>(std::llrint(values[i])));
+    for (int64_t i = 0; i < count; ++i) out[i] = std::llrint(values[i]);
   }
 }
 
-/// Adds scale·values rounded; gives the largest magnitude met, at or above kLimit where it stopped.
+/// scale·values rounded; gives the largest magnitude met, at or above kLimit where it stopped.
 template <class T>
-double add_scaled(int64_t* sum, T const* values, int64_t count, double scale) {
+double encode_scaled(int64_t* out, T const* values, int64_t count, double scale) {
   double scaled[kBlock], largest = 0;
   for (int64_t begin = 0; begin < count; begin += kBlock) {
     int64_t const length = std::min(kBlock, count - begin);
@@ -60,21 +58,21 @@ double add_scaled(int64_t* sum, T const* values, int64_t count, double scale) {
     double const here = largest_of(scaled);
     largest = std::max(largest, here);
     if (!(largest < kLimit)) break;
-    add_rounded(sum + begin, scaled, length, here);
+    round_to(out + begin, scaled, length, here);
   }
   return largest;
 }
 
-double add_tensor(int64_t* sum, at::Tensor const& tensor, double scale, std::string const& name) {
+double encode_tensor(int64_t* out, at::Tensor const& tensor, double scale, std::string const& name) {
   auto const host = tensor.detach().cpu().contiguous();
   switch (host.scalar_type()) {
     case at::kFloat:
-      return add_scaled(sum, host.const_data_ptr<float>(), host.numel(), scale);
+      return encode_scaled(out, host.const_data_ptr<float>(), host.numel(), scale);
     case at::kDouble:
-      return add_scaled(sum, host.const_data_ptr<double>(), host.numel(), scale);
+      return encode_scaled(out, host.const_data_ptr<double>(), host.numel(), scale);
     case at::kHalf:
     case at::kBFloat16:
-      return add_tensor(sum, host.to(at::kFloat), scale, name);
+      return encode_tensor(out, host.to(at::kFloat), scale, name);
     default:
       fail(fmt::format(
           "tensor {} of type {} has no fixed-point sum (floating point only). Convert it to float first.",
@@ -89,7 +87,8 @@ FixedPointSum::FixedPointSum(TensorMap const& layout, int bits) : layout_(layout
   values_.resize(static_cast<size_t>(num_parameters(layout)) + 2);
 }
 
-void FixedPointSum::add(TensorMap const& update, double weight, std::string const& who) {
+std::vector<int64_t> FixedPointSum::encode(TensorMap const& update, double weight,
+                                           std::string const& who) const {
   check_same_layout(layout_, update, "update of " + who);
   double const unit = std::ldexp(1.0, bits_), limit = kLimit / unit;
   FSLLM_CHECK(std::isfinite(weight) && std::fabs(weight) < limit,
@@ -97,9 +96,10 @@ void FixedPointSum::add(TensorMap const& update, double weight, std::string cons
               "hpc.fixed_point_bits.",
               who, weight, limit);
   double largest = std::fabs(weight) * unit;
-  int64_t* position = values_.data();
+  std::vector<int64_t> encoded(values_.size());
+  int64_t* position = encoded.data();
   for (auto const& [name, tensor] : update) {
-    double const here = add_tensor(position, tensor, weight * unit, name);
+    double const here = encode_tensor(position, tensor, weight * unit, name);
     FSLLM_CHECK(here < kLimit,
                 "the weighted update of {} by {} holds a value that is {} (exact sums need values below {}). "
                 "Lower the "
@@ -109,8 +109,15 @@ void FixedPointSum::add(TensorMap const& update, double weight, std::string cons
     largest = std::max(largest, here);
     position += tensor.numel();
   }
-  position[0] += static_cast<int64_t>(std::ldexp(largest, -kBoundShift)) + 1;
-  position[1] += std::llrint(weight * unit);
+  position[0] = static_cast<int64_t>(std::ldexp(largest, -kBoundShift)) + 1;
+  position[1] = std::llrint(weight * unit);
+  return encoded;
+}
+
+void FixedPointSum::add(std::span<int64_t const> encoded) {
+  FSLLM_ASSERT(encoded.size() == values_.size());
+  for (size_t i = 0; i < values_.size(); ++i)
+    values_[i] = static_cast<int64_t>(static_cast<uint64_t>(values_[i]) + static_cast<uint64_t>(encoded[i]));
 }
 
 void FixedPointSum::reduce(Collective& collective, int root) {

@@ -103,6 +103,23 @@ TEST(FixedPointSum, RoundsToNearestEven) {
     EXPECT_EQ(rounded_units(std::ldexp(units, -2), 2), std::nearbyint(units)) << units;
 }
 
+/// A client's integers exist before they are added: masks that two clients agree upon go away in the sum.
+TEST(FixedPointSum, MasksOfPairsCancel) {
+  FixedPointSum plain(update_of(0), kBits), masked(update_of(0), kBits);
+  Philox random(7, Purpose::test);
+  auto a = plain.encode(update_of(1), 0.3, "a"), b = plain.encode(update_of(2), 0.7, "b");
+  plain.add(a);
+  plain.add(b);
+  for (size_t i = 0; i < a.size(); ++i) {
+    auto const mask = random.next_u64();
+    a[i] = static_cast<int64_t>(static_cast<uint64_t>(a[i]) + mask);
+    b[i] = static_cast<int64_t>(static_cast<uint64_t>(b[i]) - mask);
+  }
+  masked.add(a);
+  masked.add(b);
+  for (auto const& [name, tensor] : plain.mean()) EXPECT_TRUE(tensor.equal(masked.mean().at(name))) << name;
+}
+
 TEST(FixedPointSum, OppositeUpdatesCancelExactly) {
   FixedPointSum sum({{"x", at::zeros({1000})}}, kBits);
   auto const update = random_tensor(1, {1000}, at::kFloat);

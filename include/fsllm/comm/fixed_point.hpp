@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,9 +17,14 @@ class FixedPointSum {
   /// `layout` gives names and shapes; 2 <= bits <= 60.
   FixedPointSum(TensorMap const& layout, int bits);
 
-  /// Adds weight·update. Fails, naming tensor and `who`, when a value is not finite or |weight·value| >=
-  /// 2^(62-bits).
-  void add(TensorMap const& update, double weight, std::string const& who);
+  /// weight·update as integers, which add() takes: what masks are added to, and what provenance can be shown
+  /// for. Fails, naming tensor and `who`, when a value is not finite or |weight·value| >= 2^(62-bits).
+  std::vector<int64_t> encode(TensorMap const& update, double weight, std::string const& who) const;
+  /// Adds what encode() gave, modulo 2^64.
+  void add(std::span<int64_t const> encoded);
+  void add(TensorMap const& update, double weight, std::string const& who) {
+    add(encode(update, weight, who));
+  }
   /// Collective: sums over ranks; afterwards `root` holds the total of values and weights.
   void reduce(Collective& collective, int root);
   /// The weight that arrived. On the root after reduce(): of all ranks.

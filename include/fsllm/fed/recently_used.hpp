@@ -7,7 +7,7 @@
 
 namespace fsllm {
 
-/// What clients have in memory, up to `limit` bytes of 256 clients (of thousands a round samples few twice):
+/// What clients have in memory, up to `limit` bytes of 64 clients (of thousands a round samples few twice):
 /// the least recently used leaves first, the newest always stays.
 template <class Value>
 class RecentlyUsed {
@@ -35,7 +35,7 @@ class RecentlyUsed {
   }
 
  private:
-  static constexpr size_t kClients = 256;
+  static constexpr size_t kClients = 64;
 
   struct Entry {
     Value value;
