@@ -105,7 +105,6 @@ constexpr ForeignKey kForeignKeys[] = {
     {"quantization", nullptr, "nothing while quantization.method is none"},
     {"aggregator.robust_rule", "fedavg", nullptr},
     {"aggregator", nullptr, "nothing while aggregator.robust_rule is fedavg"},
-    {"aggregator.BFT_args.trimmedmean_excluded_ratio", nullptr, "nothing for this aggregator.robust_rule"},
     {"asyn.use", "False", nullptr},
     {"asyn", nullptr, "nothing while asyn.use is False"},
     {"hpo.fedex.use", "False", nullptr},

@@ -11,6 +11,10 @@ std::vector<ClientTask> tasks(RoundPlan const& plan) {
   return all;
 }
 
+TensorMap own_parameters(FedAlgorithm const& algorithm, ServerState const& server, TensorMap const& state) {
+  return algorithm.personal_training ? state : algorithm.start(server, state);
+}
+
 Message message_of(FedAlgorithm const& algorithm, ClientTurn& turn) {
   auto message = algorithm.finish(turn);
   for (auto const& transform : algorithm.transforms) transform(message, turn);
@@ -23,6 +27,9 @@ std::vector<Row<AlgorithmPart>> const& algorithm_table() {
       {"global", global_training, "one client holds the rows of all"},
       {"fedavg", fedavg, "global += mean update (McMahan et al. 2017)"},
       {"fedopt", fedopt, "a server optimiser takes the mean update as its gradient (Reddi et al. 2021)"},
+      {"diloco", [](Config&, std::string const&, FedAlgorithm&) {},
+       "fedopt by Nesterov's momentum, lr 0.7 (Douillard et al. 2023)"},
+      {"ditto", ditto, "a model of each client's own beside the global one (Li et al. 2021)"},
       {"fedprox", fedprox, "clients are held near the global model (Li et al. 2020)"},
       {"scaffold", scaffold, "control variates correct the drift of clients (Karimireddy et al. 2020)"},
   };
@@ -32,7 +39,14 @@ std::vector<Row<AlgorithmPart>> const& algorithm_table() {
 std::vector<Row<AlgorithmPart>> const& robust_rule_table() {
   static std::vector<Row<AlgorithmPart>> const table{
       {"fedavg", [](Config&, std::string const&, FedAlgorithm&) {}, "their weighted mean"},
+      {"bulyan", bulyan,
+       "of those that krum chooses one by one, the mean of each coordinate's values nearest to its median "
+       "(El "
+       "Mhamdi et al. 2018)"},
       {"krum", krum, "the mean of those that lie closest to the others (Blanchard et al. 2017)"},
+      {"median", coordinate_median, "the median of each coordinate (Yin et al. 2018)"},
+      {"trimmedmean", trimmed_mean,
+       "the mean of each coordinate without its largest and smallest values (Yin et al. 2018)"},
       {"normbounding", norm_bounding, "their weighted mean, each shortened to a bound (Sun et al. 2019)"},
   };
   return table;
@@ -41,6 +55,7 @@ std::vector<Row<AlgorithmPart>> const& robust_rule_table() {
 FedAlgorithm load_algorithm(Config& config, std::string const& method) {
   FedAlgorithm algorithm;
   for (auto const& row : algorithm_table()) row.build(config, method, algorithm);
+  local_parameters(config, method, algorithm);
   std::vector<std::string> rules;
   std::string what = "What becomes of the clients' updates.";
   for (auto const& row : robust_rule_table()) {
@@ -48,8 +63,9 @@ FedAlgorithm load_algorithm(Config& config, std::string const& method) {
     rules.push_back(row.name);
   }
   auto const rule = config.get("aggregator.robust_rule", "fedavg", what + ".", one_of(rules));
+  bool const sends = algorithm.kind != Kind::none;
   for (auto const& row : robust_rule_table()) row.build(config, rule, algorithm);
-  FSLLM_CHECK(rule == "fedavg" || !algorithm.personal,
+  FSLLM_CHECK(rule == "fedavg" || sends,
               "{} with federate.method = {} (nothing is sent). Use one of the two.",
               config.where("aggregator.robust_rule"), method);
   FSLLM_CHECK(!algorithm.combine || !algorithm.summed,

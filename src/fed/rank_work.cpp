@@ -49,7 +49,11 @@ RankWork::RankWork(Federation& federation, Participants const& who)
       who_(who),
       comm_(federation.collective.communicator()),
       algorithm_(federation.config.algorithm),
-      states_(federation.directory.root) {}
+      states_(federation.directory.root) {
+  for (auto const& [name, tensor] : f_.parameters)
+    if (algorithm_.is_local(name) || algorithm_.personal_training)
+      first_.emplace(name, tensor.detach().cpu().clone());
+}
 
 RoundPlan RankWork::plan(int64_t round) const {
   auto const chosen = algorithm_.samples ? sample_clients(f_.config, who_.trained, round) : who_.trained;
@@ -82,7 +86,9 @@ std::vector<ClientTask> RankWork::own_tasks(RoundPlan const& plan) const {
 ClientState RankWork::state_of(int64_t client, ServerState const& server) {
   if (!f_.config.has_client_states()) return {};
   if (auto const kept = states_.find(client)) return *kept;
-  return {algorithm_.client_state ? algorithm_.client_state(server.weights) : TensorMap{}, {}};
+  auto parameters = first_;
+  parameters.insert(server.weights.begin(), server.weights.end());
+  return {algorithm_.client_state ? algorithm_.client_state(parameters) : TensorMap{}, {}};
 }
 
 std::vector<ClientStateFile> RankWork::state_files(int64_t round) const {
@@ -105,41 +111,66 @@ void RankWork::end_turn() {
   release_unused_device_memory(device());
 }
 
+/// All steps from turn.start; what follows the last one goes into `turn`. Returns the optimiser's state.
+TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
+                               TensorMap const& optimizer, Progress& progress) {
+  auto const client = turn.task.client;
+  copy_values(f_.parameters, turn.start);
+  std::vector<GradientHook> hooks;
+  for (auto const& make : gradients) hooks.push_back(make(turn));
+  set_activity(fmt::format("reading the shard of client {}", client));
+  auto const shard = f_.data.shard(client);
+  auto const steps = planned_steps(config, shard->train.rows());
+  LocalTraining training(f_.model, f_.parameters, shard->train, config,
+                         {f_.config.seed, client, turn.plan.round, f_.config.rounds},
+                         [&](TensorMap const& parameters) {
+                           for (auto const& hook : hooks) hook(parameters);
+                         });
+  training.load_state({{}, optimizer});
+  for (int64_t next = 1; !training.done(); ++next) {
+    set_activity(fmt::format("training client {}, step {} of {}", client, next, steps));
+    auto const step = training.step();
+    if (first_step_ == 0) first_step_ = seconds_since_process_start();
+    stop_where_asked();
+    if (step.taken) progress.advance(1, fmt::format("client {}, loss {:.3f}", client, step.loss));
+  }
+  turn.result = training.result();
+  check_training(f_.model, f_.parameters, turn.result,
+                 fmt::format("client {}, round {}", client, turn.plan.round + 1));
+  turn.update = subtract(f_.parameters, turn.start);
+  return f_.config.keep_optimizer ? clone(training.state().optimizer) : TensorMap{};
+}
+
+TrainConfig RankWork::personal_config(int64_t client) const {
+  auto const& personal = *algorithm_.personal_training;
+  auto config = f_.train_config(client);
+  if (personal.local_update_steps > 0) config.local_update_steps = personal.local_update_steps;
+  if (personal.lr > 0) config.optimizer.lr = personal.lr;
+  return config;
+}
+
+/// The state that a client keeps of its own model.
+void RankWork::train_personal(ClientTurn const& turn, Progress& progress) {
+  auto const config = personal_config(turn.task.client);
+  auto const start = turn.state;
+  ClientTurn own{turn.plan, turn.task, turn.server, start, turn.parameters, turn.state, {}, {}};
+  take_steps(own, algorithm_.personal_training->gradients, config, {}, progress);
+  turn.state = clone(f_.parameters);
+}
+
 ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task, ServerState const& server,
                                   Aggregation& aggregation, Progress& progress) {
   auto kept = state_of(task.client, server);
   auto state = moved(kept.own, device());
   auto const start = moved(algorithm_.start(server, state), device());
-  copy_values(f_.parameters, start);
   ClientTurn turn{plan, task, server, start, f_.parameters, state, {}, {}};
-  std::vector<GradientHook> hooks;
-  for (auto const& make : algorithm_.gradients) hooks.push_back(make(turn));
-  set_activity(fmt::format("reading the shard of client {}", task.client));
-  auto const shard = f_.data.shard(task.client);
-  auto const steps = planned_steps(f_.train_config(task.client), shard->train.rows());
-  LocalTraining training(f_.model, f_.parameters, shard->train, f_.train_config(task.client),
-                         {f_.config.seed, task.client, plan.round, f_.config.rounds},
-                         [&](TensorMap const& parameters) {
-                           for (auto const& hook : hooks) hook(parameters);
-                         });
-  if (f_.config.keep_optimizer) training.load_state({{}, kept.optimizer});
-  for (int64_t next = 1; !training.done(); ++next) {
-    set_activity(fmt::format("training client {}, step {} of {}", task.client, next, steps));
-    auto const step = training.step();
-    if (first_step_ == 0) first_step_ = seconds_since_process_start();
-    stop_where_asked();
-    if (!step.taken) continue;
-    progress.advance(1, fmt::format("client {}, loss {:.3f}", task.client, step.loss));
-  }
-  turn.result = training.result();
-  auto const who = fmt::format("client {}", task.client);
-  check_training(f_.model, f_.parameters, turn.result, fmt::format("{}, round {}", who, plan.round + 1));
-  turn.update = subtract(f_.parameters, start);
+  kept.optimizer =
+      take_steps(turn, algorithm_.gradients, f_.train_config(task.client), kept.optimizer, progress);
   ClientReport const report{task.client, turn.result, l2_norm(turn.update)};
   auto const message = message_of(algorithm_, turn);
-  if (f_.config.keep_optimizer) kept.optimizer = training.state().optimizer;
-  if (f_.config.has_client_states()) states_.put(task.client, plan.round + 1, {turn.state, kept.optimizer});
   if (algorithm_.kind != Kind::none) aggregation.add(message, task);
+  if (algorithm_.personal_training) train_personal(turn, progress);
+  if (f_.config.has_client_states()) states_.put(task.client, plan.round + 1, {turn.state, kept.optimizer});
   return report;
 }
 
@@ -147,8 +178,11 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, ServerState con
                                           Aggregation& aggregation) {
   auto const mine = own_tasks(plan);
   int64_t steps = 0;
-  for (auto const& task : mine)
-    steps += planned_steps(f_.train_config(task.client), f_.data.summary(task.client).train.rows);
+  for (auto const& task : mine) {
+    auto const rows = f_.data.summary(task.client).train.rows;
+    steps += planned_steps(f_.train_config(task.client), rows);
+    if (algorithm_.personal_training) steps += planned_steps(personal_config(task.client), rows);
+  }
   std::vector<ClientReport> reports;
   {
     Progress progress(fmt::format("round {}/{}", plan.round + 1, f_.config.rounds), steps, "steps",
@@ -189,7 +223,7 @@ ClientLosses RankWork::evaluate_all(ServerState const& server) {
       one[rank] =
           turn < owned[rank].size() ? std::vector<int64_t>{owned[rank][turn]} : std::vector<int64_t>{};
     if (turn < mine.size())
-      copy_values(f_.parameters, algorithm_.start(server, state_of(mine[turn], server).own));
+      copy_values(f_.parameters, own_parameters(algorithm_, server, state_of(mine[turn], server).own));
     for (auto const& [split, part] :
          evaluate_clients(f_.model, f_.data, f_.train_config, one, who_.splits, comm_))
       losses[split].insert(part.begin(), part.end());

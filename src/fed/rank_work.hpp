@@ -47,6 +47,10 @@ class RankWork {
  private:
   std::vector<ClientTask> own_tasks(RoundPlan const& plan) const;
   ClientState state_of(int64_t client, ServerState const& server);
+  TensorMap take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
+                       TensorMap const& optimizer, Progress& progress);
+  TrainConfig personal_config(int64_t client) const;
+  void train_personal(ClientTurn const& turn, Progress& progress);
   ClientReport train_task(RoundPlan const& plan, ClientTask const& task, ServerState const& server,
                           Aggregation& aggregation, Progress& progress);
   void end_turn();
@@ -57,6 +61,7 @@ class RankWork {
   Communicator const& comm_;
   FedAlgorithm const& algorithm_;
   ClientStates states_;
+  TensorMap first_;  ///< the run's first values of parameters that clients have for themselves
   bool stopped_ = false;
   double first_step_ = 0;
 };

@@ -13,6 +13,7 @@ namespace fsllm::detail {
 RunState::RunState(Federation const& f, bool is_server) : selection(f.config.selection), record(f.record) {
   auto const& algorithm = f.config.algorithm;
   server.weights = clone(f.parameters);
+  std::erase_if(server.weights, [&](auto const& each) { return algorithm.is_local(each.first); });
   if (algorithm.server_extra) server.extra = algorithm.server_extra(server.weights);
   if (is_server) server_step = algorithm.server_step(server.weights);
 }
@@ -191,11 +192,12 @@ void Run::save_results() {
   if (f_.check_inputs) f_.check_inputs();
   auto const out = f_.full_model ? f_.directory.model() : f_.directory.adapter();
   auto const name = out.filename().string();
-  if (!algorithm_.personal) save_as(name, state_.server.weights);
+  if (!algorithm_.personal || algorithm_.personal_training) save_as(name, state_.server.weights);
   ClientStates states(f_.directory.root);
   states.restore(own);
   for (auto const& file : own)
-    save_as(fmt::format("{}/client_{:05d}", name, file.client), states.find(file.client)->own);
+    save_as(fmt::format("{}/client_{:05d}", name, file.client),
+            own_parameters(algorithm_, state_.server, states.find(file.client)->own));
   auto summary = last_event_;
   summary["event"] = "end";
   summary["stopped_early"] = state_.selection.stop();

@@ -190,12 +190,11 @@ std::vector<std::string> arguments_in_use(OptimizerConfig const& c) {
 }
 
 void check_arguments(Config const& config, std::string const& prefix, OptimizerConfig const& c,
-                     Row<Kind> const& row) {
-  auto const& has = row.build.arguments;
+                     std::vector<std::string> const& has) {
   for (auto const& argument : arguments_in_use(c))
     FSLLM_CHECK(std::find(has.begin(), has.end(), argument) != has.end(),
                 "{} ({} has no such argument). Remove it, or choose another {}.type.",
-                config.where(prefix + "." + argument), row.name, prefix);
+                config.where(prefix + "." + argument), c.type, prefix);
 }
 
 }  // namespace
@@ -206,29 +205,39 @@ std::vector<std::string> known_optimizers() {
   return names;
 }
 
-OptimizerConfig load_optimizer_config(Config& config, std::string const& prefix, double default_lr) {
+OptimizerConfig load_optimizer_config(Config& config, std::string const& prefix,
+                                      OptimizerDefaults const& defaults) {
   auto const key = [&](char const* name) { return prefix + "." + name; };
+  auto types = known_optimizers();
+  types.insert(types.end(), defaults.more_types.begin(), defaults.more_types.end());
   OptimizerConfig c;
-  c.type = config.get(key("type"), "SGD", "Optimiser, with torch.optim's name and arguments.",
-                      one_of(known_optimizers()));
-  auto const& row = find_row(optimizer_table(), c.type, key("type"));
-  c.lr = config.get(key("lr"), default_lr, "Learning rate.", at_least(0));
-  c.momentum = config.get(key("momentum"), 0.0, "Momentum of SGD and RMSprop.", at_least(0));
+  c.type = config.get(key("type"), "SGD", "Optimiser, with torch.optim's name and arguments.", one_of(types));
+  auto const& more = defaults.more_types;
+  bool const is_callers = std::find(more.begin(), more.end(), c.type) != more.end();
+  auto const own =
+      is_callers ? Kind{{}, {}, {}, {"betas"}, 0, 0} : find_row(optimizer_table(), c.type, key("type")).build;
+  auto const has = [&](char const* argument) {
+    return std::find(own.arguments.begin(), own.arguments.end(), argument) != own.arguments.end();
+  };
+  c.lr = config.get(key("lr"), defaults.lr, "Learning rate.", at_least(0));
+  c.momentum = config.get(key("momentum"), has("momentum") ? defaults.momentum : 0.0,
+                          "Momentum of SGD and RMSprop.", at_least(0));
   c.dampening = config.get(key("dampening"), 0.0, "Dampening of SGD's momentum.");
-  c.nesterov = config.get(key("nesterov"), false, "Nesterov momentum (SGD).");
-  c.weight_decay = config.get(key("weight_decay"), row.build.weight_decay, "Weight decay.", at_least(0));
-  auto const betas = config.get<std::vector<double>>(key("betas"), {0.9, 0.999},
+  c.nesterov = config.get(key("nesterov"), has("nesterov") && c.momentum > 0 && defaults.nesterov,
+                          "Nesterov momentum (SGD).");
+  c.weight_decay = config.get(key("weight_decay"), own.weight_decay, "Weight decay.", at_least(0));
+  auto const betas = config.get<std::vector<double>>(key("betas"), {0.9, is_callers ? 0.99 : 0.999},
                                                      "Decay of Adam's two moments.", within_open(0, 1));
   FSLLM_CHECK(betas.size() == 2, "{} has {} numbers (two are needed). Write [0.9, 0.999].",
               config.where(key("betas")), betas.size());
   c.beta1 = betas[0];
   c.beta2 = betas[1];
-  c.eps = config.get(key("eps"), row.build.eps, "Added to the denominator for stability.", at_least(0));
+  c.eps = config.get(key("eps"), own.eps, "Added to the denominator for stability.", at_least(0));
   c.amsgrad = config.get(key("amsgrad"), false, "AMSGrad variant of Adam and AdamW.");
   c.alpha = config.get(key("alpha"), 0.99, "Smoothing of RMSprop.", within_open(0, 1));
   c.centered = config.get(key("centered"), false, "Centred RMSprop.");
   c.lr_decay = config.get(key("lr_decay"), 0.0, "Learning-rate decay of Adagrad.", at_least(0));
-  check_arguments(config, prefix, c, row);
+  check_arguments(config, prefix, c, own.arguments);
   FSLLM_CHECK(!c.nesterov || (c.momentum > 0 && c.dampening == 0),
               "{} (needs momentum above 0 and no dampening). Set {}.", config.where(key("nesterov")),
               key("momentum"));

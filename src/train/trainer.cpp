@@ -29,7 +29,7 @@ TrainConfig load_train_config(Config& config) {
                           "Batches accumulated in one optimiser step, weighted by tokens.", at_least(1));
   c.grad_clip =
       config.get("grad.grad_clip", -1.0, "Largest L2 norm of the gradient; 0 or below: no clipping.");
-  c.optimizer = load_optimizer_config(config, "train.optimizer", 0.1);
+  c.optimizer = load_optimizer_config(config, "train.optimizer");
   c.schedule = load_schedule_config(config);
   c.batch = load_batch_config(config);
   return c;

@@ -88,10 +88,16 @@ INSTANTIATE_TEST_SUITE_P(
         // optimisers that go on, two of three sampled
         std::vector<std::string>{"federate.keep_optimizer", "True", "train.optimizer",
                                  "{type: AdamW, lr: 0.01}", "federate.sample_client_num", "2"},
+        // half of each client's parameters its own, a server with Adam's moments
+        std::vector<std::string>{"personalization.local_param", "[lora_B]", "fedopt.use", "True",
+                                 "fedopt.optimizer", "{type: FedYogi, lr: 0.01}",
+                                 "federate.sample_client_num", "2"},
+        std::vector<std::string>{"federate.method", "ditto", "federate.sample_client_num", "2"},
         std::vector<std::string>{"aggregator.robust_rule", "normbounding",
                                  "aggregator.BFT_args.normbounding_norm_bound", "0.01"},
         // messages of all clients on the owners of tensors
-        std::vector<std::string>{"aggregator.robust_rule", "krum"}));
+        std::vector<std::string>{"aggregator.robust_rule", "krum"},
+        std::vector<std::string>{"aggregator.robust_rule", "median"}));
 
 class AdapterMethods : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(

@@ -62,6 +62,52 @@ TEST(Algorithm, FedOptIsTheOptimiserOnTheNegativeMean) {
               1.275, 1e-6);
 }
 
+/// Two steps with Δ = 0.5 from w = 1 by hand: m = 0.05, 0.095; η 0.1, β 0.9 and 0.99, τ 0.01.
+TEST(Algorithm, AdaptiveServersFollowReddi) {
+  auto const path = [](double v1, double v2) {
+    return 1 + 0.1 * 0.05 / (std::sqrt(v1) + 0.01) + 0.1 * 0.095 / (std::sqrt(v2) + 0.01);
+  };
+  auto const yaml = [](std::string const& type) {
+    return "fedopt: {use: True, optimizer: {type: " + type + ", lr: 0.1, tau: 0.01}}";
+  };
+  double const start = 1e-4, square = 0.25;
+  double const adam = 0.99 * start + 0.01 * square, yogi = start + 0.01 * square;
+  EXPECT_NEAR(two_steps(yaml("FedAdam"), false), path(adam, 0.99 * adam + 0.01 * square), 1e-6);
+  EXPECT_NEAR(two_steps(yaml("FedYogi"), false), path(yogi, yogi + 0.01 * square), 1e-6);
+  EXPECT_NEAR(two_steps(yaml("FedAdagrad"), false), path(start + square, start + 2 * square), 1e-6);
+  for (auto const* type : {"FedAdam", "FedYogi", "FedAdagrad"})
+    EXPECT_EQ(two_steps(yaml(type), false), two_steps(yaml(type), true)) << type;
+}
+
+/// v above Δ² falls: v = τ² - (1 - β₂) Δ².
+TEST(Algorithm, FedYogiLetsALargeSecondMomentFall) {
+  auto const config =
+      config_of("fedopt: {use: True, optimizer: {type: FedYogi, lr: 1, tau: 2, betas: [0, 0.5]}}");
+  ServerState server{one(0), {}};
+  config.algorithm.server_step(server.weights)->step(server, {one(1), {}}, {0});
+  EXPECT_NEAR(server.weights.at("w")[0].item<double>(), 1 / (std::sqrt(4 - 0.5) + 2), 1e-6);
+}
+
+/// The first step of Nesterov's momentum is 0.7 · 1.9 Δ, the second 0.7 (1 + 0.9 · 1.9) Δ.
+TEST(Algorithm, DilocoIsNesterovsMomentum) {
+  EXPECT_NEAR(two_steps("federate: {method: diloco}", false),
+              1 + 0.7 * 0.5 * 1.9 + 0.7 * 0.5 * (1 + 0.9 * 1.9), 1e-6);
+  EXPECT_NEAR(two_steps("{federate: {method: diloco}, fedopt: {optimizer: {momentum: 0, lr: 1}}}", false), 2,
+              1e-6);
+}
+
+/// v = β v + Δ, w += η v (Hsu et al. 2019): SGD with momentum.
+TEST(Algorithm, FedAvgM) {
+  EXPECT_NEAR(two_steps("fedopt: {use: True, optimizer: {type: SGD, lr: 1, momentum: 0.9}}", false),
+              1 + 0.5 + 0.95, 1e-6);
+}
+
+TEST(Algorithm, ArgumentsOfServersAreChecked) {
+  EXPECT_ERROR(config_of("fedopt: {use: True, optimizer: {type: FedAdam, momentum: 0.5}}"),
+               "FedAdam has no such argument");
+  EXPECT_ERROR(config_of("fedopt: {use: True, optimizer: {type: FedAdam, tau: 0}}"), "fedopt.optimizer.tau");
+}
+
 TEST(Aggregation, WeighsAndSaysWhoDiverged) {
   Message const layout{one(0), {}};
   for (bool const exact : {true, false}) {

@@ -223,5 +223,42 @@ TEST(Methods, KrumTakesTheClosestUpdates) {
   EXPECT_ERROR(algorithm_of("{federate: {method: scaffold}, aggregator: {robust_rule: krum}}"), "needs sums");
 }
 
+/// Seven clients, two of them far off; a tensor of one coordinate and one of two, so that ranks own one each.
+TEST(Methods, RulesOfCoordinates) {
+  double const sent[7][3] = {{0, 5, 0}, {1, 4, 1.5},   {2, 3, 2},   {3, 2, 3},
+                             {4, 1, 5}, {100, -50, 8}, {-100, 0, 1}};
+  auto const combined = [&](std::string const& yaml, Communicator const& comm, int64_t clients = 7) {
+    TensorMap const layout{{"a", at::zeros({1}, at::kDouble)}, {"b", at::zeros({2}, at::kDouble)}};
+    auto const aggregation = make_gathering(layout, algorithm_of(yaml).combine);
+    for (int64_t k = clients - 1; k >= 0; --k)
+      if (k % comm.size() == comm.rank())
+        aggregation->add({{{"a", at::full({1}, sent[k][0], at::kDouble)},
+                           {"b", at::tensor({sent[k][1], sent[k][2]}, at::kDouble)}},
+                          {}},
+                         {k + 1, 0, 0.1 * static_cast<double>(k + 1)});
+    auto const got = aggregation->reduce(*make_host_collective(comm)).mean;
+    if (comm.rank() != 0) return std::vector<double>{};
+    return std::vector<double>{got.at("a")[0].item<double>(), got.at("b")[0].item<double>(),
+                               got.at("b")[1].item<double>()};
+  };
+  auto const self = Communicator::self(), world = Communicator::world();
+  auto const expect = [&](std::string const& yaml, std::vector<double> const& values, int64_t clients = 7) {
+    auto const alone = combined(yaml, self, clients), together = combined(yaml, world, clients);
+    for (size_t i = 0; i < values.size(); ++i) EXPECT_NEAR(alone[i], values[i], 1e-12) << yaml << " " << i;
+    EXPECT_EQ(together, world.rank() == 0 ? alone : std::vector<double>{}) << yaml;
+  };
+  expect("aggregator: {robust_rule: median}", {2, 2, 2});
+  expect("aggregator: {robust_rule: median}", {2.5, 2.5, 2.5}, 6);
+  std::string const trimmed =
+      "aggregator: {robust_rule: trimmedmean, BFT_args: {trimmedmean_excluded_ratio: ";
+  expect(trimmed + "0.2}}", {2, 2, 2.5});
+  expect(trimmed + "0.1}}", {10.0 / 7, -5, 20.5 / 7});
+  // The five that are near, then of each coordinate the three values nearest to the median.
+  expect("aggregator: {robust_rule: bulyan, byzantine_node_num: 1}", {2, 3, 6.5 / 3});
+  EXPECT_ERROR(combined("aggregator: {robust_rule: bulyan, byzantine_node_num: 2}", self),
+               "bulyan needs 11 clients a round, and 7 train");
+  EXPECT_ERROR(combined(trimmed + "0.5}}", self, 6), "of 6 clients a round none is left");
+}
+
 }  // namespace
 }  // namespace fsllm

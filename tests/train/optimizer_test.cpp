@@ -11,7 +11,7 @@ namespace {
 
 OptimizerConfig config_of(std::string const& yaml) {
   auto config = Config::parse(yaml, "test.yaml");
-  auto const loaded = load_optimizer_config(config, "train.optimizer", 0.1);
+  auto const loaded = load_optimizer_config(config, "train.optimizer");
   config.finish();
   return loaded;
 }

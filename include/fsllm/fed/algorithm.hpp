@@ -2,6 +2,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,7 +32,7 @@ std::vector<ClientTask> tasks(RoundPlan const& plan);
 
 /// The global state, the same on every rank between two rounds.
 struct ServerState {
-  TensorMap weights;  ///< what clients start from
+  TensorMap weights;  ///< what clients start from, but for FedAlgorithm::local_param
   TensorMap extra;    ///< what an algorithm sends them beside
 };
 
@@ -78,6 +79,16 @@ struct ServerStep {
   virtual void load_state(TensorMap const& state) {}
 };
 
+/// What each turn does to its gradients.
+using GradientHooks = std::vector<std::function<GradientHook(ClientTurn const& turn)>>;
+
+/// A second training in each turn, of a model that its client keeps as its state.
+struct PersonalTraining {
+  GradientHooks gradients;
+  int64_t local_update_steps = -1;  ///< -1: as in train
+  double lr = 0;                    ///< 0: as in train
+};
+
 /// A federated algorithm as a value. As it begins it is FedAvg (McMahan et al. 2017, algorithm 1); each
 /// method of the table replaces what is its own.
 struct FedAlgorithm {
@@ -88,14 +99,18 @@ struct FedAlgorithm {
   bool samples = true;    ///< a round trains a sample of the clients; else all of them
   bool merges = false;    ///< one client holds the rows of all
   bool personal = false;  ///< clients are judged by parameters of their own, which are the result of the run
+  /// Then `start` is for the turn's first training; clients are judged by their state.
+  std::optional<PersonalTraining> personal_training;
+  /// Words in the names of parameters that are never sent: each client keeps its own.
+  std::vector<std::string> local_param;
+  bool is_local(std::string const& parameter) const;
   /// Given the layout of the weights: those of Message::mean (as it begins the same) and Message::sum, a
   /// client's own state before its first turn, ServerState::extra before the first round. Where one is empty
   /// there is none.
   Layout averaged, summed, client_state, server_extra;
   /// The parameters that a client begins with.
   std::function<TensorMap(ServerState const& server, TensorMap const& state)> start;
-  /// What each turn does to its gradients, in this order.
-  std::vector<std::function<GradientHook(ClientTurn const& turn)>> gradients;
+  GradientHooks gradients;
   /// What a client sends after its last step.
   std::function<Message(ClientTurn& turn)> finish;
   /// What becomes of it before it leaves the client, in this order.
@@ -105,6 +120,8 @@ struct FedAlgorithm {
   std::function<std::unique_ptr<ServerStep>(TensorMap const& weights)> server_step;
 };
 
+/// The parameters that a client is judged by.
+TensorMap own_parameters(FedAlgorithm const& algorithm, ServerState const& server, TensorMap const& state);
 /// What a client sends at the end of its turn.
 Message message_of(FedAlgorithm const& algorithm, ClientTurn& turn);
 
@@ -112,19 +129,26 @@ Message message_of(FedAlgorithm const& algorithm, ClientTurn& turn);
 /// of aggregator.robust_rule) or a key says so.
 using AlgorithmPart = void (*)(Config& config, std::string const& name, FedAlgorithm& algorithm);
 
+void local_parameters(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void local_training(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void global_training(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void ditto(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedavg(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedopt(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedprox(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void scaffold(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void bulyan(Config& config, std::string const& rule, FedAlgorithm& algorithm);
+void coordinate_median(Config& config, std::string const& rule, FedAlgorithm& algorithm);
 void krum(Config& config, std::string const& rule, FedAlgorithm& algorithm);
 void norm_bounding(Config& config, std::string const& rule, FedAlgorithm& algorithm);
+void trimmed_mean(Config& config, std::string const& rule, FedAlgorithm& algorithm);
 
 /// One row per value of federate.method.
 std::vector<Row<AlgorithmPart>> const& algorithm_table();
 /// One row per value of aggregator.robust_rule.
 std::vector<Row<AlgorithmPart>> const& robust_rule_table();
+/// Local parameters that are none of `parameters`, or all, are an Error.
+void check_local_parameters(FedAlgorithm const& algorithm, TensorMap const& parameters);
 /// The algorithm that `config` asks for; the keys of all methods are declared.
 FedAlgorithm load_algorithm(Config& config, std::string const& method);
 

@@ -20,8 +20,17 @@ struct OptimizerConfig {
   double lr_decay = 0;  ///< Adagrad
 };
 
+/// What a use of optimisers has of its own.
+struct OptimizerDefaults {
+  double lr = 0.1, momentum = 0;
+  bool nesterov = false;
+  std::vector<std::string> more_types =
+      {};  ///< that the caller makes; their one argument is betas, [0.9, 0.99]
+};
+
 /// Reads the keys under `prefix`; an argument that the chosen optimiser does not have is an Error.
-OptimizerConfig load_optimizer_config(Config& config, std::string const& prefix, double default_lr);
+OptimizerConfig load_optimizer_config(Config& config, std::string const& prefix,
+                                      OptimizerDefaults const& defaults = {});
 std::vector<std::string> known_optimizers();
 
 /// An optimiser over live tensors whose gradients stand in grad().

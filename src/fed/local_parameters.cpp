@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "fsllm/core/error.hpp"
+#include "fsllm/fed/algorithm.hpp"
+
+namespace fsllm {
+
+namespace {
+
+bool has_any(std::string const& name, std::vector<std::string> const& words) {
+  return std::any_of(words.begin(), words.end(),
+                     [&](std::string const& word) { return name.find(word) != std::string::npos; });
+}
+
+}  // namespace
+
+bool FedAlgorithm::is_local(std::string const& parameter) const {
+  return has_any(parameter, local_param);
+}
+
+void check_local_parameters(FedAlgorithm const& algorithm, TensorMap const& parameters) {
+  for (auto const& word : algorithm.local_param)
+    FSLLM_CHECK(std::any_of(parameters.begin(), parameters.end(),
+                            [&](auto const& each) { return has_any(each.first, {word}); }),
+                "personalization.local_param: no parameter that is trained has '{}' in its name (one is {}). "
+                "Correct the word.",
+                word, parameters.begin()->first);
+  bool const sends = std::any_of(parameters.begin(), parameters.end(),
+                                 [&](auto const& each) { return !algorithm.is_local(each.first); });
+  FSLLM_CHECK(
+      sends || algorithm.local_param.empty(),
+      "personalization.local_param: every parameter that is trained is local (nothing is left to send). "
+      "Leave a word out, or use federate.method: local.");
+}
+
+/// FS-LLM's personalization.local_param: parameters stay on their client (Arivazhagan et al. 2019, "Federated
+/// learning with personalization layers"; with the word lora_B it is FedSA-LoRA, Guo et al. 2025).
+void local_parameters(Config& config, std::string const& method, FedAlgorithm& algorithm) {
+  auto const words =
+      config.get<std::vector<std::string>>("personalization.local_param", {},
+                                           "Words: parameters whose name contains one are never sent; each "
+                                           "client keeps its own, and is judged with "
+                                           "them. ['lora_B'] is FedSA-LoRA.");
+  if (words.empty()) return;
+  FSLLM_CHECK(!algorithm.client_state,
+              "{} with federate.method = {} (whose clients keep a state of their own). Use one of the two.",
+              config.where("personalization.local_param"), method);
+  algorithm.local_param = words;
+  algorithm.personal = true;
+  algorithm.client_state = [words](TensorMap const& parameters) {
+    TensorMap own;
+    for (auto const& [name, tensor] : parameters)
+      if (has_any(name, words)) own.emplace(name, tensor);
+    return own;
+  };
+  algorithm.start = [](ServerState const& server, TensorMap const& state) {
+    auto all = server.weights;
+    all.insert(state.begin(), state.end());
+    return all;
+  };
+  algorithm.finish = [finish = algorithm.finish](ClientTurn& turn) {
+    auto message = finish(turn);
+    for (auto& [name, own] : turn.state) {
+      own = turn.parameters.at(name).detach().clone();
+      message.mean.erase(name);
+    }
+    return message;
+  };
+}
+
+}  // namespace fsllm

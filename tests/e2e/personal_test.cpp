@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// Clients that keep a part of the parameters to themselves.
+#include <ATen/core/Tensor.h>
+#include <fmt/core.h>
+
+#include "federation.hpp"
+#include "fsllm/io/safetensors.hpp"
+
+namespace fsllm::test {
+namespace {
+
+class Personal : public testing::Test {
+ protected:
+  Outcome train(std::string const& name, std::vector<std::string> const& more, int np = 2) {
+    SmallRun small;
+    small.rounds = 1;
+    std::vector<std::string> words{
+        "fsllm_hpc", "--cfg", write_config(dir_.path(), small.yaml(dir_.path())).string(), "expname", name};
+    words.insert(words.end(), more.begin(), more.end());
+    return run(dir_.path(), np, words);
+  }
+  TensorMap adapter(std::string const& name, int client) {
+    auto const folder = dir_ / name / fmt::format("adapter/client_{:05d}", client);
+    return SafetensorsReader(folder, "adapter_model").tensors();
+  }
+  TempDir dir_;
+};
+
+/// FedSA-LoRA after one round: every client has the mean of all A and the B that it would have learned alone.
+TEST_F(Personal, LocalParametersStayOnTheirClient) {
+  ASSERT_EQ(train("alone", {"federate.method", "local"}).exit_code, 0);
+  auto const outcome = train("shared", {"personalization.local_param", "[lora_B]"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  ASSERT_EQ(train("fedavg", {}).exit_code, 0);
+  auto const fedavg = SafetensorsReader(dir_ / "fedavg/adapter", "adapter_model").tensors();
+  bool differs = false;
+  for (int client = 1; client <= 3; ++client) {
+    auto const alone = adapter("alone", client), shared = adapter("shared", client);
+    ASSERT_EQ(shared.size(), fedavg.size());
+    for (auto const& [name, tensor] : shared) {
+      bool const local = name.find("lora_B") != std::string::npos;
+      EXPECT_TRUE(tensors_near(tensor, local ? alone.at(name) : fedavg.at(name), local ? 0 : 1e-7)) << name;
+      differs = differs || (local && !tensor.equal(fedavg.at(name)));
+    }
+  }
+  EXPECT_TRUE(differs);
+  auto const bytes = [&](std::string const& name) {
+    return read_events(dir_ / name / "metrics.jsonl").back().at("bytes_up").get<int64_t>();
+  };
+  EXPECT_LT(bytes("shared"), bytes("fedavg"));
+}
+
+/// Without λ a client's own model is the one that it would train alone; with it, in the first round, the one
+/// that FedProx would; the global model is FedAvg's.
+TEST_F(Personal, DittoTrainsAGlobalAndAnOwnModel) {
+  std::vector<std::string> const two{"federate.total_round_num", "2"};
+  auto const with = [&](std::vector<std::string> words, bool both = true) {
+    if (both) words.insert(words.end(), two.begin(), two.end());
+    return words;
+  };
+  for (auto const& [name, words] : std::map<std::string, std::vector<std::string>>{
+           {"alone", with({"federate.method", "local"})},
+           {"fedavg", with({})},
+           {"free", with({"federate.method", "ditto", "personalization.regular_weight", "0"})},
+           {"near", with({"federate.method", "local", "fedprox.use", "True", "fedprox.mu", "0.5"}, false)},
+           {"held", with({"federate.method", "ditto", "personalization.regular_weight", "0.5"}, false)},
+           {"other", with({"federate.method", "ditto", "personalization.regular_weight", "0",
+                           "personalization.local_update_steps", "5", "personalization.lr", "0.1"},
+                          false)},
+           {"other_alone",
+            with({"federate.method", "local", "train.local_update_steps", "5", "train.optimizer.lr", "0.1"},
+                 false)}}) {
+    auto const outcome = train(name, words);
+    ASSERT_EQ(outcome.exit_code, 0) << name << outcome.err;
+  }
+  auto const same = [](TensorMap const& a, TensorMap const& b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](auto const& x, auto const& y) {
+      return x.first == y.first && x.second.equal(y.second);
+    });
+  };
+  auto const global = [&](std::string const& name) {
+    return SafetensorsReader(dir_ / name / "adapter", "adapter_model").tensors();
+  };
+  EXPECT_TRUE(same(global("free"), global("fedavg")));
+  for (int client = 1; client <= 3; ++client) {
+    EXPECT_TRUE(same(adapter("free", client), adapter("alone", client))) << client;
+    EXPECT_TRUE(same(adapter("held", client), adapter("near", client))) << client;
+    EXPECT_TRUE(same(adapter("other", client), adapter("other_alone", client))) << client;
+    EXPECT_FALSE(same(adapter("free", client), global("free"))) << client;
+  }
+}
+
+TEST_F(Personal, WordsAreChecked) {
+  auto const refused = [&](std::vector<std::string> const& more, std::string const& message) {
+    auto const outcome = train("bad", more);
+    EXPECT_EQ(outcome.exit_code, 2);
+    EXPECT_THAT(outcome.err, testing::HasSubstr(message));
+  };
+  refused({"personalization.local_param", "[lora_C]"},
+          "no parameter that is trained has 'lora_C' in its name");
+  refused({"personalization.local_param", "[lora_A, lora_B]"}, "every parameter that is trained is local");
+  refused({"personalization.local_param", "[lora_B]", "federate.method", "scaffold"},
+          "clients keep a state of their own");
+}
+
+}  // namespace
+}  // namespace fsllm::test
