@@ -20,13 +20,13 @@ uint64_t mix(uint64_t x) {
 }  // namespace
 
 std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
-  for (int round = 0; round < 10; ++round) {
-    uint64_t const p0 = uint64_t{0xD2511F53} * counter[0];
-    uint64_t const p1 = uint64_t{0xCD9E8D57} * counter[2];
+  for (int round = 0; round < kPhiloxRounds; ++round) {
+    uint64_t const p0 = uint64_t{kPhiloxMultipliers[0]} * counter[0];
+    uint64_t const p1 = uint64_t{kPhiloxMultipliers[1]} * counter[2];
     counter = {static_cast<uint32_t>(p1 >> 32) ^ counter[1] ^ key[0], static_cast<uint32_t>(p1),
                static_cast<uint32_t>(p0 >> 32) ^ counter[3] ^ key[1], static_cast<uint32_t>(p0)};
-    key[0] += 0x9E3779B9;
-    key[1] += 0xBB67AE85;
+    key[0] += kPhiloxSteps[0];
+    key[1] += kPhiloxSteps[1];
   }
   return counter;
 }
@@ -85,6 +85,12 @@ double Philox::gamma(double shape) {
 
 uint64_t derive_seed(uint64_t seed, Purpose purpose, uint64_t client, uint64_t round, uint64_t step) {
   return Philox(seed, purpose, client, round, step).next_u64();
+}
+
+uint64_t hash_of(std::string_view name) {
+  uint64_t hash = 0xcbf29ce484222325ULL;
+  for (char const c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  return mix(hash);
 }
 
 }  // namespace fsllm

@@ -24,7 +24,7 @@ void read_packing(Config& config, BatchConfig& batch) {
       one_of({"pack", "none", "shared_prefix"}));
   FSLLM_CHECK(packing != "shared_prefix", "{} = shared_prefix (not available in this version). Use pack.",
               config.where("dataloader.packing"));
-  batch.pad_attention = packing == "none";
+  batch.packing = packing == "none" ? Packing::pad : Packing::pack;
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ namespace {
 constexpr int64_t kMostLogits = int64_t{1} << 24;
 
 /// One distinct input and the rows that it answers.
-struct Pass {
+struct DistinctInput {
   std::vector<int32_t> input;
   std::vector<size_t> rows;
 };
@@ -32,14 +32,15 @@ std::vector<int32_t> input_of(ScoredRow const& row, int64_t max_length) {
   return {end - std::min<int64_t>(max_length, end - row.ids.begin()), end};
 }
 
-std::vector<Pass> distinct_passes(std::vector<ScoredRow> const& rows, int64_t max_length) {
+std::vector<DistinctInput> distinct_inputs(std::vector<ScoredRow> const& rows, int64_t max_length) {
   std::map<std::vector<int32_t>, std::vector<size_t>> rows_of;
   for (size_t row = 0; row < rows.size(); ++row) rows_of[input_of(rows[row], max_length)].push_back(row);
-  std::vector<Pass> passes;
-  for (auto& [input, indices] : rows_of) passes.push_back({input, std::move(indices)});
-  std::stable_sort(passes.begin(), passes.end(),
-                   [](Pass const& a, Pass const& b) { return a.input.size() > b.input.size(); });
-  return passes;
+  std::vector<DistinctInput> inputs;
+  for (auto& [input, indices] : rows_of) inputs.push_back({input, std::move(indices)});
+  std::stable_sort(inputs.begin(), inputs.end(), [](DistinctInput const& a, DistinctInput const& b) {
+    return a.input.size() > b.input.size();
+  });
+  return inputs;
 }
 
 /// Where a target's logits come from, and whose it is.
@@ -73,21 +74,21 @@ void add_scores(CausalLM& model, at::Tensor const& hidden, std::vector<Target> c
   }
 }
 
-void score_batch(CausalLM& model, std::vector<ScoredRow> const& rows, std::vector<Pass> const& passes,
-                 size_t first, size_t end, std::vector<RowScore>& scores) {
+void score_batch(CausalLM& model, std::vector<ScoredRow> const& rows,
+                 std::vector<DistinctInput> const& inputs, size_t first, size_t end,
+                 std::vector<RowScore>& scores) {
   std::vector<int64_t> ids;
   std::vector<Target> targets;
   RaggedInput input;
   for (size_t i = first; i < end; ++i) {
-    ids.insert(ids.end(), passes[i].input.begin(), passes[i].input.end());
+    ids.insert(ids.end(), inputs[i].input.begin(), inputs[i].input.end());
     input.offsets.push_back(static_cast<int64_t>(ids.size()));
-    for (auto const row : passes[i].rows)
+    for (auto const row : inputs[i].rows)
       for (int64_t back = rows[row].targets; back > 0; --back)
         targets.push_back({input.offsets.back() - back, rows[row].ids[rows[row].ids.size() - back], row});
   }
   input.ids = at::tensor(ids, at::kLong);
-  ForwardContext context;
-  add_scores(model, model.hidden_states(input, context), targets, scores);
+  add_scores(model, model.hidden_states(input.ids, model.pass(input)), targets, scores);
 }
 
 }  // namespace
@@ -97,17 +98,17 @@ std::vector<RowScore> score_rows(CausalLM& model, std::vector<ScoredRow> const& 
   at::NoGradGuard const no_grad;
   std::vector<RowScore> all(rows.size()), scores;
   std::vector<size_t> computed;
-  auto const passes = distinct_passes(rows, model.config().max_positions);
+  auto const inputs = distinct_inputs(rows, model.config().max_positions);
   int64_t batch = 0;
-  for (size_t first = 0; first < passes.size(); ++batch) {
-    auto tokens = static_cast<int64_t>(passes[first].input.size());
+  for (size_t first = 0; first < inputs.size(); ++batch) {
+    auto tokens = static_cast<int64_t>(inputs[first].input.size());
     size_t end = first + 1;
-    while (end < passes.size() && tokens + static_cast<int64_t>(passes[end].input.size()) <= batch_tokens)
-      tokens += static_cast<int64_t>(passes[end++].input.size());
+    while (end < inputs.size() && tokens + static_cast<int64_t>(inputs[end].input.size()) <= batch_tokens)
+      tokens += static_cast<int64_t>(inputs[end++].input.size());
     if (share.has(batch)) {
-      score_batch(model, rows, passes, first, end, all);
+      score_batch(model, rows, inputs, first, end, all);
       for (size_t i = first; i < end; ++i)
-        computed.insert(computed.end(), passes[i].rows.begin(), passes[i].rows.end());
+        computed.insert(computed.end(), inputs[i].rows.begin(), inputs[i].rows.end());
     }
     first = end;
   }

@@ -12,9 +12,11 @@
 #include <ATen/ops/split_with_sizes.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/tensor.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "fsllm/model/dropout.hpp"
 #include "functions.hpp"
@@ -23,10 +25,10 @@ namespace fsllm::detail {
 namespace {
 
 /// Attention with capped scores or dropped weights, which no fused kernel has. q [B, heads, L, D], k and v
-/// [B, kv_heads, S, D], mask none or as in AttentionPlan::mask.
+/// [B, kv_heads, S, D], mask none or as in AttentionPlan::make_mask, `kept` [B, heads, L, S] or undefined.
 at::Tensor explicit_attention(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
                               std::optional<at::Tensor> const& mask, ScoreRule const& rule,
-                              ForwardContext& context) {
+                              at::Tensor const& kept) {
   auto const shared = q.size(1) / k.size(1);
   auto const keys = shared == 1 ? k : at::repeat_interleave(k, shared, 1);
   auto const values = shared == 1 ? v : at::repeat_interleave(v, shared, 1);
@@ -36,18 +38,20 @@ at::Tensor explicit_attention(at::Tensor const& q, at::Tensor const& k, at::Tens
     scores = mask->scalar_type() == at::kBool
                  ? scores.masked_fill(mask->logical_not(), -std::numeric_limits<double>::infinity())
                  : at::add(scores, *mask);
-  auto const weights = dropped(at::softmax(scores, -1), rule.dropout, context, "attention");
+  auto weights = at::softmax(scores, -1);
+  if (kept.defined()) weights = at::mul(weights, kept).div(1 - rule.dropout);
   return at::matmul(weights, values);
 }
 
 }  // namespace
 
-AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, RaggedInput const& input, KvCache* cache,
-                             ScoreRule const& rule, ForwardContext& context, c10::Device device)
+AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, Packing packing, KvCache* cache,
+                             DropoutLines lines, ScoreRule rule, std::vector<int64_t> const& windows,
+                             c10::Device device)
     : keys_values_(virtual_rows.keys_values()),
       cache_(cache),
-      rule_(rule),
-      context_(context),
+      lines_(std::move(lines)),
+      rule_(std::move(rule)),
       device_(device) {
   std::vector<at::Tensor> positions;
   auto const& offsets = virtual_rows.offsets();
@@ -68,9 +72,10 @@ AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, RaggedInput const&
     }
   }
   end_position_ = *std::max_element(ends_.begin(), ends_.end());
-  if (input.pad_attention && cache == nullptr && runs_.size() > 1) pad_rows();
+  if (packing == Packing::pad && cache == nullptr && runs_.size() > 1) pad_rows();
   for (auto const& run : runs_) split_sizes_.push_back(run.tokens());
   positions_ = at::cat(positions).to(device);
+  make_masks(windows);
 }
 
 /// Makes one run of all rows. No token looks at a later one, so what fills a row up is seen by none that
@@ -92,11 +97,11 @@ void AttentionPlan::pad_rows() {
 }
 
 at::Tensor AttentionPlan::attend(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, int64_t layer,
-                                 int64_t window) {
+                                 int64_t window) const {
   if (runs_.size() == 1 && cache_ == nullptr) {
     auto const& run = runs_.front();
     auto const mixed = attend_run(padded(q), before(run, padded(k), 2 * layer),
-                                  before(run, padded(v), 2 * layer + 1), run, window);
+                                  before(run, padded(v), 2 * layer + 1), run, layer, window);
     return from_padded_.defined() ? mixed.index_select(0, from_padded_) : mixed;
   }
   auto const queries = at::split_with_sizes(q, split_sizes_, 0);
@@ -107,7 +112,7 @@ at::Tensor AttentionPlan::attend(at::Tensor const& q, at::Tensor const& k, at::T
   for (size_t i = 0; i < runs_.size(); ++i) {
     auto key = before(runs_[i], keys[i], 2 * layer), value = before(runs_[i], values[i], 2 * layer + 1);
     if (cache_ != nullptr) std::tie(key, value) = cache_->append(layer, runs_[i].first_row, key, value);
-    parts.push_back(attend_run(queries[i], key, value, runs_[i], window));
+    parts.push_back(attend_run(queries[i], key, value, runs_[i], layer, window));
   }
   return at::cat(parts);
 }
@@ -124,13 +129,21 @@ at::Tensor AttentionPlan::row_ends() const {
   return at::repeat_interleave(of_rows, at::tensor(lengths_, at::kLong)).to(device_);
 }
 
-void AttentionPlan::advance_cache() {
+DropoutLines AttentionPlan::token_lines() const {
+  auto const lengths = at::tensor(lengths_, at::kLong).to(device_);
+  auto const of_tokens = [&](at::Tensor const& of_rows) {  // a known size is nothing to wait for
+    return at::repeat_interleave(of_rows, lengths, 0, positions_.numel());
+  };
+  return {of_tokens(lines_.seed), of_tokens(lines_.row), positions_, {}};
+}
+
+void AttentionPlan::advance_cache() const {
   if (cache_ == nullptr) return;
   for (auto const& run : runs_) cache_->advance(run.first_row, run.prefix + run.length);
 }
 
 at::Tensor AttentionPlan::attend_run(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
-                                     Run const& run, int64_t window) {
+                                     Run const& run, int64_t layer, int64_t window) const {
   int64_t const seen = run.past + run.length;
   if (cache_ != nullptr && run.length == 1) {
     int64_t const first = window > 0 ? std::max<int64_t>(0, seen - window) : 0;
@@ -139,11 +152,11 @@ at::Tensor AttentionPlan::attend_run(at::Tensor const& q, at::Tensor const& k, a
   auto const batched = [&](at::Tensor const& x, int64_t length) {  // [rows, heads, length, D]
     return x.view({run.rows, length, x.size(1), x.size(2)}).transpose(1, 2);
   };
-  bool const plain = run.past == 0 && (window == 0 || window >= run.length) && rule_.softcap == 0 &&
-                     !rule_.slopes.defined() && !drops();
-  auto const out =
-      weigh(batched(q, run.length), batched(k, seen), batched(v, seen),
-            plain ? std::optional<at::Tensor>() : mask(run.length, run.past, window), /*causal=*/plain);
+  bool const plain = is_plain(run, window);
+  std::optional<at::Tensor> mask;
+  if (!plain) mask = masks_.at({run.length, run.past, window});
+  auto const out = weigh(batched(q, run.length), batched(k, seen), batched(v, seen), mask,
+                         kept_weights(run, q.size(1), layer), /*causal=*/plain);
   return out.transpose(1, 2).reshape({run.tokens(), q.size(1) * q.size(2)});
 }
 
@@ -157,24 +170,50 @@ at::Tensor AttentionPlan::attend_one(at::Tensor const& q, at::Tensor const& k, a
                .view({1, kv_heads, heads / kv_heads, k.size(0)});
   auto const grouped = q.reshape({1, kv_heads, heads / kv_heads, dim});
   auto const out =
-      weigh(grouped, k.transpose(0, 1).unsqueeze(0), v.transpose(0, 1).unsqueeze(0), bias, false);
+      weigh(grouped, k.transpose(0, 1).unsqueeze(0), v.transpose(0, 1).unsqueeze(0), bias, {}, false);
   return out.reshape({1, heads * dim});
 }
 
 at::Tensor AttentionPlan::weigh(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
-                                std::optional<at::Tensor> const& mask, bool causal) const {
-  if (rule_.softcap > 0 || drops()) return explicit_attention(q, k, v, mask, rule_, context_);
+                                std::optional<at::Tensor> const& mask, at::Tensor const& kept,
+                                bool causal) const {
+  if (rule_.softcap > 0 || kept.defined()) return explicit_attention(q, k, v, mask, rule_, kept);
   return at::scaled_dot_product_attention(q, k, v, mask, /*dropout_p=*/0.0, causal, rule_.scale,
                                           /*enable_gqa=*/q.size(1) != k.size(1));
 }
 
-at::Tensor AttentionPlan::mask(int64_t length, int64_t past, int64_t window) {
-  auto& mask = masks_[{length, past, window}];
-  if (mask.defined()) return mask;
+at::Tensor AttentionPlan::kept_weights(Run const& run, int64_t heads, int64_t layer) const {
+  if (!drops()) return {};
+  auto const of_rows = [&](at::Tensor const& x) {
+    return x.narrow(0, run.first_row, run.rows).view({-1, 1, 1});
+  };
+  auto const options = lines_.row.options();
+  return keep_mask({.seed = of_rows(lines_.seed),
+                    .row = of_rows(lines_.row),
+                    .place = at::arange(run.past, run.past + run.length, options),
+                    .head = at::arange(heads, options).view({-1, 1})},
+                   run.past + run.length, rule_.dropout, fmt::format("attention weights of layer {}", layer));
+}
+
+bool AttentionPlan::is_plain(Run const& run, int64_t window) const {
+  return run.past == 0 && (window == 0 || window >= run.length) && rule_.softcap == 0 &&
+         !rule_.slopes.defined() && !drops();
+}
+
+void AttentionPlan::make_masks(std::vector<int64_t> const& windows) {
+  for (auto const& run : runs_)
+    for (auto const window : windows) {
+      if (is_plain(run, window) || (cache_ != nullptr && run.length == 1)) continue;
+      auto& mask = masks_[{run.length, run.past, window}];
+      if (!mask.defined()) mask = make_mask(run.length, run.past, window);
+    }
+}
+
+at::Tensor AttentionPlan::make_mask(int64_t length, int64_t past, int64_t window) const {
   auto const options = at::TensorOptions().dtype(at::kLong).device(device_);
   auto const distance = at::sub(at::arange(past, past + length, options).unsqueeze(1),
                                 at::arange(past + length, options).unsqueeze(0));  // [length, past + length]
-  mask = distance.ge(0);
+  auto mask = distance.ge(0);
   if (window > 0) mask = mask.logical_and(distance.lt(window));
   if (rule_.slopes.defined())
     mask = at::mul(rule_.slopes, distance.neg().to(rule_.slopes.scalar_type()))

@@ -7,7 +7,8 @@
 #include <tuple>
 #include <vector>
 
-#include "fsllm/model/causal_lm.hpp"
+#include "fsllm/model/kv_cache.hpp"
+#include "fsllm/model/pass.hpp"
 #include "virtual_rows.hpp"
 
 namespace fsllm::detail {
@@ -21,22 +22,24 @@ struct ScoreRule {
       slopes;  ///< [heads, 1, 1] in the compute type (ALiBi; Press et al. 2022, section 3), or undefined
 };
 
-/// How one forward pass attends, made once for all layers: which rows share a call, which masks they need.
+/// How one forward pass attends, the same for all its layers: which rows share a call, which masks they need.
 class AttentionPlan {
  public:
-  AttentionPlan(VirtualRows const& rows, RaggedInput const& input, KvCache* cache, ScoreRule const& rule,
-                ForwardContext& context, c10::Device device);
+  /// `lines` [rows] have no places yet; undefined outside training. `windows`: all that layers have.
+  AttentionPlan(VirtualRows const& rows, Packing packing, KvCache* cache, DropoutLines lines, ScoreRule rule,
+                std::vector<int64_t> const& windows, c10::Device device);
 
   /// q [N, heads, D], k and v [N, kv_heads, D] → [N, heads·D]; the values of the earlier tokens of the same
   /// row, the last `window` of them unless that is 0, in the weights that the rule gives.
   at::Tensor attend(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, int64_t layer,
-                    int64_t window);
+                    int64_t window) const;
 
   at::Tensor const& positions() const { return positions_; }  ///< int64 [N]
   int64_t end_position() const { return end_position_; }      ///< one beyond the largest
-  at::Tensor row_ends() const;  ///< int64 [N], one beyond the last position of each token's row
-  /// Ends the pass: what attend() appended is the rows' past from now on.
-  void advance_cache();
+  at::Tensor row_ends() const;       ///< int64 [N], one beyond the last position of each token's row
+  DropoutLines token_lines() const;  ///< [N], of all tokens
+  /// What attend() appended is the rows' past from now on.
+  void advance_cache() const;
 
  private:
   /// Neighbouring rows of equal length; with a cache each row is alone. `prefix` of the `past` tokens are
@@ -46,18 +49,23 @@ class AttentionPlan {
     int64_t tokens() const { return rows * length; }
   };
   void pad_rows();
-  bool drops() const { return context_.training && rule_.dropout > 0; }
+  bool drops() const { return lines_.seed.defined() && rule_.dropout > 0; }
+  /// Does this run need no mask, for the fused kernel's causal one is all there is?
+  bool is_plain(Run const& run, int64_t window) const;
+  void make_masks(std::vector<int64_t> const& windows);
   at::Tensor padded(at::Tensor const& x) const {
     return to_padded_.defined() ? x.index_select(0, to_padded_) : x;
   }
   at::Tensor before(Run const& run, at::Tensor const& own, int64_t index) const;
   at::Tensor attend_run(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, Run const& run,
-                        int64_t window);
+                        int64_t layer, int64_t window) const;
   /// What attend_run adds to the scores: where to look (bool), or with ALiBi how much less (compute type).
-  at::Tensor mask(int64_t length, int64_t past, int64_t window);
+  at::Tensor make_mask(int64_t length, int64_t past, int64_t window) const;
   at::Tensor attend_one(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v) const;
+  /// Which weights dropout keeps, bool [rows, heads, length, past + length], or undefined for all.
+  at::Tensor kept_weights(Run const& run, int64_t heads, int64_t layer) const;
   at::Tensor weigh(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
-                   std::optional<at::Tensor> const& mask, bool causal) const;
+                   std::optional<at::Tensor> const& mask, at::Tensor const& kept, bool causal) const;
 
   std::vector<Run> runs_;
   std::vector<int64_t> lengths_, ends_;  ///< [rows]: tokens, and one beyond the last position
@@ -67,11 +75,11 @@ class AttentionPlan {
   std::vector<int64_t> split_sizes_;
   at::Tensor positions_, keys_values_;
   int64_t end_position_ = 0;
-  KvCache* cache_;
-  ScoreRule const& rule_;
-  ForwardContext& context_;
+  KvCache* cache_;  ///< the caller's
+  DropoutLines lines_;
+  ScoreRule rule_;
   c10::Device device_;
-  std::map<std::tuple<int64_t, int64_t, int64_t>, at::Tensor> masks_;
+  std::map<std::tuple<int64_t, int64_t, int64_t>, at::Tensor> masks_;  ///< by length, past and window
 };
 
 }  // namespace fsllm::detail

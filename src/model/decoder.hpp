@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <functional>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "attention.hpp"
 #include "families/family.hpp"
 #include "fsllm/model/causal_lm.hpp"
 #include "rope.hpp"
-#include "virtual_rows.hpp"
 
 namespace fsllm::detail {
 
@@ -46,9 +46,11 @@ class Decoder final : public CausalLM {
   Decoder& operator=(Decoder const&) = delete;
 
   ModelConfig const& config() const override { return config_; }
-  at::Tensor hidden_states(RaggedInput const& input, ForwardContext& context, KvCache* cache) override;
-  at::Tensor logits(at::Tensor const& hidden, ForwardContext& context) override;
-  at::Tensor embeddings(at::Tensor const& ids) override;
+  Pass pass(RaggedInput const& input, PassOptions const& options, KvCache* cache) const override;
+  at::Tensor hidden_states(at::Tensor const& ids, Pass const& pass) const override;
+  at::Tensor logits(at::Tensor const& hidden, Pass const& pass) const override;
+  bool head_requires_grad() const override;
+  at::Tensor embeddings(at::Tensor const& ids) const override;
   std::vector<Linear*> linears() override;
   Linear& head() override;
   void untie_head() override;
@@ -77,28 +79,30 @@ class Decoder final : public CausalLM {
   void add_block(Block& block, Family const& family, std::string const& prefix, size_t layer);
   void add_block_norms(Block& block, BlockNames const& names, std::string const& path);
 
-  at::Tensor embed(at::Tensor const& ids, VirtualRows const& rows, AttentionPlan const& plan,
-                   ForwardContext& context);
-  void choose_angles(AttentionPlan const& plan);
+  at::Tensor embed(at::Tensor const& ids, Pass const& pass) const;
+  /// cos and sin of all tokens of a pass.
+  std::pair<at::Tensor, at::Tensor> angles(AttentionPlan const& plan) const;
+  std::vector<int64_t> windows() const;
+  /// The head as logits() needs it: with the embedding's weight where it is tied to it.
+  Linear current_head() const;
   at::Tensor norm(at::Tensor const& x, Norm const& norm) const;
-  at::Tensor run_block(Block const& block, at::Tensor x, AttentionPlan& plan, int64_t layer,
-                       ForwardContext& context) const;
+  at::Tensor run_block(Block const& block, at::Tensor x, int64_t layer, Pass const& pass) const;
   std::tuple<at::Tensor, at::Tensor, at::Tensor> project_qkv(Block const& block, at::Tensor const& x,
-                                                             ForwardContext& context) const;
-  at::Tensor attention(Block const& block, at::Tensor const& x, AttentionPlan& plan, int64_t layer,
-                       ForwardContext& context) const;
-  at::Tensor mlp(Block const& block, at::Tensor const& x, ForwardContext& context) const;
-  at::Tensor gated(Block const& block, at::Tensor const& x, ForwardContext& context) const;
+                                                             Pass const& pass) const;
+  at::Tensor attention(Block const& block, at::Tensor const& x, int64_t layer, Pass const& pass) const;
+  at::Tensor dropped_residual(at::Tensor const& y, Linear const& last, Pass const& pass) const;
+  at::Tensor mlp(Block const& block, at::Tensor const& x, Pass const& pass) const;
+  at::Tensor gated(Block const& block, at::Tensor const& x, Pass const& pass) const;
   /// The MLP of `normed` with what the block's adapter does beside it, which sees the stream x.
   at::Tensor adapted_mlp(Block const& block, at::Tensor const& x, at::Tensor const& normed,
-                         ForwardContext& context) const;
+                         Pass const& pass) const;
   void check_input(RaggedInput const& input) const;
   void check_cache(RaggedInput const& input, KvCache const* cache) const;
 
   ModelConfig config_;
   at::ScalarType compute_;
   c10::Device device_;
-  RopeTable rope_, long_rope_;
+  std::optional<RopeTable> rope_, long_rope_;
   ScoreRule score_rule_;
   at::Tensor embedding_, positions_;  ///< [vocab, embedding_size], [position_offset + max_positions, hidden]
   Norm embedding_norm_;
@@ -110,7 +114,6 @@ class Decoder final : public CausalLM {
   std::shared_ptr<VirtualTokens> virtual_tokens_;
   std::shared_ptr<EmbeddingAdapter> embedding_adapter_;
   std::shared_ptr<StackAdapter> stack_adapter_;
-  at::Tensor cos_, sin_;  ///< of the running forward pass, [N, 1, R/2]
 };
 
 }  // namespace fsllm::detail

@@ -80,7 +80,9 @@ class Generation {
   void step(std::vector<std::vector<int32_t>>& feed) {
     restart_rows(feed);
     auto const input = ragged(feed);
-    auto const hidden = model_.hidden_states(input, context_, &cache_);
+    auto const pass = model_.pass(input, {}, &cache_);
+    auto const hidden = model_.hidden_states(input.ids, pass);
+    pass.advance_cache();
     std::vector<int64_t> last;
     for (size_t i = 1; i < input.offsets.size(); ++i) last.push_back(input.offsets[i] - 1);
     auto const logits =
@@ -146,7 +148,6 @@ class Generation {
   std::vector<std::vector<int32_t>> answers_;
   KvCache cache_;
   std::vector<size_t> alive_;
-  ForwardContext context_;
 };
 
 }  // namespace

@@ -50,9 +50,9 @@ Decoder::Decoder(ModelConfig config, Family const& family, std::string const& pr
       score_rule_(make_score_rule(config_, compute, device)) {
   auto const factor = config_.rope_attention_factor;
   if (config_.position == PositionKind::rope)
-    rope_ = RopeTable(rope_frequencies(config_), factor, compute, device);
+    rope_.emplace(rope_frequencies(config_), factor, compute, device);
   if (config_.rope_scaling == RopeScaling::longrope)
-    long_rope_ = RopeTable(rope_frequencies(config_, /*long_row=*/true), factor, compute, device);
+    long_rope_.emplace(rope_frequencies(config_, /*long_row=*/true), factor, compute, device);
   add_embeddings(family, prefix);
   blocks_.resize(static_cast<size_t>(config_.num_layers));
   for (size_t layer = 0; layer < blocks_.size(); ++layer) add_block(blocks_[layer], family, prefix, layer);
@@ -163,8 +163,14 @@ std::vector<Linear*> Decoder::linears() {
 }
 
 Linear& Decoder::head() {
-  if (config_.tied_embeddings) head_.weight = embedding_;
+  head_ = current_head();
   return head_;
+}
+
+Linear Decoder::current_head() const {
+  auto head = head_;
+  if (config_.tied_embeddings) head.weight = embedding_;
+  return head;
 }
 
 void Decoder::untie_head() {

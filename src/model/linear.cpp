@@ -22,8 +22,8 @@ void Linear::set_weight(at::Tensor const& values) {
   quantized.reset();
 }
 
-at::Tensor Linear::forward(at::Tensor const& given, ForwardContext& context) const {
-  auto const x = adapter ? adapter->input(given, context) : given;
+at::Tensor Linear::forward(at::Tensor const& given, Pass const& pass) const {
+  auto const x = adapter ? adapter->input(given, pass) : given;
   at::Tensor y;
   if (!quantized && (weight.requires_grad() || weight.scalar_type() == x.scalar_type())) {
     y = plain(x, matrix(), bias);
@@ -31,7 +31,7 @@ at::Tensor Linear::forward(at::Tensor const& given, ForwardContext& context) con
     y = detail::frozen_matmul(x, *this);
     if (bias.defined()) y = y.add_(bias.to(x.scalar_type()));
   }
-  return adapter ? adapter->apply(x, y, *this, context) : y;
+  return adapter ? adapter->apply(x, y, *this, pass) : y;
 }
 
 }  // namespace fsllm

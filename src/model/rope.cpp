@@ -65,7 +65,7 @@ std::vector<double> rope_frequencies(ModelConfig const& config, bool long_row) {
 RopeTable::RopeTable(std::vector<double> frequencies, double factor, at::ScalarType type, c10::Device device)
     : frequencies_(std::move(frequencies)), factor_(factor), type_(type), device_(device) {}
 
-void RopeTable::grow(int64_t positions) {
+void RopeTable::grow(int64_t positions) const {
   auto const half = static_cast<int64_t>(frequencies_.size());
   auto cos = at::empty({positions, 1, half}, at::kDouble), sin = at::empty({positions, 1, half}, at::kDouble);
   auto* c = cos.mutable_data_ptr<double>();
@@ -80,7 +80,8 @@ void RopeTable::grow(int64_t positions) {
   sin_ = sin.to(device_, type_);
 }
 
-std::pair<at::Tensor, at::Tensor> RopeTable::rows(at::Tensor const& positions, int64_t end) {
+std::pair<at::Tensor, at::Tensor> RopeTable::rows(at::Tensor const& positions, int64_t end) const {
+  std::lock_guard const lock(growing_);
   int64_t const known = cos_.defined() ? cos_.size(0) : 0;
   if (end > known) grow(std::max<int64_t>({end, 2 * known, 256}));
   return {at::index_select(cos_, 0, positions), at::index_select(sin_, 0, positions)};

@@ -8,13 +8,13 @@
 namespace fsllm::detail {
 
 VirtualRows::VirtualRows(VirtualTokens* tokens, RaggedInput const& input, KvCache const* cache,
-                         ForwardContext& context, at::ScalarType compute)
+                         Pass const& of_tokens, at::ScalarType compute)
     : given_(input.offsets), offsets_(input.offsets) {
   if (tokens == nullptr) return;
   for (int64_t row = 0; row < input.num_rows(); ++row)
     begins_.push_back(cache == nullptr || cache->past(row) == 0);
   if (std::find(begins_.begin(), begins_.end(), true) == begins_.end()) return;
-  auto const values = tokens->values(context).to(compute);
+  auto const values = tokens->values(of_tokens).to(compute);
   if (values.dim() > 2) {
     keys_values_ = values;
     return;

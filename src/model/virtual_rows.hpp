@@ -10,8 +10,8 @@ namespace fsllm::detail {
 /// cache). Without virtual tokens everything passes through.
 class VirtualRows {
  public:
-  /// The learned values come in the compute type.
-  VirtualRows(VirtualTokens* tokens, RaggedInput const& input, KvCache const* cache, ForwardContext& context,
+  /// The learned values come in the compute type; `of_tokens` is the pass they are made in.
+  VirtualRows(VirtualTokens* tokens, RaggedInput const& input, KvCache const* cache, Pass const& of_tokens,
               at::ScalarType compute);
 
   /// Offsets of the rows as the layers see them: longer by the embeddings that insert() puts before them.
@@ -19,7 +19,7 @@ class VirtualRows {
   /// [V, 2·layers, kv_heads, head_dim], or undefined.
   at::Tensor const& keys_values() const { return keys_values_; }
 
-  /// x [N, hidden] → [offsets().back(), hidden].
+  /// x [N, ...] → [offsets().back(), ...].
   at::Tensor insert(at::Tensor const& x) const;
   /// The other way: the real tokens' part.
   at::Tensor remove(at::Tensor const& x) const;

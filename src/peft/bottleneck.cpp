@@ -62,20 +62,20 @@ struct Bottleneck final : LinearAdapter, BlockAdapter {
   SmallNetwork network;
   double scaling = 1, dropout = 0;
 
-  at::Tensor apply(at::Tensor const&, at::Tensor const& y, Linear const&, ForwardContext& context) override {
-    return y.add(branch(y, context));
+  at::Tensor apply(at::Tensor const&, at::Tensor const& y, Linear const&, Pass const& pass) override {
+    return y.add(branch(y, pass));
   }
-  at::Tensor apply(at::Tensor const& x, ForwardContext& context) override {
-    return place == Place::behind_blocks ? x.add(branch(x, context)) : x;
+  at::Tensor apply(at::Tensor const& x, Pass const& pass) override {
+    return place == Place::behind_blocks ? x.add(branch(x, pass)) : x;
   }
-  at::Tensor parallel_to_mlp(at::Tensor const& x, at::Tensor const& y, ForwardContext& context) override {
-    return place == Place::beside_mlps ? y.add(branch(x, context)) : y;
+  at::Tensor parallel_to_mlp(at::Tensor const& x, at::Tensor const& y, Pass const& pass) override {
+    return place == Place::beside_mlps ? y.add(branch(x, pass)) : y;
   }
 
  private:
-  at::Tensor branch(at::Tensor const& x, ForwardContext& context) const {
+  at::Tensor branch(at::Tensor const& x, Pass const& pass) const {
     auto const made = network.apply(x);
-    return dropped(scaling == 1 ? made : made.mul(scaling), dropout, context, module);
+    return dropped(scaling == 1 ? made : made.mul(scaling), dropout, pass, module + ".adapter_dropout");
   }
 };
 

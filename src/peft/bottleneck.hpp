@@ -57,8 +57,8 @@ struct SmallNetwork {
 struct Coupling final : StackAdapter {
   SmallNetwork f, g;
 
-  at::Tensor before(at::Tensor const& x, ForwardContext&) override;
-  at::Tensor after(at::Tensor const& x, ForwardContext&) override;
+  at::Tensor before(at::Tensor const& x, Pass const&) override;
+  at::Tensor after(at::Tensor const& x, Pass const&) override;
 };
 
 }  // namespace fsllm::detail

@@ -23,8 +23,8 @@ struct Ia3Adapter final : LinearAdapter {
   at::Tensor scale;  ///< [out, 1], or [1, in] in a feedforward module; fp32, requires_grad
   bool feedforward = false;
 
-  at::Tensor input(at::Tensor const& x, ForwardContext&) override { return feedforward ? scaled(x) : x; }
-  at::Tensor apply(at::Tensor const&, at::Tensor const& y, Linear const&, ForwardContext&) override {
+  at::Tensor input(at::Tensor const& x, Pass const&) override { return feedforward ? scaled(x) : x; }
+  at::Tensor apply(at::Tensor const&, at::Tensor const& y, Linear const&, Pass const&) override {
     return feedforward ? y : scaled(y);
   }
 

@@ -35,12 +35,10 @@ struct LoraAdapter final : LinearAdapter {
   at::Tensor magnitude;    ///< [out], or undefined
   at::Tensor row_squares;  ///< of the frozen weight, [out]; with a magnitude
   double scale = 1, dropout = 0;
-  at::Tensor apply(at::Tensor const& x, at::Tensor const& y, Linear const& base,
-                   ForwardContext& context) override;
+  at::Tensor apply(at::Tensor const& x, at::Tensor const& y, Linear const& base, Pass const& pass) override;
 
  private:
-  at::Tensor apply_dora(at::Tensor const& x, at::Tensor const& y, Linear const& base,
-                        ForwardContext& context) const;
+  at::Tensor apply_dora(at::Tensor const& x, at::Tensor const& y, Linear const& base, Pass const& pass) const;
 };
 
 /// LoRA's part of the embedding: x + s · A[:, ids]ᵀ Bᵀ (peft tuners/lora/layer.py, `Embedding`).

@@ -11,25 +11,33 @@
 #include "lora.hpp"
 
 namespace fsllm::detail {
+namespace {
+
+/// PEFT's module that drops the input of this Linear's branch.
+std::string site_of(Linear const& base) {
+  return base.name + ".lora_dropout";
+}
+
+}  // namespace
 
 at::Tensor LoraAdapter::apply(at::Tensor const& x, at::Tensor const& y, Linear const& base,
-                              ForwardContext& context) {
-  if (magnitude.defined()) return apply_dora(x, y, base, context);
-  return add_low_rank(x, y, a, b, keep_mask(x, dropout, context, base.name), 1 - dropout, scale);
+                              Pass const& pass) {
+  if (magnitude.defined()) return apply_dora(x, y, base, pass);
+  return add_low_rank(x, y, a, b, keep_mask(x, dropout, pass, site_of(base)), 1 - dropout, scale);
 }
 
 /// DoRA (Liu et al. 2024, eq. 5): m ⊙ (W + s·B·A) x / ‖W + s·B·A‖ + b, the norm held constant (section 4.3).
 /// With dropout PEFT rescales what the frozen weight makes of the dropped input, and so does this.
 at::Tensor LoraAdapter::apply_dora(at::Tensor const& x, at::Tensor const& y, Linear const& base,
-                                   ForwardContext& context) const {
+                                   Pass const& pass) const {
   auto const type = x.scalar_type();
-  auto const input = dropped(x, dropout, context, base.name);
+  auto const input = dropped(x, dropout, pass, site_of(base));
   at::Tensor frozen = y;
   if (!input.is_same(x)) {
     auto plain = base;
     plain.bias.reset();
     plain.adapter.reset();
-    frozen = plain.forward(input, context);
+    frozen = plain.forward(input, pass);
   } else if (base.bias.defined()) {
     frozen = y.sub(base.bias.to(type));
   }

@@ -44,9 +44,9 @@ class PTuning final : public PromptEncoder {
     }
   }
 
-  at::Tensor prompt(TensorMap const& p, ForwardContext& context) const override {
+  at::Tensor prompt(TensorMap const& p, Pass const& tokens) const override {
     bool const lstm = options_.type == "LSTM";
-    auto x = lstm ? run_lstm(p, context) : p.at(kEmbedding);
+    auto x = lstm ? run_lstm(p, tokens) : p.at(kEmbedding);
     x = at::relu(linear(p, kPromptEncoder + "mlp_head.0", x));
     x = linear(p, kPromptEncoder + "mlp_head.2", x);
     return lstm ? x : linear(p, kPromptEncoder + "mlp_head.4", at::relu(x));
@@ -79,12 +79,14 @@ class PTuning final : public PromptEncoder {
       add_uniform(names[i], shapes[i % 4], 1 / std::sqrt(static_cast<double>(size)));
   }
 
-  /// Layer by layer, so that dropout between them draws from the context's generator.
-  at::Tensor run_lstm(TensorMap const& p, ForwardContext& context) const {
+  /// Layer by layer, so that dropout between them is ours.
+  at::Tensor run_lstm(TensorMap const& p, Pass const& tokens) const {
     auto x = p.at(kEmbedding).unsqueeze(0);
     auto const start = at::zeros({2, 1, options_.encoder_size}, x.options());
     for (int64_t layer = 0; layer < options_.layers; ++layer) {
-      if (layer > 0) x = dropped(x, options_.dropout, context, "the encoder of P-tuning");
+      if (layer > 0)
+        x = dropped(x, options_.dropout, tokens,
+                    fmt::format("{}lstm_head.dropout_l{}", kPromptEncoder, layer));
       std::vector<at::Tensor> weights;
       for (auto const& name : lstm_names(layer)) weights.push_back(p.at(name));
       x = std::get<0>(at::lstm(x, {start, start}, weights, /*has_biases=*/true, /*num_layers=*/1,

@@ -36,7 +36,7 @@ class Prefix final : public PromptEncoder {
     add_linear(kPromptEncoder + "transform.2", options_.encoder_size, parts_ * width);
   }
 
-  at::Tensor prompt(TensorMap const& parameters, ForwardContext&) const override {
+  at::Tensor prompt(TensorMap const& parameters, Pass const&) const override {
     auto const flat = options_.projection ? project(parameters) : parameters.at(kFlat);
     return flat.view({count(), parts_, heads_, head_dim_});
   }

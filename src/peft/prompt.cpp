@@ -39,7 +39,7 @@ class Prompt final : public PromptEncoder {
     from_text_ = text_embeddings(config.init_ids, count(), model);
   }
 
-  at::Tensor prompt(TensorMap const& parameters, ForwardContext&) const override {
+  at::Tensor prompt(TensorMap const& parameters, Pass const&) const override {
     return parameters.at(kEmbeddings);
   }
 

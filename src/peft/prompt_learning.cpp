@@ -62,9 +62,8 @@ void PromptLearning::merge_into(CausalLM&) {
 
 TensorMap PromptLearning::file_tensors(TensorMap const& values) const {
   at::NoGradGuard const no_grad;
-  ForwardContext context;
   return {
-      {"prompt_embeddings", encoder_->prompt(values, context).reshape({encoder_->count(), -1}).contiguous()}};
+      {"prompt_embeddings", encoder_->prompt(values, Pass()).reshape({encoder_->count(), -1}).contiguous()}};
 }
 
 nlohmann::ordered_json PromptLearning::adapter_config(std::string const& base_model) const {

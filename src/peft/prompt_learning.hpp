@@ -18,12 +18,12 @@ class PromptEncoder : public VirtualTokens {
   PromptEncoder(std::string peft_type, int64_t tokens, CausalLM const& model);
 
   int64_t count() const override { return tokens_; }
-  at::Tensor values(ForwardContext& context) override { return prompt(parameters_, context); }
+  at::Tensor values(Pass const& tokens) override { return prompt(parameters_, tokens); }
   TensorMap const& parameters() const { return parameters_; }
   std::string const& peft_type() const { return peft_type_; }
 
-  /// The virtual tokens that these values of the parameters make.
-  virtual at::Tensor prompt(TensorMap const& parameters, ForwardContext& context) const = 0;
+  /// The virtual tokens that these values of the parameters make, in a pass of theirs (VirtualTokens).
+  virtual at::Tensor prompt(TensorMap const& parameters, Pass const& tokens) const = 0;
   virtual void initialize(uint64_t seed) const = 0;
   /// Adds what adapter_config.json says beyond what all prompt-learning methods do.
   virtual void describe(nlohmann::ordered_json& json, std::string const& base_model) const = 0;

@@ -63,14 +63,14 @@ void SmallNetwork::add_to(TensorMap& state, std::string const& path) const {
   up.add_to(state, path + ".adapter_up");
 }
 
-at::Tensor Coupling::before(at::Tensor const& x, ForwardContext&) {
+at::Tensor Coupling::before(at::Tensor const& x, Pass const&) {
   int64_t const half = x.size(1) / 2;
   auto const first = x.narrow(1, 0, half), second = x.narrow(1, half, x.size(1) - half);
   auto const moved = first.add(f.apply(second));
   return at::cat({moved, second.add(g.apply(moved))}, 1);
 }
 
-at::Tensor Coupling::after(at::Tensor const& x, ForwardContext&) {
+at::Tensor Coupling::after(at::Tensor const& x, Pass const&) {
   int64_t const half = x.size(1) / 2;
   auto const first = x.narrow(1, 0, half), second = x.narrow(1, half, x.size(1) - half);
   auto const restored = second.sub(g.apply(first));

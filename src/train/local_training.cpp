@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/train/local_training.hpp"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/div.h>
 #include <ATen/ops/linalg_vector_norm.h>
 
@@ -12,22 +11,30 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
-#include "fsllm/core/rng.hpp"
 #include "fsllm/train/loss.hpp"
 #include "order.hpp"
 
 namespace fsllm {
 namespace {
 
+/// Adds a scalar to a sum, which begins undefined, on the scalar's device.
+void add_to(at::Tensor& sum, at::Tensor const& value) {
+  sum = sum.defined() ? sum.add(value) : value;
+}
+
+double value_of(at::Tensor const& sum) {
+  return sum.defined() ? sum.item<double>() : 0;
+}
+
 /// Global L2 norm of the gradients, fp64.
 double gradient_norm(TensorMap const& parameters) {
-  double squares = 0;
+  at::Tensor squares;
   for (auto const& [name, tensor] : parameters) {
     if (!tensor.grad().defined()) continue;
-    double const norm = at::linalg_vector_norm(tensor.grad(), 2, {}, false, at::kDouble).item<double>();
-    squares += norm * norm;
+    auto const norm = at::linalg_vector_norm(tensor.grad(), 2, {}, false, at::kDouble);
+    add_to(squares, norm.mul(norm));
   }
-  return std::sqrt(squares);
+  return std::sqrt(value_of(squares));
 }
 
 /// torch.nn.utils.clip_grad_norm_: factor max_norm / (norm + 1e-6), never above 1.
@@ -42,6 +49,7 @@ void scale_gradients(TensorMap const& parameters, double norm, double max_norm) 
 std::vector<Batch> batches_of_step(BatchOrder& order, TokenSplit const& data, TrainConfig const& config,
                                    int64_t step) {
   std::vector<Batch> batches;
+  int64_t rows_before = 0;
   int64_t const first = step * config.accumulation;
   int64_t const end = std::min(first + config.accumulation, planned_batches(config, data.rows()));
   for (int64_t at = first; at < end; ++at) {
@@ -49,9 +57,11 @@ std::vector<Batch> batches_of_step(BatchOrder& order, TokenSplit const& data, Tr
     auto const count = static_cast<int64_t>(rows.size());
     int64_t const micro = config.micro_batch_size > 0 ? config.micro_batch_size : count;
     for (int64_t begin = 0; begin < count; begin += micro) {
-      batches.emplace_back().pad_attention = config.batch.pad_attention;
-      for (int64_t i = begin; i < std::min(begin + micro, count); ++i)
-        append_row(batches.back(), data, rows[i]);
+      auto& batch = batches.emplace_back();
+      batch.packing = config.batch.packing;
+      batch.first_row = rows_before;
+      for (int64_t i = begin; i < std::min(begin + micro, count); ++i) append_row(batch, data, rows[i]);
+      rows_before += batch.num_rows();
     }
   }
   return batches;
@@ -92,15 +102,15 @@ class StepBatches {
 /// Forward and backward of one step; the gradients are those of the mean loss per target. Returns the summed
 /// loss.
 double accumulate_gradients(CausalLM& model, std::vector<Batch> const& batches, int64_t targets,
-                            ForwardContext& context) {
-  double sum = 0;
+                            DropoutKey const& dropout) {
+  at::Tensor sum;
   for (auto const& batch : batches) {
     if (batch.num_targets() == 0) continue;
-    auto const loss = summed_loss(model, batch, context);
-    sum += loss.item<double>();
+    auto const loss = summed_loss(model, batch, dropout);
+    add_to(sum, loss.detach().to(at::kDouble));
     at::div(loss, static_cast<double>(targets)).backward();
   }
-  return sum;
+  return value_of(sum);
 }
 
 }  // namespace
@@ -116,15 +126,6 @@ struct LocalTraining::Impl {
         steps(planned_steps(config_, data.rows())),
         step_batches(data, config_, which_, steps),
         optimizer(config_.optimizer, parameters_) {}
-
-  ForwardContext context() const {
-    ForwardContext context;
-    context.training = true;
-    context.dropout = at::detail::createCPUGenerator(
-        derive_seed(which.seed, Purpose::dropout, static_cast<uint64_t>(which.client),
-                    static_cast<uint64_t>(which.round), static_cast<uint64_t>(result.steps)));
-    return context;
-  }
 
   void update(double norm) {
     if (config.grad_clip > 0) scale_gradients(parameters, norm, config.grad_clip);
@@ -182,9 +183,9 @@ StepResult LocalTraining::step() {
     targets += batch.num_targets();
     own.result.samples += batch.num_rows();
   }
-  auto context = own.context();
+  DropoutKey const dropout{own.which.seed, own.which.client, own.which.round, own.result.steps};
   own.optimizer.zero_grad();
-  double const sum = accumulate_gradients(own.model, batches, targets, context);
+  double const sum = accumulate_gradients(own.model, batches, targets, dropout);
   if (own.hook) own.hook(own.parameters);
   double const norm = gradient_norm(own.parameters);
   step.taken = std::isfinite(sum) && std::isfinite(norm);

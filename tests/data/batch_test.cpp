@@ -135,10 +135,10 @@ TEST(BatchConfig, ReadsItsKeys) {
   EXPECT_EQ(batch.batch_size, 3);
   EXPECT_FALSE(batch.shuffle);
   EXPECT_TRUE(batch.drop_last);
-  EXPECT_FALSE(batch.pad_attention);
+  EXPECT_EQ(batch.packing, Packing::pack);
   auto more = Config::parse("dataloader: {packing: none, group_by_length: True, num_workers: 2}", "run.yaml");
   auto const grouped = load_batch_config(more);
-  EXPECT_TRUE(grouped.pad_attention);
+  EXPECT_EQ(grouped.packing, Packing::pad);
   EXPECT_TRUE(grouped.group_by_length);
   EXPECT_EQ(grouped.num_workers, 2);
   auto later = Config::parse("dataloader: {packing: shared_prefix}", "run.yaml");

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // A run on GPUs learns what the same run on the CPU learns.
+#include <ATen/Context.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+
 #include <optional>
 
 #include "bad_input.hpp"
+#include "fsllm/model/dropout.hpp"
 
 namespace fsllm::test {
 namespace {
@@ -23,15 +29,17 @@ bool refused_without_gpu(Outcome const& outcome) {
 }
 
 class Gpu : public testing::TestWithParam<char const*> {};
-INSTANTIATE_TEST_SUITE_P(Training, Gpu, testing::Values("auto", "nf4", "int8", "padded"),
+INSTANTIATE_TEST_SUITE_P(Training, Gpu, testing::Values("auto", "nf4", "int8", "padded", "dropout"),
                          [](auto const& test) { return std::string(test.param); });
 
 TEST_P(Gpu, LearnsWhatTheCpuLearns) {
   TempDir dir;
   SmallRun small;
   bool const padded = GetParam() == std::string("padded");
+  bool const drops = GetParam() == std::string("dropout");
   if (padded) small.packing = "none";
-  std::string const key = "train.storage_dtype", storage = padded ? "auto" : GetParam();
+  if (drops) small.adapter = "{r: 4, lora_alpha: 8, lora_dropout: 0.1}";
+  std::string const key = "train.storage_dtype", storage = padded || drops ? "auto" : GetParam();
   auto const config = write_config(dir.path(), small.yaml(dir.path())).string();
   auto const cpu =
       run(dir.path(), 1, {"fsllm_hpc", "--cfg", config, "use_gpu", "False", "expname", "cpu", key, storage});
@@ -79,6 +87,22 @@ TEST(GpuMemory, RestingClientsFreeTheirs) {
   auto const one = dir.path() / "True/adapter/client_00001/adapter_model.safetensors";
   auto const adapter = static_cast<int64_t>(std::filesystem::file_size(one)) * 9 / 10;  // without names
   EXPECT_LE(bytes[1], bytes[0] - 4 * adapter) << "three adapters and the gradients of one";
+}
+
+/// Masks are drawn where they are needed, and are the same everywhere.
+TEST(GpuDropout, MasksAreThoseOfTheCpu) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU here (or a LibTorch without CUDA)";
+  for (int64_t const width : {5, 64, 4099}) {
+    DropoutLines const host{at::full({1100, 1}, int64_t{-81985529216486896}, at::kLong),
+                            at::arange(1100, at::kLong).unsqueeze(1), at::arange(7, 10, at::kLong),
+                            at::arange(3, at::kLong)};
+    DropoutLines const device{host.seed.to(at::kCUDA), host.row.to(at::kCUDA), host.place.to(at::kCUDA),
+                              host.head.to(at::kCUDA)};
+    auto const expected = keep_mask(host, width, 0.1, "a site"),
+               drawn = keep_mask(device, width, 0.1, "a site");
+    EXPECT_TRUE(drawn.is_cuda());
+    EXPECT_TRUE(at::equal(drawn.cpu(), expected)) << width;
+  }
 }
 
 }  // namespace

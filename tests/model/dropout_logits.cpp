@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// dropout_logits OUT_DIR: models of tests/reference with dropout in their config.json, and the logits of
-// their first row in training under a known seed. check_dropout.py compares them with transformers.
-#include <ATen/CPUGeneratorImpl.h>
+// dropout_logits OUT_DIR: models of tests/reference with dropout in their config.json, the logits of their
+// first row in training, and the masks of all sites in the order in which a forward pass comes to them.
+// check_dropout.py gives transformers these masks and compares.
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <fmt/core.h>
 
 #include <cstdio>
 #include <fstream>
@@ -11,6 +13,7 @@
 #include "fixture.hpp"
 #include "fsllm/io/jsonl.hpp"
 #include "fsllm/io/safetensors.hpp"
+#include "fsllm/model/dropout.hpp"
 
 namespace {
 
@@ -21,6 +24,32 @@ struct Dropouts {
   nlohmann::json keys;
 };
 
+/// "mask.000", "mask.001", ... of a pass of one row.
+TensorMap masks_of(CausalLM& model, Pass const& pass) {
+  auto const& config = model.config();
+  auto const& tokens = pass.tokens();
+  TensorMap masks;
+  auto const add = [&](DropoutLines const& lines, int64_t width, double probability,
+                       std::string const& site) {
+    if (probability > 0)
+      masks.emplace(fmt::format("mask.{:03}", masks.size()),
+                    keep_mask(lines, width, probability, site).to(at::kByte));
+  };
+  auto weights = tokens;
+  weights.head = at::arange(config.num_heads, at::kLong).unsqueeze(1);
+  add(tokens, config.hidden_size, config.embedding_dropout, "the embeddings");
+  int64_t ends = 0;
+  for (auto const* linear : model.linears()) {
+    if (!linear->ends_sublayer) continue;
+    if (ends % 2 == 0)  // attention comes first
+      add(weights, tokens.place.numel(), config.attention_dropout,
+          fmt::format("attention weights of layer {}", ends / 2));
+    add(tokens, config.hidden_size, config.residual_dropout, linear->name + ".residual_dropout");
+    ++ends;
+  }
+  return masks;
+}
+
 void write_one(Dropouts const& one, std::filesystem::path const& out) {
   auto const reference = test::load_reference(one.model);
   test::copy_model(reference.dir, out);
@@ -29,9 +58,11 @@ void write_one(Dropouts const& one, std::filesystem::path const& out) {
   std::ofstream(out / "config.json") << config.dump(1);
   auto const model = load_model(out, {.compute_dtype = "fp64"});
   at::NoGradGuard const no_grad;
-  ForwardContext context{.training = true, .dropout = at::detail::createCPUGenerator(17)};
-  auto const hidden = model->hidden_states(test::ragged({reference.rows.front()}), context);
-  write_safetensors(out / "logits.safetensors", {{"logits", model->logits(hidden)}});
+  auto const input = test::ragged({reference.rows.front()});
+  auto const pass = model->pass(input, test::training(17, 1));
+  auto tensors = masks_of(*model, pass);
+  tensors.emplace("logits", model->logits(model->hidden_states(input.ids, pass), pass));
+  write_safetensors(out / "logits.safetensors", tensors);
 }
 
 }  // namespace

@@ -50,9 +50,8 @@ TEST_P(EveryFamily, TenLossesOfFullTrainingAgreeWithTransformers) {
   auto const model = load_model(reference_.dir);
   model->make_trainable("fp32");
   auto const parameters = model->parameters();
-  ForwardContext context{.training = true, .dropout = {}};
   for (size_t step = 0; step < reference_.losses_full_sgd.size(); ++step) {
-    auto const loss = mean_loss(*model, reference_, context);
+    auto const loss = mean_loss(*model, reference_);
     double const golden = reference_.losses_full_sgd[step];
     EXPECT_NEAR(loss.item<double>(), golden, 1e-4 * golden) << "step " << step;
     loss.backward();
@@ -88,24 +87,30 @@ TEST_P(EveryFamily, RowsOfEqualLengthShareACallUpToRounding) {
 TEST_P(EveryFamily, PaddedAttentionGivesTheSameLogitsUpToRounding) {
   auto const model = load_model(reference_.dir, {.compute_dtype = "fp64"});
   at::NoGradGuard const no_grad;
-  ForwardContext context;
-  auto input = ragged(reference_.rows);
-  input.pad_attention = true;
-  EXPECT_TRUE(tensors_near(model->logits(model->hidden_states(input, context)),
+  auto const input = ragged(reference_.rows);
+  EXPECT_TRUE(tensors_near(model->logits(model->hidden_states(input.ids, model->pass(input, {Packing::pad}))),
                            all_logits(*model, reference_.rows), 1e-12));
 }
 
 TEST_P(EveryFamily, PaddedAttentionGivesTheSameGradientsUpToRounding) {
   std::map<std::string, at::Tensor> gradients[2];
-  for (bool const pad : {false, true}) {
+  for (auto const packing : {Packing::pack, Packing::pad}) {
     auto const model = load_model(reference_.dir, {.compute_dtype = "fp64"});
     model->make_trainable("fp64");
-    ForwardContext context;
-    mean_loss(*model, reference_, context, pad).backward();
-    for (auto const& [name, parameter] : model->parameters()) gradients[pad][name] = parameter.grad();
+    mean_loss(*model, reference_, {packing}).backward();
+    for (auto const& [name, parameter] : model->parameters())
+      gradients[packing == Packing::pad][name] = parameter.grad();
   }
   for (auto const& [name, gradient] : gradients[0])
     EXPECT_TRUE(tensors_near(gradients[1].at(name), gradient, 1e-10)) << name;
+}
+
+/// Logits of these tokens behind the cache's, which they join.
+at::Tensor cached_logits(CausalLM& model, RaggedInput const& input, KvCache& cache) {
+  auto const pass = model.pass(input, {}, &cache);
+  auto const logits = model.logits(model.hidden_states(input.ids, pass));
+  pass.advance_cache();
+  return logits;
 }
 
 TEST_P(EveryFamily, CacheInPiecesGivesTheLogitsOfOnePass) {
@@ -114,13 +119,12 @@ TEST_P(EveryFamily, CacheInPiecesGivesTheLogitsOfOnePass) {
   auto const whole = all_logits(*model, {reference_.rows[0], reference_.rows[2]});
   std::vector<std::vector<int64_t>> const rows = {reference_.rows[0], reference_.rows[2]};
   KvCache cache(model->config().num_layers, 2);
-  ForwardContext context;
   std::vector<size_t> done = {0, 0};
   for (std::vector<size_t> const& piece : {std::vector<size_t>{7, 3}, {1, 1}, {8, 6}, {1, 1}}) {
     std::vector<std::vector<int64_t>> parts;
     for (size_t row = 0; row < 2; ++row)
       parts.emplace_back(rows[row].begin() + done[row], rows[row].begin() + done[row] + piece[row]);
-    auto const logits = model->logits(model->hidden_states(ragged(parts), context, &cache));
+    auto const logits = cached_logits(*model, ragged(parts), cache);
     auto const first = static_cast<int64_t>(piece[0]), second = static_cast<int64_t>(piece[1]);
     EXPECT_TRUE(tensors_near(logits.narrow(0, 0, first), whole.narrow(0, done[0], first), 1e-12));
     EXPECT_TRUE(tensors_near(logits.narrow(0, first, second), whole.narrow(0, 17 + done[1], second), 1e-12));
@@ -133,7 +137,7 @@ struct KnownTokens final : VirtualTokens {
   KnownTokens(CausalLM& model, std::vector<int64_t> const& ids)
       : embeddings(model.embeddings(at::tensor(ids, at::kLong))) {}
   int64_t count() const override { return embeddings.size(0); }
-  at::Tensor values(ForwardContext&) override { return embeddings; }
+  at::Tensor values(Pass const&) override { return embeddings; }
   at::Tensor embeddings;
 };
 
@@ -153,11 +157,10 @@ TEST_P(EveryFamily, VirtualEmbeddingsActAsTheTokensTheyCameFrom) {
   EXPECT_EQ(model->config().max_positions, positions - 4);
   EXPECT_TRUE(tensors_near(all_logits(*model, rows), at::cat(expected), 1e-12));
   KvCache cache(model->config().num_layers, 1);
-  ForwardContext context;
   for (size_t done = 0, piece = 3; done < rows[0].size(); done += piece, piece = rows[0].size() - done) {
     auto const begin = rows[0].begin() + static_cast<std::ptrdiff_t>(done);
     auto const input = ragged({{begin, begin + static_cast<std::ptrdiff_t>(piece)}});
-    auto const logits = model->logits(model->hidden_states(input, context, &cache));
+    auto const logits = cached_logits(*model, input, cache);
     auto const from = static_cast<int64_t>(done), length = static_cast<int64_t>(piece);
     EXPECT_TRUE(tensors_near(logits, expected[0].narrow(0, from, length), 1e-12)) << done;
   }
@@ -168,28 +171,26 @@ TEST_P(EveryFamily, VirtualEmbeddingsActAsTheTokensTheyCameFrom) {
 /// Adds 1 behind a block; changes its MLP's output, beside it or where it ends, in a way that no norm undoes;
 /// shifts what goes into all blocks and what comes out; doubles what goes into a projection.
 struct Plus final : BlockAdapter {
-  at::Tensor apply(at::Tensor const& x, ForwardContext&) override { return x.add(1); }
+  at::Tensor apply(at::Tensor const& x, Pass const&) override { return x.add(1); }
 };
 struct ChangeBeside final : BlockAdapter {
-  at::Tensor parallel_to_mlp(at::Tensor const& x, at::Tensor const& y, ForwardContext&) override {
+  at::Tensor parallel_to_mlp(at::Tensor const& x, at::Tensor const& y, Pass const&) override {
     EXPECT_EQ(x.sizes(), y.sizes());
     return y.mul(2).add(1);
   }
 };
 struct ChangeOut final : LinearAdapter {
-  at::Tensor apply(at::Tensor const&, at::Tensor const& y, Linear const&, ForwardContext&) override {
+  at::Tensor apply(at::Tensor const&, at::Tensor const& y, Linear const&, Pass const&) override {
     return y.mul(2).add(1);
   }
 };
 struct Around final : StackAdapter {
-  at::Tensor before(at::Tensor const& x, ForwardContext&) override { return x.add(1); }
-  at::Tensor after(at::Tensor const& x, ForwardContext&) override { return x.sub(2); }
+  at::Tensor before(at::Tensor const& x, Pass const&) override { return x.add(1); }
+  at::Tensor after(at::Tensor const& x, Pass const&) override { return x.sub(2); }
 };
 struct TwiceIn final : LinearAdapter {
-  at::Tensor input(at::Tensor const& x, ForwardContext&) override { return x.mul(2); }
-  at::Tensor apply(at::Tensor const&, at::Tensor const& y, Linear const&, ForwardContext&) override {
-    return y;
-  }
+  at::Tensor input(at::Tensor const& x, Pass const&) override { return x.mul(2); }
+  at::Tensor apply(at::Tensor const&, at::Tensor const& y, Linear const&, Pass const&) override { return y; }
 };
 
 TEST(Forward, AdaptersStandWhereTheyAreAttached) {
@@ -304,8 +305,7 @@ TEST(Forward, FrozenLinearDoesNotSaveItsInput) {
     auto const leaf = at::zeros({5, 32}).set_requires_grad(true);
     auto const x = leaf.mul(2);
     auto const holders = x.storage().use_count();
-    ForwardContext context;
-    auto const y = model->linears()[0]->forward(x, context);
+    auto const y = model->linears()[0]->forward(x, Pass());
     EXPECT_TRUE(y.requires_grad());
     EXPECT_EQ(x.storage().use_count(), holders) << storage;
   }

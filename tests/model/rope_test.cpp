@@ -85,15 +85,19 @@ TEST(LongRope, TheCacheOfARowThatOutgrowsItIsRefused) {
   std::ofstream(dir / "config.json") << config;
   auto const model = load_model(dir.path());
   KvCache cache(2, 1);
-  ForwardContext context;
-  model->hidden_states(ragged({{5, 6, 7, 8, 9, 10, 11, 12, 13, 14}}), context, &cache);
-  model->hidden_states(ragged({{15, 16}}), context, &cache);
-  EXPECT_ERROR(model->hidden_states(ragged({{17}}), context, &cache),
-               "12 cached tokens and 1 more (LongRoPE turns all tokens anew beyond 12)");
+  auto const feed = [&](std::vector<int64_t> const& ids) {
+    auto const input = ragged({ids});
+    auto const pass = model->pass(input, {}, &cache);
+    model->hidden_states(input.ids, pass);
+    pass.advance_cache();
+  };
+  feed({5, 6, 7, 8, 9, 10, 11, 12, 13, 14});
+  feed({15, 16});
+  EXPECT_ERROR(feed({17}), "12 cached tokens and 1 more (LongRoPE turns all tokens anew beyond 12)");
   cache.restart(0);
-  model->hidden_states(ragged({std::vector<int64_t>(13, 5)}), context, &cache);
+  feed(std::vector<int64_t>(13, 5));
   EXPECT_EQ(cache.past(0), 13);
-  EXPECT_NO_THROW(model->hidden_states(ragged({{17}}), context, &cache));
+  EXPECT_NO_THROW(feed({17}));
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 // Bottlenecks beyond what the goldens of method_test.cpp show: defaults, sizes, starts, going on from files.
 #include "bottleneck.hpp"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/randn.h>
 
@@ -114,9 +113,9 @@ TEST_F(Bottleneck, Starts) {
 
 TEST_F(Bottleneck, DropoutIsReproducible) {
   auto const peft = make("bottleneck, adapter_dropout: 0.5");
-  auto const loss = [&](bool training, uint64_t seed) {
-    ForwardContext context{.training = training, .dropout = at::detail::createCPUGenerator(seed)};
-    return mean_loss(*model_, reference_, context).item<double>();
+  auto const loss = [&](bool drops, uint64_t seed) {
+    auto const rows = static_cast<int64_t>(reference_.rows.size());
+    return mean_loss(*model_, reference_, drops ? training(seed, rows) : PassOptions()).item<double>();
   };
   EXPECT_EQ(loss(true, 1), loss(true, 1));
   EXPECT_NE(loss(true, 1), loss(true, 2));
@@ -160,8 +159,7 @@ TEST(Bottlenecks, EveryFamilyTakesThem) {
       auto const adapted = all_logits(*model, reference.rows);
       EXPECT_TRUE(adapted.isfinite().all().item<bool>());
       EXPECT_FALSE(at::equal(adapted, plain));
-      ForwardContext context{.training = true, .dropout = {}};
-      mean_loss(*model, reference, context).backward();
+      mean_loss(*model, reference).backward();
       for (auto const& [path, tensor] : peft->state()) EXPECT_TRUE(tensor.grad().defined()) << path;
       peft->detach(*model);
       EXPECT_TRUE(at::equal(all_logits(*model, reference.rows), plain));
@@ -199,11 +197,10 @@ TEST(Coupling, AfterUndoesBefore) {
     detail::Coupling coupling;
     coupling.f = network(second, first);
     coupling.g = network(first, second);
-    ForwardContext context;
     auto const x = at::randn({4, width});
-    auto const y = coupling.before(x, context);
+    auto const y = coupling.before(x, Pass());
     EXPECT_FALSE(tensors_near(y, x, 0.1));
-    EXPECT_TRUE(tensors_near(coupling.after(y, context), x, 1e-5));
+    EXPECT_TRUE(tensors_near(coupling.after(y, Pass()), x, 1e-5));
   }
 }
 

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/equal.h>
 
@@ -32,10 +31,6 @@ struct Adapted {
   std::unique_ptr<Peft> peft;
   TensorMap state;
 };
-
-at::Generator generator(uint64_t seed) {
-  return at::detail::createCPUGenerator(seed);
-}
 
 double relative_error(at::Tensor const& actual, at::Tensor const& expected) {
   return actual.sub(expected).norm().item<double>() / expected.norm().item<double>();
@@ -70,8 +65,7 @@ TEST_P(EveryFamilyLora, LogitsAgreeWithPeft) {
 
 TEST_P(EveryFamilyLora, GradientsAgreeWithPeft) {
   Adapted adapted(GetParam());
-  ForwardContext context{.training = true, .dropout = {}};
-  mean_loss(*adapted.model, adapted.reference, context).backward();
+  mean_loss(*adapted.model, adapted.reference).backward();
   double worst = 0;
   for (auto const& [name, tensor] : adapted.state) {
     ASSERT_TRUE(tensor.grad().defined()) << name;
@@ -85,10 +79,9 @@ TEST_P(EveryFamilyLora, GradientsAgreeWithPeft) {
 /// The ten losses of `update` steps against the golden ones.
 template <class Update>
 void expect_losses(Adapted& adapted, std::vector<double> const& golden, Update const& update) {
-  ForwardContext context{.training = true, .dropout = {}};
   double worst = 0;
   for (size_t step = 0; step < golden.size(); ++step) {
-    auto const loss = mean_loss(*adapted.model, adapted.reference, context);
+    auto const loss = mean_loss(*adapted.model, adapted.reference);
     EXPECT_NEAR(loss.item<double>(), golden[step], 1e-4 * golden[step]) << "step " << step;
     worst = std::max(worst, std::abs(loss.item<double>() - golden[step]) / golden[step]);
     adapted.zero_grad();
@@ -139,8 +132,7 @@ TEST_P(EveryFamilyLora, HalfStorageGivesTheGradientsOfTheSameWeightsInFp32) {
   auto const gradients = [&](LoadOptions const& options) {
     auto const model = load_model(dir.path(), options);
     auto const peft = make_peft(read_adapter_config(exact.reference.dir / "adapter"), *model, 0);
-    ForwardContext context{.training = true, .dropout = {}};
-    mean_loss(*model, exact.reference, context).backward();
+    mean_loss(*model, exact.reference).backward();
     TensorMap result;
     for (auto const& [name, tensor] : peft->state()) result[name] = tensor.grad().clone();
     return result;
@@ -170,15 +162,13 @@ TEST(Lora, DropoutIsReproducibleAndOffOutsideTraining) {
   auto const model = load_model(reference.dir);
   auto const config = with_dropout(reference, 0.5);
   auto const peft = make_peft(config, *model, 0);
-  auto const loss = [&](bool training, uint64_t seed) {
-    ForwardContext context{.training = training, .dropout = generator(seed)};
-    return mean_loss(*model, reference, context).item<double>();
+  auto const loss = [&](bool drops, uint64_t seed) {
+    auto const rows = static_cast<int64_t>(reference.rows.size());
+    return mean_loss(*model, reference, drops ? training(seed, rows) : PassOptions()).item<double>();
   };
   EXPECT_EQ(loss(true, 1), loss(true, 1));
   EXPECT_NE(loss(true, 1), loss(true, 2));
   EXPECT_EQ(loss(false, 1), loss(false, 2));
-  ForwardContext without{.training = true, .dropout = {}};
-  EXPECT_THROW(mean_loss(*model, reference, without), InternalError);
 }
 
 /// The gradient with a mask equals the finite difference of the loss with the same mask, and the mean over
@@ -190,8 +180,7 @@ TEST(Lora, DropoutGradientsAreThoseOfTheMaskedLoss) {
   auto const peft = make_peft(config, *model, 0);
   auto const state = peft->state();
   auto const loss = [&] {
-    ForwardContext context{.training = true, .dropout = generator(9)};
-    return mean_loss(*model, reference, context);
+    return mean_loss(*model, reference, training(9, static_cast<int64_t>(reference.rows.size())));
   };
   loss().backward();
   at::NoGradGuard const no_grad;
@@ -211,16 +200,15 @@ TEST(Lora, DropoutScalesWhatItKeeps) {
   auto const model = load_model(reference.dir);
   auto const config = with_dropout(reference, 0.25);
   auto const x = all_logits(*model, {reference.rows[0]}).narrow(1, 0, 32).contiguous();
-  ForwardContext plain;
   auto* linear = model->linears()[0];
-  auto const base = linear->forward(x, plain);
+  auto const base = linear->forward(x, Pass());
   auto const peft = make_peft(config, *model, 0);
-  auto const expected = linear->forward(x, plain).sub(base);
+  auto const expected = linear->forward(x, Pass()).sub(base);
   at::NoGradGuard const no_grad;
   at::Tensor sum = expected.mul(0);
   for (uint64_t seed = 0; seed < 4000; ++seed) {
-    ForwardContext context{.training = true, .dropout = generator(seed)};
-    sum.add_(linear->forward(x, context).sub_(base));
+    auto const pass = model->pass(ragged({reference.rows[0]}), training(seed, 1));
+    sum.add_(linear->forward(x, pass).sub_(base));
   }
   EXPECT_LE(relative_error(sum.div_(4000), expected), 0.02);
 }

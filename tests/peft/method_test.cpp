@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every method against what peft computes in float64 (tests/reference/make_adapter_goldens.py).
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/tensor.h>
@@ -85,8 +84,7 @@ TEST_P(EveryMethod, LogitsAgreeWithPeft) {
 
 TEST_P(EveryMethod, GradientsAgreeWithPeft) {
   auto const peft = golden_peft(*model_);
-  ForwardContext context{.training = true, .dropout = {}};
-  mean_loss(*model_, reference_, context).backward();
+  mean_loss(*model_, reference_).backward();
   double worst = 0;
   for (auto const& [name, tensor] : peft->state()) {
     auto const& expected = golden_.at("grad." + name);
@@ -105,8 +103,7 @@ TEST_P(EveryMethod, TenLossesAgreeWithPeft) {
   ASSERT_EQ(losses.size(), 10U);
   double worst = 0;
   for (double const expected : losses) {
-    ForwardContext context{.training = true, .dropout = {}};
-    auto const loss = mean_loss(*model_, reference_, context);
+    auto const loss = mean_loss(*model_, reference_);
     worst = std::max(worst, std::abs(loss.item<double>() - expected) / expected);
     auto const state = peft->state();
     for (auto const& [name, tensor] : state) tensor.mutable_grad() = at::Tensor();
@@ -221,9 +218,9 @@ TEST(PromptLearning, DropoutOfTheLstmIsReproducible) {
       make_peft(peft_of("adapter_method: p-tuning, num_virtual_tokens: 4, encoder_dropout: 0.5, "
                         "encoder_reparameterization_type: LSTM"),
                 *model, 3);
-  auto const loss = [&](bool training, uint64_t seed) {
-    ForwardContext context{.training = training, .dropout = at::detail::createCPUGenerator(seed)};
-    return mean_loss(*model, reference, context).item<double>();
+  auto const loss = [&](bool drops, uint64_t seed) {
+    auto const rows = static_cast<int64_t>(reference.rows.size());
+    return mean_loss(*model, reference, drops ? training(seed, rows) : PassOptions()).item<double>();
   };
   EXPECT_EQ(loss(true, 1), loss(true, 1));
   EXPECT_NE(loss(true, 1), loss(true, 2));

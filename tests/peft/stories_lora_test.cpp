@@ -25,10 +25,10 @@ TEST(StoriesLora, TheGivenAdapterLoadsAndLearns) {
   auto const peft = make_peft(read_adapter_config(dir / "golden/lora_init"), *model, 0);
   auto const state = peft->state();
   ASSERT_EQ(state.size(), 20U);
-  ForwardContext context{.training = true, .dropout = {}};
   auto const targets = at::tensor(std::vector<int64_t>(ids.begin() + 1, ids.end()), at::kLong);
   auto const loss = [&] {
-    auto const hidden = model->hidden_states(ragged({ids}), context);
+    auto const input = ragged({ids});
+    auto const hidden = model->hidden_states(input.ids, model->pass(input));
     return at::cross_entropy_loss(model->logits(hidden.narrow(0, 0, hidden.size(0) - 1)), targets);
   };
   auto const first = loss();

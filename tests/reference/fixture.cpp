@@ -64,14 +64,16 @@ RaggedInput ragged(std::vector<std::vector<int64_t>> const& rows) {
 
 at::Tensor all_logits(CausalLM& model, std::vector<std::vector<int64_t>> const& rows) {
   at::NoGradGuard const no_grad;
-  ForwardContext context;
-  return model.logits(model.hidden_states(ragged(rows), context));
+  auto const input = ragged(rows);
+  return model.logits(model.hidden_states(input.ids, model.pass(input)));
 }
 
-at::Tensor mean_loss(CausalLM& model, Reference const& reference, ForwardContext& context,
-                     bool pad_attention) {
-  auto input = ragged(reference.rows);
-  input.pad_attention = pad_attention;
+PassOptions training(uint64_t seed, int64_t rows, int64_t first_row) {
+  return {.segments = {{.rows = rows, .dropout = {.seed = seed}, .first_row = first_row}}};
+}
+
+at::Tensor mean_loss(CausalLM& model, Reference const& reference, PassOptions const& options) {
+  auto const input = ragged(reference.rows);
   std::vector<int64_t> positions, targets;
   for (size_t row = 0; row < reference.rows.size(); ++row)
     for (size_t i = 1; i < reference.rows[row].size(); ++i)
@@ -79,8 +81,10 @@ at::Tensor mean_loss(CausalLM& model, Reference const& reference, ForwardContext
         positions.push_back(input.offsets[row] + static_cast<int64_t>(i) - 1);
         targets.push_back(reference.rows[row][i]);
       }
-  auto const hidden = model.hidden_states(input, context);
-  auto const logits = model.logits(hidden.index_select(0, at::tensor(positions, at::kLong)));
+  auto const pass = model.pass(input, options);
+  auto const index = at::tensor(positions, at::kLong);
+  auto const logits =
+      model.logits(model.hidden_states(input.ids, pass).index_select(0, index), pass.at(index));
   return at::cross_entropy_loss(logits, at::tensor(targets, at::kLong));
 }
 

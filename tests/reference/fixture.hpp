@@ -31,8 +31,9 @@ RaggedInput ragged(std::vector<std::vector<int64_t>> const& rows);
 /// Logits [N, vocab] of all rows in one pass, without gradients.
 at::Tensor all_logits(CausalLM& model, std::vector<std::vector<int64_t>> const& rows);
 /// Mean cross-entropy over all targets of all rows, differentiable.
-at::Tensor mean_loss(CausalLM& model, Reference const& reference, ForwardContext& context,
-                     bool pad_attention = false);
+at::Tensor mean_loss(CausalLM& model, Reference const& reference, PassOptions const& options = {});
+/// A pass of `rows` rows that trains under this seed, from row `first_row` of the step on.
+PassOptions training(uint64_t seed, int64_t rows, int64_t first_row = 0);
 
 /// Copies a fixture's files (or another model's) into a folder that a test may spoil.
 void copy_model(std::filesystem::path const& from, std::filesystem::path const& to);

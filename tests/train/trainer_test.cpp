@@ -164,8 +164,7 @@ std::pair<double, TensorMap> loss_and_gradients(TokenSplit const& data, int64_t 
   for (int64_t row = 0; row < data.rows();) {
     Batch batch;
     for (int64_t i = 0; i < rows_a_batch && row < data.rows(); ++i) append_row(batch, data, row++);
-    ForwardContext context;
-    auto const loss = summed_loss(*model, batch, context);
+    auto const loss = summed_loss(*model, batch);
     sum += loss.item<double>();
     loss.backward();
   }
@@ -189,7 +188,7 @@ TEST(Loss, OfASplitDoesNotDependOnBatching) {
   EXPECT_EQ(all.targets, one.targets);
   EXPECT_EQ(all.rows, 6);
   EXPECT_NEAR(all.sum, one.sum, 1e-5 * all.sum);
-  EXPECT_NEAR(evaluate_split(*model, kData, {.pad_attention = true}).sum, one.sum, 1e-5 * all.sum);
+  EXPECT_NEAR(evaluate_split(*model, kData, {.packing = Packing::pad}).sum, one.sum, 1e-5 * all.sum);
 }
 
 class QuantizedLora : public testing::TestWithParam<std::tuple<std::string, std::string>> {};

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <utility>
 
 namespace fsllm {
@@ -20,6 +21,11 @@ enum class Purpose : uint32_t {
   test = 9,
   unseen_clients = 10,
 };
+
+/// What Philox4x32 multiplies counters by, and what it adds to the key, in each of its ten rounds.
+inline constexpr std::array<uint32_t, 2> kPhiloxMultipliers{0xD2511F53, 0xCD9E8D57};
+inline constexpr std::array<uint32_t, 2> kPhiloxSteps{0x9E3779B9, 0xBB67AE85};
+inline constexpr int kPhiloxRounds = 10;
 
 /// One block of Philox4x32-10, the raw function.
 std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
@@ -59,5 +65,8 @@ class Philox {
 /// One 64-bit seed of the stream (seed, purpose, client, round, step), for generators that want a seed.
 uint64_t derive_seed(uint64_t seed, Purpose purpose, uint64_t client = 0, uint64_t round = 0,
                      uint64_t step = 0);
+
+/// 64 bits of a name, the same on every platform (FNV-1a, then MurmurHash3's finaliser).
+uint64_t hash_of(std::string_view name);
 
 }  // namespace fsllm

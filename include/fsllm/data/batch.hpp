@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "fsllm/core/config.hpp"
+#include "fsllm/core/packing.hpp"
 #include "fsllm/core/rng.hpp"
 #include "fsllm/io/shard.hpp"
 
@@ -17,7 +18,8 @@ struct Batch {
   std::vector<int64_t> offsets{0};        ///< [rows + 1]
   std::vector<int64_t> target_positions;  ///< [M], index into ids of the token whose successor is scored
   std::vector<int64_t> target_ids;        ///< [M], that successor
-  bool pad_attention = false;             ///< dataloader.packing: none
+  int64_t first_row = 0;                  ///< rows of the optimiser step in the batches before this one
+  Packing packing = Packing::pack;
   int64_t num_rows() const { return static_cast<int64_t>(offsets.size()) - 1; }
   int64_t num_tokens() const { return static_cast<int64_t>(ids.size()); }
   int64_t num_targets() const { return static_cast<int64_t>(target_ids.size()); }
@@ -34,7 +36,7 @@ struct BatchConfig {
   int64_t batch_size = 64;
   bool shuffle = true;
   bool drop_last = false;
-  bool pad_attention = false;    ///< packing: none
+  Packing packing = Packing::pack;
   bool group_by_length = false;  ///< rows of a batch have similar lengths
   int64_t num_workers = 0;       ///< above 0, batches are made in the background
 };

@@ -10,6 +10,7 @@
 #include "fsllm/model/config.hpp"
 #include "fsllm/model/kv_cache.hpp"
 #include "fsllm/model/linear.hpp"
+#include "fsllm/model/pass.hpp"
 #include "fsllm/model/virtual_tokens.hpp"
 
 namespace fsllm {
@@ -18,9 +19,6 @@ namespace fsllm {
 struct RaggedInput {
   at::Tensor ids;                   ///< int64 [N]
   std::vector<int64_t> offsets{0};  ///< [rows + 1]
-  /// Attention pads the rows to the longest and takes them in one call (not with a cache), rather than a call
-  /// for each length. Results differ by rounding, and by the masks where attention weights are dropped.
-  bool pad_attention = false;
   int64_t num_rows() const { return static_cast<int64_t>(offsets.size()) - 1; }
 };
 
@@ -46,21 +44,22 @@ class CausalLM {
   virtual ~CausalLM() = default;
   virtual ModelConfig const& config() const = 0;
 
+  /// A pass of these rows, with the values that learned virtual tokens have now. With a cache, positions go
+  /// on from each row's past (inference only). Ids outside the vocabulary (looked at where they lie in host
+  /// memory) and rows longer than the position table are Errors.
+  virtual Pass pass(RaggedInput const& input, PassOptions const& options = {},
+                    KvCache* cache = nullptr) const = 0;
   /// What the head sees of the N tokens: hidden states after the last norm, [N, hidden] (embedding_size where
-  /// the model projects them), in the compute type. With a cache,
-  /// positions go on from each row's past, and the new keys and values are appended (inference only). Ids
-  /// outside the vocabulary and rows longer than the position table are Errors.
-  virtual at::Tensor hidden_states(RaggedInput const& input, ForwardContext& context,
-                                   KvCache* cache = nullptr) = 0;
-  /// [M, hidden] → [M, vocab].
-  virtual at::Tensor logits(at::Tensor const& hidden, ForwardContext& context) = 0;
-  at::Tensor logits(at::Tensor const& hidden) {
-    ForwardContext context;
-    return logits(hidden, context);
-  }
+  /// the model projects them), in the compute type. Keys and values are appended to the pass's cache.
+  virtual at::Tensor hidden_states(at::Tensor const& ids, Pass const& pass) const = 0;
+  /// [M, hidden] → [M, vocab], of the tokens of the pass; without one outside training.
+  virtual at::Tensor logits(at::Tensor const& hidden, Pass const& pass) const = 0;
+  at::Tensor logits(at::Tensor const& hidden) const { return logits(hidden, Pass()); }
+  /// Does the head itself learn (full-parameter training, LoRA on the head)?
+  virtual bool head_requires_grad() const = 0;
   /// The embeddings of token ids [M] → [M, embedding_size], in the type of the weights, scaled ones in the
   /// compute type.
-  virtual at::Tensor embeddings(at::Tensor const& ids) = 0;
+  virtual at::Tensor embeddings(at::Tensor const& ids) const = 0;
 
   /// Every Linear a PEFT method may attach to (all projections of all blocks and of the
   /// embedding; not the head), in layer order.

@@ -1,34 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "fsllm/model/quantized.hpp"
 
 namespace fsllm {
 
-/// What a forward pass needs besides its input.
-struct ForwardContext {
-  bool training = false;
-  /// Source of dropout masks; must be set when training with dropout. Seeded by (seed, client, round, step).
-  std::optional<at::Generator> dropout;
-};
-
+class Pass;
 struct Linear;
 
 /// A PEFT method's part of one Linear: turns the base output y = W x + b into the adapted output.
 struct LinearAdapter {
   virtual ~LinearAdapter() = default;
   /// What the base is applied to in the place of x [N, in].
-  virtual at::Tensor input(at::Tensor const& x, ForwardContext&) { return x; }
+  virtual at::Tensor input(at::Tensor const& x, Pass const&) { return x; }
   /// x [N, in], y [N, out] → [N, out]. May overwrite y.
   virtual at::Tensor apply(at::Tensor const& x, at::Tensor const& y, Linear const& base,
-                           ForwardContext& context) = 0;
+                           Pass const& pass) = 0;
 };
 
 /// A PEFT method's part of the embedding of tokens.
@@ -43,20 +35,18 @@ struct BlockAdapter {
   virtual ~BlockAdapter() = default;
   /// What takes the place of the MLP's output y. x is the residual stream that y (or its norm) is added to;
   /// all [N, hidden].
-  virtual at::Tensor parallel_to_mlp(at::Tensor const& /*x*/, at::Tensor const& y, ForwardContext&) {
-    return y;
-  }
+  virtual at::Tensor parallel_to_mlp(at::Tensor const& /*x*/, at::Tensor const& y, Pass const&) { return y; }
   /// The block's output [N, hidden] → [N, hidden].
-  virtual at::Tensor apply(at::Tensor const& x, ForwardContext&) { return x; }
+  virtual at::Tensor apply(at::Tensor const& x, Pass const&) { return x; }
 };
 
 /// A PEFT method's part around all blocks.
 struct StackAdapter {
   virtual ~StackAdapter() = default;
   /// Embeddings (with positions, where they are added) [N, hidden] → what goes into the first block.
-  virtual at::Tensor before(at::Tensor const& x, ForwardContext& context) = 0;
+  virtual at::Tensor before(at::Tensor const& x, Pass const& pass) = 0;
   /// What the last norm gives [N, hidden] → what goes towards the head.
-  virtual at::Tensor after(at::Tensor const& x, ForwardContext& context) = 0;
+  virtual at::Tensor after(at::Tensor const& x, Pass const& pass) = 0;
 };
 
 /// y = x Wᵀ + b with an adapter slot. The weight may be stored in another type than x (compute type), or
@@ -81,7 +71,7 @@ struct Linear {
   at::Tensor plain_weight() const { return quantized ? quantized->dequantized() : weight; }
   /// Puts fp32 values in the place of the weight, in its type; a quantised one becomes fp32.
   void set_weight(at::Tensor const& values);
-  at::Tensor forward(at::Tensor const& x, ForwardContext& context) const;  ///< x [N, in] → [N, out]
+  at::Tensor forward(at::Tensor const& x, Pass const& pass) const;  ///< x [N, in] → [N, out]
 
  private:
   int64_t extent(size_t dim) const {
