@@ -4,7 +4,10 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <random>
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/rng.hpp"
@@ -111,6 +114,32 @@ TEST(ExactAggregation, HasTheSameBitsHoweverClientsAreSpread) {
     auto const mean = mean_over_ranks(*make_exact_aggregation({update_of(0), {}}, 48), comm);
     for (auto const& [name, tensor] : mean) EXPECT_TRUE(at::equal(tensor, alone.at(name))) << name;
     EXPECT_EQ(mean.empty(), comm.rank() != 0);
+  }
+}
+
+/// Exact sums, and messages that meet: whoever ends first.
+TEST(Aggregation, OrderOfClientsDoesNotMatter) {
+  auto const collective = make_host_collective(Communicator::self());
+  auto const first_and_last = [](GatheredMessages const& all, Communicator const&) {
+    return subtract(all.messages.front(), all.messages.back());
+  };
+  auto const combined = [&](bool gather, std::vector<int> const& order) {
+    auto const aggregation = gather ? make_gathering(update_of(0), first_and_last)
+                                    : make_exact_aggregation({update_of(0), {}}, 48);
+    for (int const client : order) aggregation->add({update_of(client), {}}, {client, 0, weight_of(client)});
+    return aggregation->reduce(*collective).mean;
+  };
+  std::vector<int> order(kClients);
+  std::iota(order.begin(), order.end(), 0);
+  std::mt19937 random(1);
+  for (bool const gather : {false, true}) {
+    auto const expected = combined(gather, order);
+    for (int i = 0; i < 5; ++i) {
+      auto other = order;
+      std::shuffle(other.begin(), other.end(), random);
+      for (auto const& [name, tensor] : combined(gather, other))
+        EXPECT_TRUE(at::equal(tensor, expected.at(name))) << name << gather;
+    }
   }
 }
 
