@@ -181,7 +181,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
     check_clients(s, data->clients(), [&](int64_t client) { return data->summary(client).train.rows; });
     set_activity("loading the model");
     trainable = load_trainable(s);
-    check_local_parameters(s.run.fed.algorithm, trainable.parameters);
+    check_parameters(s.run.fed.algorithm, trainable.parameters);
   });
   agree(comm, [&] {
     // From here on the directory holds a run; what failed before may simply be started again.

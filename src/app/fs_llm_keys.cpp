@@ -80,7 +80,6 @@ constexpr ForeignKey kForeignKeys[] = {
     {"federate.restore_from", "", nullptr},
     {"federate.save_client_model", "False", nullptr},
     {"federate.sampler", "uniform", nullptr},
-    {"federate.lora_aggregation", "fedavg", nullptr},
     {"federate.transforms", "[]", nullptr},
     {"federate.exchange", "", nullptr},
     {"trainer.sam", nullptr, "nothing for this trainer"},

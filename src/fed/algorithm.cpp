@@ -15,8 +15,15 @@ TensorMap own_parameters(FedAlgorithm const& algorithm, ServerState const& serve
   return algorithm.personal_training ? state : algorithm.start(server, state);
 }
 
+TensorMap trained_part(FedAlgorithm const& algorithm, TensorMap map, int64_t round) {
+  if (algorithm.rests)
+    std::erase_if(map, [&](auto const& each) { return algorithm.rests(each.first, round); });
+  return map;
+}
+
 Message message_of(FedAlgorithm const& algorithm, ClientTurn& turn) {
   auto message = algorithm.finish(turn);
+  message.mean = trained_part(algorithm, std::move(message.mean), turn.plan.round);
   for (auto const& transform : algorithm.transforms) transform(message, turn);
   return message;
 }
@@ -55,6 +62,7 @@ std::vector<Row<AlgorithmPart>> const& robust_rule_table() {
 FedAlgorithm load_algorithm(Config& config, std::string const& method) {
   FedAlgorithm algorithm;
   for (auto const& row : algorithm_table()) row.build(config, method, algorithm);
+  lora_aggregation(config, method, algorithm);
   local_parameters(config, method, algorithm);
   std::vector<std::string> rules;
   std::string what = "What becomes of the clients' updates.";

@@ -9,7 +9,7 @@ namespace {
 /// w ← Σ p_k w_k, written as w + Σ p_k (w_k - w).
 struct AddMean : ServerStep {
   void step(ServerState& server, Message const& arrived, RoundPlan const&) override {
-    for (auto& [name, tensor] : server.weights) tensor.add_(arrived.mean.at(name));
+    for (auto const& [name, mean] : arrived.mean) server.weights.at(name).add_(mean);
   }
 };
 

@@ -60,12 +60,11 @@ class AdaptiveServer : public ServerStep {
 
   void step(ServerState& server, Message const& arrived, RoundPlan const& plan) override {
     auto const& c = config_.optimizer;
-    for (auto& [name, tensor] : server.weights) {
-      auto const& delta = arrived.mean.at(name);
+    for (auto const& [name, delta] : arrived.mean) {
       auto& m = m_.at(name).mul_(c.beta1).add_(delta, 1 - c.beta1);
       auto& v = v_.at(name);
       move_(v, delta.square(), c.beta2);
-      tensor.add_(m.div(v.sqrt().add_(config_.tau)), learning_rate(config_, plan.round));
+      server.weights.at(name).add_(m.div(v.sqrt().add_(config_.tau)), learning_rate(config_, plan.round));
     }
   }
   TensorMap state() const override {
@@ -94,7 +93,10 @@ class ServerOptimizer : public ServerStep {
 
   void step(ServerState& server, Message const& arrived, RoundPlan const& plan) override {
     copy_values(weights_, server.weights);
-    for (auto& [name, tensor] : weights_) tensor.mutable_grad() = arrived.mean.at(name).neg();
+    for (auto& [name, tensor] : weights_) {
+      auto const mean = arrived.mean.find(name);
+      tensor.mutable_grad() = mean == arrived.mean.end() ? at::Tensor() : mean->second.neg();
+    }
     optimizer_.set_lr(learning_rate(config_, plan.round));
     optimizer_.step();
     copy_values(server.weights, weights_);

@@ -19,15 +19,22 @@ bool FedAlgorithm::is_local(std::string const& parameter) const {
   return has_any(parameter, local_param);
 }
 
-void check_local_parameters(FedAlgorithm const& algorithm, TensorMap const& parameters) {
+void check_parameters(FedAlgorithm const& algorithm, TensorMap const& parameters) {
+  FSLLM_CHECK(
+      !algorithm.rests || std::any_of(parameters.begin(), parameters.end(),
+                                      [&](auto const& each) { return algorithm.rests(each.first, 0); }),
+      "federate.lora_aggregation: no parameter that is trained is a factor of LoRA (one is {}). Set "
+      "adapter_method: lora, or leave the key out.",
+      parameters.begin()->first);
   for (auto const& word : algorithm.local_param)
     FSLLM_CHECK(std::any_of(parameters.begin(), parameters.end(),
                             [&](auto const& each) { return has_any(each.first, {word}); }),
                 "personalization.local_param: no parameter that is trained has '{}' in its name (one is {}). "
                 "Correct the word.",
                 word, parameters.begin()->first);
-  bool const sends = std::any_of(parameters.begin(), parameters.end(),
-                                 [&](auto const& each) { return !algorithm.is_local(each.first); });
+  bool const sends = std::any_of(parameters.begin(), parameters.end(), [&](auto const& each) {
+    return !algorithm.is_local(each.first) && !(algorithm.rests && algorithm.rests(each.first, 0));
+  });
   FSLLM_CHECK(
       sends || algorithm.local_param.empty(),
       "personalization.local_param: every parameter that is trained is local (nothing is left to send). "

@@ -111,6 +111,13 @@ void RankWork::end_turn() {
   release_unused_device_memory(device());
 }
 
+/// Without a gradient no optimiser moves a parameter, nor its moments.
+void RankWork::leave_resting(TensorMap const& parameters, int64_t round) const {
+  if (!algorithm_.rests) return;
+  for (auto const& [name, tensor] : parameters)
+    if (algorithm_.rests(name, round)) tensor.mutable_grad().reset();
+}
+
 /// All steps from turn.start; what follows the last one goes into `turn`. Returns the optimiser's state.
 TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
                                TensorMap const& optimizer, Progress& progress) {
@@ -125,6 +132,7 @@ TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients,
                          {f_.config.seed, client, turn.plan.round, f_.config.rounds},
                          [&](TensorMap const& parameters) {
                            for (auto const& hook : hooks) hook(parameters);
+                           leave_resting(parameters, turn.plan.round);
                          });
   training.load_state({{}, optimizer});
   for (int64_t next = 1; !training.done(); ++next) {

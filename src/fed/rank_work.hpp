@@ -47,6 +47,7 @@ class RankWork {
  private:
   std::vector<ClientTask> own_tasks(RoundPlan const& plan) const;
   ClientState state_of(int64_t client, ServerState const& server);
+  void leave_resting(TensorMap const& parameters, int64_t round) const;
   TensorMap take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
                        TensorMap const& optimizer, Progress& progress);
   TrainConfig personal_config(int64_t client) const;

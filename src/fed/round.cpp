@@ -18,8 +18,9 @@ namespace fsllm {
 namespace detail {
 namespace {
 
-std::unique_ptr<Aggregation> make_aggregation(Federation const& f, TensorMap const& weights) {
+std::unique_ptr<Aggregation> make_aggregation(Federation const& f, TensorMap const& all, int64_t round) {
   auto const& algorithm = f.config.algorithm;
+  auto const weights = trained_part(algorithm, all, round);
   auto const layout_of = [&](FedAlgorithm::Layout const& layout) {
     return layout ? layout(weights) : TensorMap{};
   };
@@ -126,7 +127,7 @@ bool Run::begin(bool resume) {
 RoundReport Run::train_round(int64_t round) {
   PhaseClock clock;
   auto const traffic = f_.collective.traffic();
-  auto const aggregation = make_aggregation(f_, state_.server.weights);
+  auto const aggregation = make_aggregation(f_, state_.server.weights, round);
   auto const plan = work_.plan(round);
   if (config_.has_client_states()) {
     if (server()) own_state_files(plan);

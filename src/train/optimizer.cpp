@@ -251,8 +251,7 @@ struct Optimizer::Impl {
 };
 
 Optimizer::Optimizer(OptimizerConfig const& config, TensorMap const& parameters)
-    : impl_(std::make_unique<Impl>(
-          parameters, find_row(optimizer_table(), config.type, "optimizer.type").build, nullptr)) {
+    : impl_(new Impl{parameters, find_row(optimizer_table(), config.type, "optimizer.type").build, nullptr}) {
   Parameters list;
   for (auto const& [name, tensor] : parameters) list.push_back(tensor);
   impl_->optimizer = impl_->kind.make(config, std::move(list));

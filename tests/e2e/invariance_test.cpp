@@ -93,6 +93,9 @@ INSTANTIATE_TEST_SUITE_P(
                                  "fedopt.optimizer", "{type: FedYogi, lr: 0.01}",
                                  "federate.sample_client_num", "2"},
         std::vector<std::string>{"federate.method", "ditto", "federate.sample_client_num", "2"},
+        std::vector<std::string>{"federate.lora_aggregation", "rolora", "fedopt.use", "True",
+                                 "fedopt.optimizer", "{type: Adam, lr: 0.01}"},
+        std::vector<std::string>{"federate.lora_aggregation", "fedsvd"},
         std::vector<std::string>{"aggregator.robust_rule", "normbounding",
                                  "aggregator.BFT_args.normbounding_norm_bound", "0.01"},
         // messages of all clients on the owners of tensors

@@ -104,6 +104,8 @@ struct FedAlgorithm {
   /// Words in the names of parameters that are never sent: each client keeps its own.
   std::vector<std::string> local_param;
   bool is_local(std::string const& parameter) const;
+  /// Parameters that a round (from 0) leaves as they are: neither trained nor sent. Empty: none.
+  std::function<bool(std::string const& parameter, int64_t round)> rests;
   /// Given the layout of the weights: those of Message::mean (as it begins the same) and Message::sum, a
   /// client's own state before its first turn, ServerState::extra before the first round. Where one is empty
   /// there is none.
@@ -122,6 +124,8 @@ struct FedAlgorithm {
 
 /// The parameters that a client is judged by.
 TensorMap own_parameters(FedAlgorithm const& algorithm, ServerState const& server, TensorMap const& state);
+/// The part of a map by parameters that a round trains.
+TensorMap trained_part(FedAlgorithm const& algorithm, TensorMap map, int64_t round);
 /// What a client sends at the end of its turn.
 Message message_of(FedAlgorithm const& algorithm, ClientTurn& turn);
 
@@ -139,16 +143,20 @@ void fedprox(Config& config, std::string const& method, FedAlgorithm& algorithm)
 void scaffold(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void bulyan(Config& config, std::string const& rule, FedAlgorithm& algorithm);
 void coordinate_median(Config& config, std::string const& rule, FedAlgorithm& algorithm);
+void lora_aggregation(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void krum(Config& config, std::string const& rule, FedAlgorithm& algorithm);
 void norm_bounding(Config& config, std::string const& rule, FedAlgorithm& algorithm);
 void trimmed_mean(Config& config, std::string const& rule, FedAlgorithm& algorithm);
 
 /// One row per value of federate.method.
 std::vector<Row<AlgorithmPart>> const& algorithm_table();
+/// One row per value of federate.lora_aggregation.
+std::vector<Row<AlgorithmPart>> const& lora_aggregation_table();
 /// One row per value of aggregator.robust_rule.
 std::vector<Row<AlgorithmPart>> const& robust_rule_table();
-/// Local parameters that are none of `parameters`, or all, are an Error.
-void check_local_parameters(FedAlgorithm const& algorithm, TensorMap const& parameters);
+/// Local parameters that are none of `parameters`, or all, are an Error, and so is a rule for factors of LoRA
+/// where there are none.
+void check_parameters(FedAlgorithm const& algorithm, TensorMap const& parameters);
 /// The algorithm that `config` asks for; the keys of all methods are declared.
 FedAlgorithm load_algorithm(Config& config, std::string const& method);
 
