@@ -57,16 +57,21 @@ void Communicator::meet() const {
 
 void Communicator::barrier() const {
   meet();
-  check_mpi(MPI_Barrier(handle_->comm), "MPI_Barrier");
+  MPI_Request barrier = MPI_REQUEST_NULL;
+  check_mpi(MPI_Ibarrier(handle_->comm, &barrier), "MPI_Barrier");
+  complete({&barrier, 1});
 }
 
 void Communicator::broadcast(std::string& bytes, int root) const {
   meet();
   auto length = static_cast<int64_t>(bytes.size());
-  check_mpi(MPI_Bcast(&length, 1, MPI_INT64_T, root, handle_->comm), "MPI_Bcast");
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Ibcast(&length, 1, MPI_INT64_T, root, handle_->comm, &request), "MPI_Bcast");
+  complete({&request, 1});
   bytes.resize(static_cast<size_t>(length));
   for_each_part(length, [&](int64_t offset, int count) {
-    check_mpi(MPI_Bcast(bytes.data() + offset, count, MPI_BYTE, root, handle_->comm), "MPI_Bcast");
+    check_mpi(MPI_Ibcast(bytes.data() + offset, count, MPI_BYTE, root, handle_->comm, &request), "MPI_Bcast");
+    complete({&request, 1});
   });
 }
 
@@ -75,16 +80,20 @@ std::vector<std::string> Communicator::gather(std::string const& bytes, int root
   constexpr int kTag = 1;
   auto const length = static_cast<int64_t>(bytes.size());
   std::vector<int64_t> lengths(static_cast<size_t>(size_));
-  check_mpi(MPI_Gather(&length, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, root, handle_->comm),
+  std::vector<MPI_Request> requests(1);
+  check_mpi(MPI_Igather(&length, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, root, handle_->comm,
+                        requests.data()),
             "MPI_Gather");
-  if (rank_ != root) {
+  complete(requests);
+  requests.clear();
+  std::vector<std::string> all(rank_ == root ? lengths.size() : 0);
+  if (rank_ != root)
     for_each_part(length, [&](int64_t offset, int count) {
-      check_mpi(MPI_Send(bytes.data() + offset, count, MPI_BYTE, root, kTag, handle_->comm), "MPI_Send");
+      check_mpi(MPI_Isend(bytes.data() + offset, count, MPI_BYTE, root, kTag, handle_->comm,
+                          &requests.emplace_back()),
+                "MPI_Isend");
     });
-    return {};
-  }
-  std::vector<std::string> all(lengths.size());
-  for (int from = 0; from < size_; ++from) {
+  for (int from = 0; from < static_cast<int>(all.size()); ++from) {
     auto& target = all[static_cast<size_t>(from)];
     if (from == root) {
       target = bytes;
@@ -92,11 +101,12 @@ std::vector<std::string> Communicator::gather(std::string const& bytes, int root
     }
     target.resize(static_cast<size_t>(lengths[static_cast<size_t>(from)]));
     for_each_part(static_cast<int64_t>(target.size()), [&](int64_t offset, int count) {
-      check_mpi(
-          MPI_Recv(target.data() + offset, count, MPI_BYTE, from, kTag, handle_->comm, MPI_STATUS_IGNORE),
-          "MPI_Recv");
+      check_mpi(MPI_Irecv(target.data() + offset, count, MPI_BYTE, from, kTag, handle_->comm,
+                          &requests.emplace_back()),
+                "MPI_Irecv");
     });
   }
+  complete(requests);
   return all;
 }
 
@@ -104,8 +114,10 @@ std::vector<std::string> Communicator::all_gather(std::string const& bytes) cons
   meet();
   auto const length = static_cast<int64_t>(bytes.size());
   std::vector<int64_t> lengths(static_cast<size_t>(size_));
-  check_mpi(MPI_Allgather(&length, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, handle_->comm),
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Iallgather(&length, 1, MPI_INT64_T, lengths.data(), 1, MPI_INT64_T, handle_->comm, &request),
             "MPI_Allgather");
+  complete({&request, 1});
   auto const parts = gather(bytes, 0);
   std::string joined = std::accumulate(parts.begin(), parts.end(), std::string());
   broadcast(joined, 0);
@@ -124,10 +136,13 @@ std::vector<std::string> Communicator::all_to_all(std::vector<std::string> const
   FSLLM_ASSERT(to.size() == static_cast<size_t>(size_));
   std::vector<int64_t> sent, got(to.size());
   for (auto const& bytes : to) sent.push_back(static_cast<int64_t>(bytes.size()));
-  check_mpi(MPI_Alltoall(sent.data(), 1, MPI_INT64_T, got.data(), 1, MPI_INT64_T, handle_->comm),
-            "MPI_Alltoall");
+  std::vector<MPI_Request> requests(1);
+  check_mpi(
+      MPI_Ialltoall(sent.data(), 1, MPI_INT64_T, got.data(), 1, MPI_INT64_T, handle_->comm, requests.data()),
+      "MPI_Alltoall");
+  complete(requests);
+  requests.clear();
   std::vector<std::string> from(to.size());
-  std::vector<MPI_Request> requests;
   for (int rank = 0; rank < size_; ++rank) {
     auto const at = static_cast<size_t>(rank);
     from[at].resize(static_cast<size_t>(got[at]));
@@ -145,22 +160,27 @@ std::vector<std::string> Communicator::all_to_all(std::vector<std::string> const
                 "MPI_Isend");
     });
   }
-  check_mpi(MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE),
-            "MPI_Waitall");
+  complete(requests);
   return from;
 }
 
 int64_t Communicator::sum(int64_t value) const {
   meet();
   int64_t total = 0;
-  check_mpi(MPI_Allreduce(&value, &total, 1, MPI_INT64_T, MPI_SUM, handle_->comm), "MPI_Allreduce");
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Iallreduce(&value, &total, 1, MPI_INT64_T, MPI_SUM, handle_->comm, &request),
+            "MPI_Allreduce");
+  complete({&request, 1});
   return total;
 }
 
 int64_t Communicator::max(int64_t value) const {
   meet();
   int64_t largest = 0;
-  check_mpi(MPI_Allreduce(&value, &largest, 1, MPI_INT64_T, MPI_MAX, handle_->comm), "MPI_Allreduce");
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Iallreduce(&value, &largest, 1, MPI_INT64_T, MPI_MAX, handle_->comm, &request),
+            "MPI_Allreduce");
+  complete({&request, 1});
   return largest;
 }
 
@@ -169,7 +189,10 @@ bool Communicator::all_equal(uint64_t value) const {
   // The largest value and the largest complement meet only where all are one.
   uint64_t const mine[2] = {value, ~value};
   uint64_t largest[2] = {0, 0};
-  check_mpi(MPI_Allreduce(mine, largest, 2, MPI_UINT64_T, MPI_MAX, handle_->comm), "MPI_Allreduce");
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Iallreduce(mine, largest, 2, MPI_UINT64_T, MPI_MAX, handle_->comm, &request),
+            "MPI_Allreduce");
+  complete({&request, 1});
   return largest[0] == ~largest[1];
 }
 

@@ -129,10 +129,13 @@ class HostCollective : public Collective {
       traffic_.broadcast_bytes += bytes;
     }
     if (needs_relay(root)) window_.synchronize();
-    if (nodes_ > 1 && leads())
-      check_mpi(
-          MPI_Bcast(shared, static_cast<int>(bytes), MPI_BYTE, place(root).node, leaders_.handle().comm),
-          "MPI_Bcast");
+    if (nodes_ > 1 && leads()) {
+      MPI_Request request = MPI_REQUEST_NULL;
+      check_mpi(MPI_Ibcast(shared, static_cast<int>(bytes), MPI_BYTE, place(root).node,
+                           leaders_.handle().comm, &request),
+                "MPI_Bcast");
+      complete({&request, 1});
+    }
     window_.synchronize();
     if (comm_.rank() != root) stream.store(begin, bytes, shared);
     buffer_ ^= 1;
@@ -190,9 +193,11 @@ class HostCollective : public Collective {
     if (receives) own_part_.assign(mine, mine + count * static_cast<int64_t>(sizeof(T)));
     void const* const send = receives ? static_cast<void const*>(own_part_.data()) : slot<T>(0);
     void* const receive = receives ? slot<T>(0) : nullptr;
-    check_mpi(MPI_Reduce(send, receive, static_cast<int>(count), mpi_type<T>(), MPI_SUM, root_node,
-                         leaders_.handle().comm),
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Ireduce(send, receive, static_cast<int>(count), mpi_type<T>(), MPI_SUM, root_node,
+                          leaders_.handle().comm, &request),
               "MPI_Reduce");
+    complete({&request, 1});
     if (!receives) traffic_.reduce_bytes += count * static_cast<int64_t>(sizeof(T));
   }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "fsllm/comm/communicator.hpp"
@@ -22,6 +23,10 @@ struct Communicator::Handle {
 
 /// An Error with MPI's text unless `code` is MPI_SUCCESS; `what` names the MPI function.
 void check_mpi(int code, char const* what);
+
+/// Waits for all of them, as every blocking call of this module does: whoever is waited for too long is
+/// named.
+void complete(std::span<MPI_Request> requests);
 
 /// MPI counts are 32 bit: calls part(offset, count) for consecutive parts of at most 2^30.
 template <class Part>

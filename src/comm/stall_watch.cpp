@@ -112,18 +112,24 @@ void StallWatch::meet() {
   ++own_.meetings;
   told_since_meeting_ = false;
   if (size_ == 1) return;
-  if (observes()) listen();
   MPI_Request barrier = MPI_REQUEST_NULL;
-  check_mpi(MPI_Ibarrier(comm_, &barrier), "MPI_Ibarrier");
+  check_mpi(MPI_Ibarrier(comm_, &barrier), "MPI_Barrier");
+  wait({&barrier, 1});
+}
+
+void StallWatch::wait(std::span<MPI_Request> requests) {
+  if (size_ > 1 && observes()) listen();
   auto const start = Clock::now();
   std::array<bool, 2> know{};
   double warn_at = warning_;
-  for (int all_here = 0;;) {
-    check_mpi(MPI_Test(&barrier, &all_here, MPI_STATUS_IGNORE), "MPI_Test");
-    if (all_here != 0) return;
+  own_.waits = 1;
+  for (int done = 0;;) {
+    check_mpi(MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, MPI_STATUSES_IGNORE),
+              "MPI_Testall");
+    if (done != 0) break;
     double const waited = seconds_since(start);
     pause(waited);
-    if (warning_ <= 0 || waited < std::min(1.0, warning_ / 4)) continue;
+    if (warning_ <= 0 || size_ == 1 || waited < std::min(1.0, warning_ / 4)) continue;
     for (size_t i = 0; i < know.size(); ++i) know[i] = know[i] || tell(static_cast<int>(i));
     if (!observes()) continue;
     listen();
@@ -131,13 +137,15 @@ void StallWatch::meet() {
     warn_at *= 2;
     report(waited);
   }
+  own_.waits = 0;
 }
 
-/// Says nothing on rank 1 where rank 0 waits too, and does.
+/// Names those that do not wait here too. Says nothing on rank 1 where rank 0 waits, and says it.
 void StallWatch::report(double waited) {
   std::vector<size_t> missing;
   for (size_t rank = 0; rank < words_.size(); ++rank)
-    if (static_cast<int>(rank) != rank_ && words_[rank].meetings < own_.meetings) missing.push_back(rank);
+    if (static_cast<int>(rank) != rank_ && (words_[rank].waits == 0 || words_[rank].meetings < own_.meetings))
+      missing.push_back(rank);
   if (missing.empty() || (rank_ != 0 && missing.front() != 0)) return;
   for (size_t i = 0; i < std::min(kNamed, missing.size()); ++i) {
     auto const& word = words_[missing[i]];
@@ -158,6 +166,14 @@ void StallWatch::close() {
   }
   for (auto& to : to_) check_mpi(MPI_Wait(&to.request, MPI_STATUS_IGNORE), "MPI_Wait");
   check_mpi(MPI_Comm_free(&comm_), "MPI_Comm_free");
+}
+
+void complete(std::span<MPI_Request> requests) {
+  if (watch)
+    watch->wait(requests);
+  else
+    check_mpi(MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE),
+              "MPI_Waitall");
 }
 
 StallWatch* stall_watch() {

@@ -5,6 +5,7 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,8 +25,10 @@ class StallWatch {
   StallWatch(StallWatch const&) = delete;
   StallWatch& operator=(StallWatch const&) = delete;
 
-  /// Collective: returns when every rank has come. Sleeps while it waits, unlike MPI's own barrier.
+  /// Collective: returns when every rank has come.
   void meet();
+  /// Returns when all requests are complete. Sleeps while it waits, unlike MPI's own calls.
+  void wait(std::span<MPI_Request> requests);
   void set_activity(std::string const& text);
   void set_warning(double seconds) { warning_ = seconds; }
   /// Collective: no message is under way any more.
@@ -35,8 +38,9 @@ class StallWatch {
   /// What a rank tells of itself.
   struct Word {
     int64_t meetings = 0;  ///< that it has come to
+    int64_t waits = 0;     ///< 1: this was told in a wait
     int64_t since_ms = 0;  ///< of the system's clock: when its activity began
-    char activity[112] = {};
+    char activity[104] = {};
   };
   struct Outgoing {
     Word word;
