@@ -36,8 +36,8 @@ class Stalls : public testing::Test {
     auto const config = write_config(dir_.path(), text).string();
     Background job(dir_.path(), 3, {"fsllm_hpc", "--cfg", config, "hpc.stall_warning_s", "0.5"});
     auto const events = [&] {
-      auto const text = read_text(dir_ / "run/metrics.jsonl");
-      return std::count(text.begin(), text.end(), '\n');
+      auto const lines = read_text(dir_ / "run/metrics.jsonl");
+      return std::count(lines.begin(), lines.end(), '\n');
     };
     ASSERT_TRUE(comes_true([&] { return events() > 3; }));
     auto const told = [&] { return read_text(dir_ / file); };
