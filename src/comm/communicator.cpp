@@ -50,13 +50,15 @@ Communicator Communicator::split_by_node() const {
   return Communicator(std::make_shared<Handle const>(node, true));
 }
 
-void Communicator::meet() const {
-  if (auto* watch = stall_watch(); watch != nullptr && !handle_->owned && handle_->comm == MPI_COMM_WORLD)
-    watch->meet();
+bool Communicator::meet() const {
+  auto* watch = stall_watch();
+  if (watch == nullptr || handle_->comm != MPI_COMM_WORLD) return false;
+  watch->meet();
+  return true;
 }
 
 void Communicator::barrier() const {
-  meet();
+  if (meet()) return;
   MPI_Request barrier = MPI_REQUEST_NULL;
   check_mpi(MPI_Ibarrier(handle_->comm, &barrier), "MPI_Barrier");
   complete({&barrier, 1});
@@ -111,7 +113,6 @@ std::vector<std::string> Communicator::gather(std::string const& bytes, int root
 }
 
 std::vector<std::string> Communicator::all_gather(std::string const& bytes) const {
-  meet();
   auto const length = static_cast<int64_t>(bytes.size());
   std::vector<int64_t> lengths(static_cast<size_t>(size_));
   MPI_Request request = MPI_REQUEST_NULL;

@@ -38,7 +38,7 @@ class StallWatch {
   /// What a rank tells of itself.
   struct Word {
     int64_t meetings = 0;  ///< that it has come to
-    int64_t waits = 0;     ///< 1: this was told in a wait
+    int64_t waits = 0;     ///< 1: it waits, as it tells this
     int64_t since_ms = 0;  ///< of the system's clock: when its activity began
     char activity[104] = {};
   };

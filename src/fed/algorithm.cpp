@@ -64,13 +64,10 @@ FedAlgorithm load_algorithm(Config& config, std::string const& method) {
   for (auto const& row : algorithm_table()) row.build(config, method, algorithm);
   lora_aggregation(config, method, algorithm);
   local_parameters(config, method, algorithm);
-  std::vector<std::string> rules;
-  std::string what = "What becomes of the clients' updates.";
-  for (auto const& row : robust_rule_table()) {
-    what += fmt::format("{} {}: {}", rules.empty() ? "" : ";", row.name, row.what);
-    rules.push_back(row.name);
-  }
-  auto const rule = config.get("aggregator.robust_rule", "fedavg", what + ".", one_of(rules));
+  auto const rule =
+      config.get("aggregator.robust_rule", "fedavg",
+                 "What becomes of the clients' updates. " + named_with_meaning(robust_rule_table()) + ".",
+                 one_of(names_of(robust_rule_table())));
   bool const sends = algorithm.kind != Kind::none;
   for (auto const& row : robust_rule_table()) row.build(config, rule, algorithm);
   FSLLM_CHECK(rule == "fedavg" || sends,

@@ -108,14 +108,17 @@ std::shared_ptr<ClientShard const> ClientData::shard(int64_t client) {
   return loaded;
 }
 
-void ClientData::check(int rank, int ranks) {
-  compares_ = sources_.size() > kComparedAtStart;
+bool ClientData::compares_when_read() const {
+  return sources_.size() > kComparedAtStart;
+}
+
+void ClientData::check(int rank, int ranks) const {
   for (size_t i = 0; i < sources_.size(); ++i) {
     auto const& each = sources_[i];
     int const turn = each.ranks.empty() ? static_cast<int>(i % static_cast<size_t>(ranks))
                                         : each.ranks[i % each.ranks.size()];
     if (turn != rank) continue;
-    if (!compares_)
+    if (!compares_when_read())
       compare(each, load(each));
     else
       FSLLM_CHECK(
@@ -137,7 +140,7 @@ ClientShard ClientData::load(ClientSource const& from) const {
   auto shard = read_shard(from.path, tokenizer_sha256_);
   for (auto const* split : {&shard.train, &shard.val, &shard.test})
     check_split(*split, from.path.string(), vocab_size_, max_positions_);
-  if (compares_) compare(from, shard);
+  if (compares_when_read()) compare(from, shard);
   return shard;
 }
 

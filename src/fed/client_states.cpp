@@ -71,7 +71,7 @@ std::optional<ClientState> ClientStates::find(int64_t client) {
 
 void ClientStates::put(int64_t client, int64_t round, ClientState const& state) {
   auto const path = root_ / state_file_name(client, round);
-  auto const here = clone(joined(state));
+  auto const here = joined(state);
   write_safetensors(path, here, {{"format", "pt"}}, OutputFolder::scratch_of(root_), FileAccess::owner_only);
   auto& files = files_[client];
   std::erase_if(files, [&](auto const& file) { return file.round >= round; });

@@ -11,29 +11,22 @@
 namespace fsllm {
 namespace {
 
-std::vector<std::string> known_methods() {
-  std::vector<std::string> names;
-  for (auto const& row : algorithm_table()) names.push_back(row.name);
-  return names;
-}
-
 std::string lower(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
   return text;
 }
 
 /// Methods of FS-LLM that have no row in the table yet.
-constexpr char const* kLaterMethods[] = {"pfedme", "ditto", "fedem", "fedrep", "fedprox", "fedswa"};
+constexpr char const* kLaterMethods[] = {"pfedme", "fedem", "fedrep", "fedswa"};
 
 std::string load_method(Config& config) {
   auto const given = config.get("federate.method", "fedavg",
                                 "Federated algorithm. " + named_with_meaning(algorithm_table()) + ".");
-  auto const known = known_methods();
+  auto const known = names_of(algorithm_table());
   auto const name = lower(given);
   for (auto const* later : kLaterMethods)
-    FSLLM_CHECK(name != later || std::find(known.begin(), known.end(), name) != known.end(),
-                "{} = '{}' is not available in this version. Use one of {}.", config.where("federate.method"),
-                given, fmt::join(known, ", "));
+    FSLLM_CHECK(name != later, "{} = '{}' is not available in this version. Use one of {}.",
+                config.where("federate.method"), given, fmt::join(known, ", "));
   FSLLM_CHECK(std::find(known.begin(), known.end(), name) != known.end(), "{} = '{}' (not a known method).{}",
               config.where("federate.method"), given, did_you_mean(name, known));
   return name;

@@ -117,8 +117,10 @@ void fedopt(Config& config, std::string const& method, FedAlgorithm& algorithm) 
   bool const use = config.get("fedopt.use", false,
                               "Apply a server optimiser to the mean update (FedOpt, Reddi et al. 2021).");
   bool const diloco = method == "diloco";
-  OptimizerDefaults defaults{.lr = diloco ? 0.7 : 0.01, .momentum = diloco ? 0.9 : 0.0, .nesterov = diloco};
-  for (auto const& row : adaptive_table()) defaults.more_types.push_back(row.name);
+  OptimizerDefaults const defaults{.lr = diloco ? 0.7 : 0.01,
+                                   .momentum = diloco ? 0.9 : 0.0,
+                                   .nesterov = diloco,
+                                   .more_types = names_of(adaptive_table())};
   c.optimizer = load_optimizer_config(config, "fedopt.optimizer", defaults);
   c.tau =
       config.get("fedopt.optimizer.tau", 1e-3,

@@ -107,13 +107,10 @@ std::vector<Row<AlgorithmPart>> const& lora_aggregation_table() {
 }
 
 void lora_aggregation(Config& config, std::string const& method, FedAlgorithm& algorithm) {
-  std::vector<std::string> rules;
-  std::string what = "What of LoRA's factors is trained and averaged.";
-  for (auto const& row : lora_aggregation_table()) {
-    what += fmt::format("{} {}: {}", rules.empty() ? "" : ";", row.name, row.what);
-    rules.push_back(row.name);
-  }
-  auto const rule = config.get("federate.lora_aggregation", "fedavg", what + ".", one_of(rules));
+  auto const rule = config.get(
+      "federate.lora_aggregation", "fedavg",
+      "What of LoRA's factors is trained and averaged. " + named_with_meaning(lora_aggregation_table()) + ".",
+      one_of(names_of(lora_aggregation_table())));
   for (auto const& row : lora_aggregation_table()) row.build(config, rule, algorithm);
   FSLLM_CHECK(rule == "fedavg" || (algorithm.kind != Kind::none && !algorithm.client_state),
               "{} with federate.method = {} ({}). Use one of the two.",

@@ -146,7 +146,7 @@ TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients,
   check_training(f_.model, f_.parameters, turn.result,
                  fmt::format("client {}, round {}", client, turn.plan.round + 1));
   turn.update = subtract(f_.parameters, turn.start);
-  return f_.config.keep_optimizer ? clone(training.state().optimizer) : TensorMap{};
+  return f_.config.keep_optimizer ? training.state().optimizer : TensorMap{};
 }
 
 TrainConfig RankWork::personal_config(int64_t client) const {

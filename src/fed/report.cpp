@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -45,13 +46,14 @@ Json train_json(TrainResult const& result) {
           {"skipped_steps", result.skipped_steps}};
 }
 
-/// Of the values of all clients; in between, as numpy.quantile does it.
+/// Of the values of all clients; in between, as numpy.quantile does it. What is not a number comes last.
 Json quantiles(std::vector<double> values) {
-  std::ranges::sort(values);
+  std::ranges::sort(values, [](double a, double b) { return a < b || (std::isnan(b) && !std::isnan(a)); });
   auto const at = [&](double share) {
     double const place = share * static_cast<double>(values.size() - 1);
     auto const low = static_cast<size_t>(place), high = std::min(low + 1, values.size() - 1);
-    return values[low] + (place - static_cast<double>(low)) * (values[high] - values[low]);
+    double const beyond = place - static_cast<double>(low);
+    return beyond == 0 ? values[low] : values[low] + beyond * (values[high] - values[low]);
   };
   return {{"min", at(0)}, {"p10", at(0.1)}, {"p50", at(0.5)}, {"p90", at(0.9)}, {"max", at(1)}};
 }

@@ -200,9 +200,7 @@ void check_arguments(Config const& config, std::string const& prefix, OptimizerC
 }  // namespace
 
 std::vector<std::string> known_optimizers() {
-  std::vector<std::string> names;
-  for (auto const& row : optimizer_table()) names.push_back(row.name);
-  return names;
+  return names_of(optimizer_table());
 }
 
 OptimizerConfig load_optimizer_config(Config& config, std::string const& prefix,

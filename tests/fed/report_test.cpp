@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 namespace fsllm {
@@ -49,6 +50,15 @@ TEST(Report, OneClientIsEveryQuantile) {
   auto const event = to_json(report_of(1));
   for (auto const& [name, value] : event.at("train").at("quantiles").at("update_norm").items())
     EXPECT_EQ(value, 10) << name;
+}
+
+TEST(Report, WhatIsNotANumberComesLast) {
+  auto report = report_of(5);
+  for (int64_t const client : {1, 3}) report.losses["val"][client].sum = std::nan("");
+  auto const loss = to_json(report).at("val").at("quantiles").at("loss_per_token");
+  EXPECT_EQ(loss.at("min"), 2);
+  EXPECT_EQ(loss.at("p50"), 5);
+  EXPECT_TRUE(std::isnan(loss.at("max").get<double>()));
 }
 
 TEST(Report, EachClientHasALine) {

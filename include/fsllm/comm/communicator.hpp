@@ -46,10 +46,10 @@ class Communicator {
   /// The ranks that share this node's memory.
   Communicator split_by_node() const;
 
-  /// Returns when every rank of the world has come; ranks that make the others wait long are named
-  /// (comm/stall.hpp). Every other function of the world's communicator begins with it; one of a part of the
-  /// ranks has no such watch.
-  void meet() const;
+  /// The world's communicator: returns when every rank has come, and is true; that of a part of the ranks
+  /// does nothing, and is false. Here as in every wait, ranks that make the others wait long are named
+  /// (comm/stall.hpp).
+  bool meet() const;
   void barrier() const;
   /// The bytes of `root` on every rank (any length; chunks above 2^30 bytes).
   void broadcast(std::string& bytes, int root) const;

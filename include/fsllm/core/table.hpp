@@ -17,16 +17,20 @@ struct Row {
   std::string what;
 };
 
+template <class Builder>
+std::vector<std::string> names_of(std::vector<Row<Builder>> const& table) {
+  std::vector<std::string> names;
+  for (auto const& row : table) names.push_back(row.name);
+  return names;
+}
+
 /// Finds a row by name; an unknown name is an error that names `key` and the nearest known name.
 template <class Builder>
 Row<Builder> const& find_row(std::vector<Row<Builder>> const& table, std::string_view name,
                              std::string_view key) {
-  std::vector<std::string> known;
-  for (auto const& row : table) {
+  for (auto const& row : table)
     if (row.name == name) return row;
-    known.push_back(row.name);
-  }
-  fail(fmt::format("{} = '{}' (not a known name).{}", key, name, did_you_mean(name, known)));
+  fail(fmt::format("{} = '{}' (not a known name).{}", key, name, did_you_mean(name, names_of(table))));
 }
 
 /// "iid: shuffled, equal shares; lda: ...", for the sentence of a key.

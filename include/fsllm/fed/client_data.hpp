@@ -47,16 +47,17 @@ class ClientData {
   std::vector<int> const& ranks_of(int64_t client) const;
   /// Reads this rank's part of the shards and compares them with their index; damage is an Error. Of more
   /// than 1000 shards only those that are missing are found here; each is compared whenever it is read.
-  void check(int rank, int ranks);
+  void check(int rank, int ranks) const;
   int64_t num_shards() const { return static_cast<int64_t>(sources_.size()); }
 
  private:
   ClientSource const& source(int64_t client) const;
   ClientShard load(ClientSource const& source) const;
+  bool compares_when_read() const;
   void compare(ClientSource const& source, ClientShard const& shard) const;
   std::string tokenizer_sha256_;
   int64_t vocab_size_, max_positions_;
-  bool merged_, compares_ = false;
+  bool merged_;
   std::vector<ClientSource> sources_;
   ShardSummary merged_summary_;
   std::vector<int64_t> clients_;
