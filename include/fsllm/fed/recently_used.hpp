@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <map>
@@ -35,7 +36,7 @@ class RecentlyUsed {
   }
 
  private:
-  static constexpr size_t kClients = 64;
+  static constexpr std::size_t kClients = 64;
 
   struct Entry {
     Value value;
