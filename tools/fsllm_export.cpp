@@ -3,15 +3,11 @@
 #include <filesystem>
 #include <iostream>
 
-#include "fsllm/app/adapter_info.hpp"
 #include "fsllm/app/command_line.hpp"
+#include "fsllm/app/merge.hpp"
 #include "fsllm/app/program.hpp"
-#include "fsllm/app/vocabulary.hpp"
-#include "fsllm/io/gguf.hpp"
 #include "fsllm/io/output_folder.hpp"
 #include "fsllm/model/causal_lm.hpp"
-#include "fsllm/peft/peft.hpp"
-#include "fsllm/text/gguf_tokenizer.hpp"
 
 namespace {
 
@@ -40,21 +36,8 @@ int export_model(CommandLine const& line) {
   OutputFolder folder(out);
   folder.check_free({"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"});
   auto const made = folder.fresh_folder();
-  auto const model =
-      load_model(model_dir, {.storage_dtype = line.text("storage_dtype"), .cache_dir = user_cache_dir()});
-  auto const peft = make_peft(read_adapter_config(adapter_dir), *model, 0);
-  peft->merge_into(*model);
-  save_model(made, *model, model_dir, line.text("dtype"));
-  if (auto const source = tokenizer_source(model_dir, adapter_dir); source != model_dir) {
-    save_tokenizer(source, {}, made);
-    write_special_ids(made, *load_tokenizer(source));
-  } else if (is_gguf(model_dir)) {
-    export_gguf_tokenizer(model_dir, made);
-  }
-  if (auto info = read_adapter_info(adapter_dir)) {
-    info->storage_dtype = "auto";
-    write_adapter_info(made, *info);
-  }
+  save_merged({model_dir, adapter_dir, line.text("dtype"), line.text("storage_dtype"), user_cache_dir()},
+              made);
   folder.move_in(made, "", {"config.json"});
   fmt::print("merged model written to {}\n", out);
   return 0;

@@ -6,6 +6,7 @@
 
 #include <numeric>
 
+#include "fsllm/app/merge.hpp"
 #include "fsllm/app/prepare_data.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/comm/nccl.hpp"
@@ -165,6 +166,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   auto sources = clients_of(s, comm);
   s.info = info_of(s, comm);
   Trainable trainable;
+  LoraFactors lora;
   std::unique_ptr<ClientData> data;
   std::unique_ptr<InputFiles> inputs;
   agree(comm, [&] {
@@ -181,6 +183,8 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
     check_clients(s, data->clients(), [&](int64_t client) { return data->summary(client).train.rows; });
     set_activity("loading the model");
     trainable = load_trainable(s);
+    lora = lora_of(s, trainable);
+    bind_factors(s.run.fed.algorithm, lora);
     check_parameters(s.run.fed.algorithm, trainable.parameters);
   });
   agree(comm, [&] {
@@ -195,8 +199,8 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   Federation federation{
       s.run.fed,
       [&](int64_t client) -> TrainConfig const& {
-        auto const own = s.client_train.find(client);
-        return own == s.client_train.end() ? s.run.train : own->second;
+        auto const own = s.clients.find(client);
+        return own == s.clients.end() ? s.run.train : own->second.train;
       },
       *trainable.model,
       trainable.parameters,
@@ -210,9 +214,14 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
       record,
       [&](std::string const& before, int64_t round) { return continued_record(before, record, round); },
       [&] { inputs->check_unchanged(); },
-      [&](std::filesystem::path const& dir, TensorMap const& values) {
-        save_values(s, trainable, dir, values);
-      }};
+      [&](std::filesystem::path const& dir, TensorMap const& values, TensorMap const& overlay) {
+        save_values(s, trainable, dir, values, overlay);
+      },
+      [&](std::filesystem::path const& dir, std::filesystem::path const& adapter) {
+        save_merged({s.model_dir, adapter, "fp32", s.load.storage_dtype, weight_cache(s)}, dir);
+      },
+      lora,
+      [&](double factor) { trainable.peft->scale_low_rank(factor); }};
   auto const summary = run_rounds(federation, s.resume);
   set_signal_note("", OnSignal::end_process);
   return summary.interrupted ? (summary.rounds > 0 ? kExitStopped : kExitSignal) : 0;

@@ -169,8 +169,37 @@ RunConfig load_run_config(Config& config) {
   return run;
 }
 
-std::map<int64_t, TrainConfig> load_client_configs(Config const& base, Config const& clients) {
-  std::map<int64_t, TrainConfig> configs;
+namespace {
+
+/// r and lora_alpha that a client has instead of the run's.
+std::optional<ClientRank> load_client_rank(Config& own, PeftConfig const& peft) {
+  std::string const adapter = "llm.adapter.args[0]";
+  auto const keys = own.given_keys();
+  if (std::none_of(keys.begin(), keys.end(), [&](auto const& key) { return key.starts_with(adapter); }))
+    return {};
+  auto const size = low_rank_size(peft);
+  FSLLM_CHECK(
+      size,
+      "--client_cfg: {} (by client only the r and lora_alpha of a LoRA may differ that has one rank for "
+      "all modules). Leave llm.adapter out.",
+      own.where(adapter));
+  LowRankSize const mine{
+      own.get(adapter + ".r", size->rank, "LoRA rank of this client.",
+              within(1, static_cast<double>(size->rank))),
+      own.get(adapter + ".lora_alpha", size->alpha, "lora_alpha of this client.", more_than(0)),
+      size->rank_stabilised};
+  own.get(adapter + ".adapter_package", "peft", "As the run's.");
+  own.get(adapter + ".adapter_method", "lora", "As the run's.", one_of({"lora"}));
+  ClientRank const rank{mine.rank, mine.scale() / size->scale()};
+  if (rank.rank == size->rank && rank.scale == 1) return {};
+  return rank;
+}
+
+}  // namespace
+
+std::map<int64_t, ClientConfig> load_client_configs(Config const& base, Config const& clients,
+                                                    PeftConfig const& peft) {
+  std::map<int64_t, ClientConfig> configs;
   for (auto const& name : clients.children("")) {
     int64_t client = 0;
     auto const digits = name.starts_with("client_") ? name.substr(7) : "";
@@ -182,11 +211,12 @@ std::map<int64_t, TrainConfig> load_client_configs(Config const& base, Config co
         "{} is no map (keys of training are needed below a client's name). Write {}: {{train: {{...}}}}.",
         clients.where(name), name);
     auto const own = clients.below(name);
-    Config declared = own;  // only the keys of training may differ by client
+    Config declared = own;  // no other key may differ by client
     load_train_config(declared);
+    auto const rank = load_client_rank(declared, peft);
     declared.finish();
     Config merged = base.overridden_by(own);
-    FSLLM_CHECK(configs.emplace(client, load_train_config(merged)).second,
+    FSLLM_CHECK(configs.emplace(client, ClientConfig{load_train_config(merged), rank}).second,
                 "--client_cfg: client {} stands twice. Keep one of them.", client);
   }
   return configs;

@@ -54,11 +54,13 @@ Config configure(Setup& s, CommandLine const& line, std::string const& yaml, std
 /// --client_cfg, whose clients' keys go before those of `config`.
 void configure_clients(Setup& s, Config const& config, std::string const& file) {
   if (file.empty()) return;
-  s.client_train =
-      load_client_configs(config.overridden_by(Config::parse("", "")), Config::parse(s.client_yaml, file));
-  FSLLM_CHECK(!s.client_train.empty(),
+  s.clients = load_client_configs(config.overridden_by(Config::parse("", "")),
+                                  Config::parse(s.client_yaml, file), s.run.peft);
+  FSLLM_CHECK(!s.clients.empty(),
               "--client_cfg {} (it names no client). Write client_1: {{train: {{...}}}}, or leave it out.",
               file);
+  for (auto const& [client, own] : s.clients)
+    if (own.lora) check_unequal_rank(s.run.fed.algorithm, client);
 }
 
 void open_model(Setup& s, Communicator const& comm) {
@@ -149,7 +151,7 @@ Setup set_up(CommandLine const& line, Communicator const& comm) {
 
 void check_clients(Setup const& s, std::vector<int64_t> const& clients,
                    std::function<int64_t(int64_t client)> const& training_rows) {
-  for (auto const& [client, own] : s.client_train)
+  for (auto const& [client, own] : s.clients)
     FSLLM_CHECK(std::find(clients.begin(), clients.end(), client) != clients.end(),
                 "--client_cfg: there is no client_{} ({} clients, {} to {}). Name one of them.", client,
                 clients.size(), clients.front(), clients.back());

@@ -13,7 +13,7 @@ namespace fsllm {
 /// Everything decided before the model is loaded; the same on every rank.
 struct Setup {
   RunConfig run;
-  std::map<int64_t, TrainConfig> client_train;
+  std::map<int64_t, ClientConfig> clients;  ///< --client_cfg
   PromptTemplate prompt;
   std::optional<Config> config;  ///< every key declared and resolved
   std::string resolved_yaml;     ///< the same as text

@@ -1,20 +1,76 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainable.hpp"
 
+#include <ATen/ops/mm.h>
+
+#include <cmath>
+
+#include "fsllm/app/merge.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/process.hpp"
 #include "fsllm/io/gguf.hpp"
+#include "fsllm/io/safetensors.hpp"
+#include "fsllm/peft/low_rank.hpp"
 #include "fsllm/text/gguf_tokenizer.hpp"
 
 namespace fsllm {
 namespace {
 
-/// Where converted weights of this run lie.
+/// The best factors of their rank for overlay + s B A, whose exact values are written beside the adapter.
+TensorMap compressed(Trainable& t, uint64_t seed, std::filesystem::path const& dir, TensorMap values,
+                     TensorMap const& overlay) {
+  TensorMap updates;
+  double error = 0, all = 0;
+  for (auto const& target : t.peft->low_rank_targets()) {
+    auto const &a = values.at(target.a), &b = values.at(target.b);
+    auto const update = overlay.at(target.module)
+                            .to(at::kDouble)
+                            .add(b.cpu().to(at::kDouble).mm(a.cpu().to(at::kDouble)), target.scale);
+    auto const svd = largest_of(update, a.size(0), {seed, Purpose::sketch, hash_of(target.module)});
+    auto const factors = orthonormal_factors(svd, a.size(0), target.scale);
+    values[target.a] = factors.a.to(a.scalar_type());
+    values[target.b] = factors.b.to(b.scalar_type());
+    all += update.square().sum().item<double>();
+    error += update.sub(factors.b.mm(factors.a), target.scale).square().sum().item<double>();
+    updates.emplace(target.module, update.to(at::kFloat));
+  }
+  std::filesystem::create_directories(dir);
+  write_safetensors(update_file(dir), updates);
+  log_info(
+      "the adapter of rank r lacks {:.2g} of what was trained (relative Frobenius norm); the exact model is "
+      "written "
+      "by fsllm_export --merge",
+      all > 0 ? std::sqrt(error / all) : 0);
+  return values;
+}
+
+}  // namespace
+
 std::filesystem::path weight_cache(Setup const& s) {
   return s.run.stage_dir.empty() ? s.directory.root / "weights" : std::filesystem::path(s.run.stage_dir);
 }
 
-}  // namespace
+LoraFactors lora_of(Setup const& s, Trainable& t) {
+  LoraFactors lora;
+  lora.seed = s.run.fed.seed;
+  if (!t.peft) return lora;
+  lora.targets = t.peft->low_rank_targets();
+  for (auto const& [client, own] : s.clients)
+    if (own.lora) lora.clients.emplace(client, *own.lora);
+  lora.fresh = [&t](uint64_t seed) {
+    auto const live = clone(t.parameters);
+    t.peft->initialize(seed);
+    auto fresh = clone(t.parameters);
+    copy_values(t.parameters, live);
+    return fresh;
+  };
+  lora.matrix = [&t](std::string const& module) {
+    for (auto const* linear : t.model->linears())
+      if (linear->name == module) return linear->matrix();
+    return t.model->head().matrix();
+  };
+  return lora;
+}
 
 std::unique_ptr<CausalLM> load_grown(Setup const& s, LoadOptions const& options) {
   auto model = load_model(s.model_dir, options);
@@ -42,10 +98,12 @@ Trainable load_trainable(Setup const& s) {
   return t;
 }
 
-void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values) {
+void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values,
+                 TensorMap const& overlay) {
   write_adapter_info(dir, s.info);
   if (t.peft) {
-    save_adapter(dir, *t.peft, values, s.model_dir.string(), t.vocabulary);
+    save_adapter(dir, *t.peft, overlay.empty() ? values : compressed(t, s.run.fed.seed, dir, values, overlay),
+                 s.model_dir.string(), t.vocabulary);
   } else {
     auto const live = clone(t.parameters);
     copy_values(t.parameters, values);

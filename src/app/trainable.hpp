@@ -20,8 +20,16 @@ std::unique_ptr<CausalLM> load_grown(Setup const& s, LoadOptions const& options)
 
 Trainable load_trainable(Setup const& s);
 
-/// Writes `values` of what is trained as an adapter folder, or as a model, with all that its use needs.
-void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values);
+/// Where converted weights of this run lie.
+std::filesystem::path weight_cache(Setup const& s);
+
+/// The run's LoRA, for rules about its factors; refers to `t`.
+LoraFactors lora_of(Setup const& s, Trainable& t);
+
+/// Writes `values` of what is trained as an adapter folder, or as a model, with all that its use needs. With
+/// an overlay the adapter is the best of its rank for both together, and the exact update lies beside it.
+void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values,
+                 TensorMap const& overlay);
 
 /// Weights that are mapped from a file need not fit, but then every step reads what had to go.
 void warn_of_memory(int64_t weights);

@@ -8,6 +8,7 @@
 
 #include "fsllm/comm/fixed_point.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/tensor_bytes.hpp"
 
 namespace fsllm {
 namespace {
@@ -29,7 +30,7 @@ class ExactAggregation : public Aggregation {
     mean_.reduce(collective, 0);
     if (sum_) sum_->reduce(collective, 0);
     if (collective.communicator().rank() != 0) return {};
-    return {mean_.mean(), sum_ ? sum_->total() : TensorMap{}};
+    return {mean_.mean(), sum_ ? sum_->total() : TensorMap{}, {}};
   }
 
  private:
@@ -66,7 +67,7 @@ class NativeAggregation : public Aggregation {
     FSLLM_CHECK(
         weight != 0,
         "no weight arrived (every client of the round failed or has no rows). Check the clients' data.");
-    Message all{part_of(sums_, kMean), part_of(sums_, kSum)};
+    Message all{part_of(sums_, kMean), part_of(sums_, kSum), {}};
     for (auto& [name, tensor] : all.mean) tensor.div_(weight);
     return all;
   }
@@ -83,7 +84,45 @@ class NativeAggregation : public Aggregation {
   TensorMap sums_;
 };
 
+/// What clients keep for the second sum waits on their rank.
+class TwoSums : public Aggregation {
+ public:
+  TwoSums(Message const& layout, TensorMap const& weights, SecondSum const& second, int bits)
+      : first_(layout, bits), weights_(weights), second_(second), bits_(bits) {}
+  void add(Message const& message, ClientTask const& task) override {
+    first_.add(message, task);
+    kept_.emplace_back(task, clone(moved(message.kept, at::kCPU)));
+  }
+  Message reduce(Collective& collective) override {
+    auto const& comm = collective.communicator();
+    auto result = first_.reduce(collective);
+    std::string bytes;
+    if (comm.rank() == 0) bytes = to_bytes(second_.basis(result.mean));
+    comm.broadcast(bytes, 0);
+    auto const basis = from_bytes(bytes);
+    ExactAggregation second({second_.layout(basis, weights_), {}, {}}, bits_);
+    for (auto const& [task, kept] : kept_) second.add({second_.project(basis, kept), {}, {}}, task);
+    auto projected = second.reduce(collective);
+    if (comm.rank() != 0) return {};
+    result.mean.insert(basis.begin(), basis.end());
+    result.mean.merge(projected.mean);
+    return result;
+  }
+
+ private:
+  ExactAggregation first_;
+  TensorMap weights_;
+  SecondSum second_;
+  int bits_;
+  std::vector<std::pair<ClientTask, TensorMap>> kept_;
+};
+
 }  // namespace
+
+std::unique_ptr<Aggregation> make_two_sums(Message const& layout, TensorMap const& weights,
+                                           SecondSum const& second, int bits) {
+  return std::make_unique<TwoSums>(layout, weights, second, bits);
+}
 
 std::unique_ptr<Aggregation> make_exact_aggregation(Message const& layout, int bits) {
   return std::make_unique<ExactAggregation>(layout, bits);

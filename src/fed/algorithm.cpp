@@ -68,11 +68,16 @@ FedAlgorithm load_algorithm(Config& config, std::string const& method) {
       config.get("aggregator.robust_rule", "fedavg",
                  "What becomes of the clients' updates. " + named_with_meaning(robust_rule_table()) + ".",
                  one_of(names_of(robust_rule_table())));
-  bool const sends = algorithm.kind != Kind::none;
+  bool const sends = algorithm.kind != Kind::none, about_factors = static_cast<bool>(algorithm.bind);
   for (auto const& row : robust_rule_table()) row.build(config, rule, algorithm);
   FSLLM_CHECK(rule == "fedavg" || sends,
               "{} with federate.method = {} (nothing is sent). Use one of the two.",
               config.where("aggregator.robust_rule"), method);
+  FSLLM_CHECK(
+      rule == "fedavg" || !about_factors,
+      "{} with federate.lora_aggregation = {} (which makes the next factors of the clients', not of their "
+      "updates). Use one of the two.",
+      config.where("aggregator.robust_rule"), algorithm.lora_rule);
   FSLLM_CHECK(!algorithm.combine || !algorithm.summed,
               "{} with federate.method = {} (it needs sums of all messages). Use one of the two.",
               config.where("aggregator.robust_rule"), method);

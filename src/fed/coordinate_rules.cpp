@@ -30,11 +30,11 @@ std::vector<size_t> all_of(GatheredMessages const& all) {
 
 /// What `rule` makes of the sorted values of each tensor.
 template <class Rule>
-TensorMap by_coordinate(GatheredMessages const& all, std::vector<size_t> const& clients, Rule const& rule) {
+Message by_coordinate(GatheredMessages const& all, std::vector<size_t> const& clients, Rule const& rule) {
   TensorMap combined;
   for (auto const& [name, first] : all.messages.front())
     combined.emplace(name, rule(sorted_values(all, name, clients)).to(first.scalar_type()));
-  return combined;
+  return {std::move(combined), {}, {}};
 }
 
 /// [K, …] sorted → the middle one, or the mean of the middle two.

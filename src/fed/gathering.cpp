@@ -5,6 +5,7 @@
 
 #include "fsllm/comm/gather.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/tensor_bytes.hpp"
 #include "fsllm/fed/aggregate.hpp"
 
 namespace fsllm {
@@ -26,8 +27,14 @@ at::Tensor take(std::string_view& bytes, at::Tensor const& layout) {
 
 class Gathering : public Aggregation {
  public:
-  using Combine = std::function<TensorMap(GatheredMessages const&, Communicator const&)>;
-  Gathering(TensorMap const& layout, Combine combine) : layout_(layout), combine_(std::move(combine)) {}
+  Gathering(TensorMap const& layout, FedAlgorithm const& algorithm)
+      : layout_(layout), combine_(algorithm.combine) {
+    std::map<std::string, int64_t> units;
+    for (auto const& [name, tensor] : layout_) {
+      auto const unit = algorithm.unit ? algorithm.unit(name) : name;
+      units_.push_back(units.try_emplace(unit, std::ssize(units)).first->second);
+    }
+  }
 
   void add(Message const& message, ClientTask const& task) override {
     check_same_layout(layout_, message.mean, fmt::format("message of client {}", task.client));
@@ -39,24 +46,23 @@ class Gathering : public Aggregation {
     auto const& comm = collective.communicator();
     auto const all = exchange(comm);
     FSLLM_CHECK(!all.tasks.empty(), "no message arrived (no client has trained). Check the clients' data.");
-    std::string bytes;
-    for (auto const& [name, tensor] : combine_(all, comm)) append(bytes, tensor);
-    auto const parts = comm.gather(bytes, 0);
+    auto const combined = combine_(all, comm);
+    auto const means = comm.gather(to_bytes(combined.mean), 0);
+    auto const sums = comm.gather(to_bytes(combined.sum), 0);
     Message result;
-    for (int rank = 0; rank < static_cast<int>(parts.size()); ++rank) {
-      std::string_view rest = parts[static_cast<size_t>(rank)];
-      for (auto const& [name, tensor] : owned_by(rank, comm))
-        result.mean.emplace(name, take(rest, tensor).to(tensor.device()));
-    }
+    for (auto const& part : means)
+      for (auto const& [name, tensor] : from_bytes(part))
+        result.mean.emplace(name, tensor.to(layout_.at(name).device()));
+    for (auto const& part : sums) result.sum.merge(from_bytes(part));
     return result;
   }
 
  private:
   TensorMap owned_by(int rank, Communicator const& comm) const {
     TensorMap owned;
-    int number = 0;
+    auto unit = units_.begin();
     for (auto const& [name, tensor] : layout_)
-      if (number++ % comm.size() == rank) owned.emplace(name, tensor);
+      if (*unit++ % comm.size() == rank) owned.emplace(name, tensor);
     return owned;
   }
 
@@ -83,8 +89,8 @@ class Gathering : public Aggregation {
       all.tasks.push_back(one.first);
       all.messages.push_back(std::move(one.second));
     }
-    for (int64_t number = comm.rank(); number < std::ssize(layout_); number += comm.size())
-      all.numbers.push_back(number);
+    for (int64_t number = 0; number < std::ssize(units_); ++number)
+      if (units_[static_cast<size_t>(number)] % comm.size() == comm.rank()) all.numbers.push_back(number);
     return all;
   }
 
@@ -103,16 +109,16 @@ class Gathering : public Aggregation {
   }
 
   TensorMap layout_;
-  Combine combine_;
+  decltype(FedAlgorithm::combine) combine_;
+  std::vector<int64_t> units_;  ///< number of each tensor's unit
   std::vector<ClientTask> tasks_;
   std::vector<TensorMap> messages_;
 };
 
 }  // namespace
 
-std::unique_ptr<Aggregation> make_gathering(
-    TensorMap const& layout, std::function<TensorMap(GatheredMessages const&, Communicator const&)> combine) {
-  return std::make_unique<Gathering>(layout, std::move(combine));
+std::unique_ptr<Aggregation> make_gathering(TensorMap const& layout, FedAlgorithm const& algorithm) {
+  return std::make_unique<Gathering>(layout, algorithm);
 }
 
 std::vector<double> sum_over_tensors(std::map<int64_t, std::vector<double>> const& mine,

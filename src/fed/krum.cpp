@@ -48,7 +48,7 @@ void krum(Config& config, std::string const& rule, FedAlgorithm& algorithm) {
       for (size_t const i : best) sum.add_(all.messages[i].at(name), all.tasks[i].weight);
       mean.emplace(name, sum.div_(weight).to(first.scalar_type()));
     }
-    return mean;
+    return Message{std::move(mean), {}, {}};
   };
 }
 

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // How the factors of LoRA, W + s B A, are averaged: the mean of the products is not the product of the means.
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/linalg_qr.h>
-#include <ATen/ops/linalg_svd.h>
-#include <ATen/ops/where.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
+#include "factor_rules.hpp"
 #include "fsllm/core/error.hpp"
-#include "fsllm/fed/algorithm.hpp"
 
 namespace fsllm {
 namespace {
@@ -26,18 +24,6 @@ std::string partner_of(std::string name) {
                                  : name.replace(name.find("lora_A"), 6, "lora_B");
 }
 
-/// BA of rank r as B' = U_r Σ_r [out, r] and A' = V_rᵀ [r, in], from the factors alone: QR of both and an SVD
-/// of [r, r] in float64; of each singular pair the largest element of A' is positive.
-std::pair<at::Tensor, at::Tensor> orthogonal_factors(at::Tensor const& b, at::Tensor const& a) {
-  auto const [qb, rb] = at::linalg_qr(b.to(at::kDouble));
-  auto const [qa, ra] = at::linalg_qr(a.to(at::kDouble).t());
-  auto const [u, s, vt] = at::linalg_svd(rb.mm(ra.t()), /*full_matrices=*/false);
-  auto rows = vt.mm(qa.t());
-  auto const largest = rows.gather(1, rows.abs().argmax(1, /*keepdim=*/true));
-  auto const sign = at::where(largest.lt(0), -1.0, 1.0);
-  return {qb.mm(u).mul(s).mul(sign.t()), rows.mul(sign)};
-}
-
 /// Moves the factors as the algorithm does, and after every `every` rounds makes A orthonormal, BA unchanged.
 class Rebasing : public ServerStep {
  public:
@@ -53,9 +39,9 @@ class Rebasing : public ServerStep {
           "federate.lora_aggregation = fedsvd: {} has rank {} (its matrix has {} rows and {} columns). "
           "Lower r, or leave that module out.",
           name, a.size(0), b.size(0), a.size(1));
-      auto const [new_b, new_a] = orthogonal_factors(b, a);
-      b.copy_(new_b);
-      a.copy_(new_a);
+      auto const factors = orthonormal_factors(svd_of_product(b, a), a.size(0), 1);
+      b.copy_(factors.b);
+      a.copy_(factors.a);
     }
   }
   TensorMap state() const override { return inner_->state(); }
@@ -99,7 +85,21 @@ void rebased_a(Config& config, std::string const& rule, FedAlgorithm& algorithm)
 std::vector<Row<AlgorithmPart>> const& lora_aggregation_table() {
   static std::vector<Row<AlgorithmPart>> const table{
       {"fedavg", both_factors, "the means of both factors"},
+      {"fedask", fedask, "the best rank r of the mean product by a two-stage sketch (FedASK, 2025)"},
+      {"fedex", fedex,
+       "the means of both factors; the frozen weights take up what the mean product has beside (FedEx-LoRA, "
+       "Singhal et al. 2025)"},
       {"ffa", frozen_a, "A stays as it began (FFA-LoRA, Sun et al. 2024)"},
+      {"flexlora", flexlora, "the best rank r of the mean product by an SVD (FlexLoRA, Bai et al. 2024)"},
+      {"flora", flora,
+       "the frozen weights take up the mean product, and the factors begin anew (FLoRA, Wang et al. 2024)"},
+      {"frlora", frlora,
+       "every round begins with the principal factors of the frozen weights, which take up what they learn "
+       "(FRLoRA, Yan et al. 2025)"},
+      {"hetlora", hetlora,
+       "the means of both factors, weighted by the norms of their products (HetLoRA, Cho et al. 2024)"},
+      {"raflora", raflora,
+       "the best rank r of the product, each rank averaged over the clients that have it (raFLoRA, 2026)"},
       {"fedsvd", rebased_a, "ffa, and A becomes the right singular vectors of BA (Lee et al. 2025)"},
       {"rolora", alternating, "B in one round, A in the next (RoLoRA, Chen et al. 2025)"},
   };
@@ -112,10 +112,60 @@ void lora_aggregation(Config& config, std::string const& method, FedAlgorithm& a
       "What of LoRA's factors is trained and averaged. " + named_with_meaning(lora_aggregation_table()) + ".",
       one_of(names_of(lora_aggregation_table())));
   for (auto const& row : lora_aggregation_table()) row.build(config, rule, algorithm);
+  FSLLM_CHECK(
+      !algorithm.bind || method == "fedavg" || method == "fedprox",
+      "{} with federate.method = {} (the rule itself makes the next factors of the clients'). Use fedavg "
+      "or fedprox.",
+      config.where("federate.lora_aggregation"), method);
+  algorithm.lora_rule = rule;
   FSLLM_CHECK(rule == "fedavg" || (algorithm.kind != Kind::none && !algorithm.client_state),
               "{} with federate.method = {} ({}). Use one of the two.",
               config.where("federate.lora_aggregation"), method,
               algorithm.kind == Kind::none ? "nothing is sent" : "whose clients keep a state of their own");
+}
+
+namespace {
+
+std::vector<std::string> rules_for_unequal_ranks() {
+  std::vector<std::string> rules;
+  for (auto const& row : lora_aggregation_table()) {
+    auto config = Config::parse("", "");
+    FedAlgorithm algorithm;
+    row.build(config, row.name, algorithm);
+    if (algorithm.unequal_ranks) rules.push_back(row.name);
+  }
+  return rules;
+}
+
+}  // namespace
+
+void check_unequal_rank(FedAlgorithm const& algorithm, int64_t client) {
+  FSLLM_CHECK(
+      algorithm.unequal_ranks,
+      "--client_cfg: client_{} has another r or lora_alpha (federate.lora_aggregation = {} averages factors "
+      "of one rank and scale). Use one of {}.",
+      client, algorithm.lora_rule, fmt::join(rules_for_unequal_ranks(), ", "));
+}
+
+void bind_factors(FedAlgorithm& algorithm, LoraFactors const& factors) {
+  if (algorithm.bind) {
+    FSLLM_CHECK(
+        !factors.targets.empty(),
+        "federate.lora_aggregation = {}: nothing that is trained is a product of factors (DoRA scales it, "
+        "other methods have none). Set adapter_method: lora without use_dora, or leave the key out.",
+        algorithm.lora_rule);
+    for (auto const& target : factors.targets)
+      FSLLM_CHECK(
+          !algorithm.changes_base || target.a.find("lora_embedding_A") == std::string::npos,
+          "federate.lora_aggregation = {}: {} is an embedding (the rule changes the frozen matrices of "
+          "linear modules alone). Take it out of target_modules, or use another rule.",
+          algorithm.lora_rule, target.module);
+    algorithm.bind(algorithm, factors);
+    return;
+  }
+  bool const factors_are_sent =
+      algorithm.kind == Kind::sum && algorithm.transforms.empty() && algorithm.local_param.empty();
+  if (factors_are_sent && !factors.targets.empty()) measure_aggregation_error(algorithm, factors);
 }
 
 }  // namespace fsllm

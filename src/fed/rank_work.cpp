@@ -166,14 +166,28 @@ void RankWork::train_personal(ClientTurn const& turn, Progress& progress) {
   turn.state = clone(f_.parameters);
 }
 
+TensorMap RankWork::start_of(int64_t client, ServerState const& server, TensorMap const& state) const {
+  auto start = algorithm_.start(server, state);
+  return algorithm_.fit ? algorithm_.fit(std::move(start), client) : start;
+}
+
+/// The scale of a client whose LoRA is not quite the run's; 0: that of the run.
+void RankWork::scale_lora(int64_t client) const {
+  if (f_.lora.clients.empty()) return;
+  auto const own = f_.lora.clients.find(client);
+  f_.scale_lora(own == f_.lora.clients.end() ? 1 : own->second.scale);
+}
+
 ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task, ServerState const& server,
                                   Aggregation& aggregation, Progress& progress) {
   auto kept = state_of(task.client, server);
   auto state = moved(kept.own, device());
-  auto const start = moved(algorithm_.start(server, state), device());
+  auto const start = moved(start_of(task.client, server, state), device());
+  scale_lora(task.client);
   ClientTurn turn{plan, task, server, start, f_.parameters, state, {}, {}};
   kept.optimizer =
       take_steps(turn, algorithm_.gradients, f_.train_config(task.client), kept.optimizer, progress);
+  scale_lora(0);
   ClientReport const report{task.client, turn.result, l2_norm(turn.update)};
   auto const message = message_of(algorithm_, turn);
   if (algorithm_.kind != Kind::none) aggregation.add(message, task);

@@ -50,6 +50,8 @@ class RankWork {
   void leave_resting(TensorMap const& parameters, int64_t round) const;
   TensorMap take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
                        TensorMap const& optimizer, Progress& progress);
+  TensorMap start_of(int64_t client, ServerState const& server, TensorMap const& state) const;
+  void scale_lora(int64_t client) const;
   TrainConfig personal_config(int64_t client) const;
   void train_personal(ClientTurn const& turn, Progress& progress);
   ClientReport train_task(RoundPlan const& plan, ClientTask const& task, ServerState const& server,

@@ -128,6 +128,7 @@ nlohmann::ordered_json to_json(RoundReport const& report) {
     entry["quantiles"]["loss_per_token"] = quantiles_of(
         losses, [](auto const& client) { return per_target(client.second.sum, client.second.targets); });
   }
+  for (auto const& [name, value] : report.facts) event[name] = value;
   event["best"] = report.best;
   event["bytes_up"] = report.bytes_up;
   event["bytes_down"] = report.bytes_down;

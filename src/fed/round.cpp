@@ -24,11 +24,12 @@ std::unique_ptr<Aggregation> make_aggregation(Federation const& f, TensorMap con
   auto const layout_of = [&](FedAlgorithm::Layout const& layout) {
     return layout ? layout(weights) : TensorMap{};
   };
-  Message const layout{layout_of(algorithm.averaged), layout_of(algorithm.summed)};
-  if (algorithm.kind == Kind::gather) return make_gathering(weights, algorithm.combine);
+  Message const layout{layout_of(algorithm.averaged), layout_of(algorithm.summed), {}};
+  auto const bits = static_cast<int>(f.config.fixed_point_bits);
+  if (algorithm.kind == Kind::gather) return make_gathering(weights, algorithm);
+  if (algorithm.second) return make_two_sums(layout, weights, *algorithm.second, bits);
   bool const exact = f.config.reduce == "exact" || (f.config.reduce == "auto" && !f.full_model);
-  return exact ? make_exact_aggregation(layout, static_cast<int>(f.config.fixed_point_bits))
-               : make_native_aggregation(layout);
+  return exact ? make_exact_aggregation(layout, bits) : make_native_aggregation(layout);
 }
 
 }  // namespace
@@ -40,7 +41,12 @@ Run::Run(Federation& federation)
       comm_(federation.collective.communicator()),
       who_(federation),
       work_(federation, who_),
-      state_(federation, server()) {}
+      state_(federation, server()) {
+  if (!algorithm_.changes_base) return;
+  std::vector<std::string> modules;
+  for (auto const& target : f_.lora.targets) modules.push_back(target.module);
+  overlay_ = std::make_unique<Overlay>(f_.model, modules, comm_);
+}
 
 /// Collective: what this round's clients began with is still the same on every rank.
 void Run::check_same_state(int64_t round) const {
@@ -71,6 +77,8 @@ void Run::serve(Message const& arrived, RoundPlan const& plan) {
 void Run::broadcast_server_state() {
   f_.collective.broadcast(state_.server.weights, 0);
   if (!state_.server.extra.empty()) f_.collective.broadcast(state_.server.extra, 0);
+  if (overlay_) overlay_->add(state_.server.base_change);
+  state_.server.base_change.clear();
 }
 
 /// Evaluates, and records the loss that decides.
@@ -116,6 +124,10 @@ bool Run::begin(bool resume) {
     metrics_ = std::make_unique<JsonlWriter>(f_.directory.metrics());
     client_metrics_ = std::make_unique<JsonlWriter>(f_.directory.client_metrics());
   }
+  if (state_.done == 0 && algorithm_.begin) {
+    if (server()) algorithm_.begin(state_.server);
+    broadcast_server_state();
+  }
   if (state_.done > 0 || who_.splits.empty()) return true;
   RoundReport start;
   start.losses = work_.evaluate(state_.server);
@@ -141,6 +153,7 @@ RoundReport Run::train_round(int64_t round) {
   check_same_state(report.round);
   clock.lap("train");
   if (algorithm_.kind != Kind::none) serve(aggregation->reduce(f_.collective), plan);
+  report.facts = state_.server.facts;
   clock.lap("aggregate");
   if (!who_.splits.empty() &&
       (report.round == config_.rounds || report.round % config_.selection.eval_every == 0))

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "fsllm/core/jsonl_writer.hpp"
+#include "fsllm/fed/overlay.hpp"
 #include "fsllm/fed/report.hpp"
 #include "fsllm/fed/round.hpp"
 #include "fsllm/fed/selection.hpp"
@@ -61,6 +62,7 @@ class Run {
   Participants const who_;
   RankWork work_;
   RunState state_;
+  std::unique_ptr<Overlay> overlay_;  ///< null unless the algorithm changes frozen matrices
   std::unique_ptr<JsonlWriter> metrics_, client_metrics_;
   std::map<int64_t, std::set<int64_t>> state_rounds_;  ///< files of clients' states, on rank 0
   int64_t saved_ = 0;                                  ///< rounds that the newest checkpoint holds

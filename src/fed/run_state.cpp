@@ -24,7 +24,7 @@ void Run::restore() {
     auto found = load_newest_checkpoint(f_.directory.checkpoints());
     if (found) {
       checkpoint = std::move(*found);
-      auto& [weights, extra] = state_.server;
+      auto &weights = state_.server.weights, &extra = state_.server.extra;
       check_same_layout(weights, checkpoint.tensors.at("global"), "checkpoint");
       copy_values(weights, checkpoint.tensors.at("global"));
       check_same_layout(extra, checkpoint.tensors["extra"], "checkpoint");
@@ -68,6 +68,7 @@ void Run::restore() {
   state_.best_round = std::stoll(facts.at("best_round").get<std::string>());
   state_.selection.load_state(facts.at("selection").get<std::string>());
   broadcast_server_state();
+  if (overlay_) overlay_->load(checkpoint.tensors["overlay"]);
   if (config_.has_client_states()) restore_states(checkpoint);
   if (!ended_) log_info("continuing after round {}", state_.done);
 }
@@ -87,7 +88,7 @@ bool Run::is_ended(Checkpoint const& checkpoint) const {
 /// A set of values in the subfolder `name` of the run directory.
 void Run::save_as(std::string const& name, TensorMap const& values) {
   auto const made = f_.output->fresh_folder();
-  f_.save(made, values);
+  f_.save(made, values, overlay_ ? overlay_->values() : TensorMap{});
   f_.output->move_in(made, name, {"adapter_config.json", "config.json"});
 }
 
@@ -151,6 +152,7 @@ void Run::save_state() {
   checkpoint.tensors["extra"] = state_.server.extra;
   checkpoint.tensors["best"] = state_.best;
   checkpoint.tensors["algorithm"] = state_.server_step->state();
+  if (overlay_) checkpoint.tensors["overlay"] = overlay_->values();
   checkpoint.texts = {{"config", f_.config_yaml},
                       {"selection", state_.selection.state()},
                       {"best_round", std::to_string(state_.best_round)},
@@ -193,6 +195,11 @@ void Run::save_results() {
   auto const out = f_.full_model ? f_.directory.model() : f_.directory.adapter();
   auto const name = out.filename().string();
   if (!algorithm_.personal || algorithm_.personal_training) save_as(name, state_.server.weights);
+  if (overlay_) {
+    auto const made = f_.output->fresh_folder();
+    f_.save_merged(made, out);
+    f_.output->move_in(made, f_.directory.model().filename().string(), {"config.json"});
+  }
   ClientStates states(f_.directory.root);
   states.restore(own);
   for (auto const& file : own)

@@ -18,9 +18,8 @@
 namespace fsllm::detail {
 namespace {
 
-/// Scale of an update of this rank (rsLoRA: Kalajdzievski 2023).
-double scale_of(LoraOptions const& options, double alpha, double rank) {
-  return alpha / (options.rslora ? std::sqrt(rank) : rank);
+double scale_of(LoraOptions const& options, double alpha, int64_t rank) {
+  return LowRankSize{rank, alpha, options.rslora}.scale();
 }
 
 /// The block that a module belongs to (PEFT's layers_to_transform): the first number behind the name of the
@@ -74,14 +73,14 @@ void Lora::add_site(Linear const& linear) {
   auto adapter = std::make_shared<LoraAdapter>();
   adapter->a = trainable({rank, linear.in_features()}, device);
   adapter->b = trainable({linear.out_features(), rank}, device);
-  adapter->scale = scale_of(options_, alpha, static_cast<double>(rank));
+  adapter->scale = scale_of(options_, alpha, rank);
   adapter->dropout = options_.dropout;
   if (options_.dora) {
     adapter->row_squares = squares_of_rows(linear);
     adapter->magnitude = trainable({linear.out_features()}, device);
   }
   fan_in_fan_out_ = linear.conv1d;  // PEFT writes what the last module is; a head is no Conv1D
-  sites_.push_back({linear.name, adapter});
+  sites_.push_back({linear.name, adapter, adapter->scale});
 }
 
 void Lora::add_embedding(CausalLM& model) {
@@ -94,7 +93,7 @@ void Lora::add_embedding(CausalLM& model) {
   embedding_ = std::make_shared<LoraEmbedding>();
   embedding_->a = trainable({rank, weight.size(0)}, weight.device());
   embedding_->b = trainable({weight.size(1), rank}, weight.device());
-  embedding_->scale = scale_of(options_, alpha, static_cast<double>(rank));
+  embedding_->scale = embedding_scale_ = scale_of(options_, alpha, rank);
 }
 
 bool Lora::is_site(std::string const& module) const {
@@ -103,7 +102,7 @@ bool Lora::is_site(std::string const& module) const {
 
 /// PEFT takes any rank; above the width of the matrix it only costs.
 void Lora::warn_of_ranks() const {
-  for (auto const& [module, adapter] : sites_) {
+  for (auto const& [module, adapter, scale] : sites_) {
     auto const width = std::min(adapter->a.size(1), adapter->b.size(0));
     if (adapter->a.size(0) <= width) continue;
     log_warning("{}.r = {} ({} has the rank {}: a larger r learns nothing more). Lower it.", kArgs,
@@ -186,8 +185,40 @@ void Lora::merge_into(CausalLM& model) {
   biases_.merge_into(model);
 }
 
+std::vector<LowRankTarget> Lora::low_rank_targets() const {
+  std::vector<LowRankTarget> targets;
+  if (options_.dora) return targets;
+  for (auto const& [module, adapter, scale] : sites_)
+    targets.push_back(
+        {module, kPeftPrefix + module + ".lora_A.weight", kPeftPrefix + module + ".lora_B.weight", scale});
+  if (embedding_)
+    targets.push_back({embedding_module_, kPeftPrefix + embedding_module_ + ".lora_embedding_A",
+                       kPeftPrefix + embedding_module_ + ".lora_embedding_B", embedding_scale_});
+  return targets;
+}
+
+void Lora::scale_low_rank(double factor) {
+  for (auto& site : sites_) site.adapter->scale = site.scale * factor;
+  if (embedding_) embedding_->scale = embedding_scale_ * factor;
+}
+
 std::unique_ptr<Peft> make_lora(PeftConfig const& config, CausalLM& model) {
   return std::make_unique<Lora>(config, model);
 }
 
 }  // namespace fsllm::detail
+
+namespace fsllm {
+
+double LowRankSize::scale() const {  // rank-stabilised: Kalajdzievski 2023
+  auto const r = static_cast<double>(rank);
+  return alpha / (rank_stabilised ? std::sqrt(r) : r);
+}
+
+std::optional<LowRankSize> low_rank_size(PeftConfig const& config) {
+  auto const* lora = std::any_cast<detail::LoraOptions>(&config.options);
+  if (lora == nullptr || !lora->rank_pattern.empty() || !lora->alpha_pattern.empty()) return {};
+  return LowRankSize{lora->rank, lora->alpha, lora->rslora};
+}
+
+}  // namespace fsllm

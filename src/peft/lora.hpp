@@ -62,12 +62,15 @@ class Lora final : public Peft {
   TensorMap state() const override;
   void initialize(uint64_t seed) override;
   void merge_into(CausalLM& model) override;
+  std::vector<LowRankTarget> low_rank_targets() const override;
+  void scale_low_rank(double factor) override;
   nlohmann::ordered_json adapter_config(std::string const& base_model) const override;
 
  private:
   struct Site {
     std::string module;
     std::shared_ptr<LoraAdapter> adapter;
+    double scale;  ///< as the configuration says
   };
   /// r and lora_alpha of a module.
   std::pair<int64_t, double> size_of(std::string const& module) const;
@@ -83,6 +86,7 @@ class Lora final : public Peft {
   std::vector<Site> sites_;  ///< in layer order, the head at last
   std::string embedding_module_;
   std::shared_ptr<LoraEmbedding> embedding_;  ///< null where it is no target
+  double embedding_scale_ = 1;                ///< as the configuration says
   TrainedBiases biases_;
 };
 

@@ -120,8 +120,9 @@ TEST(ExactAggregation, HasTheSameBitsHoweverClientsAreSpread) {
 /// Exact sums, and messages that meet: whoever ends first.
 TEST(Aggregation, OrderOfClientsDoesNotMatter) {
   auto const collective = make_host_collective(Communicator::self());
-  auto const first_and_last = [](GatheredMessages const& all, Communicator const&) {
-    return subtract(all.messages.front(), all.messages.back());
+  FedAlgorithm first_and_last;
+  first_and_last.combine = [](GatheredMessages const& all, Communicator const&) {
+    return Message{subtract(all.messages.front(), all.messages.back()), {}, {}};
   };
   auto const combined = [&](bool gather, std::vector<int> const& order) {
     auto const aggregation = gather ? make_gathering(update_of(0), first_and_last)

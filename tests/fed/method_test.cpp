@@ -194,7 +194,7 @@ TEST(Methods, TheExampleFollowsTheMajority) {
 TEST(Methods, KrumTakesTheClosestUpdates) {
   auto const combined = [](std::string const& yaml, Communicator const& comm) {
     TensorMap const layout{{"a", at::zeros({4}, at::kDouble)}, {"b", at::zeros({4}, at::kDouble)}};
-    auto const aggregation = make_gathering(layout, algorithm_of(yaml).combine);
+    auto const aggregation = make_gathering(layout, algorithm_of(yaml));
     double const places[] = {0, 1, 2, 3, 10}, weights[] = {0.1, 0.2, 0.3, 0.15, 0.25};
     for (int64_t k = 4; k >= 0; --k)
       if (k % comm.size() == comm.rank())
@@ -229,7 +229,7 @@ TEST(Methods, RulesOfCoordinates) {
                              {4, 1, 5}, {100, -50, 8}, {-100, 0, 1}};
   auto const combined = [&](std::string const& yaml, Communicator const& comm, int64_t clients = 7) {
     TensorMap const layout{{"a", at::zeros({1}, at::kDouble)}, {"b", at::zeros({2}, at::kDouble)}};
-    auto const aggregation = make_gathering(layout, algorithm_of(yaml).combine);
+    auto const aggregation = make_gathering(layout, algorithm_of(yaml));
     for (int64_t k = clients - 1; k >= 0; --k)
       if (k % comm.size() == comm.rank())
         aggregation->add({{{"a", at::full({1}, sent[k][0], at::kDouble)},

@@ -36,9 +36,16 @@ struct RunConfig {
 /// Reads every key of the program, checks the fields against each other and rejects unknown keys.
 RunConfig load_run_config(Config& config);
 
-/// Per-client overrides of --client_cfg: `client_3: {train: {...}}`. Only keys of training may differ by
-/// client.
-std::map<int64_t, TrainConfig> load_client_configs(Config const& base, Config const& clients);
+/// What --client_cfg says of a client.
+struct ClientConfig {
+  TrainConfig train;
+  std::optional<ClientRank> lora;  ///< where its LoRA has another r or lora_alpha than the run's
+};
+
+/// Per-client overrides of --client_cfg: `client_3: {train: {...}}`. Keys of training may differ by client,
+/// and r and lora_alpha of the run's LoRA.
+std::map<int64_t, ClientConfig> load_client_configs(Config const& base, Config const& clients,
+                                                    PeftConfig const& peft);
 
 /// FS-LLM's keys that mean nothing here (accepted, with a line saying what is used instead), and those of
 /// features that this version does not have (an Error unless they are off).

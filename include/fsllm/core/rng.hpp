@@ -20,6 +20,7 @@ enum class Purpose : uint32_t {
   subsample = 8,
   test = 9,
   unseen_clients = 10,
+  sketch = 11,
 };
 
 /// What Philox4x32 multiplies counters by, and what it adds to the key, in each of its ten rounds.

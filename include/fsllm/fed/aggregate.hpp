@@ -24,9 +24,13 @@ std::unique_ptr<Aggregation> make_exact_aggregation(Message const& layout, int b
 /// fp32 sums in rank order: less memory for full models; bits depend on the number of ranks.
 std::unique_ptr<Aggregation> make_native_aggregation(Message const& layout);
 
-/// All messages, each tensor on one rank, where `combine` makes one of them: FedAlgorithm::combine.
-std::unique_ptr<Aggregation> make_gathering(
-    TensorMap const& layout, std::function<TensorMap(GatheredMessages const&, Communicator const&)> combine);
+/// All messages, each unit of tensors on one rank, where FedAlgorithm::combine makes one of them. `layout` is
+/// that of Message::mean.
+std::unique_ptr<Aggregation> make_gathering(TensorMap const& layout, FedAlgorithm const& algorithm);
+/// Two exact sums a round: FedAlgorithm::second. The result's mean holds those of the first, the basis and
+/// the means of the second.
+std::unique_ptr<Aggregation> make_two_sums(Message const& layout, TensorMap const& weights,
+                                           SecondSum const& second, int bits);
 
 /// Collective: values that belong to tensors (number in name order → values, each on one rank), added up in
 /// the order of the tensors, on every rank: the same bits for any number of ranks.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,6 +11,7 @@
 #include "fsllm/core/config.hpp"
 #include "fsllm/core/table.hpp"
 #include "fsllm/core/tensor_map.hpp"
+#include "fsllm/peft/peft.hpp"
 #include "fsllm/train/local_training.hpp"
 
 namespace fsllm {
@@ -34,12 +36,17 @@ std::vector<ClientTask> tasks(RoundPlan const& plan);
 struct ServerState {
   TensorMap weights;  ///< what clients start from, but for FedAlgorithm::local_param
   TensorMap extra;    ///< what an algorithm sends them beside
+  /// What the last step adds to the frozen matrices themselves, module by module: "MODULE.left" [out, n]
+  /// times "MODULE.right" [n, in]. Gone when every node has added it.
+  TensorMap base_change;
+  std::map<std::string, double> facts;  ///< of the last step, for metrics.jsonl; rank 0 only
 };
 
 /// What a client sends: values that are averaged with the clients' weights, and values that are added up as
 /// they are.
 struct Message {
   TensorMap mean, sum;
+  TensorMap kept;  ///< stays on the client's rank, for FedAlgorithm::second
 };
 
 /// How messages meet: not at all; as sums to which a client is added when it has ended (constant memory); or
@@ -89,6 +96,32 @@ struct PersonalTraining {
   double lr = 0;                    ///< 0: as in train
 };
 
+/// A client whose LoRA is not quite the run's: its rank r_k, and s_k / s.
+struct ClientRank {
+  int64_t rank = 0;
+  double scale = 1;
+};
+
+/// The LoRA of a run, for rules about its factors.
+struct LoraFactors {
+  std::vector<LowRankTarget> targets;
+  std::map<int64_t, ClientRank> clients;  ///< those that differ
+  uint64_t seed = 0;
+  /// Fresh values of all parameters, as a run that begins has them.
+  std::function<TensorMap(uint64_t seed)> fresh;
+  /// The frozen matrix of a module [out, in].
+  std::function<at::Tensor(std::string const& module)> matrix;
+};
+
+/// A second reduction in a round of kind sum, of what the first one makes possible.
+struct SecondSum {
+  /// From the first one's means, on rank 0: what every rank gets.
+  std::function<TensorMap(TensorMap const& means)> basis;
+  /// What a client adds, with its weight: given Message::kept.
+  std::function<TensorMap(TensorMap const& basis, TensorMap const& kept)> project;
+  std::function<TensorMap(TensorMap const& basis, TensorMap const& weights)> layout;
+};
+
 /// A federated algorithm as a value. As it begins it is FedAvg (McMahan et al. 2017, algorithm 1); each
 /// method of the table replaces what is its own.
 struct FedAlgorithm {
@@ -118,7 +151,19 @@ struct FedAlgorithm {
   /// What becomes of it before it leaves the client, in this order.
   std::vector<UpdateTransform> transforms;
   /// Kind gather only. Collective: what the messages become, for the tensors that this rank owns.
-  std::function<TensorMap(GatheredMessages const& all, Communicator const& comm)> combine;
+  std::function<Message(GatheredMessages const& all, Communicator const& comm)> combine;
+  /// Kind gather only: tensors of one unit meet on one rank; empty: each is its own.
+  std::function<std::string(std::string const& parameter)> unit;
+  std::optional<SecondSum> second;
+  std::string lora_rule;  ///< row of the table of rules for LoRA's factors
+  /// Rules about the factors of LoRA: makes the algorithm for those of the run, before its first round.
+  std::function<void(FedAlgorithm& algorithm, LoraFactors const& factors)> bind;
+  bool unequal_ranks = false;  ///< clients may have LoRA of other ranks and scales
+  bool changes_base = false;   ///< ServerState::base_change
+  /// Start values that a client of another rank can use; empty: all can use the same.
+  std::function<TensorMap(TensorMap start, int64_t client)> fit;
+  /// What happens to the global state before the first round, on rank 0; may be empty.
+  std::function<void(ServerState& server)> begin;
   std::function<std::unique_ptr<ServerStep>(TensorMap const& weights)> server_step;
 };
 
@@ -144,6 +189,11 @@ void scaffold(Config& config, std::string const& method, FedAlgorithm& algorithm
 void bulyan(Config& config, std::string const& rule, FedAlgorithm& algorithm);
 void coordinate_median(Config& config, std::string const& rule, FedAlgorithm& algorithm);
 void lora_aggregation(Config& config, std::string const& method, FedAlgorithm& algorithm);
+/// A client whose LoRA has another rank or scale than the run's is an Error unless the rule takes them.
+void check_unequal_rank(FedAlgorithm const& algorithm, int64_t client);
+/// Makes `algorithm` one for the LoRA of this run. Methods other than LoRA are Errors where the rule is about
+/// factors.
+void bind_factors(FedAlgorithm& algorithm, LoraFactors const& factors);
 void krum(Config& config, std::string const& rule, FedAlgorithm& algorithm);
 void norm_bounding(Config& config, std::string const& rule, FedAlgorithm& algorithm);
 void trimmed_mean(Config& config, std::string const& rule, FedAlgorithm& algorithm);

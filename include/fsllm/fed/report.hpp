@@ -48,6 +48,7 @@ struct RoundReport {
   int64_t peak_rss_bytes = 0;            ///< largest of all ranks
   int64_t device_bytes = 0;  ///< live tensors on a GPU when its clients rest, largest of all ranks
   std::map<std::string, double> seconds;
+  std::map<std::string, double> facts;  ///< ServerState::facts
 };
 
 /// Collective: fills bytes and memory from all ranks (`before` is this rank's traffic at the start of the

@@ -32,8 +32,16 @@ struct Federation {
   /// empty, as check_inputs.
   std::function<std::string(std::string const& before, int64_t round)> continued_record;
   std::function<void()> check_inputs;  ///< rank 0 only: an input that changed since the start is an Error
-  /// Writes a set of values as an adapter (or model) folder; rank 0 only.
-  std::function<void(std::filesystem::path const& dir, TensorMap const& values)> save;
+  /// Writes a set of values as an adapter (or model) folder, with what the frozen matrices have beyond the
+  /// model's (Overlay::values); rank 0 only.
+  std::function<void(std::filesystem::path const& dir, TensorMap const& values, TensorMap const& overlay)>
+      save;
+  /// Writes the model with a saved adapter in its weights; rank 0 only.
+  std::function<void(std::filesystem::path const& dir, std::filesystem::path const& adapter)> save_merged =
+      {};
+  LoraFactors lora = {};
+  /// Makes every s of LoRA this times what the configuration says.
+  std::function<void(double factor)> scale_lora = {};
 };
 
 struct RunSummary {

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -32,6 +33,13 @@ struct PeftConfig {
 /// gives must agree with it.
 PeftConfig load_peft_config(Config& config);
 
+/// A matrix W [out, in] that LoRA changes by s B A: its module, the names of A [r, in] and B [out, r] among
+/// the trainable tensors, and s.
+struct LowRankTarget {
+  std::string module, a, b;
+  double scale = 1;
+};
+
 /// A parameter-efficient method attached to a model.
 struct Peft {
   virtual ~Peft() = default;
@@ -42,6 +50,10 @@ struct Peft {
   virtual TensorMap state() const = 0;
   /// Draws fresh initial values from `seed` as PEFT does (LoRA: A Kaiming-uniform, B zero).
   virtual void initialize(uint64_t seed) = 0;
+  /// LoRA's targets, where all that it changes are s B A and tensors beside; none for other methods and DoRA.
+  virtual std::vector<LowRankTarget> low_rank_targets() const { return {}; }
+  /// Every s becomes `factor` times what the configuration says.
+  virtual void scale_low_rank(double /*factor*/) {}
   /// Puts the adapter into own copies of the model's weights and detaches it. Methods whose effect no weights
   /// can have fail with the reason.
   virtual void merge_into(CausalLM& model) = 0;
@@ -50,6 +62,15 @@ struct Peft {
   /// The content of adapter_config.json for a base model of this name.
   virtual nlohmann::ordered_json adapter_config(std::string const& base_model) const = 0;
 };
+
+/// r and lora_alpha of a LoRA that has one rank for all modules.
+struct LowRankSize {
+  int64_t rank = 0;
+  double alpha = 0;
+  bool rank_stabilised = false;  ///< s = alpha / sqrt(r), not alpha / r
+  double scale() const;
+};
+std::optional<LowRankSize> low_rank_size(PeftConfig const& config);
 
 /// Attaches the method to `model`, initialised from `seed`, or from the tensors in `config.init_from`, whose
 /// embeddings, if it has any, become the model's (CausalLM::set_vocabulary) and stay there. Unknown methods

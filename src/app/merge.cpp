@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fsllm/app/merge.hpp"
+
+#include <ATen/ops/add.h>
+#include <ATen/ops/mm.h>
+
+#include "fsllm/app/adapter_info.hpp"
+#include "fsllm/app/vocabulary.hpp"
+#include "fsllm/core/error.hpp"
+#include "fsllm/io/gguf.hpp"
+#include "fsllm/io/safetensors.hpp"
+#include "fsllm/model/causal_lm.hpp"
+#include "fsllm/peft/peft.hpp"
+#include "fsllm/text/gguf_tokenizer.hpp"
+
+namespace fsllm {
+namespace {
+
+constexpr char const kUpdate[] = "trained_update";
+
+/// W + what was trained in fp32, in the place of what the factors say.
+void merge_update(CausalLM& model, Peft& peft, std::filesystem::path const& adapter) {
+  auto const update = SafetensorsReader(adapter, kUpdate).tensors();
+  auto state = peft.state();
+  for (auto const& target : peft.low_rank_targets()) state.at(target.b).detach().zero_();
+  peft.merge_into(model);
+  for (auto* linear : model.linears())
+    if (auto const found = update.find(linear->name); found != update.end()) {
+      auto const merged = at::add(linear->matrix().to(at::kFloat), found->second);
+      linear->weight = (linear->conv1d ? merged.t() : merged).contiguous();
+      linear->quantized.reset();
+    }
+}
+
+}  // namespace
+
+std::filesystem::path update_file(std::filesystem::path const& adapter) {
+  return adapter / (std::string(kUpdate) + ".safetensors");
+}
+
+void save_merged(MergeJob const& job, std::filesystem::path const& out) {
+  auto const model = load_model(job.model, {.storage_dtype = job.storage_dtype, .cache_dir = job.cache_dir});
+  auto const peft = make_peft(read_adapter_config(job.adapter), *model, 0);
+  if (std::filesystem::exists(update_file(job.adapter)))
+    merge_update(*model, *peft, job.adapter);
+  else
+    peft->merge_into(*model);
+  save_model(out, *model, job.model, job.dtype);
+  if (auto const source = tokenizer_source(job.model, job.adapter); source != job.model) {
+    save_tokenizer(source, {}, out);
+    write_special_ids(out, *load_tokenizer(source));
+  } else if (is_gguf(job.model)) {
+    export_gguf_tokenizer(job.model, out);
+  }
+  if (auto info = read_adapter_info(job.adapter)) {
+    info->storage_dtype = "auto";
+    write_adapter_info(out, *info);
+  }
+}
+
+}  // namespace fsllm

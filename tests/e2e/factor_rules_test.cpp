@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rules for the factors of LoRA through the program: against what the clients would have learned alone, with
+// unequal rows and ranks, and the models that are written.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/linalg_svd.h>
+#include <ATen/ops/mm.h>
+#include <fmt/core.h>
+
+#include <fstream>
+
+#include "federation.hpp"
+#include "fsllm/io/safetensors.hpp"
+
+namespace fsllm::test {
+namespace {
+
+constexpr int64_t kRank = 4;
+constexpr double kScale = 2;  // lora_alpha / r
+constexpr int64_t kRanks[] = {4, 1, 2};
+
+class FactorRules : public testing::Test {
+ protected:
+  Outcome train(std::string const& name, std::vector<std::string> const& more, int np = 2,
+                std::string const& splits = "[1.0, 0.0, 0.0]") {
+    SmallRun small;
+    small.rounds = 1;
+    small.splits = splits;
+    std::vector<std::string> words{
+        "fsllm_hpc", "--cfg", write_config(dir_.path(), small.yaml(dir_.path())).string(), "expname", name};
+    words.insert(words.end(), more.begin(), more.end());
+    return run(dir_.path(), np, words);
+  }
+  void expect_trained(std::string const& name, std::vector<std::string> const& more, int np = 2,
+                      std::string const& splits = "[1.0, 0.0, 0.0]") {
+    auto const outcome = train(name, more, np, splits);
+    ASSERT_EQ(outcome.exit_code, 0) << name << outcome.err << outcome.out;
+  }
+  TensorMap tensors(std::string const& folder, std::string const& name = "adapter_model") {
+    return SafetensorsReader(dir_ / folder, name).tensors();
+  }
+  /// Clients with ranks kRanks and the run's lora_alpha.
+  std::vector<std::string> unequal_ranks() {
+    std::ofstream(dir_ / "clients.yaml") << "client_2: {llm: {adapter: {args: [{r: 1}]}}}\n"
+                                            "client_3: {llm: {adapter: {args: [{r: 2}]}}}\n";
+    return {"--client_cfg", (dir_ / "clients.yaml").string()};
+  }
+  /// What each client learns alone in a round with LoRA of its own rank: s_k B_k A_k by module, in float64.
+  std::map<std::string, std::vector<at::Tensor>> alone(bool unequal) {
+    std::map<std::string, std::vector<at::Tensor>> products;
+    for (int client = 1; client <= 3; ++client) {
+      auto const rank = unequal ? kRanks[client - 1] : kRank;
+      auto const name = fmt::format("alone_{}", rank);
+      if (!std::filesystem::exists(dir_ / name))
+        expect_trained(name,
+                       {"federate.method", "local", "llm.adapter.args",
+                        fmt::format("[{{r: {}, lora_alpha: 8, target_modules: [q_proj, v_proj]}}]", rank)});
+      auto const adapter = tensors(fmt::format("{}/adapter/client_{:05d}", name, client));
+      for (auto const& [a_name, a] : adapter) {
+        auto const at = a_name.find(".lora_A.weight");
+        if (at == std::string::npos) continue;
+        auto const b = adapter.at(a_name.substr(0, at) + ".lora_B.weight").to(at::kDouble);
+        products[a_name.substr(17, at - 17)].push_back(
+            b.mm(a.to(at::kDouble)).mul(8.0 / static_cast<double>(rank)));
+      }
+    }
+    return products;
+  }
+  /// p_k of the run's shards.
+  std::vector<double> weights(std::string const& name) {
+    auto const index = nlohmann::json::parse(read_text(dir_ / name / "shards/index.json"));
+    std::vector<double> rows;
+    double sum = 0;
+    for (auto const& client : index.at("clients")) {
+      rows.push_back(client.at("train").at("rows").get<double>());
+      sum += rows.back();
+    }
+    for (auto& weight : rows) weight /= sum;
+    return rows;
+  }
+  /// s B A of an adapter folder by module.
+  std::map<std::string, at::Tensor> product(std::string const& folder) {
+    std::map<std::string, at::Tensor> all;
+    auto const adapter = tensors(folder);
+    for (auto const& [a_name, a] : adapter)
+      if (auto const at = a_name.find(".lora_A.weight"); at != std::string::npos)
+        all[a_name.substr(17, at - 17)] = adapter.at(a_name.substr(0, at) + ".lora_B.weight")
+                                              .to(at::kDouble)
+                                              .mm(a.to(at::kDouble))
+                                              .mul(kScale);
+    return all;
+  }
+  std::map<std::string, at::Tensor> mean(std::map<std::string, std::vector<at::Tensor>> const& products,
+                                         std::vector<double> const& p) {
+    std::map<std::string, at::Tensor> all;
+    for (auto const& [module, clients] : products) {
+      auto sum = clients[0].mul(p[0]);
+      for (size_t k = 1; k < clients.size(); ++k) sum = sum.add(clients[k], p[k]);
+      all[module] = sum;
+    }
+    return all;
+  }
+  double val_loss(std::string const& name, size_t event) {
+    return read_events(dir_ / name / "metrics.jsonl").at(event).at("val").at("loss_per_token").get<double>();
+  }
+  TempDir dir_;
+};
+
+at::Tensor best(at::Tensor const& matrix) {
+  auto const [u, s, vt] = at::linalg_svd(matrix, false);
+  return u.narrow(1, 0, kRank).mul(s.narrow(0, 0, kRank)).mm(vt.narrow(0, 0, kRank));
+}
+
+void expect_near(std::map<std::string, at::Tensor> const& got,
+                 std::map<std::string, at::Tensor> const& wanted, std::string const& what) {
+  ASSERT_EQ(got.size(), wanted.size());
+  for (auto const& [module, matrix] : wanted)
+    EXPECT_LT(got.at(module).to(at::kDouble).sub(matrix).square().sum().item<double>(),
+              1e-10 * matrix.square().sum().item<double>())
+        << what << " " << module;
+}
+
+/// Every exact rule, with equal and unequal ranks.
+TEST_F(FactorRules, GiveTheMeanOfWhatClientsLearnAlone) {
+  for (bool const unequal : {false, true}) {
+    auto const more = unequal ? unequal_ranks() : std::vector<std::string>{};
+    auto const run_of = [&](std::string const& rule) {
+      auto const name = rule + (unequal ? "_unequal" : "");
+      auto words = more;
+      words.insert(words.end(), {"federate.lora_aggregation", rule});
+      expect_trained(name, words);
+      return name;
+    };
+    auto const flora = run_of("flora");
+    auto const exact = mean(alone(unequal), weights(flora));
+    expect_near(tensors(flora + "/adapter", "trained_update"), exact, flora);
+    expect_near(tensors(run_of("fedex") + "/adapter", "trained_update"), exact, "fedex");
+    std::map<std::string, at::Tensor> truncated;
+    for (auto const& [module, matrix] : exact) truncated[module] = best(matrix);
+    expect_near(product(flora + "/adapter"), truncated, "flora's adapter");
+    expect_near(product(run_of("flexlora") + "/adapter"), truncated, "flexlora");
+    expect_near(product(run_of("fedask") + "/adapter"), truncated, "fedask");
+  }
+}
+
+/// model/ is what the run's last evaluation saw, and what fsllm_export makes of the adapter folder; best/
+/// too.
+TEST_F(FactorRules, TheTrainedModelIsWritten) {
+  for (std::string const rule : {"flora", "fedex", "frlora"}) {
+    expect_trained(rule, {"federate.lora_aggregation", rule, "federate.total_round_num", "2"}, 2,
+                   "[0.7, 0.3, 0.0]");
+    expect_trained(rule + "_again", {"model.type", (dir_ / rule / "model").string()}, 0, "[0.7, 0.3, 0.0]");
+    double const end = val_loss(rule, 2);
+    EXPECT_NEAR(val_loss(rule + "_again", 0), end, 1e-5 * end) << rule;
+    EXPECT_GT(std::abs(val_loss(rule, 1) - end), 1e-3 * end) << rule;
+    auto const outcome =
+        run(dir_.path(), 0,
+            {"fsllm_export", "--model", reference_dir("llama").string(), "--adapter",
+             (dir_ / rule / "adapter").string(), "--merge", "--out", (dir_ / (rule + "_merged")).string()});
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    EXPECT_EQ(read_text(dir_ / (rule + "_merged") / "model.safetensors") ==
+                  read_text(dir_ / rule / "model/model.safetensors"),
+              true);
+    EXPECT_TRUE(std::filesystem::exists(dir_ / rule / "best/trained_update.safetensors"));
+  }
+}
+
+TEST_F(FactorRules, UnequalRanksNeedARule) {
+  auto words = unequal_ranks();
+  auto outcome = train("bad", words);
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.err, testing::HasSubstr("client_2 has another r or lora_alpha"));
+  words.push_back("--check");
+  EXPECT_EQ(train("bad", words, 0).exit_code, 2);
+  auto const refused = [&](std::string const& client, std::string const& message) {
+    std::ofstream(dir_ / "clients.yaml") << client;
+    auto const bad = train(
+        "bad", {"--client_cfg", (dir_ / "clients.yaml").string(), "federate.lora_aggregation", "flora"}, 0);
+    EXPECT_EQ(bad.exit_code, 2) << client;
+    EXPECT_THAT(bad.err, testing::HasSubstr(message));
+  };
+  refused("client_2: {llm: {adapter: {args: [{r: 8}]}}}\n", "llm.adapter.args[0].r");
+  refused("client_2: {llm: {adapter: {args: [{lora_dropout: 0.5}]}}}\n", "lora_dropout");
+}
+
+}  // namespace
+}  // namespace fsllm::test
