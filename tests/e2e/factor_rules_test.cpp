@@ -164,6 +164,21 @@ TEST_F(FactorRules, TheTrainedModelIsWritten) {
   }
 }
 
+/// The overlay is part of a checkpoint.
+TEST_F(FactorRules, RunsThatGoOnEndWithTheSameBits) {
+  for (std::string const rule : {"flora", "frlora"}) {
+    std::vector<std::string> const three{"federate.lora_aggregation", rule, "federate.total_round_num", "3"};
+    expect_trained(rule, three);
+    expect_trained(rule + "_stopped", {"federate.lora_aggregation", rule});
+    auto on = three;
+    on.push_back("--resume");
+    expect_trained(rule + "_stopped", on, 3);
+    for (auto const* file : {"adapter/trained_update.safetensors", "adapter/adapter_model.safetensors",
+                             "model/model.safetensors"})
+      EXPECT_EQ(read_text(dir_ / rule / file) == read_text(dir_ / (rule + "_stopped") / file), true) << file;
+  }
+}
+
 TEST_F(FactorRules, UnequalRanksNeedARule) {
   auto words = unequal_ranks();
   auto outcome = train("bad", words);
