@@ -38,17 +38,27 @@ double largest_of(double const* values) {
   return finite ? *std::max_element(largest, largest + kLanes) : HUGE_VAL;
 }
 
+/// Put or add: what encode() and add() do with the integers of a value, modulo 2^64.
+enum class Into { empty, sum };
+
+template <Into into>
+void put(int64_t& out, int64_t value) {
+  out = into == Into::empty ? value
+                            : static_cast<int64_t>(static_cast<uint64_t>(out) + static_cast<uint64_t>(value));
+}
+
+template <Into into>
 void round_to(int64_t* out, double const* values, int64_t count, double largest) {
   if (largest < kMagicLimit) {
     for (int64_t i = 0; i < count; ++i)
-      out[i] = std::bit_cast<int64_t>(values[i] + kMagic) - std::bit_cast<int64_t>(kMagic);
+      put<into>(out[i], std::bit_cast<int64_t>(values[i] + kMagic) - std::bit_cast<int64_t>(kMagic));
   } else {
-    for (int64_t i = 0; i < count; ++i) out[i] = std::llrint(values[i]);
+    for (int64_t i = 0; i < count; ++i) put<into>(out[i], std::llrint(values[i]));
   }
 }
 
 /// scale·values rounded; gives the largest magnitude met, at or above kLimit where it stopped.
-template <class T>
+template <Into into, class T>
 double encode_scaled(int64_t* out, T const* values, int64_t count, double scale) {
   double scaled[kBlock], largest = 0;
   for (int64_t begin = 0; begin < count; begin += kBlock) {
@@ -58,21 +68,22 @@ double encode_scaled(int64_t* out, T const* values, int64_t count, double scale)
     double const here = largest_of(scaled);
     largest = std::max(largest, here);
     if (!(largest < kLimit)) break;
-    round_to(out + begin, scaled, length, here);
+    round_to<into>(out + begin, scaled, length, here);
   }
   return largest;
 }
 
+template <Into into>
 double encode_tensor(int64_t* out, at::Tensor const& tensor, double scale, std::string const& name) {
   auto const host = tensor.detach().cpu().contiguous();
   switch (host.scalar_type()) {
     case at::kFloat:
-      return encode_scaled(out, host.const_data_ptr<float>(), host.numel(), scale);
+      return encode_scaled<into>(out, host.const_data_ptr<float>(), host.numel(), scale);
     case at::kDouble:
-      return encode_scaled(out, host.const_data_ptr<double>(), host.numel(), scale);
+      return encode_scaled<into>(out, host.const_data_ptr<double>(), host.numel(), scale);
     case at::kHalf:
     case at::kBFloat16:
-      return encode_tensor(out, host.to(at::kFloat), scale, name);
+      return encode_tensor<into>(out, host.to(at::kFloat), scale, name);
     default:
       fail(fmt::format(
           "tensor {} of type {} has no fixed-point sum (floating point only). Convert it to float first.",
@@ -87,8 +98,10 @@ FixedPointSum::FixedPointSum(TensorMap const& layout, int bits) : layout_(layout
   values_.resize(static_cast<size_t>(num_parameters(layout)) + 2);
 }
 
-std::vector<int64_t> FixedPointSum::encode(TensorMap const& update, double weight,
-                                           std::string const& who) const {
+template <bool adds>
+void FixedPointSum::encode_into(int64_t* out, TensorMap const& update, double weight,
+                                std::string const& who) const {
+  constexpr auto into = adds ? Into::sum : Into::empty;
   check_same_layout(layout_, update, "update of " + who);
   double const unit = std::ldexp(1.0, bits_), limit = kLimit / unit;
   FSLLM_CHECK(std::isfinite(weight) && std::fabs(weight) < limit,
@@ -96,28 +109,34 @@ std::vector<int64_t> FixedPointSum::encode(TensorMap const& update, double weigh
               "hpc.fixed_point_bits.",
               who, weight, limit);
   double largest = std::fabs(weight) * unit;
-  std::vector<int64_t> encoded(values_.size());
-  int64_t* position = encoded.data();
   for (auto const& [name, tensor] : update) {
-    double const here = encode_tensor(position, tensor, weight * unit, name);
+    double const here = encode_tensor<into>(out, tensor, weight * unit, name);
     FSLLM_CHECK(here < kLimit,
                 "the weighted update of {} by {} holds a value that is {} (exact sums need values below {}). "
-                "Lower the "
-                "learning rate or clip gradients; hpc.reduce: native takes larger values.",
+                "Lower the learning rate or clip gradients; hpc.reduce: native takes larger values.",
                 name, who, std::isfinite(here) ? fmt::format("{:g} in magnitude", here / unit) : "not finite",
                 limit);
     largest = std::max(largest, here);
-    position += tensor.numel();
+    out += tensor.numel();
   }
-  position[0] = static_cast<int64_t>(std::ldexp(largest, -kBoundShift)) + 1;
-  position[1] = std::llrint(weight * unit);
+  put<into>(out[0], static_cast<int64_t>(std::ldexp(largest, -kBoundShift)) + 1);
+  put<into>(out[1], std::llrint(weight * unit));
+}
+
+std::vector<int64_t> FixedPointSum::encode(TensorMap const& update, double weight,
+                                           std::string const& who) const {
+  std::vector<int64_t> encoded(values_.size());
+  encode_into<false>(encoded.data(), update, weight, who);
   return encoded;
 }
 
 void FixedPointSum::add(std::span<int64_t const> encoded) {
   FSLLM_ASSERT(encoded.size() == values_.size());
-  for (size_t i = 0; i < values_.size(); ++i)
-    values_[i] = static_cast<int64_t>(static_cast<uint64_t>(values_[i]) + static_cast<uint64_t>(encoded[i]));
+  for (size_t i = 0; i < values_.size(); ++i) put<Into::sum>(values_[i], encoded[i]);
+}
+
+void FixedPointSum::add(TensorMap const& update, double weight, std::string const& who) {
+  encode_into<true>(values_.data(), update, weight, who);
 }
 
 void FixedPointSum::reduce(Collective& collective, int root) {

@@ -22,9 +22,8 @@ class FixedPointSum {
   std::vector<int64_t> encode(TensorMap const& update, double weight, std::string const& who) const;
   /// Adds what encode() gave, modulo 2^64.
   void add(std::span<int64_t const> encoded);
-  void add(TensorMap const& update, double weight, std::string const& who) {
-    add(encode(update, weight, who));
-  }
+  /// The same as add(encode(…)) in one pass over memory. After an Error the sum is of no use.
+  void add(TensorMap const& update, double weight, std::string const& who);
   /// Collective: sums over ranks; afterwards `root` holds the total of values and weights.
   void reduce(Collective& collective, int root);
   /// The weight that arrived. On the root after reduce(): of all ranks.
@@ -36,6 +35,8 @@ class FixedPointSum {
   TensorMap total() const;
 
  private:
+  template <bool adds>
+  void encode_into(int64_t* out, TensorMap const& update, double weight, std::string const& who) const;
   TensorMap divided_by(double divisor) const;
   TensorMap layout_;
   int bits_;
