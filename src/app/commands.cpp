@@ -185,6 +185,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
     trainable = load_trainable(s);
     lora = lora_of(s, trainable);
     bind_factors(s.run.fed.algorithm, lora);
+    check_shared_passes(s, trainable);
     check_parameters(s.run.fed.algorithm, trainable.parameters);
   });
   agree(comm, [&] {
@@ -221,7 +222,8 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
         save_merged({s.model_dir, adapter, "fp32", s.load.storage_dtype, weight_cache(s)}, dir);
       },
       lora,
-      [&](double factor) { trainable.peft->scale_low_rank(factor); }};
+      [&](double factor) { trainable.peft->scale_low_rank(factor); },
+      [&](int64_t clients) { return trainable.peft->slots(clients); }};
   auto const summary = run_rounds(federation, s.resume);
   set_signal_note("", OnSignal::end_process);
   return summary.interrupted ? (summary.rounds > 0 ? kExitStopped : kExitSignal) : 0;

@@ -72,6 +72,27 @@ LoraFactors lora_of(Setup const& s, Trainable& t) {
   return lora;
 }
 
+void check_shared_passes(Setup const& s, Trainable& t) {
+  auto const clients = s.run.fed.clients_per_pass;
+  if (clients == 1) return;
+  FSLLM_CHECK(t.peft && !t.peft->slots(1).empty(),
+              "hpc.clients_per_pass = {} (the clients of a pass need a LoRA of the blocks alone: not of "
+              "embeddings or "
+              "the head, without biases and use_dora). Leave it out, or change llm.adapter.args.",
+              clients);
+  FSLLM_CHECK(std::none_of(s.clients.begin(), s.clients.end(),
+                           [](auto const& client) { return client.second.lora.has_value(); }),
+              "hpc.clients_per_pass = {} with --client_cfg (the clients of a pass have one r and "
+              "lora_alpha). Leave one "
+              "of them out.",
+              clients);
+  FSLLM_CHECK(
+      s.run.shard_roots.empty(),
+      "hpc.clients_per_pass = {} with hpc.shard_roots (the clients of a pass train on one rank, which must "
+      "see their shards). Leave one of them out.",
+      clients);
+}
+
 std::unique_ptr<CausalLM> load_grown(Setup const& s, LoadOptions const& options) {
   auto model = load_model(s.model_dir, options);
   if (model->config().vocab_size < s.model.vocab_size)

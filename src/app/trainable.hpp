@@ -26,6 +26,9 @@ std::filesystem::path weight_cache(Setup const& s);
 /// The run's LoRA, for rules about its factors; refers to `t`.
 LoraFactors lora_of(Setup const& s, Trainable& t);
 
+/// hpc.clients_per_pass needs an adapter whose values can lie side by side.
+void check_shared_passes(Setup const& s, Trainable& t);
+
 /// Writes `values` of what is trained as an adapter folder, or as a model, with all that its use needs. With
 /// an overlay the adapter is the best of its rank for both together, and the exact update lies beside it.
 void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values,

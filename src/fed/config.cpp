@@ -90,6 +90,17 @@ FedConfig load_fed_config(Config& config) {
                  one_of({"auto", "exact", "native"}));
   c.fixed_point_bits =
       config.get<int64_t>("hpc.fixed_point_bits", 48, "Unit 2^-bits of the exact sum.", within(2, 60));
+  c.clients_per_pass = config.get<int64_t>(
+      "hpc.clients_per_pass", 1,
+      "Clients whose batches share a forward pass, each with its own adapter (LoRA in the blocks): faster "
+      "where a "
+      "client's batches are small, and the same adapters up to rounding. 1: one after another.",
+      at_least(1));
+  FSLLM_CHECK(
+      c.clients_per_pass == 1 || !c.has_client_states(),
+      "{} = {} (with clients that keep a state of their own between rounds, every client trains where its "
+      "state is). Leave it out, or use another method.",
+      config.where("hpc.clients_per_pass"), c.clients_per_pass);
   c.server_trains = config.get("hpc.server_trains", true, "Rank 0 trains clients too.");
   c.checkpoint_every =
       config.get<int64_t>("checkpoint.every_rounds", 1, "Rounds between checkpoints; 0: none.", at_least(0));

@@ -20,14 +20,23 @@
 
 namespace fsllm::detail {
 
-std::vector<std::vector<int64_t>> place_by_cost(Federation const& f, std::vector<int64_t> const& clients) {
-  std::vector<double> costs;
+namespace {
+
+/// Tokens that a client trains on in a round, as far as they are known before.
+double cost_of(Federation const& f, int64_t client) {
+  auto const& train = f.data.summary(client).train;
+  auto const rows = std::max<int64_t>(1, train.rows);
+  auto const steps = planned_steps(f.train_config(client), rows);
+  return static_cast<double>(steps) * static_cast<double>(train.tokens) / static_cast<double>(rows);
+}
+
+}  // namespace
+
+std::vector<std::vector<int64_t>> place_by_cost(Federation const& f, std::vector<int64_t> const& clients,
+                                                std::vector<double> costs) {
   std::vector<std::vector<int>> allowed;
   for (int64_t const client : clients) {
-    auto const& train = f.data.summary(client).train;
-    double const rows = static_cast<double>(std::max<int64_t>(1, train.rows));
-    auto const steps = planned_steps(f.train_config(client), std::max<int64_t>(1, train.rows));
-    costs.push_back(static_cast<double>(steps) * static_cast<double>(train.tokens) / rows);
+    if (costs.size() < clients.size()) costs.push_back(cost_of(f, client));
     allowed.push_back(f.data.ranks_of(client));
   }
   int const ranks = f.collective.communicator().size();
@@ -63,23 +72,29 @@ RoundPlan RankWork::plan(int64_t round) const {
   double all_weight = 0;
   for (int64_t const client : chosen) all_weight += weight_of(client);
   RoundPlan plan{round, static_cast<int64_t>(who_.trained.size()), {}};
-  for (int64_t const client : chosen)
-    plan.cohorts.push_back({{client, round, weight_of(client) / all_weight}});
+  for (int64_t const client : chosen) {
+    if (plan.cohorts.empty() || std::ssize(plan.cohorts.back()) == f_.config.clients_per_pass)
+      plan.cohorts.emplace_back();
+    plan.cohorts.back().push_back({client, round, weight_of(client) / all_weight});
+  }
   return plan;
 }
 
 /// Clients with a state of their own train where it is.
-std::vector<ClientTask> RankWork::own_tasks(RoundPlan const& plan) const {
-  std::map<int64_t, ClientTask> all;
-  std::vector<int64_t> clients;
-  for (auto const& task : tasks(plan)) {
-    all.emplace(task.client, task);
-    clients.push_back(task.client);
+std::vector<std::vector<ClientTask>> RankWork::own_cohorts(RoundPlan const& plan) const {
+  std::map<int64_t, std::vector<ClientTask>> by_first;
+  std::vector<int64_t> first;
+  std::vector<double> costs;
+  for (auto const& cohort : plan.cohorts) {
+    first.push_back(cohort.front().client);
+    by_first.emplace(first.back(), cohort);
+    costs.push_back(0);
+    for (auto const& task : cohort) costs.back() += cost_of(f_, task.client);
   }
-  auto const placed = f_.config.has_client_states() ? who_.owned : place_by_cost(f_, clients);
-  std::vector<ClientTask> mine;
+  auto const placed = f_.config.has_client_states() ? who_.owned : place_by_cost(f_, first, costs);
+  std::vector<std::vector<ClientTask>> mine;
   for (int64_t const client : placed[static_cast<size_t>(comm_.rank())])
-    if (auto const task = all.find(client); task != all.end()) mine.push_back(task->second);
+    if (auto const cohort = by_first.find(client); cohort != by_first.end()) mine.push_back(cohort->second);
   return mine;
 }
 
@@ -118,35 +133,49 @@ void RankWork::leave_resting(TensorMap const& parameters, int64_t round) const {
     if (algorithm_.rests(name, round)) tensor.mutable_grad().reset();
 }
 
+/// The training of a turn on `parameters`, which are live.
+std::unique_ptr<LocalTraining> RankWork::training_of(ClientTurn const& turn, TensorMap& parameters,
+                                                     GradientHooks const& gradients,
+                                                     TrainConfig const& config,
+                                                     ClientShard const& shard) const {
+  std::vector<GradientHook> hooks;
+  for (auto const& make : gradients) hooks.push_back(make(turn));
+  return std::make_unique<LocalTraining>(
+      f_.model, parameters, shard.train, config,
+      ClientRound{f_.config.seed, turn.task.client, turn.plan.round, f_.config.rounds},
+      [this, hooks, round = turn.plan.round](TensorMap const& trained) {
+        for (auto const& hook : hooks) hook(trained);
+        leave_resting(trained, round);
+      });
+}
+
+/// What follows the last step goes into `turn`.
+void RankWork::note_result(ClientTurn& turn, LocalTraining const& training) const {
+  turn.result = training.result();
+  check_training(f_.model, turn.parameters, turn.result,
+                 fmt::format("client {}, round {}", turn.task.client, turn.plan.round + 1));
+  turn.update = subtract(turn.parameters, turn.start);
+}
+
 /// All steps from turn.start; what follows the last one goes into `turn`. Returns the optimiser's state.
 TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
                                TensorMap const& optimizer, Progress& progress) {
   auto const client = turn.task.client;
   copy_values(f_.parameters, turn.start);
-  std::vector<GradientHook> hooks;
-  for (auto const& make : gradients) hooks.push_back(make(turn));
   set_activity(fmt::format("reading the shard of client {}", client));
   auto const shard = f_.data.shard(client);
   auto const steps = planned_steps(config, shard->train.rows());
-  LocalTraining training(f_.model, f_.parameters, shard->train, config,
-                         {f_.config.seed, client, turn.plan.round, f_.config.rounds},
-                         [&](TensorMap const& parameters) {
-                           for (auto const& hook : hooks) hook(parameters);
-                           leave_resting(parameters, turn.plan.round);
-                         });
-  training.load_state({{}, optimizer});
-  for (int64_t next = 1; !training.done(); ++next) {
+  auto const training = training_of(turn, f_.parameters, gradients, config, *shard);
+  training->load_state({{}, optimizer});
+  for (int64_t next = 1; !training->done(); ++next) {
     set_activity(fmt::format("training client {}, step {} of {}", client, next, steps));
-    auto const step = training.step();
+    auto const step = training->step();
     if (first_step_ == 0) first_step_ = seconds_since_process_start();
     stop_where_asked();
     if (step.taken) progress.advance(1, fmt::format("client {}, loss {:.3f}", client, step.loss));
   }
-  turn.result = training.result();
-  check_training(f_.model, f_.parameters, turn.result,
-                 fmt::format("client {}, round {}", client, turn.plan.round + 1));
-  turn.update = subtract(f_.parameters, turn.start);
-  return f_.config.keep_optimizer ? training.state().optimizer : TensorMap{};
+  note_result(turn, *training);
+  return f_.config.keep_optimizer ? training->state().optimizer : TensorMap{};
 }
 
 TrainConfig RankWork::personal_config(int64_t client) const {
@@ -196,11 +225,63 @@ ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task,
   return report;
 }
 
+/// A client of a cohort in its slot.
+struct RankWork::Member {
+  Member(RoundPlan const& plan, ClientTask const& task, ServerState const& server, TensorMap first,
+         TensorMap slot)
+      : start(std::move(first)), parameters(std::move(slot)), turn{plan,       task,  server, start,
+                                                                   parameters, state, {},     {}} {}
+  Member(Member const&) = delete;
+  TensorMap start, parameters, state;
+  ClientTurn turn;
+  std::shared_ptr<ClientShard const> shard;
+  std::unique_ptr<LocalTraining> training;
+};
+
+/// Clients whose batches share their passes, each with an adapter in a slot of its own.
+std::vector<ClientReport> RankWork::train_cohort(RoundPlan const& plan, std::vector<ClientTask> const& cohort,
+                                                 ServerState const& server, Aggregation& aggregation,
+                                                 Progress& progress) {
+  auto const slots = f_.slots(std::ssize(cohort));
+  std::vector<std::unique_ptr<Member>> members;
+  std::vector<SharedClient> clients;
+  for (size_t i = 0; i < cohort.size(); ++i) {
+    auto const& task = cohort[i];
+    TensorMap slot;
+    for (auto const& [name, all] : slots) slot.emplace(name, all.detach()[static_cast<int64_t>(i)]);
+    auto& member = *members.emplace_back(std::make_unique<Member>(
+        plan, task, server, moved(algorithm_.start(server, {}), device()), std::move(slot)));
+    copy_values(member.parameters, member.start);
+    set_activity(fmt::format("reading the shard of client {}", task.client));
+    member.shard = f_.data.shard(task.client);
+    member.training = training_of(member.turn, member.parameters, algorithm_.gradients,
+                                  f_.train_config(task.client), *member.shard);
+    clients.push_back({member.training.get(), &member.parameters});
+  }
+  auto const works = [](auto const& member) { return !member->training->done(); };
+  for (int64_t next = 1; std::ranges::any_of(members, works); ++next) {
+    set_activity(
+        fmt::format("training clients {} to {}, step {}", cohort.front().client, cohort.back().client, next));
+    for (auto const& step : shared_step(f_.model, slots, clients))
+      if (step.taken) progress.advance(1, fmt::format("loss {:.3f}", step.loss));
+    if (first_step_ == 0) first_step_ = seconds_since_process_start();
+    stop_where_asked();
+  }
+  std::vector<ClientReport> reports;
+  for (auto& member : members) {
+    note_result(member->turn, *member->training);
+    reports.push_back({member->turn.task.client, member->turn.result, l2_norm(member->turn.update)});
+    auto const message = message_of(algorithm_, member->turn);
+    if (algorithm_.kind != Kind::none) aggregation.add(message, member->turn.task);
+  }
+  return reports;
+}
+
 std::vector<ClientReport> RankWork::train(RoundPlan const& plan, ServerState const& server,
                                           Aggregation& aggregation) {
-  auto const mine = own_tasks(plan);
+  auto const mine = own_cohorts(plan);
   int64_t steps = 0;
-  for (auto const& task : mine) {
+  for (auto const& task : tasks({0, 0, mine})) {
     auto const rows = f_.data.summary(task.client).train.rows;
     steps += planned_steps(f_.train_config(task.client), rows);
     if (algorithm_.personal_training) steps += planned_steps(personal_config(task.client), rows);
@@ -210,8 +291,12 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, ServerState con
     Progress progress(fmt::format("round {}/{}", plan.round + 1, f_.config.rounds), steps, "steps",
                       comm_.rank() == 0);
     try {
-      for (auto const& task : mine) {
-        reports.push_back(train_task(plan, task, server, aggregation, progress));
+      for (auto const& cohort : mine) {
+        auto const trained =
+            f_.config.clients_per_pass > 1
+                ? train_cohort(plan, cohort, server, aggregation, progress)
+                : std::vector{train_task(plan, cohort.front(), server, aggregation, progress)};
+        reports.insert(reports.end(), trained.begin(), trained.end());
         end_turn();
       }
     } catch (Interrupted const&) {

@@ -45,7 +45,15 @@ class RankWork {
   }  ///< seconds from the process's start to the end of its first step
 
  private:
-  std::vector<ClientTask> own_tasks(RoundPlan const& plan) const;
+  struct Member;
+  std::vector<std::vector<ClientTask>> own_cohorts(RoundPlan const& plan) const;
+  std::unique_ptr<LocalTraining> training_of(ClientTurn const& turn, TensorMap& parameters,
+                                             GradientHooks const& gradients, TrainConfig const& config,
+                                             ClientShard const& shard) const;
+  void note_result(ClientTurn& turn, LocalTraining const& training) const;
+  std::vector<ClientReport> train_cohort(RoundPlan const& plan, std::vector<ClientTask> const& cohort,
+                                         ServerState const& server, Aggregation& aggregation,
+                                         Progress& progress);
   ClientState state_of(int64_t client, ServerState const& server);
   void leave_resting(TensorMap const& parameters, int64_t round) const;
   TensorMap take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
@@ -69,8 +77,9 @@ class RankWork {
   double first_step_ = 0;
 };
 
-/// The clients of each rank, balanced by the tokens that they train on.
+/// The clients of each rank, balanced by `costs`; empty: the tokens that they train on.
 std::vector<std::vector<int64_t>> place_by_cost(Federation const& federation,
-                                                std::vector<int64_t> const& clients);
+                                                std::vector<int64_t> const& clients,
+                                                std::vector<double> costs = {});
 
 }  // namespace fsllm::detail

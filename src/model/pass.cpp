@@ -43,7 +43,7 @@ namespace {
 /// Seeds and numbers of all rows, int64 [rows].
 DropoutLines lines_of_rows(std::vector<PassSegment> const& segments, c10::Device device) {
   std::vector<int64_t> seeds, rows;
-  for (auto const& [count, key, first_row] : segments) {
+  for (auto const& [count, key, first_row, slot, tokens] : segments) {
     auto const seed = derive_seed(key.seed, Purpose::dropout, static_cast<uint64_t>(key.client),
                                   static_cast<uint64_t>(key.round), static_cast<uint64_t>(key.step));
     seeds.insert(seeds.end(), static_cast<size_t>(count), static_cast<int64_t>(seed));
@@ -57,6 +57,16 @@ Pass pass_of_virtual_tokens(DropoutLines const& rows, int64_t count) {
   if (!rows.seed.defined()) return {};
   auto const places = at::arange(count, rows.seed.options());
   return Pass({rows.seed.narrow(0, 0, 1).expand({count}), at::zeros_like(places), places, {}});
+}
+
+std::vector<PassSegment> with_tokens(std::vector<PassSegment> segments, std::vector<int64_t> const& offsets) {
+  size_t row = 0;
+  for (auto& segment : segments) {
+    auto const end = row + static_cast<size_t>(segment.rows);
+    segment.tokens = offsets[end] - offsets[row];
+    row = end;
+  }
+  return segments;
 }
 
 void check_segments(PassOptions const& options, int64_t rows, KvCache const* cache) {
@@ -79,7 +89,7 @@ Pass Decoder::pass(RaggedInput const& input, PassOptions const& options, KvCache
   auto const plan = std::make_shared<PassPlan>(PassPlan{
       .rows = rows,
       .attention = AttentionPlan(rows, options.packing, cache, lines, score_rule_, windows(), device_),
-      .segments = options.segments});
+      .segments = with_tokens(options.segments, input.offsets)});
   int64_t const end = plan->attention.end_position() - taken;
   FSLLM_CHECK(config_.position != PositionKind::learned || end <= config_.max_positions,
               "a row of {} tokens (the model has {} positions{}). Shorten the rows (llm.tok_len).", end,

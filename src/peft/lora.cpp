@@ -39,6 +39,7 @@ Lora::Lora(PeftConfig const& config, CausalLM& model) : options_(options_of<Lora
        find_targets(options_.targets, model, {"target_modules", config.init_from, /*vocabulary=*/true}))
     if (in_chosen_layer(linear->name)) add_site(*linear);
   embedding_module_ = model.config().embedding;
+  head_module_ = model.config().head;
   if (matches(options_.targets, embedding_module_, "target_modules") && in_chosen_layer(embedding_module_))
     add_embedding(model);
   FSLLM_CHECK(!sites_.empty() || embedding_,
@@ -195,6 +196,25 @@ std::vector<LowRankTarget> Lora::low_rank_targets() const {
     targets.push_back({embedding_module_, kPeftPrefix + embedding_module_ + ".lora_embedding_A",
                        kPeftPrefix + embedding_module_ + ".lora_embedding_B", embedding_scale_});
   return targets;
+}
+
+TensorMap Lora::slots(int64_t clients) {
+  auto const only_blocks = !options_.dora && !embedding_ && biases_.empty() &&
+                           std::none_of(sites_.begin(), sites_.end(),
+                                        [&](Site const& site) { return site.module == head_module_; });
+  if (!only_blocks) return {};
+  TensorMap slots;
+  for (auto const& site : sites_) {
+    auto& adapter = *site.adapter;
+    auto const room = [&](at::Tensor const& values) {
+      return trainable({clients, values.size(0), values.size(1)}, values.device());
+    };
+    adapter.a_slots = room(adapter.a);
+    adapter.b_slots = room(adapter.b);
+    slots.emplace(kPeftPrefix + site.module + ".lora_A.weight", adapter.a_slots);
+    slots.emplace(kPeftPrefix + site.module + ".lora_B.weight", adapter.b_slots);
+  }
+  return slots;
 }
 
 void Lora::scale_low_rank(double factor) {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "arguments.hpp"
 #include "biases.hpp"
+#include "fsllm/model/pass.hpp"
 #include "fsllm/peft/peft.hpp"
 
 namespace fsllm::detail {
@@ -29,11 +31,18 @@ struct LoraOptions {
 at::Tensor add_low_rank(at::Tensor const& x, at::Tensor const& y, at::Tensor const& a, at::Tensor const& b,
                         at::Tensor const& keep_mask, double keep, double scale);
 
+/// The same for a [clients, r, in], b [clients, out, r] where each segment's tokens belong to the adapter in
+/// its slot.
+at::Tensor add_low_rank(at::Tensor const& x, at::Tensor const& y, at::Tensor const& a, at::Tensor const& b,
+                        std::span<PassSegment const> segments, at::Tensor const& keep_mask, double keep,
+                        double scale);
+
 /// LoRA's part of one Linear, or DoRA's where there is a magnitude.
 struct LoraAdapter final : LinearAdapter {
-  at::Tensor a, b;         ///< [r, in], [out, r], fp32, requires_grad
-  at::Tensor magnitude;    ///< [out], or undefined
-  at::Tensor row_squares;  ///< of the frozen weight, [out]; with a magnitude
+  at::Tensor a, b;              ///< [r, in], [out, r], fp32, requires_grad
+  at::Tensor magnitude;         ///< [out], or undefined
+  at::Tensor row_squares;       ///< of the frozen weight, [out]; with a magnitude
+  at::Tensor a_slots, b_slots;  ///< [clients, …], or undefined
   double scale = 1, dropout = 0;
   at::Tensor apply(at::Tensor const& x, at::Tensor const& y, Linear const& base, Pass const& pass) override;
 
@@ -63,6 +72,7 @@ class Lora final : public Peft {
   void initialize(uint64_t seed) override;
   void merge_into(CausalLM& model) override;
   std::vector<LowRankTarget> low_rank_targets() const override;
+  TensorMap slots(int64_t clients) override;
   void scale_low_rank(double factor) override;
   nlohmann::ordered_json adapter_config(std::string const& base_model) const override;
 
@@ -84,7 +94,7 @@ class Lora final : public Peft {
   LoraOptions options_;
   bool fan_in_fan_out_ = false;
   std::vector<Site> sites_;  ///< in layer order, the head at last
-  std::string embedding_module_;
+  std::string embedding_module_, head_module_;
   std::shared_ptr<LoraEmbedding> embedding_;  ///< null where it is no target
   double embedding_scale_ = 1;                ///< as the configuration says
   TrainedBiases biases_;

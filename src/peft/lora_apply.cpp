@@ -23,7 +23,11 @@ std::string site_of(Linear const& base) {
 at::Tensor LoraAdapter::apply(at::Tensor const& x, at::Tensor const& y, Linear const& base,
                               Pass const& pass) {
   if (magnitude.defined()) return apply_dora(x, y, base, pass);
-  return add_low_rank(x, y, a, b, keep_mask(x, dropout, pass, site_of(base)), 1 - dropout, scale);
+  auto const mask = keep_mask(x, dropout, pass, site_of(base));
+  auto const segments = pass.segments();
+  if (!segments.empty() && segments.front().slot >= 0)
+    return add_low_rank(x, y, a_slots, b_slots, segments, mask, 1 - dropout, scale);
+  return add_low_rank(x, y, a, b, mask, 1 - dropout, scale);
 }
 
 /// DoRA (Liu et al. 2024, eq. 5): m ⊙ (W + s·B·A) x / ‖W + s·B·A‖ + b, the norm held constant (section 4.3).

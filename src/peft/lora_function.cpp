@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "fsllm/core/error.hpp"
 #include "lora.hpp"
 
 namespace fsllm::detail {
@@ -50,7 +54,81 @@ struct AddLowRank : Function<AddLowRank> {
   }
 };
 
+/// Segments, which are no tensors.
+struct Parts {
+  std::vector<int64_t> tokens, slots;
+  /// Calls part(slot, first token, tokens).
+  template <class Part>
+  void for_each(Part&& part) const {
+    int64_t begin = 0;
+    for (size_t i = 0; i < tokens.size(); begin += tokens[i++]) part(slots[i], begin, tokens[i]);
+  }
+};
+
+struct AddLowRankParts : Function<AddLowRankParts> {
+  static at::Tensor forward(AutogradContext* ctx, at::Tensor const& x, at::Tensor y, at::Tensor const& a,
+                            at::Tensor const& b, Parts const& parts, Dropout const& dropout, double scale) {
+    auto const type = x.scalar_type();
+    auto const input = dropped(x, dropout.mask, dropout.keep), at_ = a.to(type), bt = b.to(type);
+    auto const inner = at::empty({x.size(0), a.size(1)}, x.options());
+    parts.for_each([&](int64_t slot, int64_t begin, int64_t count) {
+      auto own = inner.narrow(0, begin, count);
+      at::mm_out(own, input.narrow(0, begin, count), at_[slot].t());
+      y.narrow(0, begin, count).addmm_(own, bt[slot].t(), 1, scale);
+    });
+    ctx->save_for_backward({x, a, b, inner, dropout.mask});
+    ctx->saved_data["tokens"] = parts.tokens;
+    ctx->saved_data["slots"] = parts.slots;
+    ctx->saved_data["keep"] = dropout.keep;
+    ctx->saved_data["scale"] = scale;
+    ctx->mark_dirty({y});
+    return y;
+  }
+
+  static Tensors backward(AutogradContext* ctx, Tensors const& grads) {
+    auto const saved = ctx->get_saved_variables();
+    auto const &x = saved[0], &a = saved[1], &b = saved[2], &inner = saved[3], &mask = saved[4];
+    double const keep = ctx->saved_data["keep"].toDouble(), scale = ctx->saved_data["scale"].toDouble();
+    Parts const parts{ctx->saved_data["tokens"].toIntVector(), ctx->saved_data["slots"].toIntVector()};
+    auto const type = x.scalar_type();
+    auto const input = dropped(x, mask, keep), at_ = a.to(type), bt = b.to(type);
+    Tensors result(7);
+    bool const to_input = ctx->needs_input_grad(0);
+    if (to_input) result[0] = at::empty_like(x);
+    result[1] = grads[0];
+    result[2] = at::zeros_like(a);
+    result[3] = at::zeros_like(b);
+    parts.for_each([&](int64_t slot, int64_t begin, int64_t count) {
+      auto const grad = grads[0].narrow(0, begin, count);
+      auto const scaled = at::mm(grad, bt[slot]).mul_(scale);
+      if (to_input) {
+        auto own = result[0].narrow(0, begin, count);
+        at::mm_out(own, scaled, at_[slot]);
+      }
+      result[2][slot].copy_(at::mm(scaled.t(), input.narrow(0, begin, count)));
+      result[3][slot].copy_(at::mm(grad.t(), inner.narrow(0, begin, count)).mul_(scale));
+    });
+    if (to_input) result[0] = dropped(result[0], mask, keep);
+    return result;
+  }
+};
+
 }  // namespace
+
+at::Tensor add_low_rank(at::Tensor const& x, at::Tensor const& y, at::Tensor const& a, at::Tensor const& b,
+                        std::span<PassSegment const> segments, at::Tensor const& keep_mask, double keep,
+                        double scale) {
+  Parts parts;
+  int64_t tokens = 0;
+  for (auto const& segment : segments) {
+    parts.tokens.push_back(segment.tokens);
+    parts.slots.push_back(segment.slot);
+    tokens += segment.tokens;
+  }
+  if (tokens != x.size(0))
+    fail_internal(__FILE__, __LINE__, "adapters of segments for other tokens than the pass's");
+  return AddLowRankParts::apply(x, y, a, b, parts, Dropout{keep_mask, keep}, scale);
+}
 
 at::Tensor add_low_rank(at::Tensor const& x, at::Tensor const& y, at::Tensor const& a, at::Tensor const& b,
                         at::Tensor const& keep_mask, double keep, double scale) {

@@ -171,28 +171,32 @@ TrainResult LocalTraining::result() const {
   return impl_->result;
 }
 
-StepResult LocalTraining::step() {
+LocalTraining::Prepared LocalTraining::prepare() {
   auto& own = *impl_;
   FSLLM_ASSERT(!done());
-  auto const start = std::chrono::steady_clock::now();
-  auto const batches = own.step_batches.at(own.result.steps);
-  StepResult step;
-  int64_t targets = 0;
-  for (auto const& batch : batches) {
-    step.tokens += batch.num_tokens();
-    targets += batch.num_targets();
+  Prepared prepared{own.step_batches.at(own.result.steps),
+                    0,
+                    0,
+                    {own.which.seed, own.which.client, own.which.round, own.result.steps}};
+  for (auto const& batch : prepared.batches) {
+    prepared.tokens += batch.num_tokens();
+    prepared.targets += batch.num_targets();
     own.result.samples += batch.num_rows();
   }
-  DropoutKey const dropout{own.which.seed, own.which.client, own.which.round, own.result.steps};
   own.optimizer.zero_grad();
-  double const sum = accumulate_gradients(own.model, batches, targets, dropout);
+  return prepared;
+}
+
+StepResult LocalTraining::finish(Prepared const& prepared, double sum) {
+  auto& own = *impl_;
+  StepResult step{prepared.tokens};
   if (own.hook) own.hook(own.parameters);
   double const norm = gradient_norm(own.parameters);
   step.taken = std::isfinite(sum) && std::isfinite(norm);
   if (step.taken) {
-    step.loss = targets > 0 ? sum / static_cast<double>(targets) : 0;
+    step.loss = prepared.targets > 0 ? sum / static_cast<double>(prepared.targets) : 0;
     own.result.loss_sum += sum;
-    own.result.targets += targets;
+    own.result.targets += prepared.targets;
     own.update(norm);
   } else {
     ++own.result.skipped_steps;
@@ -200,7 +204,19 @@ StepResult LocalTraining::step() {
   own.result.tokens += step.tokens;
   ++own.result.steps;
   if (done()) own.end();
-  own.result.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return step;
+}
+
+void LocalTraining::add_seconds(double seconds) {
+  impl_->result.seconds += seconds;
+}
+
+StepResult LocalTraining::step() {
+  auto const start = std::chrono::steady_clock::now();
+  auto const prepared = prepare();
+  double const sum = accumulate_gradients(impl_->model, prepared.batches, prepared.targets, prepared.dropout);
+  auto const step = finish(prepared, sum);
+  add_seconds(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return step;
 }
 

@@ -41,39 +41,71 @@ at::Tensor loss_of(CausalLM const& model, at::Tensor const& hidden, at::Tensor c
 }
 
 /// The same without autograd, for logits [M, vocab] that nobody needs any more: with `to_gradient` they
-/// become the gradient softmax(logits) - onehot(ids). A scalar in fp64, on the device.
-at::Tensor take_loss(at::Tensor const& logits, at::Tensor const& ids, bool to_gradient) {
+/// become the gradient softmax(logits) - onehot(ids). [M], on the device.
+at::Tensor take_losses(at::Tensor const& logits, at::Tensor const& ids, bool to_gradient) {
   auto const column = ids.unsqueeze(1);
   logits.sub_(logits.amax(1, true));
   auto const of_target = logits.gather(1, column);
   auto const total = logits.exp_().sum(1, true);
   if (to_gradient) logits.div_(total).scatter_add_(1, column, at::full_like(of_target, -1));
-  return total.log().sub_(of_target).sum().to(at::kDouble);
+  return total.log().sub_(of_target).squeeze(1);
 }
 
-/// Loss under a frozen head: the gradient of each chunk of rows is taken while its logits are at hand, so
-/// neither all logits nor their gradient ever exist at once.
+at::Tensor take_loss(at::Tensor const& logits, at::Tensor const& ids, bool to_gradient) {
+  return take_losses(logits, ids, to_gradient).sum().to(at::kDouble);
+}
+
+/// Under a frozen head: the gradient of the rows' losses [M] by hidden [M, D], and those losses, in parts.
+/// Each chunk's gradient is taken while its logits are at hand, so neither all logits nor their gradient ever
+/// exist at once.
+at::Tensor gradient_by_chunks(CausalLM const& model, at::Tensor const& hidden, at::Tensor const& ids,
+                              std::vector<at::Tensor>& losses) {
+  at::AutoGradMode const with_gradients(true);
+  std::vector<at::Tensor> gradients;
+  for (int64_t begin = 0; begin < hidden.size(0); begin += kChunkRows) {
+    int64_t const count = std::min(kChunkRows, hidden.size(0) - begin);
+    auto const rows = hidden.detach().narrow(0, begin, count).requires_grad_(true);
+    auto const logits = model.logits(rows);
+    auto const gradient = in_sum_type(logits.detach());
+    losses.push_back(take_losses(gradient, ids.narrow(0, begin, count), true));
+    logits.backward(gradient.to(logits.scalar_type()));
+    gradients.push_back(rows.grad());
+  }
+  return at::cat(gradients);
+}
+
+at::ScalarType type_of_sum(at::Tensor const& hidden) {
+  return hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
 struct ChunkedLoss : torch::autograd::Function<ChunkedLoss> {
   static at::Tensor forward(AutogradContext* ctx, at::Tensor const& hidden, at::Tensor const& ids,
                             CausalLM const* model) {
-    at::AutoGradMode const with_gradients(true);
-    std::vector<at::Tensor> gradients;
+    std::vector<at::Tensor> losses;
+    ctx->save_for_backward({gradient_by_chunks(*model, hidden, ids, losses)});
     auto sum = zero_sum(hidden);
-    for (int64_t begin = 0; begin < hidden.size(0); begin += kChunkRows) {
-      int64_t const count = std::min(kChunkRows, hidden.size(0) - begin);
-      auto const rows = hidden.detach().narrow(0, begin, count).requires_grad_(true);
-      auto const logits = model->logits(rows);
-      auto const gradient = in_sum_type(logits.detach());
-      sum.add_(take_loss(gradient, ids.narrow(0, begin, count), true));
-      logits.backward(gradient.to(logits.scalar_type()));
-      gradients.push_back(rows.grad());
-    }
-    ctx->save_for_backward({at::cat(gradients)});
-    return sum.to(hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+    for (auto const& part : losses) sum.add_(part.sum().to(at::kDouble));
+    return sum.to(type_of_sum(hidden));
   }
   static variable_list backward(AutogradContext* ctx, variable_list const& grad) {
     auto const saved = ctx->get_saved_variables().at(0);
     return {saved.mul(grad.at(0).to(saved.scalar_type())), at::Tensor(), at::Tensor()};
+  }
+};
+
+/// Σ weight · loss of rows, whose losses [M] go into `losses` in fp64.
+struct WeightedLoss : torch::autograd::Function<WeightedLoss> {
+  static at::Tensor forward(AutogradContext* ctx, at::Tensor const& hidden, at::Tensor const& ids,
+                            at::Tensor const& weights, CausalLM const* model, at::Tensor* losses) {
+    std::vector<at::Tensor> parts;
+    auto const gradient = gradient_by_chunks(*model, hidden, ids, parts);
+    ctx->save_for_backward({gradient.mul(weights.to(gradient.scalar_type()).unsqueeze(1))});
+    *losses = at::cat(parts).to(at::kDouble);
+    return losses->mul(weights).sum().to(type_of_sum(hidden));
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list const& grad) {
+    auto const saved = ctx->get_saved_variables().at(0);
+    return {saved.mul(grad.at(0).to(saved.scalar_type())), {}, {}, {}, {}};
   }
 };
 
@@ -109,6 +141,32 @@ at::Tensor summed_loss(CausalLM& model, Batch const& batch, std::optional<Dropou
   auto const ids = index_tensor(batch.target_ids, model);
   if (model.head_requires_grad()) return loss_of(model, hidden, ids, pass);
   return ChunkedLoss::apply(hidden, ids, &model);
+}
+
+at::Tensor shared_loss(CausalLM& model, std::vector<ClientBatch> const& clients, at::Tensor& sums) {
+  PassOptions options{.packing = clients.front().batch.packing};
+  std::vector<int64_t> ids, offsets{0}, positions, targets, owners;
+  std::vector<double> weights;
+  for (auto const& [batch, dropout, slot, all_targets] : clients) {
+    options.segments.push_back({batch.num_rows(), dropout, batch.first_row, slot});
+    auto const before = static_cast<int64_t>(ids.size());
+    ids.insert(ids.end(), batch.ids.begin(), batch.ids.end());
+    for (size_t row = 1; row < batch.offsets.size(); ++row) offsets.push_back(before + batch.offsets[row]);
+    for (int64_t const position : batch.target_positions) positions.push_back(before + position);
+    targets.insert(targets.end(), batch.target_ids.begin(), batch.target_ids.end());
+    weights.insert(weights.end(), batch.target_ids.size(), 1 / static_cast<double>(all_targets));
+    owners.insert(owners.end(), batch.target_ids.size(), static_cast<int64_t>(options.segments.size()) - 1);
+  }
+  at::Device const device(model.device());
+  RaggedInput const input{at::tensor(ids, at::kLong), offsets};
+  auto const pass = model.pass(input, options);
+  auto const hidden = model.hidden_states(input.ids, pass).index_select(0, index_tensor(positions, model));
+  at::Tensor losses;
+  auto const loss = WeightedLoss::apply(hidden, index_tensor(targets, model),
+                                        at::tensor(weights, at::kDouble).to(device), &model, &losses);
+  sums =
+      at::zeros({std::ssize(clients)}, losses.options()).index_add_(0, index_tensor(owners, model), losses);
+  return loss;
 }
 
 SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, BatchConfig const& config,

@@ -33,6 +33,7 @@ struct FedConfig {
   int64_t only_client = 0;      ///< federate.client_idx_for_local_train or distribute.data_idx; 0: all
   std::string reduce;           ///< exact, native, auto
   int64_t fixed_point_bits = 48;
+  int64_t clients_per_pass = 1;  ///< of a cohort
   bool server_trains = true;
   int64_t checkpoint_every = 1, keep_last = 2;
   SelectionConfig selection;

@@ -42,6 +42,7 @@ struct Federation {
   LoraFactors lora = {};
   /// Makes every s of LoRA this times what the configuration says.
   std::function<void(double factor)> scale_lora = {};
+  std::function<TensorMap(int64_t clients)> slots = {};  ///< Peft::slots
 };
 
 struct RunSummary {

@@ -27,6 +27,8 @@ struct PassSegment {
   int64_t rows = 0;
   DropoutKey dropout;
   int64_t first_row = 0;  ///< rows of the client's step before these (micro-batches, accumulation)
+  int64_t slot = -1;      ///< its adapter's values among Peft::slots(); -1: the live ones
+  int64_t tokens = 0;     ///< of these rows; CausalLM::pass() counts them
 };
 
 struct PassOptions {

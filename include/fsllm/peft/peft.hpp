@@ -52,6 +52,10 @@ struct Peft {
   virtual void initialize(uint64_t seed) = 0;
   /// LoRA's targets, where all that it changes are s B A and tensors beside; none for other methods and DoRA.
   virtual std::vector<LowRankTarget> low_rank_targets() const { return {}; }
+  /// Makes room for the values of `clients` adapters side by side, which passes use segment by segment
+  /// (PassSegment::slot): names of state() → [clients, …], live, requires_grad. Empty where the method has no
+  /// such form.
+  virtual TensorMap slots(int64_t /*clients*/) { return {}; }
   /// Every s becomes `factor` times what the configuration says.
   virtual void scale_low_rank(double /*factor*/) {}
   /// Puts the adapter into own copies of the model's weights and detaches it. Methods whose effect no weights

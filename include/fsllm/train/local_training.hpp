@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "fsllm/train/trainer.hpp"
 
@@ -34,6 +35,18 @@ class LocalTraining {
   bool done() const;
   /// One optimiser step. A loss or gradient that is not finite skips it and is counted.
   StepResult step();
+  /// What step() is made of, for clients that share a pass (shared_step): the rows of the next step, cut into
+  /// forward passes; and, when its gradients of the mean loss per target stand in `parameters`, the rest of
+  /// it, given the summed loss.
+  struct Prepared {
+    std::vector<Batch> batches;
+    int64_t tokens = 0, targets = 0;
+    DropoutKey dropout;
+  };
+  Prepared prepare();
+  StepResult finish(Prepared const& prepared, double sum);
+  /// Wall-clock seconds of steps that the caller has timed.
+  void add_seconds(double seconds);
   /// So far; when done() of the whole round, and then a warning has told of skipped steps.
   TrainResult result() const;
   /// Everything but the parameters, and back: the steps that follow are the same. With the result of 0 steps,
@@ -45,5 +58,14 @@ class LocalTraining {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+/// One step of each client that is not done, in shared passes. `slots` holds the clients' adapters side by
+/// side (Peft::slots); clients[i] trains views of slot i.
+struct SharedClient {
+  LocalTraining* training;
+  TensorMap* parameters;
+};
+std::vector<StepResult> shared_step(CausalLM& model, TensorMap const& slots,
+                                    std::vector<SharedClient> const& clients);
 
 }  // namespace fsllm

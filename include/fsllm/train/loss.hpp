@@ -13,6 +13,17 @@ namespace fsllm {
 /// with a target only. `dropout`: of which step masks are drawn; without, nothing is dropped.
 at::Tensor summed_loss(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout = {});
 
+/// One client's part of a pass that several share.
+struct ClientBatch {
+  Batch batch;
+  DropoutKey dropout;
+  int64_t slot = 0;     ///< PassSegment::slot
+  int64_t targets = 0;  ///< of the client's whole step, above 0
+};
+/// Σ over clients of (summed loss / targets): each adapter's gradient is that of its client's mean loss.
+/// `sums` are the summed losses, fp64 [clients], without gradients. The head must be frozen.
+at::Tensor shared_loss(CausalLM& model, std::vector<ClientBatch> const& clients, at::Tensor& sums);
+
 /// Sum of the loss over all rows of a split and the number of targets, without gradients. Rows are taken from
 /// the longest to the shortest, at most `batch_tokens` tokens (and at least one row) a forward pass, so the
 /// result depends on the data alone; of `config` it takes the packing.
