@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/app/model_session.hpp"
 
+#include "fsllm/app/merge.hpp"
 #include "fsllm/app/vocabulary.hpp"
+#include "fsllm/core/log.hpp"
 
 namespace fsllm {
 
@@ -17,6 +19,11 @@ void ModelSession::use_adapter(std::filesystem::path const& adapter) {
   peft_.reset();
   model_->set_vocabulary(vocabulary_);
   if (!adapter.empty()) peft_ = make_peft(read_adapter_config(adapter), *model_, 0);
+  if (!adapter.empty() && std::filesystem::exists(update_file(adapter)))
+    log_info(
+        "{} is the best adapter of its rank for what was trained; the whole is what fsllm_export --merge "
+        "writes",
+        adapter.string());
   auto const source = tokenizer_source(model_dir_, adapter);
   if (source == tokenizer_source_) return;
   tokenizer_ = has_tokenizer(source) ? load_tokenizer(source) : nullptr;

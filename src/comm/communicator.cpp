@@ -40,14 +40,18 @@ Communicator Communicator::self() {
 Communicator Communicator::split(int color, int key) const {
   MPI_Comm part = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split(handle_->comm, color, key, &part), "MPI_Comm_split");
-  return Communicator(std::make_shared<Handle const>(part, true));
+  return Communicator(std::make_shared<Handle const>(part, true, handle_->traffic));
 }
 
 Communicator Communicator::split_by_node() const {
   MPI_Comm node = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split_type(handle_->comm, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node),
             "MPI_Comm_split_type");
-  return Communicator(std::make_shared<Handle const>(node, true));
+  return Communicator(std::make_shared<Handle const>(node, true, handle_->traffic));
+}
+
+Traffic const& Communicator::traffic() const {
+  return *handle_->traffic;
 }
 
 bool Communicator::meet() const {
@@ -71,6 +75,7 @@ void Communicator::broadcast(std::string& bytes, int root) const {
   check_mpi(MPI_Ibcast(&length, 1, MPI_INT64_T, root, handle_->comm, &request), "MPI_Bcast");
   complete({&request, 1});
   bytes.resize(static_cast<size_t>(length));
+  if (rank_ == root && size_ > 1) handle_->traffic->broadcast_bytes += length;
   for_each_part(length, [&](int64_t offset, int count) {
     check_mpi(MPI_Ibcast(bytes.data() + offset, count, MPI_BYTE, root, handle_->comm, &request), "MPI_Bcast");
     complete({&request, 1});
@@ -89,6 +94,7 @@ std::vector<std::string> Communicator::gather(std::string const& bytes, int root
   complete(requests);
   requests.clear();
   std::vector<std::string> all(rank_ == root ? lengths.size() : 0);
+  if (rank_ != root) handle_->traffic->reduce_bytes += length;
   if (rank_ != root)
     for_each_part(length, [&](int64_t offset, int count) {
       check_mpi(MPI_Isend(bytes.data() + offset, count, MPI_BYTE, root, kTag, handle_->comm,
@@ -155,6 +161,7 @@ std::vector<std::string> Communicator::all_to_all(std::vector<std::string> const
   }
   for (int rank = 0; rank < size_; ++rank) {
     auto const at = static_cast<size_t>(rank);
+    if (rank != rank_) handle_->traffic->reduce_bytes += sent[at];
     for_each_part(sent[at], [&](int64_t offset, int count) {
       check_mpi(MPI_Isend(to[at].data() + offset, count, MPI_BYTE, rank, kTag, handle_->comm,
                           &requests.emplace_back()),

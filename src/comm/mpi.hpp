@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -13,12 +14,14 @@ namespace fsllm {
 
 /// What Communicator shares: MPI's handle, freed by the last owner unless it is MPI's own or MPI has ended.
 struct Communicator::Handle {
-  Handle(MPI_Comm communicator, bool is_owned) : comm(communicator), owned(is_owned) {}
+  Handle(MPI_Comm communicator, bool is_owned, std::shared_ptr<Traffic> counts = std::make_shared<Traffic>())
+      : comm(communicator), owned(is_owned), traffic(std::move(counts)) {}
   ~Handle();
   Handle(Handle const&) = delete;
   Handle& operator=(Handle const&) = delete;
   MPI_Comm comm;
   bool owned;
+  std::shared_ptr<Traffic> traffic;
 };
 
 /// An Error with MPI's text unless `code` is MPI_SUCCESS; `what` names the MPI function.

@@ -67,7 +67,11 @@ class NcclCollective : public Collective {
   NcclCollective& operator=(NcclCollective const&) = delete;
 
   Communicator const& communicator() const override { return comm_; }
-  Traffic traffic() const override { return traffic_; }
+  Traffic traffic() const override {
+    auto const& messages = comm_.traffic();
+    return {traffic_.broadcast_bytes + messages.broadcast_bytes,
+            traffic_.reduce_bytes + messages.reduce_bytes};
+  }
 
   void broadcast(TensorMap& map, int root) override {
     check(map, "broadcast");

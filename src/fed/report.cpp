@@ -186,6 +186,8 @@ std::string round_line(RoundReport const& report, int64_t rounds) {
     auto const loss = total(losses);
     if (loss.targets > 0) line += fmt::format(" {} loss {:.4f},", split, per_target(loss.sum, loss.targets));
   }
+  if (auto const error = report.facts.find("aggregation_error"); error != report.facts.end())
+    line += fmt::format(" aggregation error {:.2g},", error->second);
   if (report.best) line += " best so far,";
   if (double const seconds = seconds_of(report, "train"); seconds > 0)
     line += fmt::format(" {:.0f} tokens/s,", static_cast<double>(train.tokens) / seconds);

@@ -89,6 +89,41 @@ double rounded_units(double value, int bits) {
   return std::ldexp(sum.mean().at("x").item<double>(), bits);
 }
 
+/// Updates of 1e-7 over 1,000 rounds: nothing vanishes and nothing drifts, where sums in Q16.16 (unit 2^-16,
+/// cut downwards) lose all of it.
+TEST(FixedPointSum, SmallUpdatesAddUpWithoutBias) {
+  constexpr int kRounds = 1000, kClients = 3, kCount = 100;
+  auto const collective = make_host_collective(Communicator::self());
+  TensorMap const layout{{"w", at::zeros({kCount}, at::kDouble)}};
+  auto exact = at::zeros({kCount}, at::kDouble), ours = exact.clone(), coarse = exact.clone();
+  double bias = 0;
+  for (uint64_t round = 0; round < kRounds; ++round) {
+    FixedPointSum sum(layout, kBits);
+    auto mean = at::zeros({kCount}, at::kDouble), cut = mean.clone();
+    for (uint64_t client = 0; client < kClients; ++client) {
+      auto const update = at::zeros({kCount}, at::kDouble);
+      Philox random(5, Purpose::test, client, round);
+      for (int i = 0; i < kCount; ++i) update.mutable_data_ptr<double>()[i] = 1e-7 * (1 + random.normal());
+      double const weight = weight_of(client) / (weight_of(0) + weight_of(1) + weight_of(2));
+      sum.add({{"w", update}}, weight, "client");
+      mean.add_(update, weight);
+      cut.add_(update.mul(weight * 0x1p16).floor().mul(0x1p-16));
+    }
+    sum.reduce(*collective, 0);
+    auto const got = sum.mean().at("w");
+    bias += got.sub(mean).sum().item<double>();
+    exact.add_(mean);
+    ours.add_(got);
+    coarse.add_(cut);
+  }
+  double const size = exact.abs().mean().item<double>(), unit = 0x1p-48;
+  EXPECT_NEAR(size, 1e-4, 1e-5);
+  EXPECT_LT(ours.sub(exact).abs().max().item<double>(), 1e-8 * size);
+  // Rounding of 3 values of ±1/2 unit each, uniform: the mean over all is 0 within 5 deviations.
+  EXPECT_LT(std::fabs(bias) / (kRounds * kCount), 5 * 0.5 * unit / std::sqrt(1.0 * kRounds * kCount));
+  EXPECT_GT(coarse.sub(exact).abs().mean().item<double>(), 10 * size) << "the test would see a coarse sum";
+}
+
 TEST(FixedPointSum, RoundsToNearestEven) {
   // 2 bits: the unit is 1/4.
   EXPECT_EQ(rounded_units(0.125, 2), 0);

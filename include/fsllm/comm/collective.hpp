@@ -10,12 +10,6 @@
 
 namespace fsllm {
 
-/// Bytes handed to MPI (its messages and its shared memory) or NCCL by this rank since the start.
-struct Traffic {
-  int64_t broadcast_bytes = 0;
-  int64_t reduce_bytes = 0;
-};
-
 /// Moves TensorMaps between the ranks of one communicator. Every member function is Collective.
 /// In debug builds names, shapes and dtypes are compared across ranks before data moves.
 struct Collective {
@@ -27,6 +21,7 @@ struct Collective {
   virtual void reduce_sum(TensorMap& map, int root) = 0;
   /// Wrapping 64-bit integer sum, in place on `root` (undefined elsewhere). Order-free, hence exact.
   virtual void reduce_sum(std::span<int64_t> values, int root) = 0;
+  /// Its communicator's messages among them.
   virtual Traffic traffic() const = 0;
 };
 

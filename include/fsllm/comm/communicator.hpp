@@ -7,6 +7,12 @@
 
 namespace fsllm {
 
+/// Bytes handed to MPI (its messages and its shared memory) or NCCL by this rank since the start.
+struct Traffic {
+  int64_t broadcast_bytes = 0;
+  int64_t reduce_bytes = 0;  ///< and what is gathered
+};
+
 /// Starts MPI (MPI_THREAD_FUNNELED) and ends it. One in main; everything else gets a Communicator.
 /// MPI's errors become fsllm::Error with MPI's own text. While an exception unwinds, the destructor leaves
 /// MPI running, as other ranks may wait in a collective: the handler then calls abort_all_ranks.
@@ -63,6 +69,10 @@ class Communicator {
   int64_t max(int64_t value) const;
   bool any(bool value) const { return max(value ? 1 : 0) != 0; }
   bool all_equal(uint64_t value) const;
+
+  /// What broadcast(), gather() and all_to_all() have sent from here, over this communicator and those that
+  /// were split off it. Not collective.
+  Traffic const& traffic() const;
 
   struct Handle;
   Handle const& handle() const { return *handle_; }
