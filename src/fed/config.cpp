@@ -70,6 +70,7 @@ FedConfig load_fed_config(Config& config) {
       config.get("federate.sample_client_rate", -1.0,
                  "Share of the clients that trains in a round; above 0 it goes before sample_client_num.",
                  within(-1, 1));
+  c.sampler = load_sampler_config(config);
   c.rounds = config.get<int64_t>("federate.total_round_num", 50, "Communication rounds.", at_least(1));
   c.ignore_weight =
       config.get("federate.ignore_weight", false, "Weigh clients equally instead of by training rows.");
@@ -83,7 +84,14 @@ FedConfig load_fed_config(Config& config) {
       "distribute.data_idx", -1, "Use this client's shard alone, as client_idx_for_local_train; -1: off.",
       at_least(-1));
   if (c.only_client == 0 && data_idx > 0) c.only_client = data_idx;
+  c.asyn = load_asyn_config(config);
   c.algorithm = load_algorithm(config, c.method);
+  asynchronous(c.asyn, config, c.method, c.algorithm);
+  FSLLM_CHECK(
+      !c.asyn.use || !c.keep_optimizer,
+      "{} with federate.keep_optimizer (a turn that is dropped would leave its optimiser behind). Use "
+      "one of the two.",
+      config.where("asyn.use"));
   c.reduce =
       config.get("hpc.reduce", "auto",
                  "Sum of updates: exact (64-bit fixed point), native (fp32), auto (exact for adapters).",

@@ -20,14 +20,36 @@
 
 namespace fsllm::detail {
 
+namespace {
+
+/// Tokens that a client trains on in one turn.
+double planned_tokens(Federation const& f, int64_t client) {
+  auto const& train = f.data.summary(client).train;
+  auto const rows = std::max<int64_t>(1, train.rows);
+  auto const steps = planned_steps(f.train_config(client), rows);
+  return static_cast<double>(steps) * static_cast<double>(train.tokens) / static_cast<double>(rows);
+}
+
+double virtual_seconds(Federation const& f, int64_t client) {
+  auto const& given = f.config.asyn.response_times;
+  if (given.empty()) return planned_tokens(f, client) / 1000;
+  return given[static_cast<size_t>(client - 1) % given.size()];
+}
+
+std::vector<TrainingClient> known_clients(Federation const& f, std::vector<int64_t> const& clients) {
+  std::vector<TrainingClient> known;
+  for (int64_t const id : clients)
+    known.push_back({id, static_cast<double>(f.data.summary(id).train.rows), virtual_seconds(f, id)});
+  return known;
+}
+
+}  // namespace
+
 std::vector<std::vector<int64_t>> place_by_cost(Federation const& f, std::vector<int64_t> const& clients) {
   std::vector<double> costs;
   std::vector<std::vector<int>> allowed;
   for (int64_t const client : clients) {
-    auto const& train = f.data.summary(client).train;
-    double const rows = static_cast<double>(std::max<int64_t>(1, train.rows));
-    auto const steps = planned_steps(f.train_config(client), std::max<int64_t>(1, train.rows));
-    costs.push_back(static_cast<double>(steps) * static_cast<double>(train.tokens) / rows);
+    costs.push_back(planned_tokens(f, client));
     allowed.push_back(f.data.ranks_of(client));
   }
   int const ranks = f.collective.communicator().size();
@@ -37,7 +59,7 @@ std::vector<std::vector<int64_t>> place_by_cost(Federation const& f, std::vector
 
 Participants::Participants(Federation const& f)
     : all(participants(f.config, f.data)),
-      trained(training_clients(f.config, all)),
+      trained(known_clients(f, training_clients(f.config, all))),
       unseen(unseen_clients(f.config, all)),
       owned(place_by_cost(f, all)),
       splits(splits_with_rows(f.config, f.data, all)) {
@@ -55,31 +77,17 @@ RankWork::RankWork(Federation& federation, Participants const& who)
       first_.emplace(name, tensor.detach().cpu().clone());
 }
 
-RoundPlan RankWork::plan(int64_t round) const {
-  auto const chosen = algorithm_.samples ? sample_clients(f_.config, who_.trained, round) : who_.trained;
-  auto const weight_of = [&](int64_t client) {
-    return f_.config.ignore_weight ? 1.0 : static_cast<double>(f_.data.summary(client).train.rows);
-  };
-  double all_weight = 0;
-  for (int64_t const client : chosen) all_weight += weight_of(client);
-  RoundPlan plan{round, static_cast<int64_t>(who_.trained.size()), {}};
-  for (int64_t const client : chosen)
-    plan.cohorts.push_back({{client, round, weight_of(client) / all_weight}});
-  return plan;
-}
-
 /// Clients with a state of their own train where it is.
 std::vector<ClientTask> RankWork::own_tasks(RoundPlan const& plan) const {
-  std::map<int64_t, ClientTask> all;
+  std::map<int64_t, std::vector<ClientTask>> all;
+  for (auto const& task : tasks(plan)) all[task.client].push_back(task);
   std::vector<int64_t> clients;
-  for (auto const& task : tasks(plan)) {
-    all.emplace(task.client, task);
-    clients.push_back(task.client);
-  }
+  for (auto const& [client, turns] : all) clients.push_back(client);
   auto const placed = f_.config.has_client_states() ? who_.owned : place_by_cost(f_, clients);
   std::vector<ClientTask> mine;
   for (int64_t const client : placed[static_cast<size_t>(comm_.rank())])
-    if (auto const task = all.find(client); task != all.end()) mine.push_back(task->second);
+    if (auto const turns = all.find(client); turns != all.end())
+      mine.insert(mine.end(), turns->second.begin(), turns->second.end());
   return mine;
 }
 
@@ -129,7 +137,7 @@ TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients,
   auto const shard = f_.data.shard(client);
   auto const steps = planned_steps(config, shard->train.rows());
   LocalTraining training(f_.model, f_.parameters, shard->train, config,
-                         {f_.config.seed, client, turn.plan.round, f_.config.rounds},
+                         {f_.config.seed, client, turn.task.version, f_.config.rounds},
                          [&](TensorMap const& parameters) {
                            for (auto const& hook : hooks) hook(parameters);
                            leave_resting(parameters, turn.plan.round);
@@ -174,7 +182,7 @@ ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task,
   ClientTurn turn{plan, task, server, start, f_.parameters, state, {}, {}};
   kept.optimizer =
       take_steps(turn, algorithm_.gradients, f_.train_config(task.client), kept.optimizer, progress);
-  ClientReport const report{task.client, turn.result, l2_norm(turn.update)};
+  ClientReport const report{task.client, turn.result, l2_norm(turn.update), task.version};
   auto const message = message_of(algorithm_, turn);
   if (algorithm_.kind != Kind::none) aggregation.add(message, task);
   if (algorithm_.personal_training) train_personal(turn, progress);
@@ -182,7 +190,7 @@ ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task,
   return report;
 }
 
-std::vector<ClientReport> RankWork::train(RoundPlan const& plan, ServerState const& server,
+std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const& version_of,
                                           Aggregation& aggregation) {
   auto const mine = own_tasks(plan);
   int64_t steps = 0;
@@ -197,7 +205,7 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, ServerState con
                       comm_.rank() == 0);
     try {
       for (auto const& task : mine) {
-        reports.push_back(train_task(plan, task, server, aggregation, progress));
+        reports.push_back(train_task(plan, task, version_of(task.version), aggregation, progress));
         end_turn();
       }
     } catch (Interrupted const&) {

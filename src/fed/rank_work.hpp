@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,7 @@
 #include "fsllm/fed/client_states.hpp"
 #include "fsllm/fed/report.hpp"
 #include "fsllm/fed/round.hpp"
+#include "fsllm/fed/sampler.hpp"
 
 namespace fsllm::detail {
 
@@ -15,20 +17,25 @@ namespace fsllm::detail {
 /// The same on every rank.
 struct Participants {
   Participants(Federation const& federation);
-  std::vector<int64_t> all, trained, unseen;  ///< ascending; unseen ones are evaluated only
-  std::vector<std::vector<int64_t>> owned;    ///< by rank
-  std::vector<std::string> splits;            ///< that hold rows
+  std::vector<int64_t> all;                 ///< ascending, as those that follow
+  std::vector<TrainingClient> trained;      ///< that may train
+  std::vector<int64_t> unseen;              ///< evaluated only
+  std::vector<std::vector<int64_t>> owned;  ///< by rank
+  std::vector<std::string> splits;          ///< that hold rows
 };
+
+/// The global state that turns of a version begin with.
+using VersionOf = std::function<ServerState const&(int64_t version)>;
 
 /// What one rank does in a round: it trains its clients' tasks, and evaluates the clients that it owns.
 class RankWork {
  public:
   RankWork(Federation& federation, Participants const& who);
 
-  RoundPlan plan(int64_t round) const;
   /// Collective: trains the tasks of this rank and adds their messages to `aggregation`; the reports of all
   /// ranks in client order.
-  std::vector<ClientReport> train(RoundPlan const& plan, ServerState const& server, Aggregation& aggregation);
+  std::vector<ClientReport> train(RoundPlan const& plan, VersionOf const& version_of,
+                                  Aggregation& aggregation);
   /// A signal has stopped train() on any rank: its reports and sums are of no use.
   bool stopped() const { return stopped_; }
   /// Collective: losses of all clients.

@@ -5,11 +5,13 @@
 
 #include <ATen/ops/equal.h>
 
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/rng.hpp"
+#include "fsllm/fed/plan.hpp"
 #include "fsllm/peft/peft.hpp"
 #include "support.hpp"
 
@@ -17,6 +19,12 @@ namespace fsllm {
 namespace {
 
 constexpr char const* kScaffold = "scaffold";
+constexpr char const* kAsynchronous =
+    "asyn: {use: True, response_times: [1, 2, 3, 7, 1], min_received_num: 1, staleness_toleration: -1, "
+    "staleness_discount_factor: 0.5}\n";
+constexpr char const* kAfterReceiving =
+    "asyn: {use: True, response_times: [1, 2.5, 4], staleness_toleration: 1, broadcast_manner: "
+    "after_receiving}\n";
 constexpr int kClients = 5, kVocabulary = 96;
 
 TokenSplit random_rows(Philox& random, int rows) {
@@ -58,16 +66,22 @@ class Rounds : public testing::Test {
  protected:
   Rounds() { write_shards(dir_.path()); }
 
-  /// `rounds` rounds on `comm` in the folder `name`; a run that is there goes on.
-  Result train(Communicator const& comm, std::string const& name, int rounds, std::string const& more = "") {
+  Config config_of(int rounds, std::string const& more) const {
     auto config =
         Config::parse(fmt::format("federate: {{client_num: {}, sample_client_num: 3, total_round_num: {}}}\n"
-                                  "train: {{local_update_steps: 2, optimizer: {{type: AdamW, lr: 0.01}}}}\n"
+                                  "train: {{local_update_steps: 2, optimizer: {}}}\n"
                                   "llm: {{adapter: {{use: True, args: [{{r: 4, lora_dropout: 0.1}}]}}}}\n"
                                   "{}",
-                                  kClients, rounds, more == kScaffold ? "" : more),
+                                  kClients, rounds, optimizer_, more == kScaffold ? "" : more),
                       "test.yaml");
     if (more == kScaffold) config.set("federate.method", "scaffold");
+    if (!sampler_.empty()) config.set("federate.sampler", sampler_);
+    return config;
+  }
+
+  /// `rounds` rounds on `comm` in the folder `name`; a run that is there goes on.
+  Result train(Communicator const& comm, std::string const& name, int rounds, std::string const& more = "") {
+    auto config = config_of(rounds, more);
     auto fed = load_fed_config(config);
     if (drift_) fed.algorithm.start = drift_;
     auto const train = load_train_config(config);
@@ -129,13 +143,15 @@ class Rounds : public testing::Test {
       EXPECT_TRUE(at::equal(tensor, b.values.at(name))) << what << " " << name;
   }
 
+  std::string optimizer_ = "{type: AdamW, lr: 0.01}", sampler_;
   std::function<TensorMap(ServerState const&, TensorMap const&)> drift_;
   test::TempDir dir_;
 };
 
 TEST_F(Rounds, HaveTheSameBitsOnAnyNumberOfRanks) {
-  for (auto const* more : {"", "fedopt: {use: True, optimizer: {type: Adam, lr: 0.1}}\n",
-                           "hpc: {server_trains: False}\n", "fedprox: {use: True, mu: 0.5}\n", kScaffold}) {
+  for (auto const* more :
+       {"", "fedopt: {use: True, optimizer: {type: Adam, lr: 0.1}}\n", "hpc: {server_trains: False}\n",
+        "fedprox: {use: True, mu: 0.5}\n", kScaffold, kAsynchronous, kAfterReceiving}) {
     auto const alone = train(Communicator::self(), "first", 3, more);
     EXPECT_EQ(alone.losses.size(), 4U);
     // Before AdamW's moments SCAFFOLD's correction is a heuristic, which takes longer here.
@@ -152,7 +168,8 @@ TEST_F(Rounds, HaveTheSameBitsOnAnyNumberOfRanks) {
 }
 
 TEST_F(Rounds, GoOnWithTheSameBitsOnOtherRanks) {
-  for (auto const* more : {"", kScaffold}) {
+  for (auto const* more : {"", kScaffold, kAsynchronous, kAfterReceiving}) {
+    sampler_ = *more == '\0' ? "power_of_choice" : more == kAfterReceiving ? "group" : "";
     auto const whole = train(Communicator::self(), "first", 4, more);
     for (auto const& [name, comm] : communicators()) {
       // Each rank's copy of the first half, by itself; the communicator goes on with that of its rank 0.
@@ -163,6 +180,49 @@ TEST_F(Rounds, GoOnWithTheSameBitsOnOtherRanks) {
     }
     std::filesystem::remove_all(dir_ / "first");
   }
+}
+
+/// w += Σ p_k (1 + τ_k)^-a Δ_k, where Δ_k is what client k learns from the version that its turn began with.
+TEST_F(Rounds, AsynchronousTurnsBeginWithTheirVersion) {
+  constexpr int kTurns = 7;
+  optimizer_ = "{type: SGD, lr: 0.3}";
+  auto const run = train(Communicator::world(), "asynchronous", kTurns, kAsynchronous);
+  if (Communicator::world().rank() != 0) return;
+  auto config = config_of(kTurns, kAsynchronous);
+  auto const fed = load_fed_config(config);
+  auto const settings = load_train_config(config);
+  auto const model = load_model(test::source_file("tests/reference/llama"));
+  auto const peft = make_peft(load_peft_config(config), *model, 1);
+  auto live = peft->state();
+  ClientData data(sources_in(dir_.path()), "", kVocabulary, 64, false);
+  std::vector<TrainingClient> clients;
+  for (int k = 1; k <= kClients; ++k) clients.push_back({k, 2.0 * k, fed.asyn.response_times.at(k - 1)});
+  std::vector<TensorMap> versions{clone(live)};
+  Schedule schedule;
+  int64_t stalest = 0;
+  for (int round = 0; round < kTurns; ++round) {
+    auto next = clone(versions.back());
+    for (auto const& task : tasks(plan_round(fed, clients, round, schedule))) {
+      auto const& start = versions.at(static_cast<size_t>(task.version));
+      copy_values(live, start);
+      train_client(*model, live, data.shard(task.client)->train, settings,
+                   {fed.seed, task.client, task.version, kTurns});
+      auto const staleness = round - task.version;
+      stalest = std::max(stalest, staleness);
+      for (auto const& [name, update] : subtract(live, start))
+        next.at(name).add_(update, task.weight * std::pow(1.0 + static_cast<double>(staleness), -0.5));
+    }
+    versions.push_back(next);
+  }
+  EXPECT_GE(stalest, 2);
+  double difference = 0, moved = 0;
+  for (auto const& [name, tensor] : versions.back()) {
+    difference = std::max(difference, run.values.at(name).sub(tensor).abs().max().item<double>());
+    moved = std::max(moved, versions.front().at(name).sub(tensor).abs().max().item<double>());
+  }
+  RecordProperty("difference", fmt::format("{:g} of {:g}", difference, moved));
+  EXPECT_LE(difference, 1e-6);
+  EXPECT_GT(moved, 1e-2);
 }
 
 TEST_F(Rounds, ARankWithAnotherStateIsNamed) {
