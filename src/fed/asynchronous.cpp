@@ -20,7 +20,7 @@ class Events {
          DrawIdle const& draw, RoundPlan& plan, VirtualClock& clock)
       : asyn_(asyn), clients_(clients), places_(places), draw_(draw), plan_(plan), clock_(clock) {}
 
-  std::vector<ClientTask> run() {
+  void run() {
     fill_places();
     auto const awaited = updates_awaited(asyn_, places_);
     double deadline = clock_.time + asyn_.time_budget;
@@ -36,10 +36,13 @@ class Events {
     }
     if (asyn_.time_up) clock_.time = deadline;
     if (asyn_.overselection) {
-      plan_.virtual_time->dropped += std::ssize(clock_.at_work);
+      plan_.arrivals->dropped += std::ssize(clock_.at_work);
       clock_.at_work.clear();
     }
-    return in_order();
+    std::ranges::sort(received_, {},
+                      [](ClientTask const& task) { return std::pair(task.client, task.version); });
+    for (auto const& task : received_) plan_.cohorts.push_back({task});
+    plan_.arrivals->virtual_seconds = clock_.time;
   }
 
  private:
@@ -74,27 +77,12 @@ class Events {
     if (!asyn_.time_up) clock_.time = now_;
     auto const staleness = plan_.round - turn.version;
     if (asyn_.staleness_toleration >= 0 && staleness > asyn_.staleness_toleration) {
-      ++plan_.virtual_time->dropped;
+      ++plan_.arrivals->dropped;
       begin(*std::ranges::find(clients_, turn.client, &TrainingClient::id), now_);
       return;
     }
     received_.push_back({turn.client, turn.version, 0});
     if (asyn_.after_receiving) fill_places();
-  }
-
-  std::vector<ClientTask> in_order() {
-    std::ranges::sort(received_, {},
-                      [](ClientTask const& task) { return std::pair(task.client, task.version); });
-    auto& virtual_time = *plan_.virtual_time;
-    virtual_time.seconds = clock_.time;
-    double sum = 0;
-    for (auto const& task : received_) {
-      auto const staleness = plan_.round - task.version;
-      sum += static_cast<double>(staleness);
-      virtual_time.staleness_max = std::max(virtual_time.staleness_max, staleness);
-    }
-    virtual_time.staleness_mean = sum / static_cast<double>(received_.size());
-    return received_;
   }
 
   AsynConfig const& asyn_;
@@ -130,10 +118,10 @@ AsynConfig load_asyn_config(Config& config) {
   auto const clock =
       config.get("asyn.clock", "virtual",
                  "virtual: who comes when follows from asyn.response_times, so that a run has the same bits "
-                 "on any machine.",
+                 "on any machine. real: it is measured; rank 0 only serves, the other ranks train, a client "
+                 "at a time each.",
                  one_of({"virtual", "real"}));
-  FSLLM_CHECK(clock == "virtual", "{} = real is not available in this version. Set it to virtual.",
-              config.where("asyn.clock"));
+  c.real = clock == "real";
   c.response_times = config.get<std::vector<double>>(
       "asyn.response_times", {},
       "Virtual seconds that a client needs for a turn: client k has entry (k - 1) modulo their number. "
@@ -193,9 +181,18 @@ void asynchronous(AsynConfig const& asyn, Config const& config, std::string cons
          "factors that began with another version do not fit the newest");
   refuse(asyn.after_receiving && algorithm.kind == Kind::gather, "aggregator.robust_rule",
          "under asyn.broadcast_manner: after_receiving a client may send twice, and the rule counts clients");
+  refuse(asyn.real && asyn.overselection, "asyn.overselection",
+         "asyn.clock: real: a rank cannot leave a client that it trains");
   refuse(asyn.after_receiving && asyn.overselection, "asyn.broadcast_manner = after_receiving",
          "asyn.overselection lets all begin together");
   algorithm.transforms.push_back(discount(asyn.staleness_discount_factor));
+}
+
+void check_ranks(AsynConfig const& asyn, int ranks) {
+  FSLLM_CHECK(
+      !asyn.use || !asyn.real || ranks > 1,
+      "asyn.clock = real (there is one rank, which serves: nobody would train). Start it under mpirun "
+      "-np 2 or more, or set it to virtual.");
 }
 
 size_t updates_awaited(AsynConfig const& asyn, size_t at_work) {
@@ -218,11 +215,10 @@ std::vector<int64_t> versions_in_use(AsynConfig const& asyn, VirtualClock const&
   return {versions.begin(), versions.end()};
 }
 
-std::vector<ClientTask> await_updates(AsynConfig const& asyn, std::vector<TrainingClient> const& clients,
-                                      size_t at_work, DrawIdle const& draw, RoundPlan& plan,
-                                      VirtualClock& clock) {
-  plan.virtual_time.emplace();
-  return Events(asyn, clients, at_work, draw, plan, clock).run();
+void await_updates(AsynConfig const& asyn, std::vector<TrainingClient> const& clients, size_t at_work,
+                   DrawIdle const& draw, RoundPlan& plan, VirtualClock& clock) {
+  plan.arrivals.emplace();
+  Events(asyn, clients, at_work, draw, plan, clock).run();
 }
 
 }  // namespace fsllm

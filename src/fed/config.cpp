@@ -99,6 +99,13 @@ FedConfig load_fed_config(Config& config) {
   c.fixed_point_bits =
       config.get<int64_t>("hpc.fixed_point_bits", 48, "Unit 2^-bits of the exact sum.", within(2, 60));
   c.server_trains = config.get("hpc.server_trains", true, "Rank 0 trains clients too.");
+  if (c.asyn.use && c.asyn.real) {
+    FSLLM_CHECK(c.sample_client_num <= 0 && c.sample_client_rate <= 0,
+                "{} = real with a sample of clients (as many are at work as ranks train). Leave "
+                "federate.sample_client_num and federate.sample_client_rate out.",
+                config.where("asyn.clock"));
+    c.server_trains = false;
+  }
   c.checkpoint_every =
       config.get<int64_t>("checkpoint.every_rounds", 1, "Rounds between checkpoints; 0: none.", at_least(0));
   c.keep_last = config.get<int64_t>("checkpoint.keep_last", 2, "Checkpoints kept.", at_least(1));

@@ -51,17 +51,6 @@ void check_sampling(FedConfig const& config, size_t all) {
               candidates, wanted);
 }
 
-/// Shares of the training rows of all turns, or equal ones.
-void weigh(FedConfig const& config, std::vector<TrainingClient> const& clients,
-           std::vector<ClientTask>& turns) {
-  double all = 0;
-  for (auto& turn : turns) {
-    auto const client = std::ranges::lower_bound(clients, turn.client, {}, &TrainingClient::id);
-    all += turn.weight = config.ignore_weight ? 1.0 : client->rows;
-  }
-  for (auto& turn : turns) turn.weight /= all;
-}
-
 }  // namespace
 
 std::vector<int64_t> training_clients(FedConfig const& config, std::vector<int64_t> const& clients) {
@@ -106,15 +95,32 @@ RoundPlan plan_round(FedConfig const& config, std::vector<TrainingClient> const&
                         schedule.sampler);
   };
   auto const size = config.algorithm.samples ? sample_size(config, clients.size()) : clients.size();
-  RoundPlan plan{round, std::ssize(clients), {}, {}};
-  std::vector<ClientTask> turns;
+  RoundPlan plan{round, 0, {}, {}};
   if (config.asyn.use)
-    turns = await_updates(config.asyn, clients, size, draw, plan, schedule.clock);
+    await_updates(config.asyn, clients, size, draw, plan, schedule.clock);
   else
-    for (auto const& client : draw(clients, size, 0)) turns.push_back({client.id, round, 0});
-  weigh(config, clients, turns);
-  for (auto const& turn : turns) plan.cohorts.push_back({turn});
+    for (auto const& client : draw(clients, size, 0)) plan.cohorts.push_back({{client.id, round, 0}});
+  weigh(config, clients, plan);
   return plan;
+}
+
+void weigh(FedConfig const& config, std::vector<TrainingClient> const& clients, RoundPlan& plan) {
+  plan.all_clients = std::ssize(clients);
+  double all = 0, staleness_sum = 0;
+  int64_t stalest = 0;
+  for (auto& cohort : plan.cohorts)
+    for (auto& task : cohort) {
+      auto const client = std::ranges::lower_bound(clients, task.client, {}, &TrainingClient::id);
+      all += task.weight = config.ignore_weight ? 1.0 : client->rows;
+      auto const staleness = plan.round - task.version;
+      staleness_sum += static_cast<double>(staleness);
+      stalest = std::max(stalest, staleness);
+    }
+  for (auto& cohort : plan.cohorts)
+    for (auto& task : cohort) task.weight /= all;
+  if (!plan.arrivals || plan.cohorts.empty()) return;
+  plan.arrivals->staleness_mean = staleness_sum / static_cast<double>(plan.cohorts.size());
+  plan.arrivals->staleness_max = stalest;
 }
 
 void note_losses(FedConfig const& config, ClientLosses const& losses, Schedule& schedule) {

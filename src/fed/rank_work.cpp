@@ -16,6 +16,7 @@
 #include "fsllm/fed/plan.hpp"
 #include "not_finite.hpp"
 #include "participants.hpp"
+#include "real_time.hpp"
 #include "stop.hpp"
 
 namespace fsllm::detail {
@@ -75,6 +76,22 @@ RankWork::RankWork(Federation& federation, Participants const& who)
   for (auto const& [name, tensor] : f_.parameters)
     if (algorithm_.is_local(name) || algorithm_.personal_training)
       first_.emplace(name, tensor.detach().cpu().clone());
+  if (f_.config.asyn.use && f_.config.asyn.real)
+    real_time_ = std::make_unique<RealTime>(
+        f_, who_.trained,
+        [this](ClientTurn& turn, ClientShard const& shard) {
+          return begin_steps(turn, algorithm_.gradients, f_.train_config(turn.task.client), shard);
+        },
+        [this](LocalTraining const& training, ClientTurn& turn) { end_steps(training, turn); });
+}
+
+RankWork::~RankWork() = default;
+
+RoundPlan RankWork::plan(int64_t round, ServerState const& server, Schedule& schedule) {
+  if (!real_time_) return plan_round(f_.config, who_.trained, round, schedule);
+  auto plan = real_time_->await(round, server);
+  weigh(f_.config, who_.trained, plan);
+  return plan;
 }
 
 /// Clients with a state of their own train where it is.
@@ -126,35 +143,46 @@ void RankWork::leave_resting(TensorMap const& parameters, int64_t round) const {
     if (algorithm_.rests(name, round)) tensor.mutable_grad().reset();
 }
 
-/// All steps from turn.start; what follows the last one goes into `turn`. Returns the optimiser's state.
-TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
-                               TensorMap const& optimizer, Progress& progress) {
-  auto const client = turn.task.client;
+/// From turn.start.
+std::unique_ptr<LocalTraining> RankWork::begin_steps(ClientTurn& turn, GradientHooks const& gradients,
+                                                     TrainConfig const& config, ClientShard const& shard) {
   copy_values(f_.parameters, turn.start);
   std::vector<GradientHook> hooks;
   for (auto const& make : gradients) hooks.push_back(make(turn));
+  ClientRound const which{f_.config.seed, turn.task.client, turn.task.version, f_.config.rounds};
+  return std::make_unique<LocalTraining>(f_.model, f_.parameters, shard.train, config, which,
+                                         [this, hooks, round = turn.plan.round](TensorMap const& parameters) {
+                                           for (auto const& hook : hooks) hook(parameters);
+                                           leave_resting(parameters, round);
+                                         });
+}
+
+/// What follows the last step goes into `turn`.
+void RankWork::end_steps(LocalTraining const& training, ClientTurn& turn) const {
+  turn.result = training.result();
+  check_training(f_.model, f_.parameters, turn.result,
+                 fmt::format("client {}, round {}", turn.task.client, turn.plan.round + 1));
+  turn.update = subtract(f_.parameters, turn.start);
+}
+
+/// All steps. Returns the optimiser's state.
+TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
+                               TensorMap const& optimizer, Progress& progress) {
+  auto const client = turn.task.client;
   set_activity(fmt::format("reading the shard of client {}", client));
   auto const shard = f_.data.shard(client);
   auto const steps = planned_steps(config, shard->train.rows());
-  LocalTraining training(f_.model, f_.parameters, shard->train, config,
-                         {f_.config.seed, client, turn.task.version, f_.config.rounds},
-                         [&](TensorMap const& parameters) {
-                           for (auto const& hook : hooks) hook(parameters);
-                           leave_resting(parameters, turn.plan.round);
-                         });
-  training.load_state({{}, optimizer});
-  for (int64_t next = 1; !training.done(); ++next) {
+  auto const training = begin_steps(turn, gradients, config, *shard);
+  training->load_state({{}, optimizer});
+  for (int64_t next = 1; !training->done(); ++next) {
     set_activity(fmt::format("training client {}, step {} of {}", client, next, steps));
-    auto const step = training.step();
+    auto const step = training->step();
     if (first_step_ == 0) first_step_ = seconds_since_process_start();
     stop_where_asked();
     if (step.taken) progress.advance(1, fmt::format("client {}, loss {:.3f}", client, step.loss));
   }
-  turn.result = training.result();
-  check_training(f_.model, f_.parameters, turn.result,
-                 fmt::format("client {}, round {}", client, turn.plan.round + 1));
-  turn.update = subtract(f_.parameters, turn.start);
-  return f_.config.keep_optimizer ? training.state().optimizer : TensorMap{};
+  end_steps(*training, turn);
+  return f_.config.keep_optimizer ? training->state().optimizer : TensorMap{};
 }
 
 TrainConfig RankWork::personal_config(int64_t client) const {
@@ -192,6 +220,11 @@ ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task,
 
 std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const& version_of,
                                           Aggregation& aggregation) {
+  if (real_time_) {
+    auto const reports = real_time_->deliver(plan, aggregation);
+    stopped_ = comm_.max(plan.cohorts.empty() ? 1 : 0) != 0;
+    return gather_reports(reports, comm_);
+  }
   auto const mine = own_tasks(plan);
   int64_t steps = 0;
   for (auto const& task : mine) {

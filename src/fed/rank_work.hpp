@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "fsllm/core/progress.hpp"
 #include "fsllm/fed/aggregate.hpp"
 #include "fsllm/fed/client_states.hpp"
+#include "fsllm/fed/plan.hpp"
 #include "fsllm/fed/report.hpp"
 #include "fsllm/fed/round.hpp"
 #include "fsllm/fed/sampler.hpp"
@@ -24,6 +26,8 @@ struct Participants {
   std::vector<std::string> splits;          ///< that hold rows
 };
 
+class RealTime;
+
 /// The global state that turns of a version begin with.
 using VersionOf = std::function<ServerState const&(int64_t version)>;
 
@@ -31,7 +35,10 @@ using VersionOf = std::function<ServerState const&(int64_t version)>;
 class RankWork {
  public:
   RankWork(Federation& federation, Participants const& who);
+  ~RankWork();
 
+  /// Collective: who trains in a round; where that is found out by training, it is done on the way.
+  RoundPlan plan(int64_t round, ServerState const& server, Schedule& schedule);
   /// Collective: trains the tasks of this rank and adds their messages to `aggregation`; the reports of all
   /// ranks in client order.
   std::vector<ClientReport> train(RoundPlan const& plan, VersionOf const& version_of,
@@ -55,6 +62,9 @@ class RankWork {
   std::vector<ClientTask> own_tasks(RoundPlan const& plan) const;
   ClientState state_of(int64_t client, ServerState const& server);
   void leave_resting(TensorMap const& parameters, int64_t round) const;
+  std::unique_ptr<LocalTraining> begin_steps(ClientTurn& turn, GradientHooks const& gradients,
+                                             TrainConfig const& config, ClientShard const& shard);
+  void end_steps(LocalTraining const& training, ClientTurn& turn) const;
   TensorMap take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
                        TensorMap const& optimizer, Progress& progress);
   TrainConfig personal_config(int64_t client) const;
@@ -69,6 +79,7 @@ class RankWork {
   Communicator const& comm_;
   FedAlgorithm const& algorithm_;
   ClientStates states_;
+  std::unique_ptr<RealTime> real_time_;  ///< where updates come when they are ready
   TensorMap first_;  ///< the run's first values of parameters that clients have for themselves
   bool stopped_ = false;
   double first_step_ = 0;

@@ -124,10 +124,12 @@ nlohmann::ordered_json to_json(RoundReport const& report) {
                                         })},
         {"update_norm", quantiles_of(report.clients, [](auto const& client) { return client.update_norm; })}};
   }
-  if (auto const& time = report.virtual_time)
-    event["virtual"] = {{"seconds", time->seconds},
-                        {"staleness", {{"mean", time->staleness_mean}, {"max", time->staleness_max}}},
-                        {"dropped", time->dropped}};
+  if (auto const& arrivals = report.arrivals) {
+    auto& entry = event["asyn"];
+    if (arrivals->virtual_seconds) entry["virtual_seconds"] = *arrivals->virtual_seconds;
+    entry["staleness"] = {{"mean", arrivals->staleness_mean}, {"max", arrivals->staleness_max}};
+    entry["dropped"] = arrivals->dropped;
+  }
   for (auto const& [split, losses] : report.losses) {
     auto& entry = event[split] = loss_json(total(losses));
     entry["clients"] = losses.size();
@@ -154,7 +156,7 @@ std::vector<Json> client_lines(RoundReport const& report) {
     auto& train = add_line(client.client)["train"] = train_json(client.result);
     train["update_norm"] = client.update_norm;
     train["seconds"] = client.result.seconds;
-    if (report.virtual_time) train["staleness"] = report.round - 1 - client.version;
+    if (report.arrivals) train["staleness"] = report.round - 1 - client.version;
   }
   for (auto const& [split, losses] : report.losses)
     for (auto const& [client, loss] : losses)

@@ -144,14 +144,14 @@ RoundReport Run::train_round(int64_t round) {
   auto const traffic = f_.collective.traffic();
   auto const aggregation = make_aggregation(f_, state_.server.weights, round);
   auto schedule = state_.schedule;
-  auto const plan = plan_round(config_, who_.trained, round, schedule);
+  auto const plan = work_.plan(round, state_.server, schedule);
   if (config_.has_client_states()) {
     if (server()) own_state_files(plan);
     comm_.barrier();
   }
   RoundReport report;
   report.round = round + 1;
-  report.virtual_time = plan.virtual_time;
+  report.arrivals = plan.arrivals;
   report.clients = work_.train(
       plan, [&](int64_t version) -> ServerState const& { return state_.version(version); }, *aggregation);
   if (work_.stopped()) return report;

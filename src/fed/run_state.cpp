@@ -20,6 +20,7 @@ RunState::RunState(Federation const& f, bool is_server) : selection(f.config.sel
 
 ServerState const& RunState::version(int64_t version) const {
   auto const found = earlier.find(version);
+  FSLLM_ASSERT(found != earlier.end() || version == done);
   return found == earlier.end() ? server : found->second;
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Asynchronous runs by the program: what they are equal to, and how they go on.
+#include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <thread>
 
 #include "federation.hpp"
@@ -46,10 +48,10 @@ TEST_F(Asynchronous, IsFedAvgWhereAllAreAwaited) {
   EXPECT_TRUE(adapter("asynchronous") == adapter("fedavg"));
   for (auto const& event : read_events(dir_ / "asynchronous/metrics.jsonl")) {
     if (event.at("event") != "round") continue;
-    auto const& virtual_time = event.at("virtual");
-    EXPECT_EQ(virtual_time.at("seconds"), 3 * event.at("round").get<int>());
-    EXPECT_EQ(virtual_time.at("staleness").at("max"), 0);
-    EXPECT_EQ(virtual_time.at("dropped"), 0);
+    auto const& arrivals = event.at("asyn");
+    EXPECT_EQ(arrivals.at("virtual_seconds"), 3 * event.at("round").get<int>());
+    EXPECT_EQ(arrivals.at("staleness").at("max"), 0);
+    EXPECT_EQ(arrivals.at("dropped"), 0);
   }
 }
 
@@ -64,10 +66,10 @@ TEST_F(Asynchronous, MetricsTellWhoWasLate) {
     auto more = asyn;
     more.insert(more.end(), {"asyn.staleness_toleration", toleration});
     train(name, 0, more);
-    return read_events(dir_ / name / "metrics.jsonl").at(11).at("virtual");
+    return read_events(dir_ / name / "metrics.jsonl").at(11).at("asyn");
   };
   auto const kept = last("kept", "-1"), dropped = last("dropped", "8");
-  EXPECT_EQ(kept.at("seconds"), 11);
+  EXPECT_EQ(kept.at("virtual_seconds"), 11);
   EXPECT_EQ(kept.at("staleness").at("max"), 10);
   EXPECT_EQ(kept.at("staleness").at("mean"), 5);
   EXPECT_EQ(kept.at("dropped"), 0);
@@ -106,6 +108,37 @@ TEST_F(Asynchronous, KilledAndResumedIsBitwiseTheUninterruptedRun) {
     train(name, np_after, {"--resume"});
     EXPECT_TRUE(adapter(name) == adapter("whole")) << np_after << " ranks";
     EXPECT_EQ(record(name), record("whole")) << np_after << " ranks";
+  }
+}
+
+/// Where all are awaited, real time too is FedAvg bit by bit; so one can tell what a run that was stopped, by
+/// a signal or a kill, goes on to.
+TEST_F(Asynchronous, InRealTimeStoppedAndResumedIsFedAvgWhereAllAreAwaited) {
+  auto small = with_held_out_rows();
+  small.rounds = 8;
+  small.steps = 40;
+  write(small);
+  train("fedavg", 0, {});
+  std::vector<std::string> const real{"asyn.use", "True", "asyn.clock", "real", "asyn.min_received_num", "3"};
+  for (std::string const end : {"killed", "signalled"}) {
+    {
+      Background running(dir_.path(), 3, words(end, real));
+      while (running.running() && !std::filesystem::exists(dir_ / end / "checkpoints/round_000003"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      ASSERT_TRUE(running.running()) << "the run ended before it could be stopped";
+      if (end == "killed")
+        running.kill_hard();
+      else
+        running.signal(SIGTERM);
+      while (running.running()) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    ASSERT_FALSE(std::filesystem::exists(dir_ / end / "adapter")) << "stopped too late";
+    auto resumed = real;
+    resumed.emplace_back("--resume");
+    train(end, 2, resumed);
+    EXPECT_TRUE(adapter(end) == adapter("fedavg")) << end;
+    for (auto const& event : read_events(dir_ / end / "metrics.jsonl"))
+      EXPECT_TRUE(event.at("event") != "round" || !event.at("asyn").contains("virtual_seconds"));
   }
 }
 

@@ -144,8 +144,8 @@ Path train(std::string const& yaml, std::vector<double> const& times, Communicat
     if (comm.rank() == 0) server_step->step(server, arrived, plan);
     collective->broadcast(server.weights, 0);
     path.w.push_back(server.weights.at("w")[1].item<double>());
-    path.seconds.push_back(plan.virtual_time->seconds);
-    path.dropped += plan.virtual_time->dropped;
+    path.seconds.push_back(plan.arrivals->virtual_seconds.value());
+    path.dropped += plan.arrivals->dropped;
   }
   return path;
 }
@@ -209,8 +209,8 @@ std::vector<std::string> aggregations(std::string const& asyn, std::vector<doubl
     auto const plan = plan_round(fed, clients_with(times), round, schedule);
     std::string line;
     for (auto const& task : tasks(plan)) line += fmt::format("{}v{} ", task.client, task.version);
-    lines.push_back(
-        line + fmt::format("at {:g}, {} dropped", plan.virtual_time->seconds, plan.virtual_time->dropped));
+    lines.push_back(line + fmt::format("at {:g}, {} dropped", plan.arrivals->virtual_seconds.value(),
+                                       plan.arrivals->dropped));
   }
   return lines;
 }
@@ -281,7 +281,11 @@ TEST(Asynchronous, WhatIsNotDefinedIsRefused) {
                "a client may send twice");
   EXPECT_ERROR(config_of("asyn: {use: True, broadcast_manner: after_receiving, overselection: True}"),
                "lets all begin together");
-  EXPECT_ERROR(config_of("asyn: {use: True, clock: real}"), "asyn.clock = real is not available");
+  EXPECT_ERROR(config_of("{asyn: {use: True, clock: real}, federate: {sample_client_num: 2}}"),
+               "as many are at work as ranks train");
+  EXPECT_ERROR(config_of("asyn: {use: True, clock: real, overselection: True}"),
+               "a rank cannot leave a client");
+  EXPECT_ERROR(check_ranks(config_of("asyn: {use: True, clock: real}").asyn, 1), "nobody would train");
   EXPECT_ERROR(config_of("asyn: {response_times: [1, 0]}"), "must be more than 0");
   config_of(
       "{asyn: {use: True}, fedprox: {use: True, mu: 0.1}, federate: {lora_aggregation: ffa}, aggregator: "

@@ -77,15 +77,15 @@ TEST(Report, EachClientHasALine) {
 /// A client with two turns has two lines, the first with its losses.
 TEST(Report, AsynchronousRoundsTellVirtualTimeAndStaleness) {
   auto report = report_of(2);
-  EXPECT_FALSE(to_json(report).contains("virtual"));
-  report.virtual_time = VirtualTime{7.5, 0.5, 2, 3};
+  EXPECT_FALSE(to_json(report).contains("asyn"));
+  report.arrivals = Arrivals{7.5, 0.5, 2, 3};
   auto again = report.clients[1];
   report.clients[1].version = 0;
   again.version = 2;
   again.update_norm = 1;
   report.clients.push_back(again);
-  auto const event = to_json(report).at("virtual");
-  EXPECT_EQ(event.at("seconds"), 7.5);
+  auto const event = to_json(report).at("asyn");
+  EXPECT_EQ(event.at("virtual_seconds"), 7.5);
   EXPECT_EQ(event.at("staleness").at("mean"), 0.5);
   EXPECT_EQ(event.at("staleness").at("max"), 2);
   EXPECT_EQ(event.at("dropped"), 3);

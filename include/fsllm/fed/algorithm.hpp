@@ -22,8 +22,8 @@ struct ClientTask {
 };
 
 /// What an asynchronous round tells beside its tasks.
-struct VirtualTime {
-  double seconds = 0;  ///< since the run began, when the server aggregates
+struct Arrivals {
+  std::optional<double> virtual_seconds;  ///< since the run began, when the server aggregates
   double staleness_mean = 0;
   int64_t staleness_max = 0;  ///< versions that the global state has moved since a turn began
   int64_t dropped = 0;        ///< turns that came too late to count
@@ -35,7 +35,7 @@ struct RoundPlan {
   int64_t round = 0;                             ///< from 0
   int64_t all_clients = 0;                       ///< that may train in this run
   std::vector<std::vector<ClientTask>> cohorts;  ///< clients of one cohort share a pass
-  std::optional<VirtualTime> virtual_time;       ///< of asynchronous runs
+  std::optional<Arrivals> arrivals;              ///< of asynchronous runs
 };
 std::vector<ClientTask> tasks(RoundPlan const& plan);
 

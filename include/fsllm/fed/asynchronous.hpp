@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -10,10 +11,11 @@
 
 namespace fsllm {
 
-/// Keys `asyn.*`: the server takes updates as they come, in virtual time. FedBuff (Nguyen et al. 2022); with
-/// min_received_num 1 FedAsync (Xie et al. 2019).
+/// Keys `asyn.*`: the server takes updates as they come, in virtual or real time. FedBuff (Nguyen et al.
+/// 2022); with min_received_num 1 FedAsync (Xie et al. 2019).
 struct AsynConfig {
   bool use = false;
+  bool real = false;                   ///< by the clock of the machines
   std::vector<double> response_times;  ///< virtual seconds of client k: entry (k - 1) mod length
   bool time_up = false;                ///< aggregates when time_budget is up, not when enough have come
   double time_budget = 0;              ///< virtual seconds
@@ -30,6 +32,9 @@ AsynConfig load_asyn_config(Config& config);
 /// (1 + staleness)^-a.
 void asynchronous(AsynConfig const& asyn, Config const& config, std::string const& method,
                   FedAlgorithm& algorithm);
+
+/// Real time with nobody beside the server is an Error.
+void check_ranks(AsynConfig const& asyn, int ranks);
 
 /// Updates of an aggregation (M), of so many clients at work.
 size_t updates_awaited(AsynConfig const& asyn, size_t at_work);
@@ -53,10 +58,9 @@ std::vector<int64_t> versions_in_use(AsynConfig const& asyn, VirtualClock const&
 using DrawIdle = std::function<std::vector<TrainingClient>(std::vector<TrainingClient> idle, size_t wanted,
                                                            int64_t number)>;
 
-/// The turns that the aggregation of `round` takes, in the order of clients and versions, without weights;
-/// `plan` learns what happened in between, `clock` goes on.
-std::vector<ClientTask> await_updates(AsynConfig const& asyn, std::vector<TrainingClient> const& clients,
-                                      size_t at_work, DrawIdle const& draw, RoundPlan& plan,
-                                      VirtualClock& clock);
+/// Gives the plan of a round its tasks: the turns that the aggregation takes, in the order of clients and
+/// versions, without weights; `clock` goes on.
+void await_updates(AsynConfig const& asyn, std::vector<TrainingClient> const& clients, size_t at_work,
+                   DrawIdle const& draw, RoundPlan& plan, VirtualClock& clock);
 
 }  // namespace fsllm

@@ -32,6 +32,8 @@ Schedule parse_schedule(std::string const& text);
 /// configuration, ids, round and `schedule`, which moves on.
 RoundPlan plan_round(FedConfig const& config, std::vector<TrainingClient> const& clients, int64_t round,
                      Schedule& schedule);
+/// Gives each task its share of the training rows of all (or an equal one), and counts what is stale.
+void weigh(FedConfig const& config, std::vector<TrainingClient> const& clients, RoundPlan& plan);
 /// What an evaluation teaches those who plan.
 void note_losses(FedConfig const& config, ClientLosses const& losses, Schedule& schedule);
 

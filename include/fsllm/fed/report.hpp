@@ -45,7 +45,7 @@ class PhaseClock {
 struct RoundReport {
   int64_t round = 0;  ///< rounds completed, from 1; 0 is the evaluation before training
   std::vector<ClientReport> clients;
-  std::optional<VirtualTime> virtual_time;
+  std::optional<Arrivals> arrivals;
   ClientLosses losses;  ///< empty when this round was not evaluated
   bool best = false;
   int64_t bytes_up = 0, bytes_down = 0;  ///< of all ranks
