@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <map>
 
-#include "fsllm/comm/mailbox.hpp"
 #include "fsllm/core/error.hpp"
 #include "support.hpp"
 
@@ -32,34 +31,6 @@ TEST(Communicator, BytesTravelFromEveryRoot) {
   auto const all = world.all_gather(bytes_of(world.rank()));
   ASSERT_EQ(all.size(), static_cast<size_t>(world.size()));
   for (size_t rank = 0; rank < all.size(); ++rank) EXPECT_EQ(all[rank], bytes_of(static_cast<int>(rank)));
-}
-
-/// Rank 0 gets what each other rank has sent, in the order of its sending, and answers each.
-TEST(Mailbox, LettersComeInTheOrderOfTheirSending) {
-  auto const world = Communicator::world();
-  Mailbox mailbox(world);
-  constexpr int64_t kLetters = 20;
-  auto const next = [&] {
-    auto letter = mailbox.receive();
-    while (!letter) letter = mailbox.receive();
-    return *letter;
-  };
-  if (world.rank() == 0) {
-    std::map<int, int64_t> come;
-    for (int64_t left = kLetters * (world.size() - 1); left > 0; --left) {
-      auto const letter = next();
-      auto const number = come[letter.from]++;
-      EXPECT_EQ(letter.values, std::vector<int64_t>(static_cast<size_t>(number), letter.from));
-    }
-    EXPECT_EQ(std::ssize(come), world.size() - 1);
-    for (auto const& [rank, count] : come) mailbox.send(rank, {rank, count});
-  } else {
-    for (size_t length = 0; length < kLetters; ++length)
-      mailbox.send(0, std::vector<int64_t>(length, world.rank()));
-    EXPECT_EQ(next().values, (std::vector<int64_t>{world.rank(), kLetters}));
-  }
-  EXPECT_FALSE(mailbox.receive());
-  world.barrier();
 }
 
 TEST(Communicator, ScalarReductions) {
