@@ -143,6 +143,7 @@ Setup set_up(CommandLine const& line, Communicator const& comm) {
   agree(comm, [&] {
     configure_clients(s, *s.config, clients);
     check_owners(s, comm);
+    check_ranks(s.run.fed.asyn, comm.size());
   });
   choose_types(s, line, comm);
   agree(comm, [&] { open_model(s, comm); });

@@ -70,6 +70,7 @@ FedConfig load_fed_config(Config& config) {
       config.get("federate.sample_client_rate", -1.0,
                  "Share of the clients that trains in a round; above 0 it goes before sample_client_num.",
                  within(-1, 1));
+  c.sampler = load_sampler_config(config);
   c.rounds = config.get<int64_t>("federate.total_round_num", 50, "Communication rounds.", at_least(1));
   c.ignore_weight =
       config.get("federate.ignore_weight", false, "Weigh clients equally instead of by training rows.");
@@ -83,7 +84,14 @@ FedConfig load_fed_config(Config& config) {
       "distribute.data_idx", -1, "Use this client's shard alone, as client_idx_for_local_train; -1: off.",
       at_least(-1));
   if (c.only_client == 0 && data_idx > 0) c.only_client = data_idx;
+  c.asyn = load_asyn_config(config);
   c.algorithm = load_algorithm(config, c.method);
+  asynchronous(c.asyn, config, c.method, c.algorithm);
+  FSLLM_CHECK(
+      !c.asyn.use || !c.keep_optimizer,
+      "{} with federate.keep_optimizer (a turn that is dropped would leave its optimiser behind). Use "
+      "one of the two.",
+      config.where("asyn.use"));
   c.reduce =
       config.get("hpc.reduce", "auto",
                  "Sum of updates: exact (64-bit fixed point), native (fp32), auto (exact for adapters).",
@@ -93,15 +101,24 @@ FedConfig load_fed_config(Config& config) {
   c.clients_per_pass = config.get<int64_t>(
       "hpc.clients_per_pass", 1,
       "Clients whose batches share a forward pass, each with its own adapter (LoRA in the blocks): faster "
-      "where a "
-      "client's batches are small, and the same adapters up to rounding. 1: one after another.",
+      "where a client's batches are small, and the same adapters up to rounding. 1: one after another.",
       at_least(1));
   FSLLM_CHECK(
       c.clients_per_pass == 1 || !c.has_client_states(),
       "{} = {} (with clients that keep a state of their own between rounds, every client trains where its "
       "state is). Leave it out, or use another method.",
       config.where("hpc.clients_per_pass"), c.clients_per_pass);
+  FSLLM_CHECK(c.clients_per_pass == 1 || !c.asyn.use,
+              "{} = {} with asyn.use (clients begin and end at different times). Use one of the two.",
+              config.where("hpc.clients_per_pass"), c.clients_per_pass);
   c.server_trains = config.get("hpc.server_trains", true, "Rank 0 trains clients too.");
+  if (c.asyn.use && c.asyn.real) {
+    FSLLM_CHECK(c.sample_client_num <= 0 && c.sample_client_rate <= 0,
+                "{} = real with a sample of clients (as many are at work as ranks train). Leave "
+                "federate.sample_client_num and federate.sample_client_rate out.",
+                config.where("asyn.clock"));
+    c.server_trains = false;
+  }
   c.checkpoint_every =
       config.get<int64_t>("checkpoint.every_rounds", 1, "Rounds between checkpoints; 0: none.", at_least(0));
   c.keep_last = config.get<int64_t>("checkpoint.keep_last", 2, "Checkpoints kept.", at_least(1));

@@ -27,6 +27,10 @@ std::vector<std::string> splits_with_rows(FedConfig const& config, ClientData co
     });
     if (rows && std::find(splits.begin(), splits.end(), split) == splits.end()) splits.push_back(split);
   }
+  FSLLM_CHECK(!splits.empty() || !config.sampler.uses_losses(),
+              "federate.sampler = {} (no validation or test rows: no client's loss is ever known). Set "
+              "data.splits, or choose another sampler.",
+              config.sampler.name);
   if (splits.empty())
     log_info(
         "no validation or test rows (data.splits): nothing is evaluated, no best model is chosen, the run "

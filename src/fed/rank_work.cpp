@@ -16,18 +16,32 @@
 #include "fsllm/fed/plan.hpp"
 #include "not_finite.hpp"
 #include "participants.hpp"
+#include "real_time.hpp"
 #include "stop.hpp"
 
 namespace fsllm::detail {
 
 namespace {
 
-/// Tokens that a client trains on in a round, as far as they are known before.
-double cost_of(Federation const& f, int64_t client) {
+/// Tokens that a client trains on in one turn.
+double planned_tokens(Federation const& f, int64_t client) {
   auto const& train = f.data.summary(client).train;
   auto const rows = std::max<int64_t>(1, train.rows);
   auto const steps = planned_steps(f.train_config(client), rows);
   return static_cast<double>(steps) * static_cast<double>(train.tokens) / static_cast<double>(rows);
+}
+
+double virtual_seconds(Federation const& f, int64_t client) {
+  auto const& given = f.config.asyn.response_times;
+  if (given.empty()) return planned_tokens(f, client) / 1000;
+  return given[static_cast<size_t>(client - 1) % given.size()];
+}
+
+std::vector<TrainingClient> known_clients(Federation const& f, std::vector<int64_t> const& clients) {
+  std::vector<TrainingClient> known;
+  for (int64_t const id : clients)
+    known.push_back({id, static_cast<double>(f.data.summary(id).train.rows), virtual_seconds(f, id)});
+  return known;
 }
 
 }  // namespace
@@ -36,7 +50,7 @@ std::vector<std::vector<int64_t>> place_by_cost(Federation const& f, std::vector
                                                 std::vector<double> costs) {
   std::vector<std::vector<int>> allowed;
   for (int64_t const client : clients) {
-    if (costs.size() < clients.size()) costs.push_back(cost_of(f, client));
+    if (costs.size() < clients.size()) costs.push_back(planned_tokens(f, client));
     allowed.push_back(f.data.ranks_of(client));
   }
   int const ranks = f.collective.communicator().size();
@@ -46,7 +60,7 @@ std::vector<std::vector<int64_t>> place_by_cost(Federation const& f, std::vector
 
 Participants::Participants(Federation const& f)
     : all(participants(f.config, f.data)),
-      trained(training_clients(f.config, all)),
+      trained(known_clients(f, training_clients(f.config, all))),
       unseen(unseen_clients(f.config, all)),
       owned(place_by_cost(f, all)),
       splits(splits_with_rows(f.config, f.data, all)) {
@@ -62,39 +76,44 @@ RankWork::RankWork(Federation& federation, Participants const& who)
   for (auto const& [name, tensor] : f_.parameters)
     if (algorithm_.is_local(name) || algorithm_.personal_training)
       first_.emplace(name, tensor.detach().cpu().clone());
+  if (f_.config.asyn.use && f_.config.asyn.real)
+    real_time_ = std::make_unique<RealTime>(
+        f_, who_.trained,
+        [this](ClientTurn& turn, ClientShard const& shard) {
+          return begin_steps(turn, algorithm_.gradients, f_.train_config(turn.task.client), shard);
+        },
+        [this](LocalTraining const& training, ClientTurn& turn) { note_result(turn, training); });
 }
 
-RoundPlan RankWork::plan(int64_t round) const {
-  auto const chosen = algorithm_.samples ? sample_clients(f_.config, who_.trained, round) : who_.trained;
-  auto const weight_of = [&](int64_t client) {
-    return f_.config.ignore_weight ? 1.0 : static_cast<double>(f_.data.summary(client).train.rows);
-  };
-  double all_weight = 0;
-  for (int64_t const client : chosen) all_weight += weight_of(client);
-  RoundPlan plan{round, static_cast<int64_t>(who_.trained.size()), {}};
-  for (int64_t const client : chosen) {
-    if (plan.cohorts.empty() || std::ssize(plan.cohorts.back()) == f_.config.clients_per_pass)
-      plan.cohorts.emplace_back();
-    plan.cohorts.back().push_back({client, round, weight_of(client) / all_weight});
-  }
+RankWork::~RankWork() = default;
+
+RoundPlan RankWork::plan(int64_t round, ServerState const& server, Schedule& schedule) {
+  if (!real_time_) return plan_round(f_.config, who_.trained, round, schedule);
+  auto plan = real_time_->await(round, server);
+  weigh(f_.config, who_.trained, plan);
   return plan;
 }
 
 /// Clients with a state of their own train where it is.
 std::vector<std::vector<ClientTask>> RankWork::own_cohorts(RoundPlan const& plan) const {
-  std::map<int64_t, std::vector<ClientTask>> by_first;
-  std::vector<int64_t> first;
-  std::vector<double> costs;
+  std::map<int64_t, std::vector<std::vector<ClientTask>>> by_first;
+  std::map<int64_t, double> costs;
   for (auto const& cohort : plan.cohorts) {
-    first.push_back(cohort.front().client);
-    by_first.emplace(first.back(), cohort);
-    costs.push_back(0);
-    for (auto const& task : cohort) costs.back() += cost_of(f_, task.client);
+    auto const first = cohort.front().client;
+    by_first[first].push_back(cohort);
+    for (auto const& task : cohort) costs[first] += planned_tokens(f_, task.client);
   }
-  auto const placed = f_.config.has_client_states() ? who_.owned : place_by_cost(f_, first, costs);
+  std::vector<int64_t> first;
+  std::vector<double> all_costs;
+  for (auto const& [client, cost] : costs) {
+    first.push_back(client);
+    all_costs.push_back(cost);
+  }
+  auto const placed = f_.config.has_client_states() ? who_.owned : place_by_cost(f_, first, all_costs);
   std::vector<std::vector<ClientTask>> mine;
   for (int64_t const client : placed[static_cast<size_t>(comm_.rank())])
-    if (auto const cohort = by_first.find(client); cohort != by_first.end()) mine.push_back(cohort->second);
+    if (auto const cohorts = by_first.find(client); cohorts != by_first.end())
+      mine.insert(mine.end(), cohorts->second.begin(), cohorts->second.end());
   return mine;
 }
 
@@ -142,7 +161,7 @@ std::unique_ptr<LocalTraining> RankWork::training_of(ClientTurn const& turn, Ten
   for (auto const& make : gradients) hooks.push_back(make(turn));
   return std::make_unique<LocalTraining>(
       f_.model, parameters, shard.train, config,
-      ClientRound{f_.config.seed, turn.task.client, turn.plan.round, f_.config.rounds},
+      ClientRound{f_.config.seed, turn.task.client, turn.task.version, f_.config.rounds},
       [this, hooks, round = turn.plan.round](TensorMap const& trained) {
         for (auto const& hook : hooks) hook(trained);
         leave_resting(trained, round);
@@ -157,15 +176,21 @@ void RankWork::note_result(ClientTurn& turn, LocalTraining const& training) cons
   turn.update = subtract(turn.parameters, turn.start);
 }
 
+/// The same on the model's own parameters, from turn.start.
+std::unique_ptr<LocalTraining> RankWork::begin_steps(ClientTurn& turn, GradientHooks const& gradients,
+                                                     TrainConfig const& config, ClientShard const& shard) {
+  copy_values(f_.parameters, turn.start);
+  return training_of(turn, f_.parameters, gradients, config, shard);
+}
+
 /// All steps from turn.start; what follows the last one goes into `turn`. Returns the optimiser's state.
 TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
                                TensorMap const& optimizer, Progress& progress) {
   auto const client = turn.task.client;
-  copy_values(f_.parameters, turn.start);
   set_activity(fmt::format("reading the shard of client {}", client));
   auto const shard = f_.data.shard(client);
   auto const steps = planned_steps(config, shard->train.rows());
-  auto const training = training_of(turn, f_.parameters, gradients, config, *shard);
+  auto const training = begin_steps(turn, gradients, config, *shard);
   training->load_state({{}, optimizer});
   for (int64_t next = 1; !training->done(); ++next) {
     set_activity(fmt::format("training client {}, step {} of {}", client, next, steps));
@@ -217,7 +242,7 @@ ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task,
   kept.optimizer =
       take_steps(turn, algorithm_.gradients, f_.train_config(task.client), kept.optimizer, progress);
   scale_lora(0);
-  ClientReport const report{task.client, turn.result, l2_norm(turn.update)};
+  ClientReport const report{task.client, turn.result, l2_norm(turn.update), task.version};
   auto const message = message_of(algorithm_, turn);
   if (algorithm_.kind != Kind::none) aggregation.add(message, task);
   if (algorithm_.personal_training) train_personal(turn, progress);
@@ -277,8 +302,13 @@ std::vector<ClientReport> RankWork::train_cohort(RoundPlan const& plan, std::vec
   return reports;
 }
 
-std::vector<ClientReport> RankWork::train(RoundPlan const& plan, ServerState const& server,
+std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const& version_of,
                                           Aggregation& aggregation) {
+  if (real_time_) {
+    auto const reports = real_time_->deliver(plan, aggregation);
+    stopped_ = comm_.max(plan.cohorts.empty() ? 1 : 0) != 0;
+    return gather_reports(reports, comm_);
+  }
   auto const mine = own_cohorts(plan);
   int64_t steps = 0;
   for (auto const& task : tasks({0, 0, mine})) {
@@ -294,8 +324,9 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, ServerState con
       for (auto const& cohort : mine) {
         auto const trained =
             f_.config.clients_per_pass > 1
-                ? train_cohort(plan, cohort, server, aggregation, progress)
-                : std::vector{train_task(plan, cohort.front(), server, aggregation, progress)};
+                ? train_cohort(plan, cohort, version_of(cohort.front().version), aggregation, progress)
+                : std::vector{train_task(plan, cohort.front(), version_of(cohort.front().version),
+                                         aggregation, progress)};
         reports.insert(reports.end(), trained.begin(), trained.end());
         end_turn();
       }

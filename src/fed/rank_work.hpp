@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "fsllm/core/progress.hpp"
 #include "fsllm/fed/aggregate.hpp"
 #include "fsllm/fed/client_states.hpp"
+#include "fsllm/fed/plan.hpp"
 #include "fsllm/fed/report.hpp"
 #include "fsllm/fed/round.hpp"
+#include "fsllm/fed/sampler.hpp"
 
 namespace fsllm::detail {
 
@@ -15,20 +19,30 @@ namespace fsllm::detail {
 /// The same on every rank.
 struct Participants {
   Participants(Federation const& federation);
-  std::vector<int64_t> all, trained, unseen;  ///< ascending; unseen ones are evaluated only
-  std::vector<std::vector<int64_t>> owned;    ///< by rank
-  std::vector<std::string> splits;            ///< that hold rows
+  std::vector<int64_t> all;                 ///< ascending, as those that follow
+  std::vector<TrainingClient> trained;      ///< that may train
+  std::vector<int64_t> unseen;              ///< evaluated only
+  std::vector<std::vector<int64_t>> owned;  ///< by rank
+  std::vector<std::string> splits;          ///< that hold rows
 };
+
+class RealTime;
+
+/// The global state that turns of a version begin with.
+using VersionOf = std::function<ServerState const&(int64_t version)>;
 
 /// What one rank does in a round: it trains its clients' tasks, and evaluates the clients that it owns.
 class RankWork {
  public:
   RankWork(Federation& federation, Participants const& who);
+  ~RankWork();
 
-  RoundPlan plan(int64_t round) const;
+  /// Collective: who trains in a round; where that is found out by training, it is done on the way.
+  RoundPlan plan(int64_t round, ServerState const& server, Schedule& schedule);
   /// Collective: trains the tasks of this rank and adds their messages to `aggregation`; the reports of all
   /// ranks in client order.
-  std::vector<ClientReport> train(RoundPlan const& plan, ServerState const& server, Aggregation& aggregation);
+  std::vector<ClientReport> train(RoundPlan const& plan, VersionOf const& version_of,
+                                  Aggregation& aggregation);
   /// A signal has stopped train() on any rank: its reports and sums are of no use.
   bool stopped() const { return stopped_; }
   /// Collective: losses of all clients.
@@ -56,6 +70,8 @@ class RankWork {
                                          Progress& progress);
   ClientState state_of(int64_t client, ServerState const& server);
   void leave_resting(TensorMap const& parameters, int64_t round) const;
+  std::unique_ptr<LocalTraining> begin_steps(ClientTurn& turn, GradientHooks const& gradients,
+                                             TrainConfig const& config, ClientShard const& shard);
   TensorMap take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
                        TensorMap const& optimizer, Progress& progress);
   TensorMap start_of(int64_t client, ServerState const& server, TensorMap const& state) const;
@@ -72,6 +88,7 @@ class RankWork {
   Communicator const& comm_;
   FedAlgorithm const& algorithm_;
   ClientStates states_;
+  std::unique_ptr<RealTime> real_time_;  ///< where updates come when they are ready
   TensorMap first_;  ///< the run's first values of parameters that clients have for themselves
   bool stopped_ = false;
   double first_step_ = 0;

@@ -90,7 +90,9 @@ std::string results_text(std::map<std::string, SplitLoss> const& by_split) {
 
 std::vector<ClientReport> gather_reports(std::vector<ClientReport> const& mine, Communicator const& comm) {
   auto all = all_gather(mine, comm);
-  std::sort(all.begin(), all.end(), [](auto const& a, auto const& b) { return a.client < b.client; });
+  std::sort(all.begin(), all.end(), [](auto const& a, auto const& b) {
+    return std::pair(a.client, a.version) < std::pair(b.client, b.version);
+  });
   return all;
 }
 
@@ -122,6 +124,12 @@ nlohmann::ordered_json to_json(RoundReport const& report) {
                                         })},
         {"update_norm", quantiles_of(report.clients, [](auto const& client) { return client.update_norm; })}};
   }
+  if (auto const& arrivals = report.arrivals) {
+    auto& entry = event["asyn"];
+    if (arrivals->virtual_seconds) entry["virtual_seconds"] = *arrivals->virtual_seconds;
+    entry["staleness"] = {{"mean", arrivals->staleness_mean}, {"max", arrivals->staleness_max}};
+    entry["dropped"] = arrivals->dropped;
+  }
   for (auto const& [split, losses] : report.losses) {
     auto& entry = event[split] = loss_json(total(losses));
     entry["clients"] = losses.size();
@@ -141,19 +149,23 @@ nlohmann::ordered_json to_json(RoundReport const& report) {
 }
 
 std::vector<Json> client_lines(RoundReport const& report) {
-  std::map<int64_t, Json> lines;
-  auto const line_of = [&](int64_t client) -> Json& {
-    return lines.try_emplace(client, Json{{"round", report.round}, {"client", client}}).first->second;
+  std::map<int64_t, std::vector<Json>> lines;
+  auto const add_line = [&](int64_t client) -> Json& {
+    return lines[client].emplace_back(Json{{"round", report.round}, {"client", client}});
   };
   for (auto const& client : report.clients) {
-    auto& train = line_of(client.client)["train"] = train_json(client.result);
+    auto& train = add_line(client.client)["train"] = train_json(client.result);
     train["update_norm"] = client.update_norm;
     train["seconds"] = client.result.seconds;
+    if (report.arrivals) train["staleness"] = report.round - 1 - client.version;
   }
   for (auto const& [split, losses] : report.losses)
-    for (auto const& [client, loss] : losses) line_of(client)[split] = loss_json(loss);
+    for (auto const& [client, loss] : losses)
+      (lines.contains(client) ? lines[client].front() : add_line(client))[split] = loss_json(loss);
   std::vector<Json> all;
-  for (auto& [client, line] : lines) all.push_back(std::move(line));
+  for (auto& [client, of_client] : lines)
+    all.insert(all.end(), std::make_move_iterator(of_client.begin()),
+               std::make_move_iterator(of_client.end()));
   return all;
 }
 

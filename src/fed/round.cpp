@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/fed/round.hpp"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "fsllm/comm/gather.hpp"
@@ -69,21 +70,34 @@ void Run::check_same_state(int64_t round) const {
 /// Rank 0 moves the global state, which every rank then has.
 void Run::serve(Message const& arrived, RoundPlan const& plan) {
   set_activity("moving the global state");
+  keep_versions(plan.round);
   if (server()) state_.server_step->step(state_.server, arrived, plan);
-  broadcast_server_state();
+  broadcast(state_.server);
 }
 
 /// Collective.
-void Run::broadcast_server_state() {
-  f_.collective.broadcast(state_.server.weights, 0);
-  if (!state_.server.extra.empty()) f_.collective.broadcast(state_.server.extra, 0);
-  if (overlay_) overlay_->add(state_.server.base_change);
-  state_.server.base_change.clear();
+void Run::broadcast(ServerState& state) {
+  f_.collective.broadcast(state.weights, 0);
+  if (!state.extra.empty()) f_.collective.broadcast(state.extra, 0);
+  if (overlay_) overlay_->add(state.base_change);
+  state.base_change.clear();
+}
+
+/// Before the global state moves on from that of `round`: of the versions so far those stay that turns at
+/// work began with.
+void Run::keep_versions(int64_t round) {
+  auto const used = versions_in_use(config_.asyn, state_.schedule.clock, round + 1);
+  auto const is_used = [&](int64_t version) { return std::ranges::binary_search(used, version); };
+  std::erase_if(state_.earlier, [&](auto const& each) { return !is_used(each.first); });
+  if (!is_used(round)) return;
+  auto& kept = state_.earlier[round] = {clone(state_.server.weights), clone(state_.server.extra)};
+  if (f_.rest_on_host) kept = {moved(kept.weights, at::kCPU), moved(kept.extra, at::kCPU)};
 }
 
 /// Evaluates, and records the loss that decides.
 void Run::judge(RoundReport& report) {
   report.losses = work_.evaluate(state_.server);
+  note_losses(config_, report.losses, state_.schedule);
   auto const split = config_.selection.best_key.starts_with("val") ? "val" : "test";
   auto const found = report.losses.find(split);
   if (found == report.losses.end()) return;
@@ -126,11 +140,12 @@ bool Run::begin(bool resume) {
   }
   if (state_.done == 0 && algorithm_.begin) {
     if (server()) algorithm_.begin(state_.server);
-    broadcast_server_state();
+    broadcast(state_.server);
   }
   if (state_.done > 0 || who_.splits.empty()) return true;
   RoundReport start;
   start.losses = work_.evaluate(state_.server);
+  note_losses(config_, start.losses, state_.schedule);
   check_first_losses(start.losses, f_.model);
   write_report(start);
   return true;
@@ -140,15 +155,19 @@ RoundReport Run::train_round(int64_t round) {
   PhaseClock clock;
   auto const traffic = f_.collective.traffic();
   auto const aggregation = make_aggregation(f_, state_.server.weights, round);
-  auto const plan = work_.plan(round);
+  auto schedule = state_.schedule;
+  auto const plan = work_.plan(round, state_.server, schedule);
   if (config_.has_client_states()) {
     if (server()) own_state_files(plan);
     comm_.barrier();
   }
   RoundReport report;
   report.round = round + 1;
-  report.clients = work_.train(plan, state_.server, *aggregation);
+  report.arrivals = plan.arrivals;
+  report.clients = work_.train(
+      plan, [&](int64_t version) -> ServerState const& { return state_.version(version); }, *aggregation);
   if (work_.stopped()) return report;
+  state_.schedule = std::move(schedule);
   check_steps(report.clients, report.round);
   check_same_state(report.round);
   clock.lap("train");

@@ -8,6 +8,7 @@
 
 #include "fsllm/core/jsonl_writer.hpp"
 #include "fsllm/fed/overlay.hpp"
+#include "fsllm/fed/plan.hpp"
 #include "fsllm/fed/report.hpp"
 #include "fsllm/fed/round.hpp"
 #include "fsllm/fed/selection.hpp"
@@ -21,11 +22,15 @@ namespace fsllm::detail {
 struct RunState {
   RunState(Federation const& federation, bool is_server);
   ServerState server;                       ///< the same on every rank
+  std::map<int64_t, ServerState> earlier;   ///< versions of it that turns at work began with, likewise
   Selection selection;                      ///< the same on every rank
+  Schedule schedule;                        ///< the same on every rank
   int64_t done = 0, best_round = 0;         ///< rounds
   std::unique_ptr<ServerStep> server_step;  ///< rank 0 only, as what follows
   TensorMap best;
   std::string record;  ///< run.json
+
+  ServerState const& version(int64_t version) const;
 };
 
 /// The rounds, and what they leave in the run directory.
@@ -42,10 +47,12 @@ class Run {
   RoundReport train_round(int64_t round);
   void check_same_state(int64_t round) const;
   void serve(Message const& arrived, RoundPlan const& plan);
-  void broadcast_server_state();
+  void broadcast(ServerState& state);
+  void keep_versions(int64_t round);
   void judge(RoundReport& report);
   void write_report(RoundReport const& report);
   void save_as(std::string const& name, TensorMap const& values);
+  void restore_versions(Checkpoint const& checkpoint);
   void restore_states(Checkpoint const& checkpoint);
   void own_state_files(RoundPlan const& plan);
   void remove_state_files(std::function<bool(int64_t client, int64_t round)> const& superfluous);

@@ -100,6 +100,22 @@ INSTANTIATE_TEST_SUITE_P(
                                  "aggregator.BFT_args.normbounding_norm_bound", "0.01"},
         // messages of all clients on the owners of tensors
         std::vector<std::string>{"aggregator.robust_rule", "krum"},
+        // samplers that remember, or look at losses
+        std::vector<std::string>{"federate.sampler", "group", "federate.sample_client_num", "2"},
+        std::vector<std::string>{"federate.sampler", "responsiveness", "asyn.response_times", "[1, 2, 9]",
+                                 "federate.sample_client_num", "2"},
+        std::vector<std::string>{"federate.sampler", "power_of_choice", "federate.sample_client_num", "1"},
+        // turns that begin with earlier versions, a server with momentum
+        std::vector<std::string>{"asyn.use", "True", "asyn.response_times", "[1, 2, 5]",
+                                 "asyn.min_received_num", "1", "asyn.staleness_toleration", "-1",
+                                 "fedprox.use", "True", "fedprox.mu", "0.1", "fedopt.use", "True",
+                                 "fedopt.optimizer", "{type: SGD, lr: 1.0, momentum: 0.5}",
+                                 "federate.total_round_num", "6"},
+        std::vector<std::string>{"asyn.use", "True", "asyn.response_times", "[1, 2.5, 4]",
+                                 "asyn.broadcast_manner", "after_receiving", "asyn.staleness_toleration", "1",
+                                 "federate.total_round_num", "6"},
+        std::vector<std::string>{"asyn.use", "True", "asyn.response_times", "[1, 2, 2]",
+                                 "asyn.staleness_toleration", "-1", "aggregator.robust_rule", "median"},
         std::vector<std::string>{"aggregator.robust_rule", "median"}));
 
 INSTANTIATE_TEST_SUITE_P(Factors, RankCounts,

@@ -74,6 +74,31 @@ TEST(Report, EachClientHasALine) {
   EXPECT_FALSE(lines[2].contains("train"));
 }
 
+/// A client with two turns has two lines, the first with its losses.
+TEST(Report, AsynchronousRoundsTellVirtualTimeAndStaleness) {
+  auto report = report_of(2);
+  EXPECT_FALSE(to_json(report).contains("asyn"));
+  report.arrivals = Arrivals{7.5, 0.5, 2, 3};
+  auto again = report.clients[1];
+  report.clients[1].version = 0;
+  again.version = 2;
+  again.update_norm = 1;
+  report.clients.push_back(again);
+  auto const event = to_json(report).at("asyn");
+  EXPECT_EQ(event.at("virtual_seconds"), 7.5);
+  EXPECT_EQ(event.at("staleness").at("mean"), 0.5);
+  EXPECT_EQ(event.at("staleness").at("max"), 2);
+  EXPECT_EQ(event.at("dropped"), 3);
+  auto const lines = client_lines(report);
+  ASSERT_EQ(lines.size(), 3U);
+  EXPECT_EQ(lines[1].at("train").at("staleness"), 2);
+  EXPECT_TRUE(lines[1].contains("val"));
+  EXPECT_EQ(lines[2].at("client"), 2);
+  EXPECT_EQ(lines[2].at("train").at("staleness"), 0);
+  EXPECT_EQ(lines[2].at("train").at("update_norm"), 1);
+  EXPECT_FALSE(lines[2].contains("val"));
+}
+
 TEST(Report, EvalResultsNameUpToAHundredClients) {
   auto const lines_of = [](int64_t clients) {
     auto const text = eval_result_lines(report_of(clients));

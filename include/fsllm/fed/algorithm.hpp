@@ -23,12 +23,21 @@ struct ClientTask {
   double weight = 0;
 };
 
+/// What an asynchronous round tells beside its tasks.
+struct Arrivals {
+  std::optional<double> virtual_seconds;  ///< since the run began, when the server aggregates
+  double staleness_mean = 0;
+  int64_t staleness_max = 0;  ///< versions that the global state has moved since a turn began
+  int64_t dropped = 0;        ///< turns that came too late to count
+};
+
 /// What happens in a round, the same value on every rank: it follows from ids, configuration and round, never
 /// from ranks.
 struct RoundPlan {
   int64_t round = 0;                             ///< from 0
   int64_t all_clients = 0;                       ///< that may train in this run
   std::vector<std::vector<ClientTask>> cohorts;  ///< clients of one cohort share a pass
+  std::optional<Arrivals> arrivals;              ///< of asynchronous runs
 };
 std::vector<ClientTask> tasks(RoundPlan const& plan);
 

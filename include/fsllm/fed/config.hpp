@@ -6,6 +6,8 @@
 
 #include "fsllm/core/config.hpp"
 #include "fsllm/fed/algorithm.hpp"
+#include "fsllm/fed/asynchronous.hpp"
+#include "fsllm/fed/sampler.hpp"
 
 namespace fsllm {
 
@@ -26,6 +28,8 @@ struct FedConfig {
   int64_t client_num = 0;          ///< 0: as many as there are shards
   int64_t sample_client_num = -1;  ///< clients a round; -1: all
   double sample_client_rate = -1;
+  SamplerConfig sampler;
+  AsynConfig asyn;
   double unseen_clients_rate = 0;  ///< share of the clients that are evaluated, but never train
   int64_t rounds = 50;
   bool ignore_weight = false;

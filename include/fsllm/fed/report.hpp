@@ -5,24 +5,27 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "fsllm/comm/collective.hpp"
+#include "fsllm/fed/algorithm.hpp"
 #include "fsllm/fed/evaluate.hpp"
 #include "fsllm/fed/run_directory.hpp"
 #include "fsllm/train/trainer.hpp"
 
 namespace fsllm {
 
-/// What one client did in one round.
+/// What one client did in one turn.
 struct ClientReport {
   int64_t client = 0;
   TrainResult result;
   double update_norm = 0;
+  int64_t version = 0;
 };
 
-/// Collective: the reports of all ranks in client order, on every rank.
+/// Collective: the reports of all ranks in the order of clients and versions, on every rank.
 std::vector<ClientReport> gather_reports(std::vector<ClientReport> const& mine, Communicator const& comm);
 
 /// Wall-clock seconds of the phases of a round on this rank.
@@ -42,6 +45,7 @@ class PhaseClock {
 struct RoundReport {
   int64_t round = 0;  ///< rounds completed, from 1; 0 is the evaluation before training
   std::vector<ClientReport> clients;
+  std::optional<Arrivals> arrivals;
   ClientLosses losses;  ///< empty when this round was not evaluated
   bool best = false;
   int64_t bytes_up = 0, bytes_down = 0;  ///< of all ranks
@@ -57,7 +61,8 @@ void measure_ranks(RoundReport& report, Collective& collective, Traffic const& b
 
 /// The event of metrics.jsonl: sums over clients, and quantiles of them, however many there are.
 nlohmann::ordered_json to_json(RoundReport const& report);
-/// The lines of metrics_clients.jsonl: one for each client that trained or was evaluated, in their order.
+/// The lines of metrics_clients.jsonl: one for each client that trained or was evaluated, in their order;
+/// of a client with two turns (asynchronous runs) one each, the first with its losses.
 std::vector<nlohmann::ordered_json> client_lines(RoundReport const& report);
 /// The event that metrics.jsonl ends with; an empty object where there is none.
 nlohmann::ordered_json last_event(std::filesystem::path const& metrics);
