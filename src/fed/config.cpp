@@ -17,7 +17,7 @@ std::string lower(std::string text) {
 }
 
 /// Methods of FS-LLM that have no row in the table yet.
-constexpr char const* kLaterMethods[] = {"pfedme", "fedem", "fedrep", "fedswa"};
+constexpr char const* kLaterMethods[] = {"pfedme", "fedem", "fedswa"};
 
 std::string load_method(Config& config) {
   auto const given = config.get("federate.method", "fedavg",

@@ -24,7 +24,12 @@ void ditto(Config& config, std::string const& method, FedAlgorithm& algorithm) {
               config.where("personalization.local_update_steps"));
   algorithm.personal = true;
   algorithm.client_state = [](TensorMap const& weights) { return weights; };
-  algorithm.personal_training = PersonalTraining{{}, steps, lr};
+  algorithm.keeps_model = true;
+  algorithm.personal_training = PersonalTraining{};
+  algorithm.personal_training->part.adjust = [steps, lr](TrainConfig& train) {
+    if (steps > 0) train.local_update_steps = steps;
+    if (lr > 0) train.optimizer.lr = lr;
+  };
   algorithm.personal_training->gradients.push_back([weight](ClientTurn const& turn) {
     return [weight, global = moved(turn.server.weights, turn.parameters.begin()->second.device())](
                TensorMap const& parameters) {

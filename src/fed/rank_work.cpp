@@ -111,28 +111,55 @@ void RankWork::end_turn() {
   release_unused_device_memory(device());
 }
 
-/// Without a gradient no optimiser moves a parameter, nor its moments.
-void RankWork::leave_resting(TensorMap const& parameters, int64_t round) const {
-  if (!algorithm_.rests) return;
-  for (auto const& [name, tensor] : parameters)
-    if (algorithm_.rests(name, round)) tensor.mutable_grad().reset();
+bool RankWork::moves(TurnPart const& part, std::string const& parameter, int64_t round) const {
+  if (algorithm_.rests && algorithm_.rests(parameter, round)) return false;
+  return part.trained == Trained::all || algorithm_.is_local(parameter) == (part.trained == Trained::local);
 }
 
-/// All steps from turn.start; what follows the last one goes into `turn`. Returns the optimiser's state.
-TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
-                               TensorMap const& optimizer, Progress& progress) {
-  auto const client = turn.task.client;
+TrainConfig RankWork::config_of(TurnPart const& part, int64_t client) const {
+  auto config = f_.train_config(client);
+  if (part.adjust) part.adjust(config);
+  return config;
+}
+
+int64_t RankWork::steps_of_turn(int64_t client) const {
+  auto parts = algorithm_.parts;
+  if (algorithm_.personal_training) parts.push_back(algorithm_.personal_training->part);
+  int64_t steps = 0;
+  for (auto const& part : parts)
+    steps += planned_steps(config_of(part, client), f_.data.summary(client).train.rows);
+  return steps;
+}
+
+/// All trainings from turn.start; what follows the last one goes into `turn`. Returns the optimiser's state.
+TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients,
+                               std::vector<TurnPart> const& parts, TensorMap optimizer, Progress& progress) {
   copy_values(f_.parameters, turn.start);
   std::vector<GradientHook> hooks;
   for (auto const& make : gradients) hooks.push_back(make(turn));
+  auto const hook = [&](TensorMap const& parameters) {
+    for (auto const& each : hooks) each(parameters);
+  };
+  for (auto const& part : parts) optimizer = take_part(turn, hook, part, optimizer, progress);
+  turn.update = subtract(f_.parameters, turn.start);
+  return optimizer;
+}
+
+/// The steps of one training. Returns the optimiser's state where it outlives the training.
+TensorMap RankWork::take_part(ClientTurn& turn, GradientHook const& hook, TurnPart const& part,
+                              TensorMap const& optimizer, Progress& progress) {
+  auto const client = turn.task.client;
+  auto const config = config_of(part, client);
   set_activity(fmt::format("reading the shard of client {}", client));
   auto const shard = f_.data.shard(client);
   auto const steps = planned_steps(config, shard->train.rows());
   LocalTraining training(f_.model, f_.parameters, shard->train, config,
                          {f_.config.seed, client, turn.plan.round, f_.config.rounds},
                          [&](TensorMap const& parameters) {
-                           for (auto const& hook : hooks) hook(parameters);
-                           leave_resting(parameters, turn.plan.round);
+                           hook(parameters);
+                           // Without a gradient no optimiser moves a parameter, nor its moments.
+                           for (auto const& [name, tensor] : parameters)
+                             if (!moves(part, name, turn.plan.round)) tensor.mutable_grad().reset();
                          });
   training.load_state({{}, optimizer});
   for (int64_t next = 1; !training.done(); ++next) {
@@ -142,27 +169,18 @@ TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients,
     stop_where_asked();
     if (step.taken) progress.advance(1, fmt::format("client {}, loss {:.3f}", client, step.loss));
   }
-  turn.result = training.result();
-  check_training(f_.model, f_.parameters, turn.result,
+  check_training(f_.model, f_.parameters, training.result(),
                  fmt::format("client {}, round {}", client, turn.plan.round + 1));
-  turn.update = subtract(f_.parameters, turn.start);
+  turn.result += training.result();
   return f_.config.keep_optimizer ? training.state().optimizer : TensorMap{};
-}
-
-TrainConfig RankWork::personal_config(int64_t client) const {
-  auto const& personal = *algorithm_.personal_training;
-  auto config = f_.train_config(client);
-  if (personal.local_update_steps > 0) config.local_update_steps = personal.local_update_steps;
-  if (personal.lr > 0) config.optimizer.lr = personal.lr;
-  return config;
 }
 
 /// The state that a client keeps of its own model.
 void RankWork::train_personal(ClientTurn const& turn, Progress& progress) {
-  auto const config = personal_config(turn.task.client);
+  auto const& [gradients, part] = *algorithm_.personal_training;
   auto const start = turn.state;
-  ClientTurn own{turn.plan, turn.task, turn.server, start, turn.parameters, turn.state, {}, {}};
-  take_steps(own, algorithm_.personal_training->gradients, config, {}, progress);
+  ClientTurn own{turn.plan, turn.task, turn.server, start, turn.parameters, turn.state, {}, {}, turn.lr};
+  take_steps(own, gradients, {part}, {}, progress);
   turn.state = clone(f_.parameters);
 }
 
@@ -171,11 +189,11 @@ ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task,
   auto kept = state_of(task.client, server);
   auto state = moved(kept.own, device());
   auto const start = moved(algorithm_.start(server, state), device());
-  ClientTurn turn{plan, task, server, start, f_.parameters, state, {}, {}};
-  kept.optimizer =
-      take_steps(turn, algorithm_.gradients, f_.train_config(task.client), kept.optimizer, progress);
-  ClientReport const report{task.client, turn.result, l2_norm(turn.update)};
+  double const lr = f_.train_config(task.client).optimizer.lr;
+  ClientTurn turn{plan, task, server, start, f_.parameters, state, {}, {}, lr};
+  kept.optimizer = take_steps(turn, algorithm_.gradients, algorithm_.parts, kept.optimizer, progress);
   auto const message = message_of(algorithm_, turn);
+  ClientReport const report{task.client, turn.result, l2_norm(turn.update)};
   if (algorithm_.kind != Kind::none) aggregation.add(message, task);
   if (algorithm_.personal_training) train_personal(turn, progress);
   if (f_.config.has_client_states()) states_.put(task.client, plan.round + 1, {turn.state, kept.optimizer});
@@ -186,11 +204,7 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, ServerState con
                                           Aggregation& aggregation) {
   auto const mine = own_tasks(plan);
   int64_t steps = 0;
-  for (auto const& task : mine) {
-    auto const rows = f_.data.summary(task.client).train.rows;
-    steps += planned_steps(f_.train_config(task.client), rows);
-    if (algorithm_.personal_training) steps += planned_steps(personal_config(task.client), rows);
-  }
+  for (auto const& task : mine) steps += steps_of_turn(task.client);
   std::vector<ClientReport> reports;
   {
     Progress progress(fmt::format("round {}/{}", plan.round + 1, f_.config.rounds), steps, "steps",

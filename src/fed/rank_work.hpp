@@ -47,10 +47,13 @@ class RankWork {
  private:
   std::vector<ClientTask> own_tasks(RoundPlan const& plan) const;
   ClientState state_of(int64_t client, ServerState const& server);
-  void leave_resting(TensorMap const& parameters, int64_t round) const;
-  TensorMap take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
-                       TensorMap const& optimizer, Progress& progress);
-  TrainConfig personal_config(int64_t client) const;
+  bool moves(TurnPart const& part, std::string const& parameter, int64_t round) const;
+  TrainConfig config_of(TurnPart const& part, int64_t client) const;
+  int64_t steps_of_turn(int64_t client) const;
+  TensorMap take_steps(ClientTurn& turn, GradientHooks const& gradients, std::vector<TurnPart> const& parts,
+                       TensorMap optimizer, Progress& progress);
+  TensorMap take_part(ClientTurn& turn, GradientHook const& hook, TurnPart const& part,
+                      TensorMap const& optimizer, Progress& progress);
   void train_personal(ClientTurn const& turn, Progress& progress);
   ClientReport train_task(RoundPlan const& plan, ClientTask const& task, ServerState const& server,
                           Aggregation& aggregation, Progress& progress);

@@ -22,14 +22,7 @@ constexpr size_t kClientsInEvalResults = 100;
 /// Sums of the clients' training results, in client order.
 TrainResult sum_of(std::vector<ClientReport> const& clients) {
   TrainResult sum;
-  for (auto const& client : clients) {
-    sum.loss_sum += client.result.loss_sum;
-    sum.targets += client.result.targets;
-    sum.tokens += client.result.tokens;
-    sum.samples += client.result.samples;
-    sum.steps += client.result.steps;
-    sum.skipped_steps += client.result.skipped_steps;
-  }
+  for (auto const& client : clients) sum += client.result;
   return sum;
 }
 

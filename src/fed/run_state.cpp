@@ -192,7 +192,7 @@ void Run::save_results() {
   if (f_.check_inputs) f_.check_inputs();
   auto const out = f_.full_model ? f_.directory.model() : f_.directory.adapter();
   auto const name = out.filename().string();
-  if (!algorithm_.personal || algorithm_.personal_training) save_as(name, state_.server.weights);
+  if (!algorithm_.personal || algorithm_.keeps_model) save_as(name, state_.server.weights);
   ClientStates states(f_.directory.root);
   states.restore(own);
   for (auto const& file : own)

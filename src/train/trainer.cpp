@@ -16,6 +16,18 @@ int64_t planned_batches(TrainConfig const& config, int64_t rows) {
   return config.local_update_steps * order_of(config, rows, {}).steps_per_epoch();
 }
 
+TrainResult& TrainResult::operator+=(TrainResult const& more) {
+  loss_sum += more.loss_sum;
+  targets += more.targets;
+  tokens += more.tokens;
+  samples += more.samples;
+  steps += more.steps;
+  skipped_steps += more.skipped_steps;
+  lr_sum += more.lr_sum;
+  seconds += more.seconds;
+  return *this;
+}
+
 TrainConfig load_train_config(Config& config) {
   TrainConfig c;
   c.local_update_steps = config.get<int64_t>(

@@ -90,6 +90,51 @@ TEST_F(Personal, DittoTrainsAGlobalAndAnOwnModel) {
   }
 }
 
+/// One round of epochs: B_k is what B of RoLoRA's first round is for that client alone, and A the weighted
+/// mean of what its second round, with that B, makes of A.
+TEST_F(Personal, FedRepFitsOwnParametersFirst) {
+  std::vector<std::string> const epochs{"train.batch_or_epoch", "epoch", "train.local_update_steps", "1"};
+  auto const with = [&](std::vector<std::string> words) {
+    words.insert(words.end(), epochs.begin(), epochs.end());
+    return words;
+  };
+  auto const outcome =
+      train("fedrep", with({"federate.method", "fedrep", "personalization.local_param", "[lora_B]",
+                            "personalization.lr_linear", "0.5", "personalization.lr_feature", "0.5",
+                            "personalization.epoch_linear", "1"}));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  auto const fedrep = adapter("fedrep", 1);
+  TensorMap mean;
+  double rows = 0;
+  for (auto const& line : read_events(dir_ / "fedrep/metrics_clients.jsonl"))
+    rows += line.at("train").at("samples").get<double>();
+  for (auto const& line : read_events(dir_ / "fedrep/metrics_clients.jsonl")) {
+    auto const client = line.at("client").get<int>();
+    auto const name = fmt::format("alone_{}", client);
+    ASSERT_EQ(train(name,
+                    with({"federate.client_idx_for_local_train", std::to_string(client),
+                          "federate.lora_aggregation", "rolora", "federate.total_round_num", "2"}),
+                    0)
+                  .exit_code,
+              0);
+    auto const alone = SafetensorsReader(dir_ / name / "adapter", "adapter_model").tensors();
+    auto const own = adapter("fedrep", client);
+    for (auto const& [parameter, tensor] : alone) {
+      if (parameter.find("lora_B") != std::string::npos) {
+        EXPECT_TRUE(tensors_near(own.at(parameter), tensor, 1e-7)) << parameter;
+      } else {
+        auto const share = tensor.mul(line.at("train").at("samples").get<double>() / rows);
+        auto& sum = mean[parameter];
+        sum = sum.defined() ? sum.add(share) : share;
+        EXPECT_TRUE(own.at(parameter).equal(fedrep.at(parameter))) << "A is the same for all";
+      }
+    }
+  }
+  ASSERT_FALSE(mean.empty());
+  for (auto const& [parameter, tensor] : mean)
+    EXPECT_TRUE(tensors_near(fedrep.at(parameter), tensor, 1e-6)) << parameter;
+}
+
 TEST_F(Personal, WordsAreChecked) {
   auto const refused = [&](std::vector<std::string> const& more, std::string const& message) {
     auto const outcome = train("bad", more);
@@ -101,6 +146,7 @@ TEST_F(Personal, WordsAreChecked) {
   refused({"personalization.local_param", "[lora_A, lora_B]"}, "every parameter that is trained is local");
   refused({"personalization.local_param", "[lora_B]", "federate.method", "scaffold"},
           "clients keep a state of their own");
+  refused({"federate.method", "FedRep"}, "personalization.local_param names no parameters");
 }
 
 }  // namespace

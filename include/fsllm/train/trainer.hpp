@@ -37,6 +37,7 @@ struct TrainResult {
   int64_t skipped_steps = 0;  ///< loss or gradient not finite
   double lr_sum = 0;          ///< of the steps that were taken
   double seconds = 0;
+  TrainResult& operator+=(TrainResult const& more);
 };
 
 /// What one optimiser step did.
