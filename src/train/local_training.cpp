@@ -45,13 +45,18 @@ void scale_gradients(TensorMap const& parameters, double norm, double max_norm) 
     if (tensor.grad().defined()) tensor.grad().mul_(factor);
 }
 
-/// The rows of one optimiser step, cut into forward passes.
+/// A step takes other rows so often at most.
+constexpr int64_t kMostRedraws = 10;
+
+/// The rows of one optimiser step, cut into forward passes. Steps beyond the round's go on in the same order.
 std::vector<Batch> batches_of_step(BatchOrder& order, TokenSplit const& data, TrainConfig const& config,
                                    int64_t step) {
   std::vector<Batch> batches;
   int64_t rows_before = 0;
   int64_t const first = step * config.accumulation;
-  int64_t const end = std::min(first + config.accumulation, planned_batches(config, data.rows()));
+  int64_t const planned = planned_batches(config, data.rows());
+  int64_t const end =
+      first < planned ? std::min(first + config.accumulation, planned) : first + config.accumulation;
   for (int64_t at = first; at < end; ++at) {
     auto const rows = order.rows_of_step(at);
     auto const count = static_cast<int64_t>(rows.size());
@@ -124,8 +129,27 @@ struct LocalTraining::Impl {
         which(which_),
         hook(std::move(hook_)),
         steps(planned_steps(config_, data.rows())),
-        step_batches(data, config_, which_, steps),
+        step_batches(data, config_, which_, steps / config_.steps_per_batch),
         optimizer(config_.optimizer, parameters_) {}
+
+  /// The rows of the step that comes next.
+  void draw() {
+    if (result.steps % config.steps_per_batch == 0 || batches.empty())
+      batches = step_batches.at(result.steps / config.steps_per_batch);
+  }
+
+  /// Gradients of the rows that are drawn; the loss, summed over `targets`.
+  double evaluate(StepResult& step, int64_t& targets) {
+    targets = 0;
+    for (auto const& batch : batches) {
+      step.tokens += batch.num_tokens();
+      targets += batch.num_targets();
+      result.samples += batch.num_rows();
+    }
+    optimizer.zero_grad();
+    return accumulate_gradients(model, batches, targets,
+                                {which.seed, which.client, which.round, result.steps});
+  }
 
   void update(double norm) {
     if (config.grad_clip > 0) scale_gradients(parameters, norm, config.grad_clip);
@@ -144,6 +168,9 @@ struct LocalTraining::Impl {
           "client {}, round {}: {} of {} steps skipped (loss or gradient not finite). Lower "
           "train.optimizer.lr.",
           which.client, which.round + 1, result.skipped_steps, steps);
+    if (result.redrawn > 0)
+      log_warning("client {}, round {}: steps took other rows {} times (loss not finite)", which.client,
+                  which.round + 1, result.redrawn);
   }
 
   CausalLM& model;
@@ -153,6 +180,7 @@ struct LocalTraining::Impl {
   GradientHook hook;
   int64_t steps;
   StepBatches step_batches;
+  std::vector<Batch> batches;  ///< of the step that comes next, or was last
   Optimizer optimizer;
   TrainResult result;
 };
@@ -175,17 +203,15 @@ StepResult LocalTraining::step() {
   auto& own = *impl_;
   FSLLM_ASSERT(!done());
   auto const start = std::chrono::steady_clock::now();
-  auto const batches = own.step_batches.at(own.result.steps);
   StepResult step;
   int64_t targets = 0;
-  for (auto const& batch : batches) {
-    step.tokens += batch.num_tokens();
-    targets += batch.num_targets();
-    own.result.samples += batch.num_rows();
+  own.draw();
+  double sum = own.evaluate(step, targets);
+  int64_t const planned = own.steps / own.config.steps_per_batch;
+  for (int64_t again = 0; own.config.redraws && !std::isfinite(sum) && again < kMostRedraws; ++again) {
+    own.batches = own.step_batches.at(planned + own.result.redrawn++);
+    sum = own.evaluate(step, targets);
   }
-  DropoutKey const dropout{own.which.seed, own.which.client, own.which.round, own.result.steps};
-  own.optimizer.zero_grad();
-  double const sum = accumulate_gradients(own.model, batches, targets, dropout);
   if (own.hook) own.hook(own.parameters);
   double const norm = gradient_norm(own.parameters);
   step.taken = std::isfinite(sum) && std::isfinite(norm);
