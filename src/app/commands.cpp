@@ -182,6 +182,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
     set_activity("loading the model");
     trainable = load_trainable(s);
     check_parameters(s.run.fed.algorithm, trainable.parameters);
+    if (s.run.fed.finetune) check_fine_tuning(*s.run.fed.finetune, trainable.parameters);
   });
   agree(comm, [&] {
     // From here on the directory holds a run; what failed before may simply be started again.

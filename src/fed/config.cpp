@@ -17,7 +17,7 @@ std::string lower(std::string text) {
 }
 
 /// Methods of FS-LLM that have no row in the table yet.
-constexpr char const* kLaterMethods[] = {"pfedme", "fedem", "fedswa"};
+constexpr char const* kLaterMethods[] = {"fedem"};
 
 std::string load_method(Config& config) {
   auto const given = config.get("federate.method", "fedavg",
@@ -84,6 +84,10 @@ FedConfig load_fed_config(Config& config) {
       at_least(-1));
   if (c.only_client == 0 && data_idx > 0) c.only_client = data_idx;
   c.algorithm = load_algorithm(config, c.method);
+  FSLLM_CHECK(c.algorithm.averages_from <= c.rounds,
+              "{} = {} (the run has {} rounds, so that no model would go into the mean). Lower it.",
+              config.where("fedswa.start_rnd"), c.algorithm.averages_from, c.rounds);
+  c.finetune = load_fine_tuning(config);
   c.reduce =
       config.get("hpc.reduce", "auto",
                  "Sum of updates: exact (64-bit fixed point), native (fp32), auto (exact for adapters).",

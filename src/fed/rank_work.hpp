@@ -31,8 +31,8 @@ class RankWork {
   std::vector<ClientReport> train(RoundPlan const& plan, ServerState const& server, Aggregation& aggregation);
   /// A signal has stopped train() on any rank: its reports and sums are of no use.
   bool stopped() const { return stopped_; }
-  /// Collective: losses of all clients.
-  ClientLosses evaluate(ServerState const& server);
+  /// Collective: losses of all clients after `round` rounds.
+  ClientLosses evaluate(ServerState const& server, int64_t round);
 
   /// Collective: the files of all clients' own states after at most `round` rounds, in client order.
   std::vector<ClientStateFile> state_files(int64_t round) const;
@@ -58,7 +58,8 @@ class RankWork {
   ClientReport train_task(RoundPlan const& plan, ClientTask const& task, ServerState const& server,
                           Aggregation& aggregation, Progress& progress);
   void end_turn();
-  ClientLosses evaluate_all(ServerState const& server);
+  void fine_tune(int64_t client, int64_t round);
+  ClientLosses evaluate_all(ServerState const& server, int64_t round);
 
   Federation& f_;
   Participants const& who_;

@@ -43,6 +43,7 @@ class Run {
   void serve(Message const& arrived, RoundPlan const& plan);
   void broadcast_server_state();
   void judge(RoundReport& report);
+  void judge_average();
   void write_report(RoundReport const& report);
   void save_as(std::string const& name, TensorMap const& values);
   void restore_states(Checkpoint const& checkpoint);
@@ -66,6 +67,7 @@ class Run {
   int64_t saved_ = 0;                                  ///< rounds that the newest checkpoint holds
   bool ended_ = false;                                 ///< before it was resumed
   nlohmann::ordered_json last_event_;                  ///< in metrics.jsonl
+  nlohmann::ordered_json average_;                     ///< what it says of FedSWA's mean when it ends
 };
 
 }  // namespace fsllm::detail

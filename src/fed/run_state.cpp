@@ -203,6 +203,7 @@ void Run::save_results() {
   summary["stopped_early"] = state_.selection.stop();
   if (state_.best_round > 0)
     summary.update({{"best_round", state_.best_round}, {"best_loss", state_.selection.best()}});
+  if (!average_.is_null()) summary["swa"] = average_;
   summary["ranks"] = comm_.size();
   metrics_->write(summary);
   f_.output->write("summary.json", summary.dump(2) + "\n");

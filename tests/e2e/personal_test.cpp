@@ -135,6 +135,54 @@ TEST_F(Personal, FedRepFitsOwnParametersFirst) {
     EXPECT_TRUE(tensors_near(fedrep.at(parameter), tensor, 1e-6)) << parameter;
 }
 
+/// With one step for each batch θ begins at w_k, so the first step feels no λ; with ηλ = 1 w_k becomes θ.
+TEST_F(Personal, PFedMeKeepsItsModels) {
+  std::vector<std::string> const one_step{"train.local_update_steps", "1"};
+  auto const with = [&](std::vector<std::string> words) {
+    words.insert(words.end(), one_step.begin(), one_step.end());
+    return words;
+  };
+  ASSERT_EQ(train("fedavg", with({})).exit_code, 0);
+  ASSERT_EQ(train("alone", with({"federate.method", "local"})).exit_code, 0);
+  auto const outcome = train("pfedme", with({"federate.method", "pFedMe", "personalization.regular_weight",
+                                             "2", "personalization.K", "1"}));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  auto const fedavg = SafetensorsReader(dir_ / "fedavg/adapter", "adapter_model").tensors();
+  for (auto const& [name, tensor] : SafetensorsReader(dir_ / "pfedme/adapter", "adapter_model").tensors())
+    EXPECT_TRUE(tensors_near(tensor, fedavg.at(name), 1e-7)) << name;
+  for (int client = 1; client <= 3; ++client) {
+    auto const alone = adapter("alone", client);
+    for (auto const& [name, tensor] : adapter("pfedme", client))
+      EXPECT_TRUE(tensor.equal(alone.at(name))) << name;
+  }
+}
+
+/// A run that goes on from the checkpoint before the last ends with the same files.
+TEST_F(Personal, StatesGoOnAfterAResume) {
+  for (auto const& [name, words] : std::map<std::string, std::vector<std::string>>{
+           {"pfedme", {"federate.method", "pfedme", "personalization.regular_weight", "1"}},
+           {"fedrep",
+            {"federate.method", "fedrep", "personalization.local_param", "[lora_B]",
+             "federate.keep_optimizer", "True"}}}) {
+    auto all = words;
+    all.insert(all.end(), {"federate.total_round_num", "3", "federate.sample_client_num", "2",
+                           "train.optimizer", "{type: AdamW, lr: 0.01}"});
+    ASSERT_EQ(train(name, all).exit_code, 0);
+    std::map<int, TensorMap> before;
+    for (auto const& entry : std::filesystem::directory_iterator(dir_ / name / "adapter"))
+      if (auto const folder = entry.path().filename().string(); folder.starts_with("client_"))
+        before[std::stoi(folder.substr(7))] = SafetensorsReader(entry.path(), "adapter_model").tensors();
+    ASSERT_GE(before.size(), 2U);
+    std::filesystem::resize_file(dir_ / name / "checkpoints/round_000003/state.h5", 1000);
+    std::filesystem::remove_all(dir_ / name / "adapter");
+    auto const outcome = run(dir_.path(), 3, {"fsllm_hpc", "--resume", (dir_ / name).string()});
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    for (auto const& [client, tensors] : before)
+      for (auto const& [parameter, tensor] : adapter(name, client))
+        EXPECT_TRUE(tensor.equal(tensors.at(parameter))) << name << client << parameter;
+  }
+}
+
 TEST_F(Personal, WordsAreChecked) {
   auto const refused = [&](std::vector<std::string> const& more, std::string const& message) {
     auto const outcome = train("bad", more);
@@ -146,6 +194,11 @@ TEST_F(Personal, WordsAreChecked) {
   refused({"personalization.local_param", "[lora_A, lora_B]"}, "every parameter that is trained is local");
   refused({"personalization.local_param", "[lora_B]", "federate.method", "scaffold"},
           "clients keep a state of their own");
+  refused({"personalization.local_param", "[lora_B]", "federate.method", "pfedme"},
+          "clients keep a state of their own");
+  refused(
+      {"finetune.before_eval", "True", "finetune.simple_tuning", "True", "finetune.local_param", "[lora_C]"},
+      "finetune.local_param: no parameter that is trained has 'lora_C' in its name");
   refused({"federate.method", "FedRep"}, "personalization.local_param names no parameters");
 }
 

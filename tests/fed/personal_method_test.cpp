@@ -119,6 +119,41 @@ TEST(PersonalMethods, FedRepTrainsOwnParametersFirst) {
   }
 }
 
+/// K steps of θ on curvature a + λ with minimum (ab + λ w_k) / (a + λ) for each batch, after which w_k moves.
+TEST(PersonalMethods, PFedMeMovesBesideItsModels) {
+  constexpr double kWeight = 2, kInner = 0.05, kBeta = 0.7;
+  std::string const keys =
+      "personalization: {K: 5, regular_weight: 2, lr: 0.05, beta: 0.7}\nfederate: {method: pFedMe}";
+  auto const path = train_everywhere(keys, {{"u", at::zeros({2}, at::kDouble)}});
+  double u = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    double mean = 0;
+    for (size_t k = 0; k < std::size(kClients); ++k) {
+      auto const& [a, b, rows] = kClients[k];
+      double w = u, theta = u;
+      for (int batch = 0; batch < kSteps; ++batch) {
+        theta = descend(theta, a + kWeight, (a * b + kWeight * w) / (a + kWeight), kInner, 5);
+        w -= kLr * kWeight * (w - theta);
+      }
+      mean += rows / kRows * w;
+      EXPECT_NEAR(first(path.states[round].at(static_cast<int64_t>(k) + 1), "u"), theta, 1e-12) << round;
+    }
+    EXPECT_NEAR(path.u[round], u = (1 - kBeta) * u + kBeta * mean, 1e-12) << round;
+  }
+  // With FedOpt's SGD of rate β the same.
+  auto const sgd = train_everywhere(
+      "personalization: {K: 5, regular_weight: 2, lr: 0.05}\nfederate: {method: pfedme}\n"
+      "fedopt: {use: True, optimizer: {type: SGD, lr: 0.7}}",
+      {{"u", at::zeros({2}, at::kDouble)}});
+  for (int round = 0; round < kRounds; ++round) EXPECT_NEAR(sgd.u[round], path.u[round], 1e-12);
+}
+
+TEST(PersonalMethods, PFedMeNeedsAWeight) {
+  auto config =
+      Config::parse("federate: {method: pFedMe}\npersonalization: {regular_weight: 0}", "test.yaml");
+  EXPECT_ERROR(load_fed_config(config), "pFedMe's global model would never move");
+}
+
 TEST(PersonalMethods, FedRepNeedsParametersOfClients) {
   auto config = Config::parse("federate: {method: FedRep}", "test.yaml");
   EXPECT_ERROR(load_fed_config(config), "personalization.local_param names no parameters");

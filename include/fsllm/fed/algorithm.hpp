@@ -70,6 +70,12 @@ struct ClientTurn {
 /// Changes what a client sends, as clipping, noise and compression do.
 using UpdateTransform = std::function<void(Message& message, ClientTurn const& turn)>;
 
+/// A mean of the global weights of several rounds.
+struct WeightAverage {
+  int64_t models = 0;  ///< that went into it
+  TensorMap weights;
+};
+
 /// The server's side of a round.
 struct ServerStep {
   virtual ~ServerStep() = default;
@@ -78,6 +84,8 @@ struct ServerStep {
   /// What outlives a round beside ServerState, for checkpoints; rank 0 only.
   virtual TensorMap state() const { return {}; }
   virtual void load_state(TensorMap const& state) {}
+  /// By which a run is judged too when it ends; rank 0 only.
+  virtual WeightAverage average() const { return {}; }
 };
 
 /// What each turn does to its gradients.
@@ -118,6 +126,7 @@ struct FedAlgorithm {
   /// Words in the names of parameters that are never sent: each client keeps its own.
   std::vector<std::string> local_param;
   bool is_local(std::string const& parameter) const;
+  int64_t averages_from = 0;  ///< the first round after which ServerStep::average() has a model; 0: none
   /// Parameters that a round (from 0) leaves as they are: neither trained nor sent. Empty: none.
   std::function<bool(std::string const& parameter, int64_t round)> rests;
   /// Given the layout of the weights: those of Message::mean (as it begins the same) and Message::sum, a
@@ -151,6 +160,8 @@ void local_parameters(Config& config, std::string const& method, FedAlgorithm& a
 void local_training(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void global_training(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void ditto(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void pfedme(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void fedswa(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedrep(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedavg(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedopt(Config& config, std::string const& method, FedAlgorithm& algorithm);
