@@ -4,15 +4,13 @@
 #include <ATen/ops/div.h>
 #include <ATen/ops/linalg_vector_norm.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <future>
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/train/loss.hpp"
-#include "order.hpp"
+#include "step_batches.hpp"
 
 namespace fsllm {
 namespace {
@@ -48,62 +46,6 @@ void scale_gradients(TensorMap const& parameters, double norm, double max_norm) 
 /// A step takes other rows so often at most.
 constexpr int64_t kMostRedraws = 10;
 
-/// The rows of one optimiser step, cut into forward passes. Steps beyond the round's go on in the same order.
-std::vector<Batch> batches_of_step(BatchOrder& order, TokenSplit const& data, TrainConfig const& config,
-                                   int64_t step) {
-  std::vector<Batch> batches;
-  int64_t rows_before = 0;
-  int64_t const first = step * config.accumulation;
-  int64_t const planned = planned_batches(config, data.rows());
-  int64_t const end =
-      first < planned ? std::min(first + config.accumulation, planned) : first + config.accumulation;
-  for (int64_t at = first; at < end; ++at) {
-    auto const rows = order.rows_of_step(at);
-    auto const count = static_cast<int64_t>(rows.size());
-    int64_t const micro = config.micro_batch_size > 0 ? config.micro_batch_size : count;
-    for (int64_t begin = 0; begin < count; begin += micro) {
-      auto& batch = batches.emplace_back();
-      batch.packing = config.batch.packing;
-      batch.first_row = rows_before;
-      for (int64_t i = begin; i < std::min(begin + micro, count); ++i) append_row(batch, data, rows[i]);
-      rows_before += batch.num_rows();
-    }
-  }
-  return batches;
-}
-
-/// The batches of one step after another; with dataloader.num_workers the next ones are made in the
-/// background.
-class StepBatches {
- public:
-  StepBatches(TokenSplit const& data, TrainConfig const& config, ClientRound const& which, int64_t steps)
-      : data_(data),
-        config_(config),
-        order_(order_of(config, data.rows(), which,
-                        config.batch.group_by_length ? row_lengths(data) : std::vector<int64_t>())),
-        steps_(steps) {}
-
-  std::vector<Batch> at(int64_t step) {
-    auto made = ahead_.valid() ? ahead_.get() : std::vector<Batch>();
-    auto batches = step == ahead_of_ ? std::move(made) : make(step);
-    ahead_of_ = step + 1;
-    if (ahead_of_ < steps_ && config_.batch.num_workers > 0)
-      ahead_ = std::async(std::launch::async, [this, next = ahead_of_] { return make(next); });
-    else
-      ahead_of_ = -1;
-    return batches;
-  }
-
- private:
-  std::vector<Batch> make(int64_t step) { return batches_of_step(order_, data_, config_, step); }
-
-  TokenSplit const& data_;
-  TrainConfig const& config_;
-  BatchOrder order_;
-  int64_t steps_, ahead_of_ = -1;
-  std::future<std::vector<Batch>> ahead_;  ///< last, so that it has ended before the rest goes
-};
-
 /// Forward and backward of one step; the gradients are those of the mean loss per target. Returns the summed
 /// loss.
 double accumulate_gradients(CausalLM& model, std::vector<Batch> const& batches, int64_t targets,
@@ -138,17 +80,32 @@ struct LocalTraining::Impl {
       batches = step_batches.at(result.steps / config.steps_per_batch);
   }
 
-  /// Gradients of the rows that are drawn; the loss, summed over `targets`.
-  double evaluate(StepResult& step, int64_t& targets) {
-    targets = 0;
+  struct Loss {
+    double sum = 0;
+    int64_t targets = 0;
+  };
+  /// The loss of the rows that are drawn, and its gradients.
+  Loss evaluate(StepResult& step) {
+    Loss loss;
     for (auto const& batch : batches) {
       step.tokens += batch.num_tokens();
-      targets += batch.num_targets();
+      loss.targets += batch.num_targets();
       result.samples += batch.num_rows();
     }
     optimizer.zero_grad();
-    return accumulate_gradients(model, batches, targets,
-                                {which.seed, which.client, which.round, result.steps});
+    loss.sum = accumulate_gradients(model, batches, loss.targets,
+                                    {which.seed, which.client, which.round, result.steps});
+    return loss;
+  }
+
+  /// Where the loss is not finite: that of rows which come after the round's.
+  Loss evaluate_others(Loss loss, StepResult& step) {
+    int64_t const planned = steps / config.steps_per_batch;
+    for (int64_t again = 0; !std::isfinite(loss.sum) && again < kMostRedraws; ++again) {
+      batches = step_batches.at(planned + result.redrawn++);
+      loss = evaluate(step);
+    }
+    return loss;
   }
 
   void update(double norm) {
@@ -204,14 +161,10 @@ StepResult LocalTraining::step() {
   FSLLM_ASSERT(!done());
   auto const start = std::chrono::steady_clock::now();
   StepResult step;
-  int64_t targets = 0;
   own.draw();
-  double sum = own.evaluate(step, targets);
-  int64_t const planned = own.steps / own.config.steps_per_batch;
-  for (int64_t again = 0; own.config.redraws && !std::isfinite(sum) && again < kMostRedraws; ++again) {
-    own.batches = own.step_batches.at(planned + own.result.redrawn++);
-    sum = own.evaluate(step, targets);
-  }
+  auto loss = own.evaluate(step);
+  if (own.config.redraws) loss = own.evaluate_others(loss, step);
+  auto const [sum, targets] = loss;
   if (own.hook) own.hook(own.parameters);
   double const norm = gradient_norm(own.parameters);
   step.taken = std::isfinite(sum) && std::isfinite(norm);

@@ -65,6 +65,19 @@ TEST_F(Judged, FedSwaIsTheMeanOfRounds) {
   EXPECT_EQ(read_text(dir_ / "swa/eval_results.log"), results);
 }
 
+/// Early stop comes before the first round of the mean: that is told, and nothing else is missing.
+TEST_F(Judged, FedSwaOfARunThatStopsEarlier) {
+  train(
+      "swa", 4,
+      {"fedswa.use", "True", "fedswa.start_rnd", "4", "early_stop.patience", "1", "early_stop.delta", "10"});
+  auto const ended = summary("swa");
+  EXPECT_EQ(ended.at("stopped_early"), true);
+  EXPECT_FALSE(ended.contains("swa"));
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "swa/swa"));
+  EXPECT_THAT(read_text(dir_ / "swa/exp_print.log"),
+              testing::HasSubstr("before the first whose weights go into the mean (4)"));
+}
+
 /// Before the first round each client fine-tunes as it trains alone in the first round; the run learns as
 /// without.
 TEST_F(Judged, FineTuningIsForTheJudgementAlone) {
