@@ -260,7 +260,7 @@ TEST(Loss, OfASplitDoesNotDependOnBatching) {
 class QuantizedLora : public testing::TestWithParam<std::tuple<std::string, std::string>> {};
 
 TEST_P(QuantizedLora, LearnsAsOnTheValuesOfItsCodes) {
-  auto const& [type, more] = GetParam();
+  auto const type = std::get<0>(GetParam()), more = std::get<1>(GetParam());
   auto const source = test::source_file("tests/reference/llama");
   auto const config = config_of(
       "train: {local_update_steps: 10, optimizer: {type: AdamW, lr: 0.01}}\ndataloader: {batch_size: 2}");
