@@ -44,13 +44,14 @@ class HostCollective : public Collective {
         leaders_(comm.split(node.rank() == 0 ? 0 : 1, comm.rank())),
         window_(node, chunk_bytes / 2) {
     learn_places();
+    messages_before_ = comm_.traffic();
   }
 
   Communicator const& communicator() const override { return comm_; }
   Traffic traffic() const override {
     auto const& messages = comm_.traffic();
-    return {traffic_.broadcast_bytes + messages.broadcast_bytes,
-            traffic_.reduce_bytes + messages.reduce_bytes};
+    return {traffic_.broadcast_bytes + messages.broadcast_bytes - messages_before_.broadcast_bytes,
+            traffic_.reduce_bytes + messages.reduce_bytes - messages_before_.reduce_bytes};
   }
 
   void broadcast(TensorMap& map, int root) override {
@@ -211,7 +212,7 @@ class HostCollective : public Collective {
   std::vector<Place> places_;
   int nodes_ = 1;
   int buffer_ = 0;  ///< of each slot's two; alternates from chunk to chunk, also across calls
-  Traffic traffic_;
+  Traffic traffic_, messages_before_;
 };
 
 }  // namespace

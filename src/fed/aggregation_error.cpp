@@ -85,6 +85,7 @@ class MeasuredStep : public ServerStep {
   }
   TensorMap state() const override { return inner_->state(); }
   void load_state(TensorMap const& state) override { inner_->load_state(state); }
+  WeightAverage average() const override { return inner_->average(); }
 
  private:
   LoraFactors lora_;

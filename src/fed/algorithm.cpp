@@ -12,7 +12,7 @@ std::vector<ClientTask> tasks(RoundPlan const& plan) {
 }
 
 TensorMap own_parameters(FedAlgorithm const& algorithm, ServerState const& server, TensorMap const& state) {
-  return algorithm.personal_training ? state : algorithm.start(server, state);
+  return algorithm.keeps_model ? state : algorithm.start(server, state);
 }
 
 TensorMap trained_part(FedAlgorithm const& algorithm, TensorMap map, int64_t round) {
@@ -37,6 +37,10 @@ std::vector<Row<AlgorithmPart>> const& algorithm_table() {
       {"diloco", [](Config&, std::string const&, FedAlgorithm&) {},
        "fedopt by Nesterov's momentum, lr 0.7 (Douillard et al. 2023)"},
       {"ditto", ditto, "a model of each client's own beside the global one (Li et al. 2021)"},
+      {"fedrep", fedrep,
+       "clients train parameters of their own first, then those that they share (Collins et al. 2021)"},
+      {"pfedme", pfedme,
+       "Moreau envelopes: clients' models move beside w_k, which moves the global one (T. Dinh et al. 2020)"},
       {"fedprox", fedprox, "clients are held near the global model (Li et al. 2020)"},
       {"scaffold", scaffold, "control variates correct the drift of clients (Karimireddy et al. 2020)"},
   };
@@ -81,6 +85,7 @@ FedAlgorithm load_algorithm(Config& config, std::string const& method) {
   FSLLM_CHECK(!algorithm.combine || !algorithm.summed,
               "{} with federate.method = {} (it needs sums of all messages). Use one of the two.",
               config.where("aggregator.robust_rule"), method);
+  fedswa(config, method, algorithm);
   return algorithm;
 }
 

@@ -17,7 +17,7 @@ std::string lower(std::string text) {
 }
 
 /// Methods of FS-LLM that have no row in the table yet.
-constexpr char const* kLaterMethods[] = {"pfedme", "fedem", "fedrep", "fedswa"};
+constexpr char const* kLaterMethods[] = {"fedem"};
 
 std::string load_method(Config& config) {
   auto const given = config.get("federate.method", "fedavg",
@@ -92,6 +92,10 @@ FedConfig load_fed_config(Config& config) {
       "{} with federate.keep_optimizer (a turn that is dropped would leave its optimiser behind). Use "
       "one of the two.",
       config.where("asyn.use"));
+  FSLLM_CHECK(c.algorithm.averages_from <= c.rounds,
+              "{} = {} (the run has {} rounds, so that no model would go into the mean). Lower it.",
+              config.where("fedswa.start_rnd"), c.algorithm.averages_from, c.rounds);
+  c.finetune = load_fine_tuning(config);
   c.reduce =
       config.get("hpc.reduce", "auto",
                  "Sum of updates: exact (64-bit fixed point), native (fp32), auto (exact for adapters).",
@@ -108,6 +112,11 @@ FedConfig load_fed_config(Config& config) {
       "{} = {} (with clients that keep a state of their own between rounds, every client trains where its "
       "state is). Leave it out, or use another method.",
       config.where("hpc.clients_per_pass"), c.clients_per_pass);
+  FSLLM_CHECK(c.clients_per_pass == 1 || !config.has("llm.retry_on_nan_loss") ||
+                  config.text("llm.retry_on_nan_loss") == "False",
+              "{} = {} with llm.retry_on_nan_loss (one client's rows would be drawn anew for all). Use one "
+              "of the two.",
+              config.where("hpc.clients_per_pass"), c.clients_per_pass);
   FSLLM_CHECK(c.clients_per_pass == 1 || !c.asyn.use,
               "{} = {} with asyn.use (clients begin and end at different times). Use one of the two.",
               config.where("hpc.clients_per_pass"), c.clients_per_pass);

@@ -49,6 +49,13 @@ void local_parameters(Config& config, std::string const& method, FedAlgorithm& a
                                            "Words: parameters whose name contains one are never sent; each "
                                            "client keeps its own, and is judged with "
                                            "them. ['lora_B'] is FedSA-LoRA.");
+  bool const needed = std::any_of(algorithm.parts.begin(), algorithm.parts.end(),
+                                  [](auto const& part) { return part.trained == Trained::local; });
+  FSLLM_CHECK(
+      !words.empty() || !needed,
+      "{} = {} (personalization.local_param names no parameters that clients keep for themselves). Set "
+      "it, for example to [lora_B].",
+      config.where("federate.method"), method);
   if (words.empty()) return;
   FSLLM_CHECK(!algorithm.client_state,
               "{} with federate.method = {} (whose clients keep a state of their own). Use one of the two.",

@@ -11,11 +11,11 @@
 namespace fsllm {
 
 void check_training(CausalLM& model, TensorMap const& parameters, TrainResult const& result,
-                    std::string const& who) {
+                    std::string const& who, std::string const& rate) {
   if (result.skipped_steps > 0) check_finite_weights(model);
   auto const bad = first_not_finite(parameters);
-  FSLLM_CHECK(bad.empty(),
-              "{} of {} is not finite (the client's training diverged). Lower train.optimizer.lr.", bad, who);
+  FSLLM_CHECK(bad.empty(), "{} of {} is not finite (the client's training diverged). Lower {}.", bad, who,
+              rate);
 }
 
 void check_steps(std::vector<ClientReport> const& clients, int64_t round) {

@@ -8,10 +8,10 @@
 
 namespace fsllm {
 
-/// What a training `who` did to `parameters` must be finite. Where steps were skipped the model's weights are
-/// looked at too: no learning rate mends those.
+/// What a training `who`, whose learning rate is the key `rate`, did to `parameters` must be finite. Where
+/// steps were skipped the model's weights are looked at too: no learning rate mends those.
 void check_training(CausalLM& model, TensorMap const& parameters, TrainResult const& result,
-                    std::string const& who);
+                    std::string const& who, std::string const& rate = "train.optimizer.lr");
 
 /// A round without a step teaches nothing, and neither would the next.
 void check_steps(std::vector<ClientReport> const& clients, int64_t round);

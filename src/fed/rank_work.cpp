@@ -12,7 +12,6 @@
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/process.hpp"
-#include "fsllm/fed/evaluate.hpp"
 #include "fsllm/fed/plan.hpp"
 #include "not_finite.hpp"
 #include "participants.hpp"
@@ -80,7 +79,9 @@ RankWork::RankWork(Federation& federation, Participants const& who)
     real_time_ = std::make_unique<RealTime>(
         f_, who_.trained,
         [this](ClientTurn& turn, ClientShard const& shard) {
-          return begin_steps(turn, algorithm_.gradients, f_.train_config(turn.task.client), shard);
+          copy_values(f_.parameters, turn.start);
+          return training_of(turn, f_.parameters, hook_of(turn, algorithm_.gradients),
+                             algorithm_.parts.front(), f_.train_config(turn.task.client), shard);
         },
         [this](LocalTraining const& training, ClientTurn& turn) { note_result(turn, training); });
 }
@@ -145,52 +146,77 @@ void RankWork::end_turn() {
   release_unused_device_memory(device());
 }
 
-/// Without a gradient no optimiser moves a parameter, nor its moments.
-void RankWork::leave_resting(TensorMap const& parameters, int64_t round) const {
-  if (!algorithm_.rests) return;
-  for (auto const& [name, tensor] : parameters)
-    if (algorithm_.rests(name, round)) tensor.mutable_grad().reset();
+bool RankWork::moves(TurnPart const& part, std::string const& parameter, int64_t round) const {
+  if (algorithm_.rests && algorithm_.rests(parameter, round)) return false;
+  return part.trained == Trained::all || algorithm_.is_local(parameter) == (part.trained == Trained::local);
 }
 
-/// The training of a turn on `parameters`, which are live.
-std::unique_ptr<LocalTraining> RankWork::training_of(ClientTurn const& turn, TensorMap& parameters,
-                                                     GradientHooks const& gradients,
-                                                     TrainConfig const& config,
-                                                     ClientShard const& shard) const {
+TrainConfig RankWork::config_of(TurnPart const& part, int64_t client) const {
+  auto config = f_.train_config(client);
+  if (part.adjust) part.adjust(config);
+  return config;
+}
+
+int64_t RankWork::steps_of_turn(int64_t client) const {
+  auto parts = algorithm_.parts;
+  if (algorithm_.personal_training) parts.push_back(algorithm_.personal_training->part);
+  int64_t steps = 0;
+  for (auto const& part : parts)
+    steps += planned_steps(config_of(part, client), f_.data.summary(client).train.rows);
+  return steps;
+}
+
+/// What a turn does to its gradients.
+GradientHook RankWork::hook_of(ClientTurn const& turn, GradientHooks const& gradients) const {
   std::vector<GradientHook> hooks;
   for (auto const& make : gradients) hooks.push_back(make(turn));
+  return [hooks](TensorMap const& parameters) {
+    for (auto const& hook : hooks) hook(parameters);
+  };
+}
+
+/// One training of a turn on `parameters`, which are live; `config` must outlive it.
+std::unique_ptr<LocalTraining> RankWork::training_of(ClientTurn const& turn, TensorMap& parameters,
+                                                     GradientHook const& hook, TurnPart const& part,
+                                                     TrainConfig const& config,
+                                                     ClientShard const& shard) const {
   return std::make_unique<LocalTraining>(
       f_.model, parameters, shard.train, config,
       ClientRound{f_.config.seed, turn.task.client, turn.task.version, f_.config.rounds},
-      [this, hooks, round = turn.plan.round](TensorMap const& trained) {
-        for (auto const& hook : hooks) hook(trained);
-        leave_resting(trained, round);
+      [this, hook, part, round = turn.plan.round](TensorMap const& trained) {
+        hook(trained);
+        // Without a gradient no optimiser moves a parameter, nor its moments.
+        for (auto const& [name, tensor] : trained)
+          if (!moves(part, name, round)) tensor.mutable_grad().reset();
       });
 }
 
-/// What follows the last step goes into `turn`.
+/// What follows the last step of a training goes into `turn`.
 void RankWork::note_result(ClientTurn& turn, LocalTraining const& training) const {
-  turn.result = training.result();
-  check_training(f_.model, turn.parameters, turn.result,
+  check_training(f_.model, turn.parameters, training.result(),
                  fmt::format("client {}, round {}", turn.task.client, turn.plan.round + 1));
+  turn.result += training.result();
   turn.update = subtract(turn.parameters, turn.start);
 }
 
-/// The same on the model's own parameters, from turn.start.
-std::unique_ptr<LocalTraining> RankWork::begin_steps(ClientTurn& turn, GradientHooks const& gradients,
-                                                     TrainConfig const& config, ClientShard const& shard) {
+/// All trainings from turn.start; what follows the last one goes into `turn`. Returns the optimiser's state.
+TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients,
+                               std::vector<TurnPart> const& parts, TensorMap optimizer, Progress& progress) {
   copy_values(f_.parameters, turn.start);
-  return training_of(turn, f_.parameters, gradients, config, shard);
+  auto const hook = hook_of(turn, gradients);
+  for (auto const& part : parts) optimizer = take_part(turn, hook, part, optimizer, progress);
+  return optimizer;
 }
 
-/// All steps from turn.start; what follows the last one goes into `turn`. Returns the optimiser's state.
-TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
-                               TensorMap const& optimizer, Progress& progress) {
+/// The steps of one training. Returns the optimiser's state where it outlives the training.
+TensorMap RankWork::take_part(ClientTurn& turn, GradientHook const& hook, TurnPart const& part,
+                              TensorMap const& optimizer, Progress& progress) {
   auto const client = turn.task.client;
+  auto const config = config_of(part, client);
   set_activity(fmt::format("reading the shard of client {}", client));
   auto const shard = f_.data.shard(client);
   auto const steps = planned_steps(config, shard->train.rows());
-  auto const training = begin_steps(turn, gradients, config, *shard);
+  auto const training = training_of(turn, f_.parameters, hook, part, config, *shard);
   training->load_state({{}, optimizer});
   for (int64_t next = 1; !training->done(); ++next) {
     set_activity(fmt::format("training client {}, step {} of {}", client, next, steps));
@@ -203,20 +229,12 @@ TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients,
   return f_.config.keep_optimizer ? training->state().optimizer : TensorMap{};
 }
 
-TrainConfig RankWork::personal_config(int64_t client) const {
-  auto const& personal = *algorithm_.personal_training;
-  auto config = f_.train_config(client);
-  if (personal.local_update_steps > 0) config.local_update_steps = personal.local_update_steps;
-  if (personal.lr > 0) config.optimizer.lr = personal.lr;
-  return config;
-}
-
 /// The state that a client keeps of its own model.
 void RankWork::train_personal(ClientTurn const& turn, Progress& progress) {
-  auto const config = personal_config(turn.task.client);
+  auto const& [gradients, part] = *algorithm_.personal_training;
   auto const start = turn.state;
-  ClientTurn own{turn.plan, turn.task, turn.server, start, turn.parameters, turn.state, {}, {}};
-  take_steps(own, algorithm_.personal_training->gradients, config, {}, progress);
+  ClientTurn own{turn.plan, turn.task, turn.server, start, turn.parameters, turn.state, {}, {}, turn.lr};
+  take_steps(own, gradients, {part}, {}, progress);
   turn.state = clone(f_.parameters);
 }
 
@@ -238,12 +256,12 @@ ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task,
   auto state = moved(kept.own, device());
   auto const start = moved(start_of(task.client, server, state), device());
   scale_lora(task.client);
-  ClientTurn turn{plan, task, server, start, f_.parameters, state, {}, {}};
-  kept.optimizer =
-      take_steps(turn, algorithm_.gradients, f_.train_config(task.client), kept.optimizer, progress);
+  double const lr = f_.train_config(task.client).optimizer.lr;
+  ClientTurn turn{plan, task, server, start, f_.parameters, state, {}, {}, lr};
+  kept.optimizer = take_steps(turn, algorithm_.gradients, algorithm_.parts, kept.optimizer, progress);
   scale_lora(0);
-  ClientReport const report{task.client, turn.result, l2_norm(turn.update), task.version};
   auto const message = message_of(algorithm_, turn);
+  ClientReport const report{task.client, turn.result, l2_norm(turn.update), task.version};
   if (algorithm_.kind != Kind::none) aggregation.add(message, task);
   if (algorithm_.personal_training) train_personal(turn, progress);
   if (f_.config.has_client_states()) states_.put(task.client, plan.round + 1, {turn.state, kept.optimizer});
@@ -253,9 +271,9 @@ ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task,
 /// A client of a cohort in its slot.
 struct RankWork::Member {
   Member(RoundPlan const& plan, ClientTask const& task, ServerState const& server, TensorMap first,
-         TensorMap slot)
-      : start(std::move(first)), parameters(std::move(slot)), turn{plan,       task,  server, start,
-                                                                   parameters, state, {},     {}} {}
+         TensorMap slot, double lr)
+      : start(std::move(first)), parameters(std::move(slot)), turn{plan,  task, server, start, parameters,
+                                                                   state, {},   {},     lr} {}
   Member(Member const&) = delete;
   TensorMap start, parameters, state;
   ClientTurn turn;
@@ -274,13 +292,14 @@ std::vector<ClientReport> RankWork::train_cohort(RoundPlan const& plan, std::vec
     auto const& task = cohort[i];
     TensorMap slot;
     for (auto const& [name, all] : slots) slot.emplace(name, all.detach()[static_cast<int64_t>(i)]);
-    auto& member = *members.emplace_back(std::make_unique<Member>(
-        plan, task, server, moved(algorithm_.start(server, {}), device()), std::move(slot)));
+    auto& member = *members.emplace_back(
+        std::make_unique<Member>(plan, task, server, moved(algorithm_.start(server, {}), device()),
+                                 std::move(slot), f_.train_config(task.client).optimizer.lr));
     copy_values(member.parameters, member.start);
     set_activity(fmt::format("reading the shard of client {}", task.client));
     member.shard = f_.data.shard(task.client);
-    member.training = training_of(member.turn, member.parameters, algorithm_.gradients,
-                                  f_.train_config(task.client), *member.shard);
+    member.training = training_of(member.turn, member.parameters, hook_of(member.turn, algorithm_.gradients),
+                                  algorithm_.parts.front(), f_.train_config(task.client), *member.shard);
     clients.push_back({member.training.get(), &member.parameters});
   }
   auto const works = [](auto const& member) { return !member->training->done(); };
@@ -295,8 +314,9 @@ std::vector<ClientReport> RankWork::train_cohort(RoundPlan const& plan, std::vec
   std::vector<ClientReport> reports;
   for (auto& member : members) {
     note_result(member->turn, *member->training);
-    reports.push_back({member->turn.task.client, member->turn.result, l2_norm(member->turn.update)});
     auto const message = message_of(algorithm_, member->turn);
+    reports.push_back({member->turn.task.client, member->turn.result, l2_norm(member->turn.update),
+                       member->turn.task.version});
     if (algorithm_.kind != Kind::none) aggregation.add(message, member->turn.task);
   }
   return reports;
@@ -311,11 +331,7 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const
   }
   auto const mine = own_cohorts(plan);
   int64_t steps = 0;
-  for (auto const& task : tasks({0, 0, mine})) {
-    auto const rows = f_.data.summary(task.client).train.rows;
-    steps += planned_steps(f_.train_config(task.client), rows);
-    if (algorithm_.personal_training) steps += planned_steps(personal_config(task.client), rows);
-  }
+  for (auto const& task : tasks({0, 0, mine})) steps += steps_of_turn(task.client);
   std::vector<ClientReport> reports;
   {
     Progress progress(fmt::format("round {}/{}", plan.round + 1, f_.config.rounds), steps, "steps",
@@ -336,37 +352,6 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const
   }
   stopped_ = comm_.max(interrupted() ? 1 : 0) != 0;
   return gather_reports(reports, comm_);
-}
-
-ClientLosses RankWork::evaluate(ServerState const& server) {
-  auto losses = evaluate_all(server);
-  for (auto const& split : who_.splits)
-    for (int64_t const client : who_.unseen)
-      if (auto entry = losses[split].extract(client)) losses[split + "_unseen"].insert(std::move(entry));
-  return losses;
-}
-
-ClientLosses RankWork::evaluate_all(ServerState const& server) {
-  if (!algorithm_.personal) {
-    copy_values(f_.parameters, server.weights);
-    return evaluate_clients(f_.model, f_.data, f_.train_config, who_.owned, who_.splits, comm_);
-  }
-  auto const& owned = who_.owned;
-  std::vector<std::vector<int64_t>> one(owned.size());
-  ClientLosses losses;
-  for (size_t turn = 0; turn < who_.all.size(); ++turn) {
-    // Each client is judged with its own parameters; ranks whose clients are done take part with none.
-    auto const& mine = owned[static_cast<size_t>(comm_.rank())];
-    for (size_t rank = 0; rank < owned.size(); ++rank)
-      one[rank] =
-          turn < owned[rank].size() ? std::vector<int64_t>{owned[rank][turn]} : std::vector<int64_t>{};
-    if (turn < mine.size())
-      copy_values(f_.parameters, own_parameters(algorithm_, server, state_of(mine[turn], server).own));
-    for (auto const& [split, part] :
-         evaluate_clients(f_.model, f_.data, f_.train_config, one, who_.splits, comm_))
-      losses[split].insert(part.begin(), part.end());
-  }
-  return losses;
 }
 
 }  // namespace fsllm::detail

@@ -45,8 +45,8 @@ class RankWork {
                                   Aggregation& aggregation);
   /// A signal has stopped train() on any rank: its reports and sums are of no use.
   bool stopped() const { return stopped_; }
-  /// Collective: losses of all clients.
-  ClientLosses evaluate(ServerState const& server);
+  /// Collective: losses of all clients after `round` rounds.
+  ClientLosses evaluate(ServerState const& server, int64_t round);
 
   /// Collective: the files of all clients' own states after at most `round` rounds, in client order.
   std::vector<ClientStateFile> state_files(int64_t round) const;
@@ -61,27 +61,30 @@ class RankWork {
  private:
   struct Member;
   std::vector<std::vector<ClientTask>> own_cohorts(RoundPlan const& plan) const;
+  GradientHook hook_of(ClientTurn const& turn, GradientHooks const& gradients) const;
   std::unique_ptr<LocalTraining> training_of(ClientTurn const& turn, TensorMap& parameters,
-                                             GradientHooks const& gradients, TrainConfig const& config,
-                                             ClientShard const& shard) const;
+                                             GradientHook const& hook, TurnPart const& part,
+                                             TrainConfig const& config, ClientShard const& shard) const;
   void note_result(ClientTurn& turn, LocalTraining const& training) const;
   std::vector<ClientReport> train_cohort(RoundPlan const& plan, std::vector<ClientTask> const& cohort,
                                          ServerState const& server, Aggregation& aggregation,
                                          Progress& progress);
   ClientState state_of(int64_t client, ServerState const& server);
-  void leave_resting(TensorMap const& parameters, int64_t round) const;
-  std::unique_ptr<LocalTraining> begin_steps(ClientTurn& turn, GradientHooks const& gradients,
-                                             TrainConfig const& config, ClientShard const& shard);
-  TensorMap take_steps(ClientTurn& turn, GradientHooks const& gradients, TrainConfig const& config,
-                       TensorMap const& optimizer, Progress& progress);
+  bool moves(TurnPart const& part, std::string const& parameter, int64_t round) const;
+  TrainConfig config_of(TurnPart const& part, int64_t client) const;
+  int64_t steps_of_turn(int64_t client) const;
+  TensorMap take_steps(ClientTurn& turn, GradientHooks const& gradients, std::vector<TurnPart> const& parts,
+                       TensorMap optimizer, Progress& progress);
+  TensorMap take_part(ClientTurn& turn, GradientHook const& hook, TurnPart const& part,
+                      TensorMap const& optimizer, Progress& progress);
   TensorMap start_of(int64_t client, ServerState const& server, TensorMap const& state) const;
   void scale_lora(int64_t client) const;
-  TrainConfig personal_config(int64_t client) const;
   void train_personal(ClientTurn const& turn, Progress& progress);
   ClientReport train_task(RoundPlan const& plan, ClientTask const& task, ServerState const& server,
                           Aggregation& aggregation, Progress& progress);
   void end_turn();
-  ClientLosses evaluate_all(ServerState const& server);
+  void fine_tune(int64_t client, int64_t round);
+  ClientLosses evaluate_all(ServerState const& server, int64_t round);
 
   Federation& f_;
   Participants const& who_;

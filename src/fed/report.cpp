@@ -22,14 +22,7 @@ constexpr size_t kClientsInEvalResults = 100;
 /// Sums of the clients' training results, in client order.
 TrainResult sum_of(std::vector<ClientReport> const& clients) {
   TrainResult sum;
-  for (auto const& client : clients) {
-    sum.loss_sum += client.result.loss_sum;
-    sum.targets += client.result.targets;
-    sum.tokens += client.result.tokens;
-    sum.samples += client.result.samples;
-    sum.steps += client.result.steps;
-    sum.skipped_steps += client.result.skipped_steps;
-  }
+  for (auto const& client : clients) sum += client.result;
   return sum;
 }
 
@@ -38,12 +31,14 @@ double per_target(double sum, int64_t targets) {
 }
 
 Json train_json(TrainResult const& result) {
-  return {{"loss_per_token", per_target(result.loss_sum, result.targets)},
-          {"tokens", result.tokens},
-          {"targets", result.targets},
-          {"samples", result.samples},
-          {"steps", result.steps},
-          {"skipped_steps", result.skipped_steps}};
+  Json json{{"loss_per_token", per_target(result.loss_sum, result.targets)},
+            {"tokens", result.tokens},
+            {"targets", result.targets},
+            {"samples", result.samples},
+            {"steps", result.steps},
+            {"skipped_steps", result.skipped_steps}};
+  if (result.redrawn > 0) json["redrawn"] = result.redrawn;
+  return json;
 }
 
 /// Of the values of all clients; in between, as numpy.quantile does it. What is not a number comes last.
@@ -86,6 +81,13 @@ std::string results_text(std::map<std::string, SplitLoss> const& by_split) {
   return text;
 }
 
+std::string server_line(std::string const& role, ClientLosses const& losses, int64_t round) {
+  std::map<std::string, SplitLoss> mean;
+  for (auto const& [split, of_clients] : losses) mean[split] = total(of_clients);
+  return fmt::format("{{'Role': '{}', 'Round': {}, 'Results_weighted_avg': {{{}}}}}\n", role, round,
+                     results_text(mean));
+}
+
 }  // namespace
 
 std::vector<ClientReport> gather_reports(std::vector<ClientReport> const& mine, Communicator const& comm) {
@@ -112,6 +114,17 @@ void measure_ranks(RoundReport& report, Collective& collective, Traffic const& b
   report.peak_rss_bytes = comm.max(int64_t{usage.ru_maxrss} * 1024);
 }
 
+nlohmann::ordered_json to_json(ClientLosses const& losses) {
+  auto json = Json::object();
+  for (auto const& [split, of_clients] : losses) {
+    auto& entry = json[split] = loss_json(total(of_clients));
+    entry["clients"] = of_clients.size();
+    entry["quantiles"]["loss_per_token"] = quantiles_of(
+        of_clients, [](auto const& client) { return per_target(client.second.sum, client.second.targets); });
+  }
+  return json;
+}
+
 nlohmann::ordered_json to_json(RoundReport const& report) {
   Json event{{"event", report.round == 0 ? "start" : "round"}, {"round", report.round}};
   if (!report.clients.empty()) {
@@ -130,12 +143,7 @@ nlohmann::ordered_json to_json(RoundReport const& report) {
     entry["staleness"] = {{"mean", arrivals->staleness_mean}, {"max", arrivals->staleness_max}};
     entry["dropped"] = arrivals->dropped;
   }
-  for (auto const& [split, losses] : report.losses) {
-    auto& entry = event[split] = loss_json(total(losses));
-    entry["clients"] = losses.size();
-    entry["quantiles"]["loss_per_token"] = quantiles_of(
-        losses, [](auto const& client) { return per_target(client.second.sum, client.second.targets); });
-  }
+  event.update(to_json(report.losses));
   for (auto const& [name, value] : report.facts) event[name] = value;
   event["best"] = report.best;
   event["bytes_up"] = report.bytes_up;
@@ -169,22 +177,21 @@ std::vector<Json> client_lines(RoundReport const& report) {
   return all;
 }
 
+std::string average_result_line(ClientLosses const& losses, int64_t round) {
+  return server_line("Server SWA#", losses, round);
+}
+
 std::string eval_result_lines(RoundReport const& report) {
   std::map<int64_t, std::map<std::string, SplitLoss>> by_client;
-  std::map<std::string, SplitLoss> mean;
-  for (auto const& [split, losses] : report.losses) {
+  for (auto const& [split, losses] : report.losses)
     for (auto const& [client, loss] : losses) by_client[client][split] = loss;
-    mean[split] = total(losses);
-  }
   std::string lines;
   for (auto const& [client, by_split] : by_client) {
     if (by_client.size() > kClientsInEvalResults) break;
     lines += fmt::format("{{'Role': 'Client #{}', 'Round': {}, 'Results_raw': {{{}}}}}\n", client,
                          report.round, results_text(by_split));
   }
-  if (!mean.empty())
-    lines += fmt::format("{{'Role': 'Server #', 'Round': {}, 'Results_weighted_avg': {{{}}}}}\n",
-                         report.round, results_text(mean));
+  if (!report.losses.empty()) lines += server_line("Server #", report.losses, report.round);
   return lines;
 }
 

@@ -96,7 +96,7 @@ void Run::keep_versions(int64_t round) {
 
 /// Evaluates, and records the loss that decides.
 void Run::judge(RoundReport& report) {
-  report.losses = work_.evaluate(state_.server);
+  report.losses = work_.evaluate(state_.server, report.round);
   note_losses(config_, report.losses, state_.schedule);
   auto const split = config_.selection.best_key.starts_with("val") ? "val" : "test";
   auto const found = report.losses.find(split);
@@ -110,6 +110,27 @@ void Run::judge(RoundReport& report) {
   state_.best = clone(state_.server.weights);
   if (f_.rest_on_host) state_.best = moved(state_.best, at::kCPU);
   save_as("best", state_.best);
+}
+
+/// Collective: judges the mean of global weights, and leaves it beside the result.
+void Run::judge_average() {
+  if (algorithm_.averages_from == 0) return;
+  auto const average = server() ? state_.server_step->average() : WeightAverage{};
+  auto const models = comm_.max(average.models);
+  if (models == 0) {
+    log_warning("fedswa: the run ended after {} rounds, before the first whose weights go into the mean ({})",
+                state_.done, algorithm_.averages_from);
+    return;
+  }
+  auto mean = state_.server;
+  mean.weights = clone(server() ? average.weights : mean.weights);
+  f_.collective.broadcast(mean.weights, 0);
+  auto const losses = who_.splits.empty() ? ClientLosses{} : work_.evaluate(mean, state_.done);
+  if (!server()) return;
+  save_as(f_.directory.average().filename().string(), mean.weights);
+  average_ = to_json(losses);
+  average_["models"] = models;
+  if (!losses.empty()) append_to_file(f_.directory.eval_results(), average_result_line(losses, state_.done));
 }
 
 void Run::write_report(RoundReport const& report) {
@@ -144,7 +165,7 @@ bool Run::begin(bool resume) {
   }
   if (state_.done > 0 || who_.splits.empty()) return true;
   RoundReport start;
-  start.losses = work_.evaluate(state_.server);
+  start.losses = work_.evaluate(state_.server, 0);
   note_losses(config_, start.losses, state_.schedule);
   check_first_losses(start.losses, f_.model);
   write_report(start);
@@ -196,6 +217,7 @@ RunSummary Run::train(bool resume) {
     if (config_.checkpoint_every > 0 && (is_over() || state_.done % config_.checkpoint_every == 0))
       save_state();
   }
+  judge_average();
   save_results();
   return {state_.done, state_.selection.stop()};
 }

@@ -50,6 +50,7 @@ class Run {
   void broadcast(ServerState& state);
   void keep_versions(int64_t round);
   void judge(RoundReport& report);
+  void judge_average();
   void write_report(RoundReport const& report);
   void save_as(std::string const& name, TensorMap const& values);
   void restore_versions(Checkpoint const& checkpoint);
@@ -75,6 +76,7 @@ class Run {
   int64_t saved_ = 0;                                  ///< rounds that the newest checkpoint holds
   bool ended_ = false;                                 ///< before it was resumed
   nlohmann::ordered_json last_event_;                  ///< in metrics.jsonl
+  nlohmann::ordered_json average_;                     ///< what it says of FedSWA's mean when it ends
 };
 
 }  // namespace fsllm::detail

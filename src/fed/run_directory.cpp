@@ -14,20 +14,10 @@ namespace {
 namespace fs = std::filesystem;
 
 /// Everything that a run may write.
-std::vector<std::string> const kNames{"config.yaml",
-                                      "exp_print.log",
-                                      "eval_results.log",
-                                      "metrics.jsonl",
-                                      "summary.json",
-                                      "checkpoints",
-                                      "shards",
-                                      "adapter",
-                                      "best",
-                                      "model",
-                                      "run.json",
-                                      "client_cfg.yaml",
-                                      "clients",
-                                      "metrics_clients.jsonl"};
+std::vector<std::string> const kNames{
+    "config.yaml", "exp_print.log", "eval_results.log", "metrics.jsonl", "summary.json",
+    "checkpoints", "shards",        "adapter",          "best",          "swa",
+    "model",       "run.json",      "client_cfg.yaml",  "clients",       "metrics_clients.jsonl"};
 std::vector<std::string> const kLogs{"exp_print.log", "eval_results.log", "metrics.jsonl",
                                      "metrics_clients.jsonl"};
 
@@ -122,7 +112,9 @@ void rewind_logs(OutputFolder& folder, int64_t round) {
   for (auto const* name : {"metrics.jsonl", "metrics_clients.jsonl"}) filter_lines(folder, name, keeps);
   filter_lines(folder, "eval_results.log", [&](std::string const& line) {
     auto const at = line.find("'Round': ");
-    return at != std::string::npos && std::atoll(line.c_str() + at + 9) <= round && line.back() == '}';
+    bool const ends = line.find("'Server SWA#'") != std::string::npos;  // it comes again with the end
+    return !ends && at != std::string::npos && std::atoll(line.c_str() + at + 9) <= round &&
+           line.back() == '}';
   });
 }
 

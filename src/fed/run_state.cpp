@@ -233,7 +233,7 @@ void Run::save_results() {
   if (f_.check_inputs) f_.check_inputs();
   auto const out = f_.full_model ? f_.directory.model() : f_.directory.adapter();
   auto const name = out.filename().string();
-  if (!algorithm_.personal || algorithm_.personal_training) save_as(name, state_.server.weights);
+  if (!algorithm_.personal || algorithm_.keeps_model) save_as(name, state_.server.weights);
   if (overlay_) {
     auto const made = f_.output->fresh_folder();
     f_.save_merged(made, out);
@@ -249,6 +249,7 @@ void Run::save_results() {
   summary["stopped_early"] = state_.selection.stop();
   if (state_.best_round > 0)
     summary.update({{"best_round", state_.best_round}, {"best_loss", state_.selection.best()}});
+  if (!average_.is_null()) summary["swa"] = average_;
   summary["ranks"] = comm_.size();
   metrics_->write(summary);
   f_.output->write("summary.json", summary.dump(2) + "\n");

@@ -4,15 +4,13 @@
 #include <ATen/ops/div.h>
 #include <ATen/ops/linalg_vector_norm.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <future>
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/train/loss.hpp"
-#include "order.hpp"
+#include "step_batches.hpp"
 
 namespace fsllm {
 namespace {
@@ -45,59 +43,8 @@ void scale_gradients(TensorMap const& parameters, double norm, double max_norm) 
     if (tensor.grad().defined()) tensor.grad().mul_(factor);
 }
 
-/// The rows of one optimiser step, cut into forward passes.
-std::vector<Batch> batches_of_step(BatchOrder& order, TokenSplit const& data, TrainConfig const& config,
-                                   int64_t step) {
-  std::vector<Batch> batches;
-  int64_t rows_before = 0;
-  int64_t const first = step * config.accumulation;
-  int64_t const end = std::min(first + config.accumulation, planned_batches(config, data.rows()));
-  for (int64_t at = first; at < end; ++at) {
-    auto const rows = order.rows_of_step(at);
-    auto const count = static_cast<int64_t>(rows.size());
-    int64_t const micro = config.micro_batch_size > 0 ? config.micro_batch_size : count;
-    for (int64_t begin = 0; begin < count; begin += micro) {
-      auto& batch = batches.emplace_back();
-      batch.packing = config.batch.packing;
-      batch.first_row = rows_before;
-      for (int64_t i = begin; i < std::min(begin + micro, count); ++i) append_row(batch, data, rows[i]);
-      rows_before += batch.num_rows();
-    }
-  }
-  return batches;
-}
-
-/// The batches of one step after another; with dataloader.num_workers the next ones are made in the
-/// background.
-class StepBatches {
- public:
-  StepBatches(TokenSplit const& data, TrainConfig const& config, ClientRound const& which, int64_t steps)
-      : data_(data),
-        config_(config),
-        order_(order_of(config, data.rows(), which,
-                        config.batch.group_by_length ? row_lengths(data) : std::vector<int64_t>())),
-        steps_(steps) {}
-
-  std::vector<Batch> at(int64_t step) {
-    auto made = ahead_.valid() ? ahead_.get() : std::vector<Batch>();
-    auto batches = step == ahead_of_ ? std::move(made) : make(step);
-    ahead_of_ = step + 1;
-    if (ahead_of_ < steps_ && config_.batch.num_workers > 0)
-      ahead_ = std::async(std::launch::async, [this, next = ahead_of_] { return make(next); });
-    else
-      ahead_of_ = -1;
-    return batches;
-  }
-
- private:
-  std::vector<Batch> make(int64_t step) { return batches_of_step(order_, data_, config_, step); }
-
-  TokenSplit const& data_;
-  TrainConfig const& config_;
-  BatchOrder order_;
-  int64_t steps_, ahead_of_ = -1;
-  std::future<std::vector<Batch>> ahead_;  ///< last, so that it has ended before the rest goes
-};
+/// A step takes other rows so often at most.
+constexpr int64_t kMostRedraws = 10;
 
 /// Forward and backward of one step; the gradients are those of the mean loss per target. Returns the summed
 /// loss.
@@ -124,8 +71,43 @@ struct LocalTraining::Impl {
         which(which_),
         hook(std::move(hook_)),
         steps(planned_steps(config_, data.rows())),
-        step_batches(data, config_, which_, steps),
+        step_batches(data, config_, which_, steps / config_.steps_per_batch),
         optimizer(config_.optimizer, parameters_) {}
+
+  /// The rows of the step that comes next.
+  void draw() {
+    if (result.steps % config.steps_per_batch == 0 || batches.empty())
+      batches = step_batches.at(result.steps / config.steps_per_batch);
+  }
+
+  /// The rows that are drawn, counted; their gradients may come.
+  Prepared prepare() {
+    Prepared prepared{batches, 0, 0, {which.seed, which.client, which.round, result.steps}};
+    for (auto const& batch : batches) {
+      prepared.tokens += batch.num_tokens();
+      prepared.targets += batch.num_targets();
+      result.samples += batch.num_rows();
+    }
+    optimizer.zero_grad();
+    return prepared;
+  }
+
+  double loss_of(Prepared const& prepared) {
+    return accumulate_gradients(model, prepared.batches, prepared.targets, prepared.dropout);
+  }
+
+  /// Where the loss is not finite: that of rows which come after the round's.
+  double loss_of_others(Prepared& prepared, double sum) {
+    int64_t const planned = steps / config.steps_per_batch;
+    for (int64_t again = 0; !std::isfinite(sum) && again < kMostRedraws; ++again) {
+      batches = step_batches.at(planned + result.redrawn++);
+      auto const tokens = prepared.tokens;
+      prepared = prepare();
+      prepared.tokens += tokens;
+      sum = loss_of(prepared);
+    }
+    return sum;
+  }
 
   void update(double norm) {
     if (config.grad_clip > 0) scale_gradients(parameters, norm, config.grad_clip);
@@ -144,6 +126,9 @@ struct LocalTraining::Impl {
           "client {}, round {}: {} of {} steps skipped (loss or gradient not finite). Lower "
           "train.optimizer.lr.",
           which.client, which.round + 1, result.skipped_steps, steps);
+    if (result.redrawn > 0)
+      log_warning("client {}, round {}: steps took other rows {} times (loss not finite)", which.client,
+                  which.round + 1, result.redrawn);
   }
 
   CausalLM& model;
@@ -153,6 +138,7 @@ struct LocalTraining::Impl {
   GradientHook hook;
   int64_t steps;
   StepBatches step_batches;
+  std::vector<Batch> batches;  ///< of the step that comes next, or was last
   Optimizer optimizer;
   TrainResult result;
 };
@@ -172,19 +158,9 @@ TrainResult LocalTraining::result() const {
 }
 
 LocalTraining::Prepared LocalTraining::prepare() {
-  auto& own = *impl_;
   FSLLM_ASSERT(!done());
-  Prepared prepared{own.step_batches.at(own.result.steps),
-                    0,
-                    0,
-                    {own.which.seed, own.which.client, own.which.round, own.result.steps}};
-  for (auto const& batch : prepared.batches) {
-    prepared.tokens += batch.num_tokens();
-    prepared.targets += batch.num_targets();
-    own.result.samples += batch.num_rows();
-  }
-  own.optimizer.zero_grad();
-  return prepared;
+  impl_->draw();
+  return impl_->prepare();
 }
 
 StepResult LocalTraining::finish(Prepared const& prepared, double sum) {
@@ -213,8 +189,9 @@ void LocalTraining::add_seconds(double seconds) {
 
 StepResult LocalTraining::step() {
   auto const start = std::chrono::steady_clock::now();
-  auto const prepared = prepare();
-  double const sum = accumulate_gradients(impl_->model, prepared.batches, prepared.targets, prepared.dropout);
+  auto prepared = prepare();
+  double sum = impl_->loss_of(prepared);
+  if (impl_->config.redraws) sum = impl_->loss_of_others(prepared, sum);
   auto const step = finish(prepared, sum);
   add_seconds(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return step;

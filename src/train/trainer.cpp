@@ -16,6 +16,19 @@ int64_t planned_batches(TrainConfig const& config, int64_t rows) {
   return config.local_update_steps * order_of(config, rows, {}).steps_per_epoch();
 }
 
+TrainResult& TrainResult::operator+=(TrainResult const& more) {
+  loss_sum += more.loss_sum;
+  targets += more.targets;
+  tokens += more.tokens;
+  samples += more.samples;
+  steps += more.steps;
+  skipped_steps += more.skipped_steps;
+  redrawn += more.redrawn;
+  lr_sum += more.lr_sum;
+  seconds += more.seconds;
+  return *this;
+}
+
 TrainConfig load_train_config(Config& config) {
   TrainConfig c;
   c.local_update_steps = config.get<int64_t>(
@@ -29,6 +42,9 @@ TrainConfig load_train_config(Config& config) {
                           "Batches accumulated in one optimiser step, weighted by tokens.", at_least(1));
   c.grad_clip =
       config.get("grad.grad_clip", -1.0, "Largest L2 norm of the gradient; 0 or below: no clipping.");
+  c.redraws = config.get("llm.retry_on_nan_loss", false,
+                         "A step whose loss is not finite takes the rows that come after those of the round, "
+                         "up to ten times, before it is skipped.");
   c.optimizer = load_optimizer_config(config, "train.optimizer");
   c.schedule = load_schedule_config(config);
   c.batch = load_batch_config(config);
@@ -36,7 +52,8 @@ TrainConfig load_train_config(Config& config) {
 }
 
 int64_t planned_steps(TrainConfig const& config, int64_t rows) {
-  return (planned_batches(config, rows) + config.accumulation - 1) / config.accumulation;
+  int64_t const groups = (planned_batches(config, rows) + config.accumulation - 1) / config.accumulation;
+  return groups * config.steps_per_batch;
 }
 
 }  // namespace fsllm

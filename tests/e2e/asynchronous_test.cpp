@@ -84,7 +84,7 @@ TEST_F(Asynchronous, MetricsTellWhoWasLate) {
 
 TEST_F(Asynchronous, KilledAndResumedIsBitwiseTheUninterruptedRun) {
   auto small = with_held_out_rows();
-  small.rounds = 8;
+  small.rounds = 20;
   small.steps = 40;
   small.optimizer = "{type: AdamW, lr: 0.01}";
   small.more +=
@@ -115,7 +115,7 @@ TEST_F(Asynchronous, KilledAndResumedIsBitwiseTheUninterruptedRun) {
 /// a signal or a kill, goes on to.
 TEST_F(Asynchronous, InRealTimeStoppedAndResumedIsFedAvgWhereAllAreAwaited) {
   auto small = with_held_out_rows();
-  small.rounds = 8;
+  small.rounds = 20;
   small.steps = 40;
   write(small);
   train("fedavg", 0, {});

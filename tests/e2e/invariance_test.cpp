@@ -93,6 +93,15 @@ INSTANTIATE_TEST_SUITE_P(
                                  "fedopt.optimizer", "{type: FedYogi, lr: 0.01}",
                                  "federate.sample_client_num", "2"},
         std::vector<std::string>{"federate.method", "ditto", "federate.sample_client_num", "2"},
+        std::vector<std::string>{"federate.method", "pfedme", "personalization.regular_weight", "5",
+                                 "personalization.K", "2", "federate.sample_client_num", "2"},
+        // judged after fine-tuning, by a mean of rounds too
+        std::vector<std::string>{"fedswa.use", "True", "fedswa.start_rnd", "1", "fedswa.freq", "2",
+                                 "finetune.before_eval", "True", "finetune.optimizer.lr", "0.01"},
+        // own parameters first, with an optimiser that goes on
+        std::vector<std::string>{"federate.method", "fedrep", "personalization.local_param", "[lora_B]",
+                                 "personalization.lr_linear", "0.02", "personalization.lr_feature", "0",
+                                 "federate.keep_optimizer", "True", "federate.sample_client_num", "2"},
         std::vector<std::string>{"federate.lora_aggregation", "rolora", "fedopt.use", "True",
                                  "fedopt.optimizer", "{type: Adam, lr: 0.01}"},
         std::vector<std::string>{"federate.lora_aggregation", "fedsvd"},

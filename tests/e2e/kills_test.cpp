@@ -150,6 +150,25 @@ TEST_F(Kills, TrainingWithStatesOfClients) {
       true);
 }
 
+TEST_F(Kills, TrainingOfModelsOfClients) {
+  survive(
+      [](fs::path const& dir) {
+        return training(
+            dir, {"federate.method", "pfedme", "personalization.K", "2", "federate.sample_client_num", "2",
+                  "train.optimizer", "{type: AdamW, lr: 0.01}"});
+      },
+      true);
+}
+
+TEST_F(Kills, TrainingWithAMeanOfRounds) {
+  survive(
+      [](fs::path const& dir) {
+        return training(dir, {"fedswa.use", "True", "fedswa.start_rnd", "2", "fedswa.freq", "3",
+                              "finetune.before_eval", "True"});
+      },
+      true);
+}
+
 /// Also the one rank of mpirun -np 1.
 TEST_F(Kills, RanksNoticeThatTheirLauncherIsGone) {
   for (int const np : {1, 2}) {

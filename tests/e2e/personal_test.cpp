@@ -90,6 +90,99 @@ TEST_F(Personal, DittoTrainsAGlobalAndAnOwnModel) {
   }
 }
 
+/// One round of epochs: B_k is what B of RoLoRA's first round is for that client alone, and A the weighted
+/// mean of what its second round, with that B, makes of A.
+TEST_F(Personal, FedRepFitsOwnParametersFirst) {
+  std::vector<std::string> const epochs{"train.batch_or_epoch", "epoch", "train.local_update_steps", "1"};
+  auto const with = [&](std::vector<std::string> words) {
+    words.insert(words.end(), epochs.begin(), epochs.end());
+    return words;
+  };
+  auto const outcome =
+      train("fedrep", with({"federate.method", "fedrep", "personalization.local_param", "[lora_B]",
+                            "personalization.lr_linear", "0.5", "personalization.lr_feature", "0.5",
+                            "personalization.epoch_linear", "1"}));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  auto const fedrep = adapter("fedrep", 1);
+  TensorMap mean;
+  double rows = 0;
+  for (auto const& line : read_events(dir_ / "fedrep/metrics_clients.jsonl"))
+    rows += line.at("train").at("samples").get<double>();
+  for (auto const& line : read_events(dir_ / "fedrep/metrics_clients.jsonl")) {
+    auto const client = line.at("client").get<int>();
+    auto const name = fmt::format("alone_{}", client);
+    ASSERT_EQ(train(name,
+                    with({"federate.client_idx_for_local_train", std::to_string(client),
+                          "federate.lora_aggregation", "rolora", "federate.total_round_num", "2"}),
+                    0)
+                  .exit_code,
+              0);
+    auto const alone = SafetensorsReader(dir_ / name / "adapter", "adapter_model").tensors();
+    auto const own = adapter("fedrep", client);
+    for (auto const& [parameter, tensor] : alone) {
+      if (parameter.find("lora_B") != std::string::npos) {
+        EXPECT_TRUE(tensors_near(own.at(parameter), tensor, 1e-7)) << parameter;
+      } else {
+        auto const share = tensor.mul(line.at("train").at("samples").get<double>() / rows);
+        auto& sum = mean[parameter];
+        sum = sum.defined() ? sum.add(share) : share;
+        EXPECT_TRUE(own.at(parameter).equal(fedrep.at(parameter))) << "A is the same for all";
+      }
+    }
+  }
+  ASSERT_FALSE(mean.empty());
+  for (auto const& [parameter, tensor] : mean)
+    EXPECT_TRUE(tensors_near(fedrep.at(parameter), tensor, 1e-6)) << parameter;
+}
+
+/// With one step for each batch θ begins at w_k, so the first step feels no λ; with ηλ = 1 w_k becomes θ.
+TEST_F(Personal, PFedMeKeepsItsModels) {
+  std::vector<std::string> const one_step{"train.local_update_steps", "1"};
+  auto const with = [&](std::vector<std::string> words) {
+    words.insert(words.end(), one_step.begin(), one_step.end());
+    return words;
+  };
+  ASSERT_EQ(train("fedavg", with({})).exit_code, 0);
+  ASSERT_EQ(train("alone", with({"federate.method", "local"})).exit_code, 0);
+  auto const outcome = train("pfedme", with({"federate.method", "pFedMe", "personalization.regular_weight",
+                                             "2", "personalization.K", "1"}));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  auto const fedavg = SafetensorsReader(dir_ / "fedavg/adapter", "adapter_model").tensors();
+  for (auto const& [name, tensor] : SafetensorsReader(dir_ / "pfedme/adapter", "adapter_model").tensors())
+    EXPECT_TRUE(tensors_near(tensor, fedavg.at(name), 1e-7)) << name;
+  for (int client = 1; client <= 3; ++client) {
+    auto const alone = adapter("alone", client);
+    for (auto const& [name, tensor] : adapter("pfedme", client))
+      EXPECT_TRUE(tensor.equal(alone.at(name))) << name;
+  }
+}
+
+/// A run that goes on from the checkpoint before the last ends with the same files.
+TEST_F(Personal, StatesGoOnAfterAResume) {
+  for (auto const& [name, words] : std::map<std::string, std::vector<std::string>>{
+           {"pfedme", {"federate.method", "pfedme", "personalization.regular_weight", "1"}},
+           {"fedrep",
+            {"federate.method", "fedrep", "personalization.local_param", "[lora_B]",
+             "federate.keep_optimizer", "True"}}}) {
+    auto all = words;
+    all.insert(all.end(), {"federate.total_round_num", "3", "federate.sample_client_num", "2",
+                           "train.optimizer", "{type: AdamW, lr: 0.01}"});
+    ASSERT_EQ(train(name, all).exit_code, 0);
+    std::map<int, TensorMap> before;
+    for (auto const& entry : std::filesystem::directory_iterator(dir_ / name / "adapter"))
+      if (auto const folder = entry.path().filename().string(); folder.starts_with("client_"))
+        before[std::stoi(folder.substr(7))] = SafetensorsReader(entry.path(), "adapter_model").tensors();
+    ASSERT_GE(before.size(), 2U);
+    std::filesystem::resize_file(dir_ / name / "checkpoints/round_000003/state.h5", 1000);
+    std::filesystem::remove_all(dir_ / name / "adapter");
+    auto const outcome = run(dir_.path(), 3, {"fsllm_hpc", "--resume", (dir_ / name).string()});
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    for (auto const& [client, tensors] : before)
+      for (auto const& [parameter, tensor] : adapter(name, client))
+        EXPECT_TRUE(tensor.equal(tensors.at(parameter))) << name << client << parameter;
+  }
+}
+
 TEST_F(Personal, WordsAreChecked) {
   auto const refused = [&](std::vector<std::string> const& more, std::string const& message) {
     auto const outcome = train("bad", more);
@@ -101,6 +194,12 @@ TEST_F(Personal, WordsAreChecked) {
   refused({"personalization.local_param", "[lora_A, lora_B]"}, "every parameter that is trained is local");
   refused({"personalization.local_param", "[lora_B]", "federate.method", "scaffold"},
           "clients keep a state of their own");
+  refused({"personalization.local_param", "[lora_B]", "federate.method", "pfedme"},
+          "clients keep a state of their own");
+  refused(
+      {"finetune.before_eval", "True", "finetune.simple_tuning", "True", "finetune.local_param", "[lora_C]"},
+      "finetune.local_param: no parameter that is trained has 'lora_C' in its name");
+  refused({"federate.method", "FedRep"}, "personalization.local_param names no parameters");
 }
 
 }  // namespace

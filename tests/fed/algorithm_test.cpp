@@ -38,8 +38,9 @@ double two_steps(std::string const& yaml, bool through_state) {
 
 TEST(Algorithm, EveryRowTakesStepsAndCarriesItsState) {
   for (auto const& row : algorithm_table()) {
-    auto const yaml =
+    auto yaml =
         "federate: {method: " + row.name + "}\nfedopt: {optimizer: {type: SGD, lr: 0.5, momentum: 0.9}}";
+    if (row.name == "fedrep") yaml += "\npersonalization: {local_param: [v]}";
     EXPECT_FALSE(row.what.empty());
     EXPECT_EQ(two_steps(yaml, false), two_steps(yaml, true)) << row.name;
   }
@@ -100,6 +101,68 @@ TEST(Algorithm, DilocoIsNesterovsMomentum) {
 TEST(Algorithm, FedAvgM) {
   EXPECT_NEAR(two_steps("fedopt: {use: True, optimizer: {type: SGD, lr: 1, momentum: 0.9}}", false),
               1 + 0.5 + 0.95, 1e-6);
+}
+
+/// The mean of w after rounds 2, 5 and 8, while w follows FedAvgM; state is saved and loaded in every round.
+TEST(Algorithm, FedSwaAveragesSomeRounds) {
+  std::string const momentum = "fedopt: {use: True, optimizer: {type: SGD, lr: 1, momentum: 0.9}}\n";
+  auto const plain = config_of(momentum);
+  auto const config =
+      config_of(momentum + "fedswa: {use: True, start_rnd: 2, freq: 3}\nfederate: {total_round_num: 8}");
+  ServerState alone{one(1), {}}, server{one(1), {}};
+  auto step = plain.algorithm.server_step(alone.weights);
+  auto averaging = config.algorithm.server_step(server.weights);
+  double sum = 0;
+  int64_t models = 0;
+  for (int64_t round = 0; round < 8; ++round) {
+    auto const mean = one(0.25 * static_cast<double>(round + 1));
+    step->step(alone, {mean, {}}, {round});
+    averaging->step(server, {mean, {}}, {round});
+    EXPECT_TRUE(server.weights.at("w").equal(alone.weights.at("w"))) << "clients begin with w";
+    if (round == 1 || round == 4 || round == 7) {
+      sum += alone.weights.at("w")[0].item<double>();
+      ++models;
+    }
+    auto const state = clone(averaging->state());
+    averaging = config.algorithm.server_step(server.weights);
+    averaging->load_state(state);
+    EXPECT_EQ(averaging->average().models, models) << round;
+  }
+  EXPECT_EQ(models, 3);
+  EXPECT_NEAR(averaging->average().weights.at("w")[1].item<double>(), sum / 3, 1e-5 * sum);
+}
+
+TEST(Algorithm, FedSwaNeedsOneGlobalModel) {
+  auto const refused = [](std::string const& more, std::string const& message) {
+    EXPECT_ERROR(config_of("fedswa: {use: True, start_rnd: 2}\n" + more), message);
+  };
+  refused("federate: {method: local}", "there is no global model");
+  refused("federate: {method: ditto}", "judged by parameters of their own");
+  refused("federate: {method: pfedme}", "judged by parameters of their own");
+  refused("personalization: {local_param: [lora_B]}", "judged by parameters of their own");
+  refused("federate: {lora_aggregation: fedsvd}", "federate.lora_aggregation = fedsvd");
+  refused("federate: {total_round_num: 1}", "fedswa.start_rnd = 2 (the run has 1 rounds");
+}
+
+TEST(Algorithm, FineTuningIsChecked) {
+  EXPECT_FALSE(config_of("finetune: {local_update_steps: 3}").finetune);
+  EXPECT_ERROR(config_of("finetune: {simple_tuning: True}"), "finetune.before_eval is False");
+  EXPECT_ERROR(config_of("finetune: {before_eval: True, simple_tuning: True}"),
+               "finetune.local_param names no parameters");
+  auto const config = config_of(
+      "finetune: {before_eval: True, batch_or_epoch: batch, local_update_steps: 3, "
+      "optimizer: {type: AdamW, lr: 0.5}}");
+  TrainConfig train;
+  train.accumulation = 4;
+  train.schedule.type = "cosine";
+  auto const tuned = tuning_config(*config.finetune, train);
+  EXPECT_EQ(tuned.local_update_steps, 3);
+  EXPECT_FALSE(tuned.epochs);
+  EXPECT_EQ(tuned.optimizer.type, "AdamW");
+  EXPECT_EQ(tuned.accumulation, 4);
+  EXPECT_EQ(tuned.schedule.type, "");
+  EXPECT_ERROR(check_fine_tuning({.words = {"v"}}, one(1)),
+               "no parameter that is trained has 'v' in its name");
 }
 
 TEST(Algorithm, ArgumentsOfServersAreChecked) {

@@ -149,6 +149,72 @@ TEST(Trainer, SkipsStepsThatAreNotFinite) {
     EXPECT_TRUE(at::equal(tensor, parameters.at(name).detach())) << name;
 }
 
+/// Three steps on one batch are three steps whose batch is always the same; then comes the next batch.
+TEST(Trainer, TakesSeveralStepsOnABatch) {
+  std::string const yaml =
+      "train: {local_update_steps: 1, optimizer: {lr: 0.05, momentum: 0.5}}\n"
+      "dataloader: {batch_size: 6, shuffle: False}";
+  auto thrice = config_of(yaml);
+  auto one_batch = thrice;
+  thrice.steps_per_batch = 3;
+  one_batch.local_update_steps = 3;
+  auto const repeated = train(thrice, kData);
+  EXPECT_EQ(largest_difference(repeated.weights, train(one_batch, kData).weights), 0);
+  EXPECT_EQ(repeated.result.steps, 3);
+  for (int64_t const workers : {0, 1}) {
+    auto twice = config_of("train: {local_update_steps: 2}\ndataloader: {batch_size: 2, shuffle: False}");
+    twice.steps_per_batch = 2;
+    twice.batch.num_workers = workers;
+    std::vector<int64_t> tokens;
+    auto const model = tiny_model();
+    auto parameters = model->parameters();
+    train_client(*model, parameters, kData, twice, {},
+                 [&](int64_t count, double) { tokens.push_back(count); });
+    EXPECT_EQ(tokens, (std::vector<int64_t>{13, 13, 19, 19}));
+  }
+}
+
+/// The rows of kData's places; a token without a finite embedding stands in row `bad`.
+TEST(Trainer, TakesOtherRowsWhereALossIsNotFinite) {
+  constexpr int32_t kBad = 95;
+  auto const rows = [](std::vector<size_t> const& places, size_t bad) {
+    TokenSplit split;
+    for (size_t const row : places) {
+      std::vector<int32_t> ids(kData.tokens.begin() + kData.offsets[row],
+                               kData.tokens.begin() + kData.offsets[row + 1]);
+      std::vector<uint8_t> target(ids.size(), 1);
+      if (row == bad) ids[1] = kBad;
+      split.append(ids, target, -1);
+    }
+    return split;
+  };
+  auto const train_on = [&](TokenSplit const& data, std::string const& more) {
+    auto const model = tiny_model();
+    auto parameters = model->parameters();
+    parameters.at("model.embed_tokens.weight").detach()[kBad].fill_(std::nan(""));
+    auto const config = config_of(
+        "train: {local_update_steps: 3, optimizer: {lr: 0.05}}\n"
+        "dataloader: {batch_size: 1, shuffle: False, num_workers: 1}\n" +
+        more);
+    auto const result = train_client(*model, parameters, data, config, {});
+    parameters.at("model.embed_tokens.weight").detach()[kBad].zero_();
+    return Trained{clone(parameters), result};
+  };
+  std::string const retry = "llm: {retry_on_nan_loss: True}";
+  auto const redrawn = train_on(rows({0, 1, 2, 3}, 1), retry);
+  EXPECT_EQ(redrawn.result.redrawn, 1);
+  EXPECT_EQ(redrawn.result.skipped_steps, 0);
+  EXPECT_EQ(redrawn.result.samples, 4);
+  EXPECT_EQ(largest_difference(redrawn.weights, train_on(rows({0, 3, 2}, 9), "").weights), 0)
+      << "row 3 comes after those of the round";
+  auto const skipped = train_on(rows({0, 1, 2, 3}, 1), "");
+  EXPECT_EQ(skipped.result.skipped_steps, 1);
+  EXPECT_EQ(skipped.result.redrawn, 0);
+  auto const hopeless = train_on(rows({1}, 1), retry);
+  EXPECT_EQ(hopeless.result.skipped_steps, 3);
+  EXPECT_EQ(hopeless.result.redrawn, 30);
+}
+
 TEST(Trainer, EmptyClientIsAnError) {
   EXPECT_ERROR(train(config_of("dataloader: {batch_size: 2}"), TokenSplit{}, {0, 7, 0, 1}),
                "client 7 has no training rows");
@@ -194,7 +260,7 @@ TEST(Loss, OfASplitDoesNotDependOnBatching) {
 class QuantizedLora : public testing::TestWithParam<std::tuple<std::string, std::string>> {};
 
 TEST_P(QuantizedLora, LearnsAsOnTheValuesOfItsCodes) {
-  auto const& [type, more] = GetParam();
+  auto const type = std::get<0>(GetParam()), more = std::get<1>(GetParam());
   auto const source = test::source_file("tests/reference/llama");
   auto const config = config_of(
       "train: {local_update_steps: 10, optimizer: {type: AdamW, lr: 0.01}}\ndataloader: {batch_size: 2}");

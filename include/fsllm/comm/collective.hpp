@@ -21,7 +21,7 @@ struct Collective {
   virtual void reduce_sum(TensorMap& map, int root) = 0;
   /// Wrapping 64-bit integer sum, in place on `root` (undefined elsewhere). Order-free, hence exact.
   virtual void reduce_sum(std::span<int64_t> values, int root) = 0;
-  /// Its communicator's messages among them.
+  /// Since it was made, its communicator's messages among them.
   virtual Traffic traffic() const = 0;
 };
 

@@ -80,10 +80,17 @@ struct ClientTurn {
   TensorMap& state;             ///< the client's own, kept for its next turn
   TensorMap update;             ///< parameters - start, after the last step
   TrainResult result;           ///< after the last step
+  double lr = 0;                ///< train.optimizer.lr, as this client has it
 };
 
 /// Changes what a client sends, as clipping, noise and compression do.
 using UpdateTransform = std::function<void(Message& message, ClientTurn const& turn)>;
+
+/// A mean of the global weights of several rounds.
+struct WeightAverage {
+  int64_t models = 0;  ///< that went into it
+  TensorMap weights;
+};
 
 /// The server's side of a round.
 struct ServerStep {
@@ -93,16 +100,27 @@ struct ServerStep {
   /// What outlives a round beside ServerState, for checkpoints; rank 0 only.
   virtual TensorMap state() const { return {}; }
   virtual void load_state(TensorMap const& state) {}
+  /// By which a run is judged too when it ends; rank 0 only.
+  virtual WeightAverage average() const { return {}; }
 };
 
 /// What each turn does to its gradients.
 using GradientHooks = std::vector<std::function<GradientHook(ClientTurn const& turn)>>;
 
+/// Which parameters a training moves: all, or those that are FedAlgorithm::local_param, or the others.
+enum class Trained { all, local, shared };
+
+/// One of the trainings of a turn: each goes on where the one before it ended, takes the round's batches from
+/// the first, and has an optimiser of its own.
+struct TurnPart {
+  Trained trained = Trained::all;
+  std::function<void(TrainConfig& config)> adjust;  ///< of the client's train.*; empty: as it is
+};
+
 /// A second training in each turn, of a model that its client keeps as its state.
 struct PersonalTraining {
   GradientHooks gradients;
-  int64_t local_update_steps = -1;  ///< -1: as in train
-  double lr = 0;                    ///< 0: as in train
+  TurnPart part;
 };
 
 /// A client whose LoRA is not quite the run's: its rank r_k, and s_k / s.
@@ -141,11 +159,16 @@ struct FedAlgorithm {
   bool samples = true;    ///< a round trains a sample of the clients; else all of them
   bool merges = false;    ///< one client holds the rows of all
   bool personal = false;  ///< clients are judged by parameters of their own, which are the result of the run
-  /// Then `start` is for the turn's first training; clients are judged by their state.
+  /// A client's state is a model of its own beside the global one, and is what it is judged by.
+  bool keeps_model = false;
+  /// The trainings of a turn, in this order, from `start`.
+  std::vector<TurnPart> parts{{}};
+  /// Then the state is trained too, from where the client's last turn left it.
   std::optional<PersonalTraining> personal_training;
   /// Words in the names of parameters that are never sent: each client keeps its own.
   std::vector<std::string> local_param;
   bool is_local(std::string const& parameter) const;
+  int64_t averages_from = 0;  ///< the first round after which ServerStep::average() has a model; 0: none
   /// Parameters that a round (from 0) leaves as they are: neither trained nor sent. Empty: none.
   std::function<bool(std::string const& parameter, int64_t round)> rests;
   /// Given the layout of the weights: those of Message::mean (as it begins the same) and Message::sum, a
@@ -191,6 +214,9 @@ void local_parameters(Config& config, std::string const& method, FedAlgorithm& a
 void local_training(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void global_training(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void ditto(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void pfedme(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void fedswa(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void fedrep(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedavg(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedopt(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedprox(Config& config, std::string const& method, FedAlgorithm& algorithm);

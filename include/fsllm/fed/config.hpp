@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "fsllm/core/config.hpp"
 #include "fsllm/fed/algorithm.hpp"
 #include "fsllm/fed/asynchronous.hpp"
+#include "fsllm/fed/finetune.hpp"
 #include "fsllm/fed/sampler.hpp"
 
 namespace fsllm {
@@ -41,6 +43,7 @@ struct FedConfig {
   bool server_trains = true;
   int64_t checkpoint_every = 1, keep_last = 2;
   SelectionConfig selection;
+  std::optional<FineTuning> finetune;  ///< before clients are judged
   uint64_t seed = 0;
 
   /// Do clients have a state of their own that outlives their turns?

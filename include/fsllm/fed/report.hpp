@@ -61,6 +61,8 @@ void measure_ranks(RoundReport& report, Collective& collective, Traffic const& b
 
 /// The event of metrics.jsonl: sums over clients, and quantiles of them, however many there are.
 nlohmann::ordered_json to_json(RoundReport const& report);
+/// Of each split its mean loss and the clients' quantiles, as in an event.
+nlohmann::ordered_json to_json(ClientLosses const& losses);
 /// The lines of metrics_clients.jsonl: one for each client that trained or was evaluated, in their order;
 /// of a client with two turns (asynchronous runs) one each, the first with its losses.
 std::vector<nlohmann::ordered_json> client_lines(RoundReport const& report);
@@ -68,6 +70,8 @@ std::vector<nlohmann::ordered_json> client_lines(RoundReport const& report);
 nlohmann::ordered_json last_event(std::filesystem::path const& metrics);
 /// FS-LLM's lines of eval_results.log: the raw results of each of up to 100 clients, and the weighted mean.
 std::string eval_result_lines(RoundReport const& report);
+/// The last of them alone, as FS-LLM writes it for the mean of FedSWA.
+std::string average_result_line(ClientLosses const& losses, int64_t round);
 /// "round 3/10: train loss 2.31, val loss 2.40 (best), 1234 tokens/s"
 std::string round_line(RoundReport const& report, int64_t rounds);
 

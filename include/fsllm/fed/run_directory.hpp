@@ -30,6 +30,7 @@ struct RunDirectory {
   std::filesystem::path shards() const { return root / "shards"; }
   std::filesystem::path adapter() const { return root / "adapter"; }
   std::filesystem::path best() const { return root / "best"; }
+  std::filesystem::path average() const { return root / "swa"; }
   std::filesystem::path model() const { return root / "model"; }
 
   bool holds_run() const;

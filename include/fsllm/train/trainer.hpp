@@ -16,6 +16,8 @@ struct TrainConfig {
   bool epochs = false;           ///< train.batch_or_epoch: steps count epochs
   int64_t accumulation = 1;      ///< batches an optimiser step
   int64_t micro_batch_size = 0;  ///< rows a forward pass; 0 = the whole batch
+  int64_t steps_per_batch = 1;   ///< optimiser steps one after another on the same rows
+  bool redraws = false;          ///< a step whose loss is not finite takes other rows
   double grad_clip = -1;
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
@@ -35,8 +37,10 @@ struct TrainResult {
   double loss_sum = 0;  ///< over targets
   int64_t targets = 0, tokens = 0, samples = 0, steps = 0;
   int64_t skipped_steps = 0;  ///< loss or gradient not finite
+  int64_t redrawn = 0;        ///< times that a step took other rows
   double lr_sum = 0;          ///< of the steps that were taken
   double seconds = 0;
+  TrainResult& operator+=(TrainResult const& more);
 };
 
 /// What one optimiser step did.

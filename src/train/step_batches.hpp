@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <future>
+#include <vector>
+
+#include "fsllm/data/batch.hpp"
+#include "fsllm/train/trainer.hpp"
+
+namespace fsllm {
+
+/// The batches of one step after another; with dataloader.num_workers the next ones are made in the
+/// background. Steps from `steps` on go on in the same order. `data` and `config` must outlive the object.
+class StepBatches {
+ public:
+  StepBatches(TokenSplit const& data, TrainConfig const& config, ClientRound const& which, int64_t steps);
+  /// The rows of one step, cut into forward passes.
+  std::vector<Batch> at(int64_t step);
+
+ private:
+  std::vector<Batch> make(int64_t step);
+
+  TokenSplit const& data_;
+  TrainConfig const& config_;
+  BatchOrder order_;
+  int64_t steps_, ahead_of_ = -1;
+  std::future<std::vector<Batch>> ahead_;  ///< last, so that it has ended before the rest goes
+};
+
+}  // namespace fsllm
