@@ -14,7 +14,7 @@
 namespace fsllm {
 namespace {
 
-constexpr char const kSketch[] = "error_sketch.";
+constexpr char const kErrorSketch[] = "error_sketch.";
 constexpr int64_t kColumns = 8, kRows = 8;
 
 /// M [out, in] → [8, 8] with E‖·‖_F² = 8 ‖M‖_F²: 8 columns M ω of N(0, 1), whose rows meet, with random
@@ -74,7 +74,7 @@ class MeasuredStep : public ServerStep {
       return update == arrived.mean.end() ? value : value.add(update->second.cpu());
     };
     for (auto const& target : lora_.targets) {
-      auto const& exact = arrived.sum.at(kSketch + target.module);
+      auto const& exact = arrived.sum.at(kErrorSketch + target.module);
       auto const mean = sketch_.of(target, mean_of(target.b), mean_of(target.a), plan.round);
       errors.add_(exact.sub(mean).square().sum(0));
       sizes.add_(exact.square().sum(0));
@@ -99,7 +99,7 @@ void measure_aggregation_error(FedAlgorithm& algorithm, LoraFactors const& lora)
   algorithm.summed = [lora, inner = algorithm.summed](TensorMap const& weights) {
     auto layout = inner ? inner(weights) : TensorMap{};
     for (auto const& target : lora.targets)
-      layout.emplace(kSketch + target.module, at::zeros({kRows, kColumns}, at::kDouble));
+      layout.emplace(kErrorSketch + target.module, at::zeros({kRows, kColumns}, at::kDouble));
     return layout;
   };
   auto const sketch = std::make_shared<ErrorSketch>(lora.seed);
@@ -108,7 +108,7 @@ void measure_aggregation_error(FedAlgorithm& algorithm, LoraFactors const& lora)
     for (auto const& target : lora.targets) {
       auto const own = [&](std::string const& name) { return turn.parameters.at(name).detach().cpu(); };
       message.sum.emplace(
-          kSketch + target.module,
+          kErrorSketch + target.module,
           sketch->of(target, own(target.b), own(target.a), turn.plan.round).mul_(turn.task.weight));
     }
     return message;

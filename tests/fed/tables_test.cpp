@@ -110,7 +110,7 @@ TEST(Tables, CombinationsRunOrSayWhyNot) {
           ++refused;
           std::string const text = error.what();
           EXPECT_NE(text.find(" ("), std::string::npos) << text;
-          EXPECT_NE(text.find(")"), std::string::npos) << text;
+          EXPECT_NE(text.find(')'), std::string::npos) << text;
           EXPECT_EQ(text.back(), '.') << text;
         }
       }
