@@ -40,6 +40,7 @@ ALGORITHMS = {
     "median": ["aggregator.robust_rule=median"],
     "FedSA (lora_B local)": ["personalization.local_param=[lora_B]"],
     "ditto": ["federate.method=ditto"],
+    "pfedme": ["federate.method=pfedme", "personalization.regular_weight=15", "personalization.lr=0.003"],
     "local": ["federate.method=local"],
 }
 # Two-sided 95 % points of Student's t by degrees of freedom.
