@@ -187,7 +187,8 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
     bind_factors(s.run.fed.algorithm, lora);
     check_shared_passes(s, trainable);
     check_parameters(s.run.fed.algorithm, trainable.parameters);
-    if (s.run.fed.finetune) check_fine_tuning(*s.run.fed.finetune, trainable.parameters);
+    if (s.run.fed.finetune)
+      check_words("finetune.local_param", s.run.fed.finetune->words, trainable.parameters);
   });
   agree(comm, [&] {
     // From here on the directory holds a run; what failed before may simply be started again.

@@ -24,12 +24,12 @@ void merge_update(CausalLM& model, Peft& peft, std::filesystem::path const& adap
   auto state = peft.state();
   for (auto const& target : peft.low_rank_targets()) state.at(target.b).detach().zero_();
   peft.merge_into(model);
-  for (auto* linear : model.linears())
-    if (auto const found = update.find(linear->name); found != update.end()) {
-      auto const merged = at::add(linear->matrix().to(at::kFloat), found->second);
-      linear->weight = (linear->conv1d ? merged.t() : merged).contiguous();
-      linear->quantized.reset();
-    }
+  for (auto const& [module, change] : update) {
+    auto& linear = module_of(model, module);
+    auto const merged = at::add(linear.matrix().to(at::kFloat), change);
+    linear.weight = (linear.conv1d ? merged.t() : merged).contiguous();
+    linear.quantized.reset();
+  }
 }
 
 }  // namespace

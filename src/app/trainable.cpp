@@ -64,11 +64,7 @@ LoraFactors lora_of(Setup const& s, Trainable& t) {
     copy_values(t.parameters, live);
     return fresh;
   };
-  lora.matrix = [&t](std::string const& module) {
-    for (auto const* linear : t.model->linears())
-      if (linear->name == module) return linear->matrix();
-    return t.model->head().matrix();
-  };
+  lora.matrix = [&t](std::string const& module) { return module_of(*t.model, module).matrix(); };
   return lora;
 }
 
@@ -86,6 +82,14 @@ void check_shared_passes(Setup const& s, Trainable& t) {
               "lora_alpha). Leave one "
               "of them out.",
               clients);
+  bool const redraws =
+      s.run.train.redraws || std::any_of(s.clients.begin(), s.clients.end(),
+                                         [](auto const& client) { return client.second.train.redraws; });
+  FSLLM_CHECK(
+      !redraws,
+      "hpc.clients_per_pass = {} with llm.retry_on_nan_loss (one client's rows would be drawn anew for "
+      "all). Use one of the two.",
+      clients);
   FSLLM_CHECK(
       s.run.shard_roots.empty(),
       "hpc.clients_per_pass = {} with hpc.shard_roots (the clients of a pass train on one rank, which must "

@@ -35,6 +35,11 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
+bool has_any(std::string const& name, std::vector<std::string> const& words) {
+  return std::any_of(words.begin(), words.end(),
+                     [&](std::string const& word) { return name.find(word) != std::string::npos; });
+}
+
 std::string nearest_name(std::string_view name, std::vector<std::string> const& known) {
   std::string best;
   size_t best_distance = std::min<size_t>(3, name.size() / 2) + 1;

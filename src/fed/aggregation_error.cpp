@@ -62,10 +62,10 @@ std::pair<double, double> ratio_of(at::Tensor const& errors, at::Tensor const& s
   return {ratio, std::sqrt(squares * static_cast<double>(kColumns - 1) / static_cast<double>(kColumns))};
 }
 
-class MeasuredStep : public ServerStep {
+class MeasuredStep : public SurroundingStep {
  public:
-  MeasuredStep(LoraFactors lora, std::unique_ptr<ServerStep> inner)
-      : lora_(std::move(lora)), sketch_(lora_.seed), inner_(std::move(inner)) {}
+  MeasuredStep(LoraFactors lora, std::unique_ptr<ServerStep> moves)
+      : SurroundingStep(std::move(moves)), lora_(std::move(lora)), sketch_(lora_.seed) {}
   void step(ServerState& server, Message const& arrived, RoundPlan const& plan) override {
     auto errors = at::zeros({kColumns}, at::kDouble), sizes = at::zeros({kColumns}, at::kDouble);
     auto const mean_of = [&](std::string const& name) {
@@ -79,18 +79,14 @@ class MeasuredStep : public ServerStep {
       errors.add_(exact.sub(mean).square().sum(0));
       sizes.add_(exact.square().sum(0));
     }
-    inner_->step(server, arrived, plan);
+    inner->step(server, arrived, plan);
     std::tie(server.facts["aggregation_error"], server.facts["aggregation_error_se"]) =
         ratio_of(errors, sizes);
   }
-  TensorMap state() const override { return inner_->state(); }
-  void load_state(TensorMap const& state) override { inner_->load_state(state); }
-  WeightAverage average() const override { return inner_->average(); }
 
  private:
   LoraFactors lora_;
   ErrorSketch sketch_;
-  std::unique_ptr<ServerStep> inner_;
 };
 
 }  // namespace
@@ -106,7 +102,10 @@ void measure_aggregation_error(FedAlgorithm& algorithm, LoraFactors const& lora)
   algorithm.finish = [lora, sketch, inner = algorithm.finish](ClientTurn& turn) {
     auto message = inner(turn);
     for (auto const& target : lora.targets) {
-      auto const own = [&](std::string const& name) { return turn.parameters.at(name).detach().cpu(); };
+      // What it sends need not be what it has trained.
+      auto const own = [&](std::string const& name) {
+        return turn.start.at(name).add(turn.update.at(name)).cpu();
+      };
       message.sum.emplace(
           kErrorSketch + target.module,
           sketch->of(target, own(target.b), own(target.a), turn.plan.round).mul_(turn.task.weight));

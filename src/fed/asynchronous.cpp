@@ -176,7 +176,7 @@ void asynchronous(AsynConfig const& asyn, Config const& config, std::string cons
          "what clients keep from turn to turn is defined for rounds that all begin with the same weights");
   refuse(bool(algorithm.summed) || bool(algorithm.server_extra), named,
          "it adds up what clients of one round send");
-  auto const lora = config.text("federate.lora_aggregation").value_or("fedavg");
+  auto const& lora = algorithm.lora_rule;
   refuse(lora != "fedavg" && lora != "ffa", "federate.lora_aggregation = " + lora,
          "factors that began with another version do not fit the newest");
   refuse(asyn.after_receiving && algorithm.kind == Kind::gather, "aggregator.robust_rule",

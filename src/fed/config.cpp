@@ -112,11 +112,6 @@ FedConfig load_fed_config(Config& config) {
       "{} = {} (with clients that keep a state of their own between rounds, every client trains where its "
       "state is). Leave it out, or use another method.",
       config.where("hpc.clients_per_pass"), c.clients_per_pass);
-  FSLLM_CHECK(c.clients_per_pass == 1 || !config.has("llm.retry_on_nan_loss") ||
-                  config.text("llm.retry_on_nan_loss") == "False",
-              "{} = {} with llm.retry_on_nan_loss (one client's rows would be drawn anew for all). Use one "
-              "of the two.",
-              config.where("hpc.clients_per_pass"), c.clients_per_pass);
   FSLLM_CHECK(c.clients_per_pass == 1 || !c.asyn.use,
               "{} = {} with asyn.use (clients begin and end at different times). Use one of the two.",
               config.where("hpc.clients_per_pass"), c.clients_per_pass);

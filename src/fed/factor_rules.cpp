@@ -140,8 +140,11 @@ void fit_ranks(FedAlgorithm& algorithm, LoraFactors const& lora) {
   };
 }
 
-void gather_factors(FedAlgorithm& algorithm, LoraFactors const& lora, FactorRule rule,
-                    FactorWeights weights) {
+namespace {
+
+/// The algorithm of this run's LoRA.
+void bind_rule(FedAlgorithm& algorithm, LoraFactors const& lora, FactorRule const& rule,
+               FactorWeights const& weights) {
   fit_ranks(algorithm, lora);
   std::map<std::string, std::string> unit;
   for (auto const& target : lora.targets) unit[target.a] = unit[target.b] = target.module;
@@ -151,10 +154,9 @@ void gather_factors(FedAlgorithm& algorithm, LoraFactors const& lora, FactorRule
   };
   algorithm.averaged = [](TensorMap const& all) { return all; };
   algorithm.finish = [lora](ClientTurn& turn) { return Message{folded_parameters(lora, turn), {}, {}}; };
-  algorithm.combine = [lora, unit, rule = std::move(rule), weights = std::move(weights)](
-                          GatheredMessages const& all, Communicator const& comm) {
+  algorithm.combine = [lora, unit, rule, weights](GatheredMessages const& all, Communicator const& comm) {
     auto const p = planned_weights(all);
-    auto const chosen = weights ? weights(all, comm) : p;
+    auto const chosen = weights ? weights(lora, all, comm) : p;
     Message result;
     for (auto const& [name, tensor] : all.messages.front())
       if (!unit.contains(name)) result.mean.emplace(name, weighted_mean(all, p, name));
@@ -174,6 +176,17 @@ void gather_factors(FedAlgorithm& algorithm, LoraFactors const& lora, FactorRule
     return result;
   };
   algorithm.server_step = [](TensorMap const&) { return std::make_unique<FactorStep>(); };
+}
+
+}  // namespace
+
+void gather_factors(FedAlgorithm& algorithm, FactorRule rule, FactorWeights weights) {
+  algorithm.kind = Kind::gather;
+  algorithm.unequal_ranks = true;
+  algorithm.bind = [rule = std::move(rule), weights = std::move(weights)](FedAlgorithm& bound,
+                                                                          LoraFactors const& lora) {
+    bind_rule(bound, lora, rule, weights);
+  };
 }
 
 }  // namespace fsllm

@@ -31,13 +31,14 @@ struct NewFactors {
 };
 using FactorRule = std::function<NewFactors(ClientFactors const& all)>;
 /// Collective: the weights of a round's clients; empty: p_k.
-using FactorWeights = std::function<std::vector<double>(GatheredMessages const&, Communicator const&)>;
+using FactorWeights = std::function<std::vector<double>(LoraFactors const& lora, GatheredMessages const& all,
+                                                        Communicator const& comm)>;
 
-/// Clients send their factors, folded so that all have the run's s; a rule makes the next ones of each
-/// target. Other parameters become their weighted mean. The relative error of s B A against Σ p_k s_k B_k A_k
-/// (without what the frozen matrix takes up) is aggregation_error.
-void gather_factors(FedAlgorithm& algorithm, LoraFactors const& lora, FactorRule rule,
-                    FactorWeights weights = {});
+/// Makes `algorithm` one of kind gather, for any ranks: clients send their factors, folded so that all have
+/// the run's s; `rule` makes the next ones of each target. Other parameters become their weighted mean. The
+/// relative error of s B A against Σ p_k s_k B_k A_k (without what the frozen matrix takes up) is
+/// aggregation_error.
+void gather_factors(FedAlgorithm& algorithm, FactorRule rule, FactorWeights weights = {});
 
 /// Clients whose LoRA has another rank start from the first rows of A and columns of B, scaled so that the
 /// product is theirs; what lies beyond is 0, and stays so in training.

@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "factor_rules.hpp"
 
@@ -38,11 +39,12 @@ class Sketches {
   std::map<std::string, at::Tensor> omega_;
 };
 
-/// The best factors of rank r of Q Zᵀ.
+/// The best factors of rank r of Q Zᵀ; what that leaves of Q Zᵀ is aggregation_error.
 class SketchStep : public ServerStep {
  public:
   explicit SketchStep(LoraFactors lora) : lora_(std::move(lora)) {}
   void step(ServerState& server, Message const& arrived, RoundPlan const&) override {
+    double left = 0, all = 0;
     for (auto const& target : lora_.targets) {
       auto const svd = svd_of_product(arrived.mean.at(kBasis + target.module),
                                       arrived.mean.at(kProjected + target.module).t());
@@ -50,7 +52,11 @@ class SketchStep : public ServerStep {
       auto const factors = balanced_factors(svd, a.size(0), target.scale);
       a.copy_(factors.a);
       server.weights.at(target.b).copy_(factors.b);
+      auto const squares = svd.s.square();
+      all += squares.sum().item<double>();
+      left += squares.slice(0, a.size(0)).sum().item<double>();
     }
+    server.facts["aggregation_error"] = all > 0 ? std::sqrt(left / all) : 0;
     for (auto& [name, tensor] : server.weights)
       if (auto const mean = arrived.mean.find(name); mean != arrived.mean.end()) tensor.copy_(mean->second);
   }

@@ -14,13 +14,13 @@ struct FedSwaConfig {
 };
 
 /// Beside the global weights, which it does not touch, their running mean: w̄ ← (n w̄ + w) / (n + 1).
-class WeightAveraging : public ServerStep {
+class WeightAveraging : public SurroundingStep {
  public:
-  WeightAveraging(std::unique_ptr<ServerStep> inner, FedSwaConfig const& config, TensorMap const& layout)
-      : inner_(std::move(inner)), config_(config), mean_(clone(layout)) {}
+  WeightAveraging(std::unique_ptr<ServerStep> moves, FedSwaConfig const& config, TensorMap const& layout)
+      : SurroundingStep(std::move(moves)), config_(config), mean_(clone(layout)) {}
 
   void step(ServerState& server, Message const& arrived, RoundPlan const& plan) override {
-    inner_->step(server, arrived, plan);
+    inner->step(server, arrived, plan);
     int64_t const beyond = plan.round + 1 - config_.start;
     if (beyond < 0 || beyond % config_.every != 0) return;
     ++models_;
@@ -28,7 +28,7 @@ class WeightAveraging : public ServerStep {
       mean.add_(server.weights.at(name).sub(mean), 1.0 / static_cast<double>(models_));
   }
   TensorMap state() const override {
-    auto state = inner_->state();
+    auto state = inner->state();
     state.emplace("swa_models", at::scalar_tensor(models_, at::kLong));
     if (models_ > 0)
       for (auto const& [name, mean] : mean_) state.emplace("swa." + name, mean);
@@ -39,12 +39,11 @@ class WeightAveraging : public ServerStep {
     models_ = rest.extract("swa_models").mapped().item<int64_t>();
     for (auto& [name, mean] : mean_)
       if (models_ > 0) mean.copy_(rest.extract("swa." + name).mapped());
-    inner_->load_state(rest);
+    inner->load_state(rest);
   }
   WeightAverage average() const override { return {models_, mean_}; }
 
  private:
-  std::unique_ptr<ServerStep> inner_;
   FedSwaConfig config_;
   int64_t models_ = 0;
   TensorMap mean_;
@@ -69,7 +68,7 @@ void fedswa(Config& config, std::string const& method, FedAlgorithm& algorithm) 
               "{} with federate.method = {} ({}). Use one of the two.", config.where("fedswa.use"), method,
               algorithm.kind == Kind::none ? "there is no global model"
                                            : "whose clients are judged by parameters of their own");
-  auto const rule = config.text("federate.lora_aggregation").value_or("fedavg");
+  auto const& rule = algorithm.lora_rule;
   FSLLM_CHECK(
       rule == "fedavg" || rule == "ffa" || rule == "rolora",
       "{} with federate.lora_aggregation = {} (it changes the factors between rounds, so that their mean "

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/names.hpp"
 
 namespace fsllm {
 namespace {
@@ -56,19 +57,7 @@ std::optional<FineTuning> load_fine_tuning(Config& config) {
 }
 
 bool tunes(FineTuning const& tuning, std::string const& parameter) {
-  return tuning.words.empty() || std::any_of(tuning.words.begin(), tuning.words.end(), [&](auto const& word) {
-           return parameter.find(word) != std::string::npos;
-         });
-}
-
-void check_fine_tuning(FineTuning const& tuning, TensorMap const& parameters) {
-  for (auto const& word : tuning.words)
-    FSLLM_CHECK(
-        std::any_of(parameters.begin(), parameters.end(),
-                    [&](auto const& each) { return each.first.find(word) != std::string::npos; }),
-        "finetune.local_param: no parameter that is trained has '{}' in its name (one is {}). Correct "
-        "the word.",
-        word, parameters.begin()->first);
+  return tuning.words.empty() || has_any(parameter, tuning.words);
 }
 
 TrainConfig tuning_config(FineTuning const& tuning, TrainConfig train) {

@@ -27,20 +27,16 @@ void flexlora(Config& config, std::string const& rule, FedAlgorithm& algorithm) 
                  "(FLoRIST); at most r. 1: rank r.",
                  within(0, 1));
   if (rule != "flexlora") return;
-  algorithm.kind = Kind::gather;
-  algorithm.unequal_ranks = true;
-  algorithm.bind = [energy](FedAlgorithm& bound, LoraFactors const& lora) {
-    gather_factors(bound, lora, [energy](ClientFactors const& all) {
-      auto const stacked = all.stacked();
-      auto const svd = svd_of_product(stacked.b, stacked.a);
-      auto factors = orthonormal_factors(svd, all.rank, all.target.scale);
-      if (energy < 1) {
-        auto const kept = std::min(all.rank, rank_of_energy(svd.s, energy));
-        factors.b.narrow(1, kept, all.rank - kept).zero_();
-      }
-      return NewFactors{factors, {}};
-    });
-  };
+  gather_factors(algorithm, [energy](ClientFactors const& all) {
+    auto const stacked = all.stacked();
+    auto const svd = svd_of_product(stacked.b, stacked.a);
+    auto factors = orthonormal_factors(svd, all.rank, all.target.scale);
+    if (energy < 1) {
+      auto const kept = std::min(all.rank, rank_of_energy(svd.s, energy));
+      factors.b.narrow(1, kept, all.rank - kept).zero_();
+    }
+    return NewFactors{factors, {}};
+  });
 }
 
 }  // namespace fsllm

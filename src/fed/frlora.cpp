@@ -65,6 +65,7 @@ void frlora(Config& config, std::string const& rule, FedAlgorithm& algorithm) {
   algorithm.bind = [](FedAlgorithm& bound, LoraFactors const& lora) {
     bound.begin = [lora](ServerState& server) { begin_with_principal(lora, server); };
     bound.server_step = [lora](TensorMap const&) { return std::make_unique<ResidualStep>(lora); };
+    measure_aggregation_error(bound, lora);
   };
 }
 

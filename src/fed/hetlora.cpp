@@ -37,19 +37,13 @@ std::vector<double> norm_weights(LoraFactors const& lora, GatheredMessages const
 /// Cho et al. 2024, "Heterogeneous LoRA for federated fine-tuning of on-device foundation models" (HetLoRA,
 /// without its pruning): factors padded with zeros to rank r, weighted by the norms of their products.
 void hetlora(Config&, std::string const& rule, FedAlgorithm& algorithm) {
-  if (rule != "hetlora") return;
-  algorithm.kind = Kind::gather;
-  algorithm.unequal_ranks = true;
-  algorithm.bind = [](FedAlgorithm& bound, LoraFactors const& lora) {
+  if (rule == "hetlora")
     gather_factors(
-        bound, lora,
+        algorithm,
         [](ClientFactors const& all) {
           return NewFactors{all.mean(), {}};
         },
-        [lora](GatheredMessages const& all, Communicator const& comm) {
-          return norm_weights(lora, all, comm);
-        });
-  };
+        norm_weights);
 }
 
 }  // namespace fsllm

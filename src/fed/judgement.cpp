@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// How the clients of a rank are judged.
+// How clients are judged, and what follows from it.
 #include <fmt/core.h>
 
 #include "fsllm/comm/stall.hpp"
+#include "fsllm/core/log.hpp"
 #include "fsllm/fed/evaluate.hpp"
+#include "fsllm/io/files.hpp"
 #include "not_finite.hpp"
-#include "rank_work.hpp"
+#include "run.hpp"
 
 namespace fsllm::detail {
 
@@ -61,6 +63,45 @@ ClientLosses RankWork::evaluate_all(ServerState const& server, int64_t round) {
       losses[split].insert(part.begin(), part.end());
   }
   return losses;
+}
+
+/// Evaluates, and records the loss that decides.
+void Run::judge(RoundReport& report) {
+  report.losses = work_.evaluate(state_.server, report.round);
+  note_losses(config_, report.losses, state_.schedule);
+  auto const split = config_.selection.best_key.starts_with("val") ? "val" : "test";
+  auto const found = report.losses.find(split);
+  if (found == report.losses.end()) return;
+  auto const loss = total(found->second);
+  if (loss.targets == 0) return;
+  report.best = state_.selection.observe(loss.sum / static_cast<double>(loss.targets));
+  if (!report.best || algorithm_.personal) return;
+  state_.best_round = report.round;
+  if (!server()) return;
+  state_.best = clone(state_.server.weights);
+  if (f_.rest_on_host) state_.best = moved(state_.best, at::kCPU);
+  save_as("best", state_.best);
+}
+
+/// Collective: judges the mean of global weights, and leaves it beside the result.
+void Run::judge_average() {
+  if (algorithm_.averages_from == 0) return;
+  auto const average = server() ? state_.server_step->average() : WeightAverage{};
+  auto const models = comm_.max(average.models);
+  if (models == 0) {
+    log_warning("the run ended after {} rounds, before the first whose weights go into the mean ({})",
+                state_.done, algorithm_.averages_from);
+    return;
+  }
+  auto mean = state_.server;
+  mean.weights = clone(server() ? average.weights : mean.weights);
+  f_.collective.broadcast(mean.weights, 0);
+  auto const losses = who_.splits.empty() ? ClientLosses{} : work_.evaluate(mean, state_.done);
+  if (!server()) return;
+  save_as(f_.directory.average().filename().string(), mean.weights);
+  average_ = to_json(losses);
+  average_["models"] = models;
+  if (!losses.empty()) append_to_file(f_.directory.eval_results(), average_result_line(losses, state_.done));
 }
 
 }  // namespace fsllm::detail

@@ -2,21 +2,21 @@
 #include <algorithm>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/names.hpp"
 #include "fsllm/fed/algorithm.hpp"
 
 namespace fsllm {
 
-namespace {
-
-bool has_any(std::string const& name, std::vector<std::string> const& words) {
-  return std::any_of(words.begin(), words.end(),
-                     [&](std::string const& word) { return name.find(word) != std::string::npos; });
-}
-
-}  // namespace
-
 bool FedAlgorithm::is_local(std::string const& parameter) const {
   return has_any(parameter, local_param);
+}
+
+void check_words(std::string const& key, std::vector<std::string> const& words, TensorMap const& parameters) {
+  for (auto const& word : words)
+    FSLLM_CHECK(std::any_of(parameters.begin(), parameters.end(),
+                            [&](auto const& each) { return has_any(each.first, {word}); }),
+                "{}: no parameter that is trained has '{}' in its name (one is {}). Correct the word.", key,
+                word, parameters.begin()->first);
 }
 
 void check_parameters(FedAlgorithm const& algorithm, TensorMap const& parameters) {
@@ -26,12 +26,7 @@ void check_parameters(FedAlgorithm const& algorithm, TensorMap const& parameters
       "federate.lora_aggregation: no parameter that is trained is a factor of LoRA (one is {}). Set "
       "adapter_method: lora, or leave the key out.",
       parameters.begin()->first);
-  for (auto const& word : algorithm.local_param)
-    FSLLM_CHECK(std::any_of(parameters.begin(), parameters.end(),
-                            [&](auto const& each) { return has_any(each.first, {word}); }),
-                "personalization.local_param: no parameter that is trained has '{}' in its name (one is {}). "
-                "Correct the word.",
-                word, parameters.begin()->first);
+  check_words("personalization.local_param", algorithm.local_param, parameters);
   bool const sends = std::any_of(parameters.begin(), parameters.end(), [&](auto const& each) {
     return !algorithm.is_local(each.first) && !(algorithm.rests && algorithm.rests(each.first, 0));
   });

@@ -25,11 +25,12 @@ std::string partner_of(std::string name) {
 }
 
 /// Moves the factors as the algorithm does, and after every `every` rounds makes A orthonormal, BA unchanged.
-class Rebasing : public ServerStep {
+class Rebasing : public SurroundingStep {
  public:
-  Rebasing(std::unique_ptr<ServerStep> inner, int64_t every) : inner_(std::move(inner)), every_(every) {}
+  Rebasing(std::unique_ptr<ServerStep> moves, int64_t every)
+      : SurroundingStep(std::move(moves)), every_(every) {}
   void step(ServerState& server, Message const& arrived, RoundPlan const& plan) override {
-    inner_->step(server, arrived, plan);
+    inner->step(server, arrived, plan);
     if ((plan.round + 1) % every_ != 0) return;
     for (auto& [name, a] : server.weights) {
       if (!is_factor(name, 'A')) continue;
@@ -44,11 +45,8 @@ class Rebasing : public ServerStep {
       a.copy_(factors.a);
     }
   }
-  TensorMap state() const override { return inner_->state(); }
-  void load_state(TensorMap const& state) override { inner_->load_state(state); }
 
  private:
-  std::unique_ptr<ServerStep> inner_;
   int64_t every_;
 };
 

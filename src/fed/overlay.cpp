@@ -4,8 +4,6 @@
 #include <ATen/ops/add.h>
 #include <ATen/ops/from_blob.h>
 
-#include <map>
-
 #include "fsllm/comm/node_memory.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/tensor_bytes.hpp"
@@ -37,12 +35,10 @@ struct Overlay::Memory {
 
 Overlay::Overlay(CausalLM& model, std::vector<std::string> const& modules, Communicator const& world)
     : node_(world.split_by_node()), leaders_(world.split(node_.rank() == 0 ? 0 : 1, world.rank())) {
-  std::map<std::string, Linear*> linears{{model.config().head, &model.head()}};
-  for (auto* linear : model.linears()) linears.emplace(linear->name, linear);
   int64_t bytes = 0;
   for (auto const& name : modules) {
     if (name == model.config().head) model.untie_head();
-    auto* const linear = linears.at(name);
+    auto* const linear = &module_of(model, name);
     bytes += bytes_of(*linear) * (linear->device().is_cpu() ? 2 : 1);
     modules_.push_back({linear, *linear, {}, {}});
     modules_.back().base.adapter.reset();

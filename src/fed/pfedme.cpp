@@ -10,19 +10,17 @@ namespace fsllm {
 namespace {
 
 /// w ← (1 - β) w + β Σ p_k w_k: β of the mean update, whatever the server does with that.
-class Interpolation : public ServerStep {
+class Interpolation : public SurroundingStep {
  public:
-  Interpolation(std::unique_ptr<ServerStep> inner, double beta) : inner_(std::move(inner)), beta_(beta) {}
+  Interpolation(std::unique_ptr<ServerStep> moves, double beta)
+      : SurroundingStep(std::move(moves)), beta_(beta) {}
   void step(ServerState& server, Message const& arrived, RoundPlan const& plan) override {
     Message part;
     for (auto const& [name, mean] : arrived.mean) part.mean.emplace(name, mean.mul(beta_));
-    inner_->step(server, part, plan);
+    inner->step(server, part, plan);
   }
-  TensorMap state() const override { return inner_->state(); }
-  void load_state(TensorMap const& state) override { inner_->load_state(state); }
 
  private:
-  std::unique_ptr<ServerStep> inner_;
   double beta_;
 };
 

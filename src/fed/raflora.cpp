@@ -43,14 +43,10 @@ Factors by_levels(ClientFactors const& all) {
 /// rank r of the sum, Σ in equal parts.
 void raflora(Config&, std::string const& rule, FedAlgorithm& algorithm) {
   if (rule != "raflora") return;
-  algorithm.kind = Kind::gather;
-  algorithm.unequal_ranks = true;
-  algorithm.bind = [](FedAlgorithm& bound, LoraFactors const& lora) {
-    gather_factors(bound, lora, [](ClientFactors const& all) {
-      auto const [left, right] = by_levels(all);
-      return NewFactors{balanced_factors(svd_of_product(left, right), all.rank, all.target.scale), {}};
-    });
-  };
+  gather_factors(algorithm, [](ClientFactors const& all) {
+    auto const [left, right] = by_levels(all);
+    return NewFactors{balanced_factors(svd_of_product(left, right), all.rank, all.target.scale), {}};
+  });
 }
 
 }  // namespace fsllm

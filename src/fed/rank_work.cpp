@@ -46,22 +46,30 @@ std::vector<TrainingClient> known_clients(Federation const& f, std::vector<int64
 }  // namespace
 
 std::vector<std::vector<int64_t>> place_by_cost(Federation const& f, std::vector<int64_t> const& clients,
-                                                std::vector<double> costs) {
+                                                std::vector<double> const& costs) {
   std::vector<std::vector<int>> allowed;
-  for (int64_t const client : clients) {
-    if (costs.size() < clients.size()) costs.push_back(planned_tokens(f, client));
-    allowed.push_back(f.data.ranks_of(client));
-  }
+  for (int64_t const client : clients) allowed.push_back(f.data.ranks_of(client));
   int const ranks = f.collective.communicator().size();
   int const first = !f.config.server_trains && ranks > 1 ? 1 : 0;
   return place_clients(clients, costs, ranks, first, allowed);
 }
 
+namespace {
+
+/// By the tokens that they train on.
+std::vector<std::vector<int64_t>> place_by_tokens(Federation const& f, std::vector<int64_t> const& clients) {
+  std::vector<double> costs;
+  for (int64_t const client : clients) costs.push_back(planned_tokens(f, client));
+  return place_by_cost(f, clients, costs);
+}
+
+}  // namespace
+
 Participants::Participants(Federation const& f)
     : all(participants(f.config, f.data)),
       trained(known_clients(f, training_clients(f.config, all))),
       unseen(unseen_clients(f.config, all)),
-      owned(place_by_cost(f, all)),
+      owned(place_by_tokens(f, all)),
       splits(splits_with_rows(f.config, f.data, all)) {
   if (!unseen.empty()) log_info("clients {} are evaluated apart and never train", fmt::join(unseen, ", "));
 }
@@ -293,7 +301,7 @@ std::vector<ClientReport> RankWork::train_cohort(RoundPlan const& plan, std::vec
     TensorMap slot;
     for (auto const& [name, all] : slots) slot.emplace(name, all.detach()[static_cast<int64_t>(i)]);
     auto& member = *members.emplace_back(
-        std::make_unique<Member>(plan, task, server, moved(algorithm_.start(server, {}), device()),
+        std::make_unique<Member>(plan, task, server, moved(start_of(task.client, server, {}), device()),
                                  std::move(slot), f_.train_config(task.client).optimizer.lr));
     copy_values(member.parameters, member.start);
     set_activity(fmt::format("reading the shard of client {}", task.client));

@@ -97,9 +97,9 @@ class RankWork {
   double first_step_ = 0;
 };
 
-/// The clients of each rank, balanced by `costs`; empty: the tokens that they train on.
+/// The clients of each rank, balanced by `costs`.
 std::vector<std::vector<int64_t>> place_by_cost(Federation const& federation,
                                                 std::vector<int64_t> const& clients,
-                                                std::vector<double> costs = {});
+                                                std::vector<double> const& costs);
 
 }  // namespace fsllm::detail

@@ -9,6 +9,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/fed/asynchronous.hpp"
+#include "stop.hpp"
 
 namespace fsllm::detail {
 namespace {
@@ -18,12 +19,6 @@ namespace {
 enum LetterKind : int64_t { update_came, left, signal_came, train, aggregate };
 
 using Clock = std::chrono::steady_clock;
-
-void check_launcher() {
-  FSLLM_CHECK(
-      !launcher_has_ended(),
-      "mpirun (or its daemon) has ended while its ranks were at work. Continue the run with --resume.");
-}
 
 void wait_a_little() {
   check_launcher();

@@ -72,65 +72,20 @@ void Run::serve(Message const& arrived, RoundPlan const& plan) {
   set_activity("moving the global state");
   keep_versions(plan.round);
   if (server()) state_.server_step->step(state_.server, arrived, plan);
+  publish();
+}
+
+/// Collective: the global state of rank 0 is that of every rank, and of the frozen matrices.
+void Run::publish() {
   broadcast(state_.server);
+  if (overlay_) overlay_->add(state_.server.base_change);
+  state_.server.base_change.clear();
 }
 
 /// Collective.
 void Run::broadcast(ServerState& state) {
   f_.collective.broadcast(state.weights, 0);
   if (!state.extra.empty()) f_.collective.broadcast(state.extra, 0);
-  if (overlay_) overlay_->add(state.base_change);
-  state.base_change.clear();
-}
-
-/// Before the global state moves on from that of `round`: of the versions so far those stay that turns at
-/// work began with.
-void Run::keep_versions(int64_t round) {
-  auto const used = versions_in_use(config_.asyn, state_.schedule.clock, round + 1);
-  auto const is_used = [&](int64_t version) { return std::ranges::binary_search(used, version); };
-  std::erase_if(state_.earlier, [&](auto const& each) { return !is_used(each.first); });
-  if (!is_used(round)) return;
-  auto& kept = state_.earlier[round] = {clone(state_.server.weights), clone(state_.server.extra)};
-  if (f_.rest_on_host) kept = {moved(kept.weights, at::kCPU), moved(kept.extra, at::kCPU)};
-}
-
-/// Evaluates, and records the loss that decides.
-void Run::judge(RoundReport& report) {
-  report.losses = work_.evaluate(state_.server, report.round);
-  note_losses(config_, report.losses, state_.schedule);
-  auto const split = config_.selection.best_key.starts_with("val") ? "val" : "test";
-  auto const found = report.losses.find(split);
-  if (found == report.losses.end()) return;
-  auto const loss = total(found->second);
-  if (loss.targets == 0) return;
-  report.best = state_.selection.observe(loss.sum / static_cast<double>(loss.targets));
-  if (!report.best || algorithm_.personal) return;
-  state_.best_round = report.round;
-  if (!server()) return;
-  state_.best = clone(state_.server.weights);
-  if (f_.rest_on_host) state_.best = moved(state_.best, at::kCPU);
-  save_as("best", state_.best);
-}
-
-/// Collective: judges the mean of global weights, and leaves it beside the result.
-void Run::judge_average() {
-  if (algorithm_.averages_from == 0) return;
-  auto const average = server() ? state_.server_step->average() : WeightAverage{};
-  auto const models = comm_.max(average.models);
-  if (models == 0) {
-    log_warning("fedswa: the run ended after {} rounds, before the first whose weights go into the mean ({})",
-                state_.done, algorithm_.averages_from);
-    return;
-  }
-  auto mean = state_.server;
-  mean.weights = clone(server() ? average.weights : mean.weights);
-  f_.collective.broadcast(mean.weights, 0);
-  auto const losses = who_.splits.empty() ? ClientLosses{} : work_.evaluate(mean, state_.done);
-  if (!server()) return;
-  save_as(f_.directory.average().filename().string(), mean.weights);
-  average_ = to_json(losses);
-  average_["models"] = models;
-  if (!losses.empty()) append_to_file(f_.directory.eval_results(), average_result_line(losses, state_.done));
 }
 
 void Run::write_report(RoundReport const& report) {
@@ -161,7 +116,7 @@ bool Run::begin(bool resume) {
   }
   if (state_.done == 0 && algorithm_.begin) {
     if (server()) algorithm_.begin(state_.server);
-    broadcast(state_.server);
+    publish();
   }
   if (state_.done > 0 || who_.splits.empty()) return true;
   RoundReport start;

@@ -48,12 +48,14 @@ class Run {
   void check_same_state(int64_t round) const;
   void serve(Message const& arrived, RoundPlan const& plan);
   void broadcast(ServerState& state);
+  void publish();
   void keep_versions(int64_t round);
   void judge(RoundReport& report);
   void judge_average();
   void write_report(RoundReport const& report);
   void save_as(std::string const& name, TensorMap const& values);
   void restore_versions(Checkpoint const& checkpoint);
+  void save_versions(Checkpoint& checkpoint) const;
   void restore_states(Checkpoint const& checkpoint);
   void own_state_files(RoundPlan const& plan);
   void remove_state_files(std::function<bool(int64_t client, int64_t round)> const& superfluous);

@@ -18,24 +18,6 @@ RunState::RunState(Federation const& f, bool is_server) : selection(f.config.sel
   if (is_server) server_step = algorithm.server_step(server.weights);
 }
 
-ServerState const& RunState::version(int64_t version) const {
-  auto const found = earlier.find(version);
-  FSLLM_ASSERT(found != earlier.end() || version == done);
-  return found == earlier.end() ? server : found->second;
-}
-
-namespace {
-
-/// Names of a version's sections in a checkpoint.
-std::string section(int64_t version) {
-  return fmt::format("version_{:06d}", version);
-}
-std::string extra_section(int64_t version) {
-  return section(version) + ".extra";
-}
-
-}  // namespace
-
 void Run::restore() {
   Checkpoint checkpoint;
   if (server()) {
@@ -93,18 +75,6 @@ void Run::restore() {
   restore_versions(checkpoint);
   if (config_.has_client_states()) restore_states(checkpoint);
   if (!ended_) log_info("continuing after round {}", state_.done);
-}
-
-/// Collective: the versions that turns at work began with.
-void Run::restore_versions(Checkpoint const& checkpoint) {
-  for (int64_t const version : versions_in_use(config_.asyn, state_.schedule.clock, state_.done)) {
-    auto& kept = state_.earlier[version] = {clone(state_.server.weights), clone(state_.server.extra)};
-    if (server()) {
-      copy_values(kept.weights, checkpoint.tensors.at(section(version)));
-      copy_values(kept.extra, checkpoint.tensors.at(extra_section(version)));
-    }
-    broadcast(kept);
-  }
 }
 
 /// Is nothing left to do after this checkpoint? The summary is the last file that a run writes.
@@ -184,10 +154,7 @@ void Run::save_state() {
   checkpoint.round = state_.done;
   checkpoint.tensors["global"] = state_.server.weights;
   checkpoint.tensors["extra"] = state_.server.extra;
-  for (auto const& [version, state] : state_.earlier) {
-    checkpoint.tensors[section(version)] = state.weights;
-    checkpoint.tensors[extra_section(version)] = state.extra;
-  }
+  save_versions(checkpoint);
   checkpoint.tensors["best"] = state_.best;
   checkpoint.tensors["algorithm"] = state_.server_step->state();
   if (overlay_) checkpoint.tensors["overlay"] = overlay_->values();

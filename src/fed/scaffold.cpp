@@ -15,19 +15,13 @@ TensorMap zeros(TensorMap const& weights) {
 }
 
 /// Moves the weights as the algorithm without control variates does, then c by 1/N Σ (c_k⁺ - c_k).
-class ControlVariates : public ServerStep {
- public:
-  explicit ControlVariates(std::unique_ptr<ServerStep> weights) : weights_(std::move(weights)) {}
+struct ControlVariates : SurroundingStep {
+  using SurroundingStep::SurroundingStep;
   void step(ServerState& server, Message const& arrived, RoundPlan const& plan) override {
-    weights_->step(server, arrived, plan);
+    inner->step(server, arrived, plan);
     for (auto& [name, tensor] : server.extra)
       tensor.add_(arrived.sum.at(name), 1.0 / static_cast<double>(plan.all_clients));
   }
-  TensorMap state() const override { return weights_->state(); }
-  void load_state(TensorMap const& state) override { weights_->load_state(state); }
-
- private:
-  std::unique_ptr<ServerStep> weights_;
 };
 
 /// Karimireddy et al. 2020, algorithm 1, option II: c_k⁺ = c_k - c + (w - y_k) / Σ η. A client that took no

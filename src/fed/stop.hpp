@@ -9,12 +9,16 @@ namespace fsllm {
 /// A signal came while a client was trained.
 struct Interrupted {};
 
-/// Between two steps: throws Interrupted where a signal has come, and an Error where nobody would end the
-/// ranks any more.
-inline void stop_where_asked() {
+/// An Error where nobody would end the ranks any more.
+inline void check_launcher() {
   FSLLM_CHECK(
       !launcher_has_ended(),
       "mpirun (or its daemon) has ended while its ranks were at work. Continue the run with --resume.");
+}
+
+/// Between two steps: throws Interrupted where a signal has come, and that Error.
+inline void stop_where_asked() {
+  check_launcher();
   if (interrupted()) throw Interrupted();
 }
 

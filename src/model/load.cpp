@@ -158,6 +158,14 @@ bool fits_in_memory(Opened const& opened) {
 
 }  // namespace
 
+Linear& module_of(CausalLM& model, std::string const& path) {
+  for (auto* linear : model.linears())
+    if (linear->name == path) return *linear;
+  if (model.head().name == path) return model.head();
+  fail(fmt::format(
+      "the model has no module {} (the adapter was made for another one). Use its own base model.", path));
+}
+
 int64_t weight_bytes(CausalLM& model) {
   int64_t bytes = 0;
   for (auto const& [name, tensor] : model.parameters()) bytes += static_cast<int64_t>(tensor.nbytes());

@@ -26,23 +26,42 @@ struct Dropout {
   double keep;
 };
 
+/// What both forms save for their backward pass.
+struct Saved {
+  at::Tensor x, a, b, inner;
+  Dropout dropout;
+  double scale;
+
+  void into(AutogradContext* ctx) const {
+    ctx->save_for_backward({x, a, b, inner, dropout.mask});
+    ctx->saved_data["keep"] = dropout.keep;
+    ctx->saved_data["scale"] = scale;
+  }
+  static Saved from(AutogradContext* ctx) {
+    auto const saved = ctx->get_saved_variables();
+    return {saved[0],
+            saved[1],
+            saved[2],
+            saved[3],
+            {saved[4], ctx->saved_data["keep"].toDouble()},
+            ctx->saved_data["scale"].toDouble()};
+  }
+};
+
 struct AddLowRank : Function<AddLowRank> {
   static at::Tensor forward(AutogradContext* ctx, at::Tensor const& x, at::Tensor y, at::Tensor const& a,
                             at::Tensor const& b, Dropout const& dropout, double scale) {
     auto const type = x.scalar_type();
     auto const inner = at::mm(dropped(x, dropout.mask, dropout.keep), a.to(type).t());  // [N, r]
     y.addmm_(inner, b.to(type).t(), 1, scale);
-    ctx->save_for_backward({x, a, b, inner, dropout.mask});
-    ctx->saved_data["keep"] = dropout.keep;
-    ctx->saved_data["scale"] = scale;
+    Saved{x, a, b, inner, dropout, scale}.into(ctx);
     ctx->mark_dirty({y});
     return y;
   }
 
   static Tensors backward(AutogradContext* ctx, Tensors const& grads) {
-    auto const saved = ctx->get_saved_variables();
-    auto const &x = saved[0], &a = saved[1], &b = saved[2], &inner = saved[3], &mask = saved[4];
-    double const keep = ctx->saved_data["keep"].toDouble(), scale = ctx->saved_data["scale"].toDouble();
+    auto const [x, a, b, inner, dropout, scale] = Saved::from(ctx);
+    auto const& [mask, keep] = dropout;
     auto const type = x.scalar_type();
     auto const scaled = at::mm(grads[0], b.to(type)).mul_(scale);  // [N, r], gradient of x Aᵀ
     Tensors result(6);
@@ -76,19 +95,17 @@ struct AddLowRankParts : Function<AddLowRankParts> {
       at::mm_out(own, input.narrow(0, begin, count), at_[slot].t());
       y.narrow(0, begin, count).addmm_(own, bt[slot].t(), 1, scale);
     });
-    ctx->save_for_backward({x, a, b, inner, dropout.mask});
+    Saved{x, a, b, inner, dropout, scale}.into(ctx);
     ctx->saved_data["tokens"] = parts.tokens;
     ctx->saved_data["slots"] = parts.slots;
-    ctx->saved_data["keep"] = dropout.keep;
-    ctx->saved_data["scale"] = scale;
     ctx->mark_dirty({y});
     return y;
   }
 
   static Tensors backward(AutogradContext* ctx, Tensors const& grads) {
-    auto const saved = ctx->get_saved_variables();
-    auto const &x = saved[0], &a = saved[1], &b = saved[2], &inner = saved[3], &mask = saved[4];
-    double const keep = ctx->saved_data["keep"].toDouble(), scale = ctx->saved_data["scale"].toDouble();
+    auto const saved = Saved::from(ctx);
+    auto const &x = saved.x, &a = saved.a, &b = saved.b, &inner = saved.inner, &mask = saved.dropout.mask;
+    double const keep = saved.dropout.keep, scale = saved.scale;
     Parts const parts{ctx->saved_data["tokens"].toIntVector(), ctx->saved_data["slots"].toIntVector()};
     auto const type = x.scalar_type();
     auto const input = dropped(x, mask, keep), at_ = a.to(type), bt = b.to(type);

@@ -122,12 +122,4 @@ std::optional<int64_t> number_behind(std::string const& pattern, std::string con
   return {};
 }
 
-Linear& module_of(CausalLM& model, std::string const& path) {
-  for (auto* linear : model.linears())
-    if (linear->name == path) return *linear;
-  if (model.head().name == path) return model.head();
-  fail(fmt::format(
-      "the model has no module {} (the adapter was made for another one). Use its own base model.", path));
-}
-
 }  // namespace fsllm::detail

@@ -59,7 +59,4 @@ double number_for(Patterns const& patterns, std::string const& module, double fa
 std::optional<int64_t> number_behind(std::string const& pattern, std::string const& module,
                                      std::string const& argument);
 
-/// The module (or head) of this path; an Error says that the adapter was made for another model.
-Linear& module_of(CausalLM& model, std::string const& path);
-
 }  // namespace fsllm::detail

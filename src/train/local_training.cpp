@@ -48,7 +48,7 @@ constexpr int64_t kMostRedraws = 10;
 
 /// Forward and backward of one step; the gradients are those of the mean loss per target. Returns the summed
 /// loss.
-double accumulate_gradients(CausalLM& model, std::vector<Batch> const& batches, int64_t targets,
+double accumulate_gradients(CausalLM& model, std::span<Batch const> batches, int64_t targets,
                             DropoutKey const& dropout) {
   at::Tensor sum;
   for (auto const& batch : batches) {

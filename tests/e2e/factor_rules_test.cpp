@@ -146,8 +146,11 @@ TEST_F(FactorRules, GiveTheMeanOfWhatClientsLearnAlone) {
 /// too.
 TEST_F(FactorRules, TheTrainedModelIsWritten) {
   for (std::string const rule : {"flora", "fedex", "frlora"}) {
-    expect_trained(rule, {"federate.lora_aggregation", rule, "federate.total_round_num", "2"}, 2,
-                   "[0.7, 0.3, 0.0]");
+    // The head is a target too.
+    expect_trained(rule,
+                   {"federate.lora_aggregation", rule, "federate.total_round_num", "2", "llm.adapter.args",
+                    "[{r: 4, lora_alpha: 8, target_modules: [q_proj, v_proj, lm_head]}]"},
+                   2, "[0.7, 0.3, 0.0]");
     expect_trained(rule + "_again", {"model.type", (dir_ / rule / "model").string()}, 0, "[0.7, 0.3, 0.0]");
     double const end = val_loss(rule, 2);
     EXPECT_NEAR(val_loss(rule + "_again", 0), end, 1e-5 * end) << rule;

@@ -83,6 +83,7 @@ TEST_F(SharedPass, RefusesWhatCannotShare) {
   refused({"llm.adapter.args", "[{adapter_method: ia3}]"}, "need a LoRA of the blocks alone");
   refused({"llm.adapter.args", "[{r: 4, target_modules: [q_proj, lm_head]}]"},
           "need a LoRA of the blocks alone");
+  refused({"llm.retry_on_nan_loss", "True"}, "rows would be drawn anew for all");
   refused({"llm.adapter.use", "False"}, "need a LoRA of the blocks alone");
 }
 

@@ -161,7 +161,7 @@ TEST(Algorithm, FineTuningIsChecked) {
   EXPECT_EQ(tuned.optimizer.type, "AdamW");
   EXPECT_EQ(tuned.accumulation, 4);
   EXPECT_EQ(tuned.schedule.type, "");
-  EXPECT_ERROR(check_fine_tuning({.words = {"v"}}, one(1)),
+  EXPECT_ERROR(check_words("finetune.local_param", {"v"}, one(1)),
                "no parameter that is trained has 'v' in its name");
 }
 

@@ -190,17 +190,19 @@ TEST(Coupling, AfterUndoesBefore) {
       detail::SmallNetwork made{detail::Projection::make(in, 5, {}, at::kCPU),
                                 detail::Projection::make(5, out, {}, at::kCPU),
                                 [](at::Tensor const& x) { return x.relu(); }};
-      for (auto const* weight : {&made.down.weight, &made.up.weight})
-        weight->set_data(at::randn(weight->sizes()).mul(0.3));
+      for (auto const* part : {&made.down, &made.up}) {
+        part->weight.set_data(at::randn(part->weight.sizes(), at::kDouble));
+        part->bias.set_data(part->bias.to(at::kDouble));
+      }
       return made;
     };
     detail::Coupling coupling;
     coupling.f = network(second, first);
     coupling.g = network(first, second);
-    auto const x = at::randn({4, width});
+    auto const x = at::randn({4, width}, at::kDouble);
     auto const y = coupling.before(x, Pass());
     EXPECT_FALSE(tensors_near(y, x, 0.1));
-    EXPECT_TRUE(tensors_near(coupling.after(y, Pass()), x, 1e-5));
+    EXPECT_TRUE(tensors_near(coupling.after(y, Pass()), x, 1e-12));
   }
 }
 

@@ -104,6 +104,15 @@ struct ServerStep {
   virtual WeightAverage average() const { return {}; }
 };
 
+/// A server's step around another, whose state it passes on.
+struct SurroundingStep : ServerStep {
+  explicit SurroundingStep(std::unique_ptr<ServerStep> surrounded) : inner(std::move(surrounded)) {}
+  TensorMap state() const override { return inner->state(); }
+  void load_state(TensorMap const& state) override { inner->load_state(state); }
+  WeightAverage average() const override { return inner->average(); }
+  std::unique_ptr<ServerStep> inner;
+};
+
 /// What each turn does to its gradients.
 using GradientHooks = std::vector<std::function<GradientHook(ClientTurn const& turn)>>;
 
@@ -239,6 +248,8 @@ std::vector<Row<AlgorithmPart>> const& algorithm_table();
 std::vector<Row<AlgorithmPart>> const& lora_aggregation_table();
 /// One row per value of aggregator.robust_rule.
 std::vector<Row<AlgorithmPart>> const& robust_rule_table();
+/// Words of `key` that are part of no name among `parameters` are an Error.
+void check_words(std::string const& key, std::vector<std::string> const& words, TensorMap const& parameters);
 /// Local parameters that are none of `parameters`, or all, are an Error, and so is a rule for factors of LoRA
 /// where there are none.
 void check_parameters(FedAlgorithm const& algorithm, TensorMap const& parameters);

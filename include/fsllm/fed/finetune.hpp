@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "fsllm/core/config.hpp"
-#include "fsllm/core/tensor_map.hpp"
 #include "fsllm/train/trainer.hpp"
 
 namespace fsllm {
@@ -21,8 +20,6 @@ struct FineTuning {
 
 /// Empty where finetune.before_eval is off.
 std::optional<FineTuning> load_fine_tuning(Config& config);
-/// Words that name none of `parameters` are an Error.
-void check_fine_tuning(FineTuning const& tuning, TensorMap const& parameters);
 /// A client's settings for it: batches, accumulation and clipping as in train, the learning rate constant.
 TrainConfig tuning_config(FineTuning const& tuning, TrainConfig train);
 bool tunes(FineTuning const& tuning, std::string const& parameter);

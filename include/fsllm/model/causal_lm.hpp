@@ -95,6 +95,9 @@ class CausalLM {
   virtual std::string device() const = 0;
 };
 
+/// The Linear (or head) of this path; an Error says that the adapter was made for another model.
+Linear& module_of(CausalLM& model, std::string const& path);
+
 /// Bytes of all weights, as they are kept.
 int64_t weight_bytes(CausalLM& model);
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -36,10 +37,10 @@ class LocalTraining {
   /// One optimiser step. A loss or gradient that is not finite skips it and is counted.
   StepResult step();
   /// What step() is made of, for clients that share a pass (shared_step): the rows of the next step, cut into
-  /// forward passes; and, when its gradients of the mean loss per target stand in `parameters`, the rest of
-  /// it, given the summed loss.
+  /// forward passes (good until the next call); and, when its gradients of the mean loss per target stand in
+  /// `parameters`, the rest of it, given the summed loss.
   struct Prepared {
-    std::vector<Batch> batches;
+    std::span<Batch const> batches;
     int64_t tokens = 0, targets = 0;
     DropoutKey dropout;
   };

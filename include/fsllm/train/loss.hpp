@@ -15,7 +15,7 @@ at::Tensor summed_loss(CausalLM& model, Batch const& batch, std::optional<Dropou
 
 /// One client's part of a pass that several share.
 struct ClientBatch {
-  Batch batch;
+  Batch const& batch;
   DropoutKey dropout;
   int64_t slot = 0;     ///< PassSegment::slot
   int64_t targets = 0;  ///< of the client's whole step, above 0
