@@ -10,10 +10,12 @@ namespace fsllm::detail {
 using JsonText = decltype(nlohmann::detail::input_adapter(std::declval<std::string const&>()));
 }
 
+// NOLINTBEGIN(bugprone-macro-parentheses): a word in front of a declaration
 #define FSLLM_JSON_INSTANCES(PREFIX, JSON)                                         \
   PREFIX template class nlohmann::detail::serializer<JSON>;                        \
   PREFIX template class nlohmann::detail::parser<JSON, ::fsllm::detail::JsonText>; \
   PREFIX template class nlohmann::detail::lexer<JSON, ::fsllm::detail::JsonText>;
+// NOLINTEND(bugprone-macro-parentheses)
 
 extern template class nlohmann::basic_json<>;
 extern template class nlohmann::basic_json<nlohmann::ordered_map>;
