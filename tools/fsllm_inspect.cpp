@@ -16,11 +16,16 @@ using namespace fsllm;
 Program const kProgram{
     "fsllm_inspect",
     "Tells what a shard, checkpoint, adapter, model or run directory holds.\n\n"
-    "  fsllm_inspect PATH [--json]\n  fsllm_inspect MODEL_DIR --tokenize IN.jsonl\n",
+    "  fsllm_inspect PATH [--json]\n  fsllm_inspect MODEL_DIR --tokenize IN.jsonl\n"
+    "  fsllm_inspect ADAPTER --clients DIR [--weights N,N,...]\n",
     {{"json", "", "one JSON object"},
      {"tokenize", "FILE.jsonl",
       "PATH is a model folder: rows {\"text\": S} become {\"ids\": [...]}, and {\"ids\": [...]} become "
-      "{\"text\": S}"}},
+      "{\"text\": S}"},
+     {"clients", "DIR",
+      "PATH is an adapter of LoRA: how far it is from the mean of those in DIR (client_00001, ...), as "
+      "metrics.jsonl's aggregation_error, but exactly"},
+     {"weights", "N,N,...", "weights of these, such as their training rows; default: all the same"}},
     Words::path};
 
 void tokenize(std::string const& model, std::string const& rows) {
@@ -37,7 +42,11 @@ int run(CommandLine const& line) {
     tokenize(path, line.text("tokenize"));
     return 0;
   }
-  auto const facts = inspect(path);
+  FSLLM_CHECK(line.has("clients") || !line.has("weights"),
+              "--weights without --clients (there is nothing to weigh). Give both, or neither.");
+  auto const facts = line.has("clients")
+                         ? aggregation_error(path, line.text("clients"), line.numbers("weights"))
+                         : inspect(path);
   std::cout << (line.has("json") ? facts.dump(2) + "\n" : printable(readable(facts)));
   return 0;
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <charconv>
+#include <cmath>
 #include <filesystem>
 #include <iostream>
 #include <sstream>
@@ -184,6 +185,20 @@ int64_t CommandLine::number(std::string const& option, std::string const& what) 
   FSLLM_CHECK(problem == std::errc() && end == value.data() + value.size() && number >= 0,
               "--{} {} ({} is needed). Write --{} 3.", option, value, what, option);
   return number;
+}
+
+std::vector<double> CommandLine::numbers(std::string const& option) const {
+  std::vector<double> numbers;
+  std::istringstream list(text(option));
+  for (std::string word; std::getline(list, word, ',');) {
+    double number = 0;
+    auto const [end, problem] = std::from_chars(word.data(), word.data() + word.size(), number);
+    FSLLM_CHECK(
+        problem == std::errc() && end == word.data() + word.size() && number >= 0 && std::isfinite(number),
+        "--{} {} ('{}' is no number from 0). Write --{} 3,1,2.", option, text(option), word, option);
+    numbers.push_back(number);
+  }
+  return numbers;
 }
 
 Texts CommandLine::all(std::string const& option) const {

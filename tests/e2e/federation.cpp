@@ -3,6 +3,9 @@
 
 #include <fmt/core.h>
 
+#include <cstdlib>
+#include <fstream>
+
 namespace fsllm::test {
 
 std::filesystem::path reference_dir(std::string const& name) {
@@ -22,6 +25,64 @@ std::string SmallRun::yaml(std::filesystem::path const& outdir) const {
       "{}",
       outdir.string(), reference_dir(model).string(), reference_dir("federated").string(), splits, batch,
       shuffle, packing, rounds, steps, optimizer, args, more);
+}
+
+namespace {
+
+/// Id requests over the fixtures' vocabulary.
+void write_id_requests(std::filesystem::path const& path) {
+  std::ofstream out(path);
+  for (int id = 0; id < 8; ++id) {
+    std::vector<int> context, continuation;
+    for (int i = 0; i < 3 + id; ++i) context.push_back(3 + (7 * id + 5 * i) % 90);
+    for (int i = 0; i < 1 + id % 4; ++i) continuation.push_back(4 + (11 * id + 3 * i) % 90);
+    out << nlohmann::json{{"id", id},
+                          {"type", "loglikelihood"},
+                          {"context_ids", context},
+                          {"continuation_ids", continuation}}
+               .dump()
+        << "\n";
+  }
+}
+
+}  // namespace
+
+ScoredByPeft::ScoredByPeft() {
+  if (char const* python = std::getenv("FSLLM_TEST_PYTHON")) python_ = python;
+  write_id_requests(dir_ / "requests.jsonl");
+}
+
+std::string ScoredByPeft::file(std::string const& whose, size_t pair) const {
+  return (dir_ / fmt::format("{}_{}.jsonl", whose, pair)).string();
+}
+
+void ScoredByPeft::add(std::filesystem::path const& model, std::filesystem::path const& adapter) {
+  pairs_.emplace_back(model.string(), adapter.string());
+}
+
+void ScoredByPeft::expect_equal(double tolerance) {
+  auto const requests = (dir_ / "requests.jsonl").string();
+  auto command = fmt::format("{} {} {}", python_, source_file("tests/e2e/peft_scores.py").string(), requests);
+  for (size_t i = 0; i < pairs_.size(); ++i) {
+    auto const& [model, adapter] = pairs_[i];
+    std::vector<std::string> words{"fsllm_eval", "--model",     model,          "--requests",
+                                   requests,     "--responses", file("ours", i)};
+    if (!adapter.empty()) words.insert(words.end(), {"--adapter", adapter});
+    auto const outcome = run(dir_.path(), 0, words);
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    command += fmt::format(" {} {} {}", model, adapter.empty() ? "-" : adapter, file("theirs", i));
+  }
+  auto const log = (dir_ / "python.txt").string();
+  ASSERT_EQ(std::system(fmt::format("{} > {} 2>&1", command, log).c_str()), 0) << read_text(log);
+  for (size_t i = 0; i < pairs_.size(); ++i) {
+    auto const ours = read_events(file("ours", i)), theirs = read_events(file("theirs", i));
+    ASSERT_EQ(ours.size(), theirs.size());
+    ASSERT_FALSE(ours.empty());
+    for (size_t row = 0; row < ours.size(); ++row)
+      EXPECT_NEAR(ours[row].at("loglikelihood").get<double>(), theirs[row].at("loglikelihood").get<double>(),
+                  tolerance)
+          << pairs_[i].first << ' ' << pairs_[i].second << ' ' << row;
+  }
 }
 
 }  // namespace fsllm::test

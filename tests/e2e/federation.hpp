@@ -2,6 +2,8 @@
 #pragma once
 #include <filesystem>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "process.hpp"
 
@@ -24,5 +26,23 @@ struct SmallRun {
 
 /// The folder of fixture NAME in tests/reference.
 std::filesystem::path reference_dir(std::string const& name);
+
+/// Models with adapters whose scores of the same requests fsllm_eval and transformers + peft (in float64)
+/// must agree on.
+class ScoredByPeft {
+ public:
+  ScoredByPeft();
+  /// Is there a Python with both?
+  bool possible() const { return !python_.empty(); }
+  /// The vocabulary is the fixtures'; no adapter: the model alone.
+  void add(std::filesystem::path const& model, std::filesystem::path const& adapter = {});
+  void expect_equal(double tolerance = 1e-4);
+
+ private:
+  std::string file(std::string const& whose, size_t pair) const;
+  TempDir dir_;
+  std::string python_;
+  std::vector<std::pair<std::string, std::string>> pairs_;
+};
 
 }  // namespace fsllm::test

@@ -190,52 +190,21 @@ TEST(Run, MergedExportScoresLikeTheAdapter) {
   EXPECT_NEAR(score({"--model", merged}), adapted, 1e-4);
 }
 
-/// Id requests over the fixtures' vocabulary.
-void write_id_requests(std::filesystem::path const& path) {
-  std::ofstream out(path);
-  for (int id = 0; id < 8; ++id) {
-    std::vector<int> context, continuation;
-    for (int i = 0; i < 3 + id; ++i) context.push_back(3 + (7 * id + 5 * i) % 90);
-    for (int i = 0; i < 1 + id % 4; ++i) continuation.push_back(4 + (11 * id + 3 * i) % 90);
-    out << nlohmann::json{{"id", id},
-                          {"type", "loglikelihood"},
-                          {"context_ids", context},
-                          {"continuation_ids", continuation}}
-               .dump()
-        << "\n";
-  }
-}
-
 TEST(Run, PeftLoadsTheAdapterAndItsScoresAgree) {
-  char const* python = std::getenv("FSLLM_TEST_PYTHON");
-  if (python == nullptr || *python == '\0')
-    GTEST_SKIP() << "no Python with transformers and peft (FSLLM_TEST_PYTHON)";
+  ScoredByPeft scored;
+  if (!scored.possible()) GTEST_SKIP() << "no Python with transformers and peft (FSLLM_TEST_PYTHON)";
+  TempDir dirs[3];
+  int next = 0;
   for (auto const* model : {"llama", "gpt2", "mistral"}) {
-    TempDir dir;
+    auto const& dir = dirs[next++];
     SmallRun small;
     small.model = model;
     small.adapter =
         std::string(model) == "gpt2" ? "{r: 4, lora_alpha: 16}" : "{r: 3, lora_alpha: 8, use_rslora: True}";
     ASSERT_EQ(train(dir, 2, small).exit_code, 0);
-    auto const requests = (dir / "requests.jsonl").string(), adapter = (dir / "run/adapter").string(),
-               base = reference_dir(model).string();
-    write_id_requests(requests);
-    ASSERT_EQ(run(dir.path(), 2,
-                  {"fsllm_eval", "--model", base, "--adapter", adapter, "--requests", requests, "--responses",
-                   (dir / "ours.jsonl").string()})
-                  .exit_code,
-              0);
-    auto const theirs = (dir / "theirs.jsonl").string();
-    auto const command =
-        fmt::format("{} {} {} {} {} > {} 2> {}", python, source_file("tests/e2e/peft_scores.py").string(),
-                    base, adapter, requests, theirs, (dir / "python.txt").string());
-    ASSERT_EQ(std::system(command.c_str()), 0) << read_text(dir / "python.txt");
-    auto const a = read_events(dir / "ours.jsonl"), b = read_events(theirs);
-    ASSERT_EQ(a.size(), b.size());
-    for (size_t i = 0; i < a.size(); ++i)
-      EXPECT_NEAR(a[i].at("loglikelihood").get<double>(), b[i].at("loglikelihood").get<double>(), 1e-4)
-          << model << i;
+    scored.add(reference_dir(model), dir / "run/adapter");
   }
+  scored.expect_equal();
 }
 
 TEST(Run, FullDiskLeavesTheLastCheckpointUsable) {

@@ -41,6 +41,8 @@ class CommandLine {
   std::string need(std::string const& option) const;
   /// A whole number from 0; `what` says in messages what it is.
   int64_t number(std::string const& option, std::string const& what = "a whole number from 0") const;
+  /// Numbers from 0 with commas between them; empty where the option has neither value nor default.
+  std::vector<double> numbers(std::string const& option) const;
   std::vector<std::string> all(std::string const& option) const;
 
   std::vector<std::pair<std::string, std::string>> overrides;  ///< KEY, VALUE

@@ -4,6 +4,7 @@
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 namespace fsllm {
 
@@ -11,7 +12,14 @@ namespace fsllm {
 /// `"kind"` names it; other paths are an Error.
 nlohmann::ordered_json inspect(std::filesystem::path const& path);
 
-/// The same for people: nested keys indented, tables of numbers as lines.
+/// How far `global`, an adapter of LoRA, is from the mean of those in `clients` (a folder of adapters, in the
+/// order of their names): ‖Σ p_k s_k B_k A_k − s B A‖_F / ‖Σ p_k s_k B_k A_k‖_F, over all modules and for
+/// each; p_k = weights[k] / Σ weights, all the same where none are given.
+nlohmann::ordered_json aggregation_error(std::filesystem::path const& global,
+                                         std::filesystem::path const& clients,
+                                         std::vector<double> const& weights);
+
+/// What inspect() says, for people: nested keys indented, tables of numbers as lines.
 std::string readable(nlohmann::ordered_json const& facts, int indent = 0);
 
 /// One answer for a row of `fsllm_inspect MODEL_DIR --tokenize IN.jsonl`: {"text": S} → {"ids": [...]} and

@@ -3,6 +3,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
 
 #include "fsllm/core/rng.hpp"
 
@@ -29,6 +32,10 @@ at::Tensor normal_matrix(int64_t rows, int64_t columns, Philox random);
 struct Factors {
   at::Tensor b, a;
 };
+/// What a PEFT folder of LoRA adds to each module, s B A, with s in B; float64. DoRA and other methods are
+/// Errors.
+std::map<std::string, Factors> read_lora_factors(std::filesystem::path const& dir);
+
 /// s B A = the `rank` largest of U Σ Vᵀ (zeros where there are less), with B = UΣ/s and an orthonormal A.
 Factors orthonormal_factors(Svd const& svd, int64_t rank, double s);
 /// The same with Σ in equal parts: B = U √(Σ/s), A = √(Σ/s) Vᵀ.
