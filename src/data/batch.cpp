@@ -48,6 +48,7 @@ void append_row(Batch& batch, TokenSplit const& split, int64_t row) {
     batch.target_ids.push_back(id);
   }
   batch.offsets.push_back(base + end - begin);
+  batch.rows.push_back(row);
 }
 
 BatchConfig load_batch_config(Config& config) {

@@ -2,6 +2,7 @@
 #include "fsllm/fed/algorithm.hpp"
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/fed/mixture.hpp"
 
 namespace fsllm {
 
@@ -12,6 +13,7 @@ std::vector<ClientTask> tasks(RoundPlan const& plan) {
 }
 
 TensorMap own_parameters(FedAlgorithm const& algorithm, ServerState const& server, TensorMap const& state) {
+  if (algorithm.components > 1) return component_of(server, main_component(state));
   return algorithm.keeps_model ? state : algorithm.start(server, state);
 }
 
@@ -41,6 +43,7 @@ std::vector<Row<AlgorithmPart>> const& algorithm_table() {
        "clients train parameters of their own first, then those that they share (Collins et al. 2021)"},
       {"pfedme", pfedme,
        "Moreau envelopes: clients' models move beside w_k, which moves the global one (T. Dinh et al. 2020)"},
+      {"fedem", fedem, "a mixture of models that each client weighs for itself (Marfoq et al. 2021)"},
       {"fedprox", fedprox, "clients are held near the global model (Li et al. 2020)"},
       {"scaffold", scaffold, "control variates correct the drift of clients (Karimireddy et al. 2020)"},
   };
@@ -82,6 +85,9 @@ FedAlgorithm load_algorithm(Config& config, std::string const& method) {
       "{} with federate.lora_aggregation = {} (which makes the next factors of the clients', not of their "
       "updates). Use one of the two.",
       config.where("aggregator.robust_rule"), algorithm.lora_rule);
+  FSLLM_CHECK(rule == "fedavg" || algorithm.components == 1,
+              "{} with federate.method = {} (which sends several models). Use one of the two.",
+              config.where("aggregator.robust_rule"), method);
   FSLLM_CHECK(!algorithm.combine || !algorithm.summed,
               "{} with federate.method = {} (it needs sums of all messages). Use one of the two.",
               config.where("aggregator.robust_rule"), method);

@@ -16,17 +16,11 @@ std::string lower(std::string text) {
   return text;
 }
 
-/// Methods of FS-LLM that have no row in the table yet.
-constexpr char const* kLaterMethods[] = {"fedem"};
-
 std::string load_method(Config& config) {
   auto const given = config.get("federate.method", "fedavg",
                                 "Federated algorithm. " + named_with_meaning(algorithm_table()) + ".");
   auto const known = names_of(algorithm_table());
   auto const name = lower(given);
-  for (auto const* later : kLaterMethods)
-    FSLLM_CHECK(name != later, "{} = '{}' is not available in this version. Use one of {}.",
-                config.where("federate.method"), given, fmt::join(known, ", "));
   FSLLM_CHECK(std::find(known.begin(), known.end(), name) != known.end(), "{} = '{}' (not a known method).{}",
               config.where("federate.method"), given, did_you_mean(name, known));
   return name;
@@ -96,6 +90,11 @@ FedConfig load_fed_config(Config& config) {
               "{} = {} (the run has {} rounds, so that no model would go into the mean). Lower it.",
               config.where("fedswa.start_rnd"), c.algorithm.averages_from, c.rounds);
   c.finetune = load_fine_tuning(config);
+  FSLLM_CHECK(
+      c.algorithm.components == 1 || (!c.finetune && !c.keep_optimizer),
+      "{} with federate.method = fedem (clients have no one model that would be trained further). Use "
+      "one of the two.",
+      config.where(c.finetune ? "finetune.before_eval" : "federate.keep_optimizer"));
   c.reduce =
       config.get("hpc.reduce", "auto",
                  "Sum of updates: exact (64-bit fixed point), native (fp32), auto (exact for adapters).",

@@ -20,15 +20,21 @@ struct LossOfClient {
 ClientLosses evaluate_clients(CausalLM& model, ClientData& data, ClientConfigs const& configs,
                               std::vector<std::vector<int64_t>> const& by_rank,
                               std::vector<std::string> const& splits, Communicator const& comm) {
+  return evaluate_clients(data, by_rank, splits, comm, [&](int64_t client, TokenSplit const& split) {
+    return evaluate_split(model, split, configs(client).batch);
+  });
+}
+
+ClientLosses evaluate_clients(ClientData& data, std::vector<std::vector<int64_t>> const& by_rank,
+                              std::vector<std::string> const& splits, Communicator const& comm,
+                              ClientLoss const& loss_of) {
   std::vector<LossOfClient> mine;
   for (int64_t const client : by_rank[static_cast<size_t>(comm.rank())]) {
     set_activity(fmt::format("evaluating client {}", client));
     auto const shard = data.shard(client);
-    auto const& batch = configs(client).batch;
-    for (size_t i = 0; i < splits.size(); ++i) {
-      mine.push_back({static_cast<int64_t>(i), client,
-                      evaluate_split(model, splits[i] == "val" ? shard->val : shard->test, batch)});
-    }
+    for (size_t i = 0; i < splits.size(); ++i)
+      mine.push_back(
+          {static_cast<int64_t>(i), client, loss_of(client, splits[i] == "val" ? shard->val : shard->test)});
   }
   ClientLosses losses;
   for (auto const& message : all_gather(mine, comm))

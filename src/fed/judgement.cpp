@@ -41,6 +41,10 @@ void RankWork::fine_tune(int64_t client, int64_t round) {
 }
 
 ClientLosses RankWork::evaluate_all(ServerState const& server, int64_t round) {
+  if (algorithm_.components > 1)
+    return evaluate_clients(
+        f_.data, who_.owned, who_.splits, comm_,
+        [&](int64_t client, TokenSplit const& split) { return mixture_loss(server, client, split); });
   if (!algorithm_.personal && !f_.config.finetune) {
     copy_values(f_.parameters, server.weights);
     return evaluate_clients(f_.model, f_.data, f_.train_config, who_.owned, who_.splits, comm_);

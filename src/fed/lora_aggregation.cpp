@@ -7,6 +7,7 @@
 
 #include "factor_rules.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/fed/mixture.hpp"
 
 namespace fsllm {
 namespace {
@@ -159,6 +160,10 @@ void bind_factors(FedAlgorithm& algorithm, LoraFactors const& factors) {
           "linear modules alone). Take it out of target_modules, or use another rule.",
           algorithm.lora_rule, target.module);
     algorithm.bind(algorithm, factors);
+    return;
+  }
+  if (algorithm.components > 1) {
+    bind_components(algorithm, factors);
     return;
   }
   bool const factors_are_sent =

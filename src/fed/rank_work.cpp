@@ -171,7 +171,7 @@ int64_t RankWork::steps_of_turn(int64_t client) const {
   int64_t steps = 0;
   for (auto const& part : parts)
     steps += planned_steps(config_of(part, client), f_.data.summary(client).train.rows);
-  return steps;
+  return steps * algorithm_.components;
 }
 
 /// What a turn does to its gradients.
@@ -218,7 +218,8 @@ TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients,
 
 /// The steps of one training. Returns the optimiser's state where it outlives the training.
 TensorMap RankWork::take_part(ClientTurn& turn, GradientHook const& hook, TurnPart const& part,
-                              TensorMap const& optimizer, Progress& progress) {
+                              TensorMap const& optimizer, Progress& progress,
+                              std::vector<double> row_weights) {
   auto const client = turn.task.client;
   auto const config = config_of(part, client);
   set_activity(fmt::format("reading the shard of client {}", client));
@@ -226,6 +227,7 @@ TensorMap RankWork::take_part(ClientTurn& turn, GradientHook const& hook, TurnPa
   auto const steps = planned_steps(config, shard->train.rows());
   auto const training = training_of(turn, f_.parameters, hook, part, config, *shard);
   training->load_state({{}, optimizer});
+  training->weigh_rows(std::move(row_weights));
   for (int64_t next = 1; !training->done(); ++next) {
     set_activity(fmt::format("training client {}, step {} of {}", client, next, steps));
     auto const step = training->step();
@@ -260,6 +262,7 @@ void RankWork::scale_lora(int64_t client) const {
 
 ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task, ServerState const& server,
                                   Aggregation& aggregation, Progress& progress) {
+  if (algorithm_.components > 1) return train_mixture(plan, task, server, aggregation, progress);
   auto kept = state_of(task.client, server);
   auto state = moved(kept.own, device());
   auto const start = moved(start_of(task.client, server, state), device());

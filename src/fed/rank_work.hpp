@@ -76,12 +76,16 @@ class RankWork {
   TensorMap take_steps(ClientTurn& turn, GradientHooks const& gradients, std::vector<TurnPart> const& parts,
                        TensorMap optimizer, Progress& progress);
   TensorMap take_part(ClientTurn& turn, GradientHook const& hook, TurnPart const& part,
-                      TensorMap const& optimizer, Progress& progress);
+                      TensorMap const& optimizer, Progress& progress, std::vector<double> row_weights = {});
   TensorMap start_of(int64_t client, ServerState const& server, TensorMap const& state) const;
   void scale_lora(int64_t client) const;
   void train_personal(ClientTurn const& turn, Progress& progress);
   ClientReport train_task(RoundPlan const& plan, ClientTask const& task, ServerState const& server,
                           Aggregation& aggregation, Progress& progress);
+  RowLosses component_losses(ServerState const& server, int64_t client, TokenSplit const& split);
+  ClientReport train_mixture(RoundPlan const& plan, ClientTask const& task, ServerState const& server,
+                             Aggregation& aggregation, Progress& progress);
+  SplitLoss mixture_loss(ServerState const& server, int64_t client, TokenSplit const& split);
   void end_turn();
   void fine_tune(int64_t client, int64_t round);
   ClientLosses evaluate_all(ServerState const& server, int64_t round);

@@ -61,6 +61,8 @@ class Run {
   void remove_state_files(std::function<bool(int64_t client, int64_t round)> const& superfluous);
   void remove_old_state_files();
   void save_state();
+  void save_mixture(std::string const& folder, ClientStates& states,
+                    std::vector<ClientStateFile> const& clients);
   void save_results();
   void note_for_signals() const;
   RunSummary save_interrupted();

@@ -5,6 +5,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/fed/mixture.hpp"
 #include "fsllm/io/files.hpp"
 #include "run.hpp"
 
@@ -193,6 +194,21 @@ RunSummary Run::save_interrupted() {
   return {state_.done, false, true};
 }
 
+/// All components, and how each client weighs them.
+void Run::save_mixture(std::string const& folder, ClientStates& states,
+                       std::vector<ClientStateFile> const& clients) {
+  for (int64_t m = 0; m < algorithm_.components; ++m)
+    save_as(fmt::format("{}/component_{}", folder, m + 1), component_of(state_.server, m));
+  nlohmann::ordered_json weights;
+  for (auto const& file : clients) {
+    auto const mixture = states.find(file.client)->own.at(kMixture).contiguous();
+    auto const* values = mixture.const_data_ptr<double>();
+    weights[fmt::format("client_{:05d}", file.client)] =
+        std::vector<double>(values, values + mixture.numel());
+  }
+  f_.output->write(folder + "/mixture.json", weights.dump(2) + "\n");
+}
+
 void Run::save_results() {
   auto const own = algorithm_.personal ? work_.state_files(state_.done) : std::vector<ClientStateFile>{};
   if (!server()) return;
@@ -211,6 +227,7 @@ void Run::save_results() {
   for (auto const& file : own)
     save_as(fmt::format("{}/client_{:05d}", name, file.client),
             own_parameters(algorithm_, state_.server, states.find(file.client)->own));
+  if (algorithm_.components > 1) save_mixture(name, states, own);
   auto summary = last_event_;
   summary["event"] = "end";
   summary["stopped_early"] = state_.selection.stop();

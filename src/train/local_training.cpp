@@ -46,14 +46,22 @@ void scale_gradients(TensorMap const& parameters, double norm, double max_norm) 
 /// A step takes other rows so often at most.
 constexpr int64_t kMostRedraws = 10;
 
+std::vector<double> weights_of(Batch const& batch, std::vector<double> const& row_weights) {
+  std::vector<double> weights;
+  for (int64_t const row : batch.rows) weights.push_back(row_weights[static_cast<size_t>(row)]);
+  return weights;
+}
+
 /// Forward and backward of one step; the gradients are those of the mean loss per target. Returns the summed
 /// loss.
 double accumulate_gradients(CausalLM& model, std::span<Batch const> batches, int64_t targets,
-                            DropoutKey const& dropout) {
+                            DropoutKey const& dropout, std::vector<double> const& row_weights) {
   at::Tensor sum;
   for (auto const& batch : batches) {
     if (batch.num_targets() == 0) continue;
-    auto const loss = summed_loss(model, batch, dropout);
+    auto const loss = row_weights.empty()
+                          ? summed_loss(model, batch, dropout)
+                          : weighted_loss(model, batch, weights_of(batch, row_weights), dropout);
     add_to(sum, loss.detach().to(at::kDouble));
     at::div(loss, static_cast<double>(targets)).backward();
   }
@@ -93,7 +101,7 @@ struct LocalTraining::Impl {
   }
 
   double loss_of(Prepared const& prepared) {
-    return accumulate_gradients(model, prepared.batches, prepared.targets, prepared.dropout);
+    return accumulate_gradients(model, prepared.batches, prepared.targets, prepared.dropout, row_weights);
   }
 
   /// Where the loss is not finite: that of rows which come after the round's.
@@ -140,6 +148,7 @@ struct LocalTraining::Impl {
   StepBatches step_batches;
   std::vector<Batch> batches;  ///< of the step that comes next, or was last
   Optimizer optimizer;
+  std::vector<double> row_weights;  ///< empty: all 1
   TrainResult result;
 };
 
@@ -148,6 +157,10 @@ LocalTraining::LocalTraining(CausalLM& model, TensorMap& parameters, TokenSplit 
     : impl_(std::make_unique<Impl>(model, parameters, data, config, which, std::move(hook))) {}
 
 LocalTraining::~LocalTraining() = default;
+
+void LocalTraining::weigh_rows(std::vector<double> weights) {
+  impl_->row_weights = std::move(weights);
+}
 
 bool LocalTraining::done() const {
   return impl_->result.steps == impl_->steps;

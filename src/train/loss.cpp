@@ -11,6 +11,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 namespace fsllm {
@@ -134,6 +135,34 @@ AtTargets at_targets(CausalLM const& model, Batch const& batch, std::optional<Dr
   return {model.hidden_states(input.ids, pass).index_select(0, positions), pass.at(positions)};
 }
 
+/// The row of the batch that each target belongs to.
+std::vector<int64_t> rows_of_targets(Batch const& batch) {
+  std::vector<int64_t> rows;
+  int64_t row = 0;
+  for (int64_t const position : batch.target_positions) {
+    while (position >= batch.offsets[static_cast<size_t>(row) + 1]) ++row;
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+/// The forward passes of an evaluation: rows from the longest to the shortest.
+void for_each_batch(TokenSplit const& split, BatchConfig const& config, int64_t batch_tokens,
+                    std::function<void(Batch const& batch)> const& use) {
+  auto const lengths = row_lengths(split);
+  std::vector<size_t> rows(lengths.size());
+  std::iota(rows.begin(), rows.end(), 0);
+  std::stable_sort(rows.begin(), rows.end(), [&](size_t a, size_t b) { return lengths[a] > lengths[b]; });
+  for (size_t next = 0; next < rows.size();) {
+    Batch batch;
+    batch.packing = config.packing;
+    do {
+      append_row(batch, split, static_cast<int64_t>(rows[next++]));
+    } while (next < rows.size() && batch.num_tokens() + lengths[rows[next]] <= batch_tokens);
+    if (batch.num_targets() > 0) use(batch);
+  }
+}
+
 }  // namespace
 
 at::Tensor summed_loss(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout) {
@@ -141,6 +170,22 @@ at::Tensor summed_loss(CausalLM& model, Batch const& batch, std::optional<Dropou
   auto const ids = index_tensor(batch.target_ids, model);
   if (model.head_requires_grad()) return loss_of(model, hidden, ids, pass);
   return ChunkedLoss::apply(hidden, ids, &model);
+}
+
+at::Tensor weighted_loss(CausalLM& model, Batch const& batch, std::vector<double> const& weights,
+                         std::optional<DropoutKey> const& dropout) {
+  auto const [hidden, pass] = at_targets(model, batch, dropout);
+  auto const ids = index_tensor(batch.target_ids, model);
+  std::vector<double> of_targets;
+  for (int64_t const row : rows_of_targets(batch)) of_targets.push_back(weights[static_cast<size_t>(row)]);
+  auto const all = at::tensor(of_targets, at::kDouble).to(at::Device(model.device()));
+  if (model.head_requires_grad()) {
+    auto const losses =
+        at::cross_entropy_loss(in_sum_type(model.logits(hidden, pass)), ids, {}, at::Reduction::None);
+    return losses.mul(all.to(losses.scalar_type())).sum();
+  }
+  at::Tensor losses;
+  return WeightedLoss::apply(hidden, ids, all, &model, &losses);
 }
 
 at::Tensor shared_loss(CausalLM& model, std::vector<ClientBatch> const& clients, at::Tensor& sums) {
@@ -174,24 +219,35 @@ SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, BatchConfig c
   at::NoGradGuard const no_grad;
   SplitLoss total;
   at::Tensor sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(at::Device(model.device())));
-  auto const lengths = row_lengths(split);
-  std::vector<size_t> rows(lengths.size());
-  std::iota(rows.begin(), rows.end(), 0);
-  std::stable_sort(rows.begin(), rows.end(), [&](size_t a, size_t b) { return lengths[a] > lengths[b]; });
-  for (size_t next = 0; next < rows.size();) {
-    Batch batch;
-    batch.packing = config.packing;
-    do {
-      append_row(batch, split, static_cast<int64_t>(rows[next++]));
-    } while (next < rows.size() && batch.num_tokens() + lengths[rows[next]] <= batch_tokens);
-    if (batch.num_targets() == 0) continue;
+  for_each_batch(split, config, batch_tokens, [&](Batch const& batch) {
     auto const hidden = at_targets(model, batch, {}).hidden;
     sum.add_(loss_without_gradients(model, hidden, index_tensor(batch.target_ids, model)));
     total.targets += batch.num_targets();
     total.rows += batch.num_rows();
-  }
+  });
   total.sum = sum.item<double>();
   return total;
+}
+
+RowLosses row_losses(CausalLM& model, TokenSplit const& split, BatchConfig const& config,
+                     int64_t batch_tokens) {
+  at::NoGradGuard const no_grad;
+  RowLosses all{at::zeros({split.rows()}, at::kDouble), 0};
+  for_each_batch(split, config, batch_tokens, [&](Batch const& batch) {
+    auto const hidden = at_targets(model, batch, {}).hidden;
+    auto const ids = index_tensor(batch.target_ids, model);
+    std::vector<at::Tensor> parts;
+    for (int64_t begin = 0; begin < hidden.size(0); begin += kChunkRows) {
+      int64_t const count = std::min(kChunkRows, hidden.size(0) - begin);
+      parts.push_back(take_losses(in_sum_type(model.logits(hidden.narrow(0, begin, count))),
+                                  ids.narrow(0, begin, count), false));
+    }
+    std::vector<int64_t> rows;
+    for (int64_t const row : rows_of_targets(batch)) rows.push_back(batch.rows[static_cast<size_t>(row)]);
+    all.losses.index_add_(0, at::tensor(rows, at::kLong), at::cat(parts).to(at::kCPU, at::kDouble));
+    all.targets += batch.num_targets();
+  });
+  return all;
 }
 
 }  // namespace fsllm

@@ -93,6 +93,7 @@ INSTANTIATE_TEST_SUITE_P(
                                  "fedopt.optimizer", "{type: FedYogi, lr: 0.01}",
                                  "federate.sample_client_num", "2"},
         std::vector<std::string>{"federate.method", "ditto", "federate.sample_client_num", "2"},
+        std::vector<std::string>{"federate.method", "fedem", "model.model_num_per_trainer", "2"},
         std::vector<std::string>{"federate.method", "pfedme", "personalization.regular_weight", "5",
                                  "personalization.K", "2", "federate.sample_client_num", "2"},
         // judged after fine-tuning, by a mean of rounds too

@@ -90,6 +90,65 @@ TEST_F(Personal, DittoTrainsAGlobalAndAnOwnModel) {
   }
 }
 
+/// While B = 0 all components say the same, so that each counts half: after a round the first is what FedAvg
+/// makes with half the learning rate. What a client is judged by is the mixture, and mixture.json has its
+/// weights.
+TEST_F(Personal, FedEmTrainsAMixture) {
+  std::vector<std::string> const fedem{
+      "federate.method", "FedEM", "model.model_num_per_trainer", "2", "data.splits", "[0.7, 0.3, 0.0]"};
+  auto const with = [](std::vector<std::string> words, std::vector<std::string> const& more) {
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  auto const folder = [&](std::string const& name) {
+    return SafetensorsReader(dir_ / name, "adapter_model").tensors();
+  };
+  auto const trained = [&](std::string const& name, std::vector<std::string> const& words, int np = 2) {
+    auto const outcome = train(name, words, np);
+    ASSERT_EQ(outcome.exit_code, 0) << name << outcome.err;
+  };
+  trained("one", fedem);
+  trained("half", {"train.optimizer.lr", "0.25", "data.splits", "[0.7, 0.3, 0.0]"});
+  auto const half = folder("half/adapter"), first = folder("one/adapter/component_1"),
+             second = folder("one/adapter/component_2");
+  for (auto const& [name, tensor] : half) {
+    EXPECT_TRUE(tensors_near(first.at(name), tensor, 1e-6)) << name;
+    EXPECT_FALSE(tensors_near(second.at(name), tensor, 1e-3)) << name;
+  }
+  auto const more = with(fedem, {"federate.total_round_num", "4", "federate.sample_client_num", "2"});
+  trained("whole", more);
+  trained("stopped", with(fedem, {"federate.total_round_num", "2", "federate.sample_client_num", "2"}), 3);
+  trained("stopped", with(more, {"--resume"}), 1);
+  auto const events = read_events(dir_ / "whole/metrics.jsonl");
+  auto const loss = [](nlohmann::json const& event) {
+    return event.at("val").at("loss_per_token").get<double>();
+  };
+  EXPECT_LT(loss(events.at(4)), loss(events.at(0)));
+  EXPECT_EQ(loss(events.at(4)), loss(read_events(dir_ / "stopped/metrics.jsonl").at(4)));
+  auto const mixtures = nlohmann::json::parse(read_text(dir_ / "whole/adapter/mixture.json"));
+  EXPECT_EQ(read_text(dir_ / "whole/adapter/mixture.json"), read_text(dir_ / "stopped/adapter/mixture.json"));
+  EXPECT_EQ(mixtures.size(), 3U);
+  int parted = 0;  // one client took part in the first round alone, before components differed
+  for (auto const& [client, weights] : mixtures.items()) {
+    EXPECT_NEAR(weights.at(0).get<double>() + weights.at(1).get<double>(), 1, 1e-12) << client;
+    parted += std::abs(weights.at(0).get<double>() - 0.5) > 1e-3;
+    int const main = weights.at(0) < weights.at(1) ? 2 : 1;
+    EXPECT_EQ(read_text(dir_ / "whole/adapter" / client / "adapter_model.safetensors") ==
+                  read_text(dir_ / fmt::format("whole/adapter/component_{}/adapter_model.safetensors", main)),
+              true);
+  }
+  EXPECT_EQ(parted, 2);
+  auto const refused = [&](std::vector<std::string> const& words, std::string const& message) {
+    auto const outcome = train("bad", words, 2);
+    EXPECT_EQ(outcome.exit_code, 2) << message;
+    EXPECT_THAT(outcome.err, testing::HasSubstr(message));
+  };
+  refused({"federate.method", "fedem"}, "a mixture of one is FedAvg");
+  refused(with(fedem, {"llm.adapter.use", "False"}), "with full parameters");
+  refused(with(fedem, {"llm.adapter.args", "[{adapter_method: ia3}]"}), "would begin alike");
+  refused(with(fedem, {"federate.lora_aggregation", "ffa"}), "keep a state of their own");
+}
+
 /// One round of epochs: B_k is what B of RoLoRA's first round is for that client alone, and A the weighted
 /// mean of what its second round, with that B, makes of A.
 TEST_F(Personal, FedRepFitsOwnParametersFirst) {

@@ -40,6 +40,7 @@ TEST(Algorithm, EveryRowTakesStepsAndCarriesItsState) {
   for (auto const& row : algorithm_table()) {
     auto yaml =
         "federate: {method: " + row.name + "}\nfedopt: {optimizer: {type: SGD, lr: 0.5, momentum: 0.9}}";
+    if (row.name == "fedem") yaml += "\nmodel: {model_num_per_trainer: 2}";
     if (row.name == "fedrep") yaml += "\npersonalization: {local_param: [v]}";
     EXPECT_FALSE(row.what.empty());
     EXPECT_EQ(two_steps(yaml, false), two_steps(yaml, true)) << row.name;

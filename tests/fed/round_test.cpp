@@ -1,199 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole federated runs by the library, on every communicator that the ranks can form. Runs on 1, 2 and 4
 // ranks.
-#include "fsllm/fed/round.hpp"
+#include "rounds.hpp"
 
-#include <ATen/ops/equal.h>
-
-#include <cmath>
-#include <fstream>
-#include <nlohmann/json.hpp>
-
-#include "fsllm/comm/collective.hpp"
-#include "fsllm/core/error.hpp"
-#include "fsllm/core/rng.hpp"
-#include "fsllm/fed/aggregate.hpp"
-#include "fsllm/fed/plan.hpp"
-#include "fsllm/peft/peft.hpp"
-#include "support.hpp"
-
-namespace fsllm {
+namespace fsllm::test {
 namespace {
-
-constexpr char const* kScaffold = "scaffold";
-constexpr char const* kAsynchronous =
-    "asyn: {use: True, response_times: [1, 2, 3, 7, 1], min_received_num: 1, staleness_toleration: -1, "
-    "staleness_discount_factor: 0.5}\n";
-constexpr char const* kAfterReceiving =
-    "asyn: {use: True, response_times: [1, 2.5, 4], staleness_toleration: 1, broadcast_manner: "
-    "after_receiving}\n";
-constexpr int kClients = 5, kVocabulary = 96;
-
-TokenSplit random_rows(Philox& random, int rows) {
-  TokenSplit split;
-  for (int row = 0; row < rows; ++row) {
-    std::vector<int32_t> ids;
-    std::vector<uint8_t> targets;
-    for (uint64_t left = 5 + random.below(20); left > 0; --left) {
-      ids.push_back(static_cast<int32_t>(random.below(kVocabulary)));
-      targets.push_back(targets.size() > 1);
-    }
-    split.append(ids, targets, -1);
-  }
-  return split;
-}
-
-/// Client k has 2k rows to train on and one to be judged by.
-void write_shards(std::filesystem::path const& dir) {
-  ShardIndex index;
-  for (int k = 1; k <= kClients; ++k) {
-    Philox random(7, Purpose::test, static_cast<uint64_t>(k));
-    ClientShard shard;
-    shard.client_id = k;
-    shard.vocab_size = kVocabulary;
-    shard.train = random_rows(random, 2 * k);
-    shard.val = random_rows(random, 1);
-    index.clients.push_back(summarize(shard, write_shard(shard_path(dir, k), shard)));
-  }
-  write_shard_index(dir, index);
-}
-
-/// The result of a run: values by name, and the held-out loss of every round. On the communicator's rank 0.
-struct Result {
-  TensorMap values;
-  std::vector<double> losses;
-};
-
-class Rounds : public testing::Test {
- protected:
-  Rounds() { write_shards(dir_.path()); }
-
-  /// No sample, as real time has it.
-  static std::string all_clients(std::string const& more) { return more + "# all\n"; }
-
-  Config config_of(int rounds, std::string const& more) const {
-    auto config =
-        Config::parse(fmt::format("federate: {{client_num: {}, sample_client_num: 3, total_round_num: {}}}\n"
-                                  "train: {{local_update_steps: 2, optimizer: {{type: AdamW, lr: 0.01}}}}\n"
-                                  "llm: {{adapter: {{use: True, args: [{{r: 4, lora_dropout: 0.1}}]}}}}\n"
-                                  "{}",
-                                  kClients, rounds, more == kScaffold ? "" : more),
-                      "test.yaml");
-    if (more == kScaffold) config.set("federate.method", "scaffold");
-    if (more.ends_with("# all\n")) config.set("federate.sample_client_num", "-1");
-    if (!sampler_.empty()) config.set("federate.sampler", sampler_);
-    return config;
-  }
-
-  /// `rounds` rounds on `comm` in the folder `name`; a run that is there goes on.
-  Result train(Communicator const& comm, std::string const& name, int rounds, std::string const& more = "") {
-    auto config = config_of(rounds, more);
-    auto fed = load_fed_config(config);
-    if (drift_) fed.algorithm.start = drift_;
-    auto const train = load_train_config(config);
-    auto const model = load_model(test::source_file("tests/reference/llama"));
-    auto const peft = make_peft(load_peft_config(config), *model, 1);
-    ClientData data(sources_in(dir_.path()), "", kVocabulary, 64, false);
-    auto const collective = make_host_collective(comm);
-    // One folder a communicator, that of its rank 0.
-    auto root = (dir_ / name).string();
-    comm.broadcast(root, 0);
-    RunDirectory const directory{root};
-    bool const resume = comm.any(comm.rank() == 0 && directory.holds_run());
-    std::unique_ptr<OutputFolder> output;
-    if (comm.rank() == 0) {
-      output = resume ? directory.resume() : directory.start(false, {});
-      output->write("config.yaml", "");
-    }
-    Result result;
-    Federation federation{
-        .config = fed,
-        .train_config = [&](int64_t) -> TrainConfig const& { return train; },
-        .model = *model,
-        .parameters = peft->state(),
-        .data = data,
-        .collective = *collective,
-        .directory = directory,
-        .output = output.get(),
-        .save =
-            [&](std::filesystem::path const& to, TensorMap const& values, TensorMap const&) {
-              result.values = clone(values);
-              std::ofstream(to / "adapter_config.json") << "{}";
-            }};
-    EXPECT_EQ(run_rounds(federation, resume).rounds, rounds);
-    if (comm.rank() == 0) result.losses = losses_of(directory);
-    return result;
-  }
-
-  static std::vector<double> losses_of(RunDirectory const& directory) {
-    std::vector<double> losses;
-    std::ifstream lines(directory.metrics());
-    for (std::string line; std::getline(lines, line);) {
-      auto const event = nlohmann::json::parse(line);
-      if (event.at("event") != "end") losses.push_back(event.at("val").at("loss_per_token"));
-    }
-    return losses;
-  }
-
-  /// Every communicator of this test run: the world, its halves, and each rank alone.
-  static std::vector<std::pair<std::string, Communicator>> communicators() {
-    auto const world = Communicator::world();
-    return {{"world", world},
-            {"half", world.split(world.rank() % 2, world.rank())},
-            {"alone", Communicator::self()}};
-  }
-
-  static void expect_same(Result const& a, Result const& b, std::string const& what) {
-    EXPECT_EQ(a.losses, b.losses) << what;
-    ASSERT_EQ(a.values.size(), b.values.size()) << what;
-    for (auto const& [name, tensor] : a.values)
-      EXPECT_TRUE(at::equal(tensor, b.values.at(name))) << what << " " << name;
-  }
-
-  /// w += Σ p_k (1 + τ_k)^-a Δ_k round by round, where Δ_k is what client k learns from the version that its
-  /// turn began with.
-  TensorMap replayed(std::string const& more, std::vector<RoundPlan> const& plans, double exponent) const {
-    auto const rounds = static_cast<int>(plans.size());
-    auto config = config_of(rounds, more);
-    auto const fed = load_fed_config(config);
-    auto const settings = load_train_config(config);
-    auto const model = load_model(test::source_file("tests/reference/llama"));
-    auto const peft = make_peft(load_peft_config(config), *model, 1);
-    auto live = peft->state();
-    ClientData data(sources_in(dir_.path()), "", kVocabulary, 64, false);
-    std::vector<TensorMap> versions{clone(live)};
-    for (auto const& plan : plans) {
-      auto const aggregation = make_exact_aggregation({live, {}}, 48);
-      for (auto const& task : tasks(plan)) {
-        auto const& start = versions.at(static_cast<size_t>(task.version));
-        copy_values(live, start);
-        train_client(*model, live, data.shard(task.client)->train, settings,
-                     {fed.seed, task.client, task.version, rounds});
-        auto const staleness = static_cast<double>(plan.round - task.version);
-        auto update = subtract(live, start);
-        for (auto& [name, tensor] : update) tensor.mul_(std::pow(1 + staleness, -exponent));
-        aggregation->add({update, {}}, task);
-      }
-      auto const mean = aggregation->reduce(*make_host_collective(Communicator::self())).mean;
-      auto& next = versions.emplace_back(clone(versions.back()));
-      for (auto& [name, tensor] : next) tensor.add_(mean.at(name));
-    }
-    return versions.back();
-  }
-
-  static void expect_equal(TensorMap const& a, TensorMap const& b) {
-    for (auto const& [name, tensor] : a) EXPECT_TRUE(at::equal(tensor, b.at(name))) << name;
-  }
-
-  std::string sampler_;
-  std::function<TensorMap(ServerState const&, TensorMap const&)> drift_;
-  test::TempDir dir_;
-};
 
 TEST_F(Rounds, HaveTheSameBitsOnAnyNumberOfRanks) {
   for (auto const* more :
        {"", "fedopt: {use: True, optimizer: {type: Adam, lr: 0.1}}\n", "hpc: {server_trains: False}\n",
-        "fedprox: {use: True, mu: 0.5}\n", kScaffold, kAsynchronous, kAfterReceiving}) {
+        "fedprox: {use: True, mu: 0.5}\n", kScaffold, kFedEm, kAsynchronous, kAfterReceiving}) {
     auto const alone = train(Communicator::self(), "first", 3, more);
     EXPECT_EQ(alone.losses.size(), 4U);
     // Before AdamW's moments SCAFFOLD's correction is a heuristic, which takes longer here.
@@ -210,7 +26,7 @@ TEST_F(Rounds, HaveTheSameBitsOnAnyNumberOfRanks) {
 }
 
 TEST_F(Rounds, GoOnWithTheSameBitsOnOtherRanks) {
-  for (auto const* more : {"", kScaffold, kAsynchronous, kAfterReceiving}) {
+  for (auto const* more : {"", kScaffold, kFedEm, kAsynchronous, kAfterReceiving}) {
     sampler_ = *more == '\0' ? "power_of_choice" : more == kAfterReceiving ? "group" : "";
     auto const whole = train(Communicator::self(), "first", 4, more);
     for (auto const& [name, comm] : communicators()) {
@@ -349,4 +165,4 @@ TEST_F(Rounds, NativeSumsDifferFromExactOnesByRounding) {
 }
 
 }  // namespace
-}  // namespace fsllm
+}  // namespace fsllm::test

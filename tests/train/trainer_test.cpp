@@ -248,6 +248,52 @@ TEST(Loss, ManyTargetsAreTheSumOfFew) {
   EXPECT_LE(l2_norm(subtract(gradients, expected)), 1e-5 * l2_norm(expected));
 }
 
+/// Σ weight · loss and its gradient, with a head that learns and with one that rests; and the losses of rows.
+TEST(Loss, CountsRowsByTheirWeights) {
+  auto const data = rows_of_lengths({9, 4, 160, 7});
+  std::vector<double> const weights{0.25, 2, 0.5, 0};
+  for (bool const learning_head : {true, false}) {
+    auto const model =
+        learning_head ? tiny_model() : load_model(test::source_file("tests/reference/llama"), {});
+    std::unique_ptr<Peft> peft;
+    if (!learning_head) {
+      peft = make_peft({.method = "lora"}, *model, 1);
+      for (auto& [name, tensor] : peft->state()) tensor.detach().add_(0.01);
+    }
+    auto const parameters = learning_head ? model->parameters() : peft->state();
+    auto const gradients_of = [&](at::Tensor const& loss) {
+      loss.backward();
+      TensorMap gradients;
+      for (auto const& [name, tensor] : parameters) {
+        gradients.emplace(name, tensor.grad().clone());
+        tensor.mutable_grad().reset();
+      }
+      return gradients;
+    };
+    Batch all;
+    double expected = 0;
+    at::Tensor sum;
+    auto const rows = row_losses(*model, data);
+    EXPECT_EQ(rows.targets, 7 + 2 + 158 + 5);
+    for (int64_t row = 0; row < 4; ++row) {
+      append_row(all, data, row);
+      Batch one;
+      append_row(one, data, row);
+      auto const loss = summed_loss(*model, one);
+      auto const value = loss.item<double>(), weight = weights[static_cast<size_t>(row)];
+      EXPECT_NEAR(rows.losses[row].item<double>(), value, 1e-5 * value);
+      expected += weight * value;
+      sum = sum.defined() ? sum.add(loss, weight) : loss.mul(weight);
+    }
+    auto const wanted = gradients_of(sum);
+    auto const weighted = weighted_loss(*model, all, weights);
+    EXPECT_NEAR(weighted.item<double>(), expected, 1e-5 * expected);
+    auto const gradients = gradients_of(weighted);
+    EXPECT_GT(l2_norm(wanted), 1e-3);
+    EXPECT_LE(l2_norm(subtract(gradients, wanted)), 1e-5 * l2_norm(wanted)) << learning_head;
+  }
+}
+
 TEST(Loss, OfASplitDoesNotDependOnBatching) {
   auto const model = load_model(test::source_file("tests/reference/llama"), {});
   auto const all = evaluate_split(*model, kData, {}, 4096), one = evaluate_split(*model, kData, {}, 1);

@@ -16,6 +16,7 @@ namespace fsllm {
 struct Batch {
   std::vector<int64_t> ids;               ///< [N]
   std::vector<int64_t> offsets{0};        ///< [rows + 1]
+  std::vector<int64_t> rows;              ///< [rows], their numbers in the split
   std::vector<int64_t> target_positions;  ///< [M], index into ids of the token whose successor is scored
   std::vector<int64_t> target_ids;        ///< [M], that successor
   int64_t first_row = 0;                  ///< rows of the optimiser step in the batches before this one

@@ -170,6 +170,8 @@ struct FedAlgorithm {
   bool personal = false;  ///< clients are judged by parameters of their own, which are the result of the run
   /// A client's state is a model of its own beside the global one, and is what it is judged by.
   bool keeps_model = false;
+  /// Models in the mixture that clients weigh for themselves (mixture.hpp).
+  int64_t components = 1;
   /// The trainings of a turn, in this order, from `start`.
   std::vector<TurnPart> parts{{}};
   /// Then the state is trained too, from where the client's last turn left it.
@@ -227,6 +229,7 @@ void pfedme(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedswa(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedrep(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedavg(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void fedem(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedopt(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedprox(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void scaffold(Config& config, std::string const& method, FedAlgorithm& algorithm);

@@ -25,6 +25,12 @@ ClientLosses evaluate_clients(CausalLM& model, ClientData& data, ClientConfigs c
                               std::vector<std::vector<int64_t>> const& by_rank,
                               std::vector<std::string> const& splits, Communicator const& comm);
 
+/// The same, by another loss of a client on one of its splits.
+using ClientLoss = std::function<SplitLoss(int64_t client, TokenSplit const& split)>;
+ClientLosses evaluate_clients(ClientData& data, std::vector<std::vector<int64_t>> const& by_rank,
+                              std::vector<std::string> const& splits, Communicator const& comm,
+                              ClientLoss const& loss_of);
+
 /// Token-weighted mean over clients, added up in client order.
 SplitLoss total(std::map<int64_t, SplitLoss> const& losses);
 

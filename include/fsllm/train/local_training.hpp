@@ -33,6 +33,10 @@ class LocalTraining {
   LocalTraining(LocalTraining const&) = delete;
   LocalTraining& operator=(LocalTraining const&) = delete;
 
+  /// Before the first step: the loss of row i of the data counts weights[i] times (the number of targets does
+  /// not change).
+  void weigh_rows(std::vector<double> weights);
+
   bool done() const;
   /// One optimiser step. A loss or gradient that is not finite skips it and is counted.
   StepResult step();

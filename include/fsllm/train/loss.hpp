@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <optional>
+#include <vector>
 
 #include "fsllm/data/batch.hpp"
 #include "fsllm/model/causal_lm.hpp"
@@ -12,6 +13,10 @@ namespace fsllm {
 /// Cross-entropy summed over the batch's targets (scalar, fp32; differentiable). The head runs at positions
 /// with a target only. `dropout`: of which step masks are drawn; without, nothing is dropped.
 at::Tensor summed_loss(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout = {});
+
+/// Σ over rows of weight · summed loss, `weights` by row of the batch (scalar; differentiable).
+at::Tensor weighted_loss(CausalLM& model, Batch const& batch, std::vector<double> const& weights,
+                         std::optional<DropoutKey> const& dropout = {});
 
 /// One client's part of a pass that several share.
 struct ClientBatch {
@@ -33,5 +38,14 @@ struct SplitLoss {
 };
 SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, BatchConfig const& config = {},
                          int64_t batch_tokens = 2048);
+
+/// The summed loss of each row, fp64 [rows] on the host, and the number of targets; in passes as
+/// evaluate_split's.
+struct RowLosses {
+  at::Tensor losses;
+  int64_t targets = 0;
+};
+RowLosses row_losses(CausalLM& model, TokenSplit const& split, BatchConfig const& config = {},
+                     int64_t batch_tokens = 2048);
 
 }  // namespace fsllm
