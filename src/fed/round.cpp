@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "fsllm/comm/gather.hpp"
 #include "fsllm/comm/stall.hpp"
@@ -52,7 +53,7 @@ Run::Run(Federation& federation)
 /// Collective: what this round's clients began with is still the same on every rank.
 void Run::check_same_state(int64_t round) const {
   uint64_t own = 0;
-  for (auto const* part : {&state_.server.weights, &state_.server.extra})
+  for (auto const* part : {&state_.server.weights, &state_.server.extra, &std::as_const(f_.fixed)})
     for (auto const& [name, tensor] : *part) {
       auto const values = tensor.detach().cpu().contiguous();
       auto const sum = checksum64({static_cast<std::byte const*>(values.const_data_ptr()), values.nbytes()});
@@ -114,6 +115,7 @@ bool Run::begin(bool resume) {
     metrics_ = std::make_unique<JsonlWriter>(f_.directory.metrics());
     client_metrics_ = std::make_unique<JsonlWriter>(f_.directory.client_metrics());
   }
+  if (state_.done == 0 && algorithm_.fix_factors) fix_factors();
   if (state_.done == 0 && algorithm_.begin) {
     if (server()) algorithm_.begin(state_.server);
     publish();

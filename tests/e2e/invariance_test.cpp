@@ -127,15 +127,17 @@ INSTANTIATE_TEST_SUITE_P(
                                  "asyn.staleness_toleration", "-1", "aggregator.robust_rule", "median"},
         std::vector<std::string>{"aggregator.robust_rule", "median"}));
 
-INSTANTIATE_TEST_SUITE_P(Factors, RankCounts,
-                         testing::Values(std::vector<std::string>{"federate.lora_aggregation", "flora"},
-                                         std::vector<std::string>{"federate.lora_aggregation", "fedex",
-                                                                  "federate.sample_client_num", "2"},
-                                         std::vector<std::string>{"federate.lora_aggregation", "flexlora",
-                                                                  "fedprox.use", "True"},
-                                         std::vector<std::string>{"federate.lora_aggregation", "hetlora"},
-                                         std::vector<std::string>{"federate.lora_aggregation", "fedask"},
-                                         std::vector<std::string>{"federate.lora_aggregation", "frlora"}));
+INSTANTIATE_TEST_SUITE_P(
+    Factors, RankCounts,
+    testing::Values(std::vector<std::string>{"federate.lora_aggregation", "flora"},
+                    std::vector<std::string>{"federate.lora_aggregation", "fedex",
+                                             "federate.sample_client_num", "2"},
+                    std::vector<std::string>{"federate.lora_aggregation", "flexlora", "fedprox.use", "True"},
+                    std::vector<std::string>{"federate.lora_aggregation", "hetlora"},
+                    std::vector<std::string>{"federate.lora_aggregation", "fedask"},
+                    std::vector<std::string>{"federate.lora_aggregation", "frlora"},
+                    std::vector<std::string>{"federate.lora_aggregation", "fedsb",
+                                             "federate.sample_client_num", "2", "fedopt.use", "True"}));
 
 class AdapterMethods : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(

@@ -210,13 +210,18 @@ TEST(Run, PeftLoadsTheAdapterAndItsScoresAgree) {
   char const* python = std::getenv("FSLLM_TEST_PYTHON");
   if (python == nullptr || *python == '\0')
     GTEST_SKIP() << "no Python with transformers and peft (FSLLM_TEST_PYTHON)";
-  for (auto const* model : {"llama", "gpt2", "mistral"}) {
+  std::vector<std::pair<std::string, std::vector<std::string>>> const cases{
+      {"llama", {}},
+      {"gpt2", {}},
+      {"mistral", {}},
+      {"llama", {"federate.lora_aggregation", "fedsb"}},
+      {"gpt2", {"federate.lora_aggregation", "fedsb", "train.optimizer", "{type: AdamW, lr: 0.001}"}}};
+  for (auto const& [model, more] : cases) {
     TempDir dir;
     SmallRun small;
     small.model = model;
-    small.adapter =
-        std::string(model) == "gpt2" ? "{r: 4, lora_alpha: 16}" : "{r: 3, lora_alpha: 8, use_rslora: True}";
-    ASSERT_EQ(train(dir, 2, small).exit_code, 0);
+    small.adapter = model == "gpt2" ? "{r: 4, lora_alpha: 16}" : "{r: 3, lora_alpha: 8, use_rslora: True}";
+    ASSERT_EQ(train(dir, 2, small, more).exit_code, 0);
     auto const requests = (dir / "requests.jsonl").string(), adapter = (dir / "run/adapter").string(),
                base = reference_dir(model).string();
     write_id_requests(requests);

@@ -147,6 +147,8 @@ struct LoraFactors {
   std::function<TensorMap(uint64_t seed)> fresh;
   /// The frozen matrix of a module [out, in].
   std::function<at::Tensor(std::string const& module)> matrix;
+  /// What the first step of full fine-tuning would add to a matrix, given its gradient.
+  std::function<at::Tensor(at::Tensor const& gradient)> first_update = {};
 };
 
 /// A second reduction in a round of kind sum, of what the first one makes possible.
@@ -201,10 +203,14 @@ struct FedAlgorithm {
   std::function<void(FedAlgorithm& algorithm, LoraFactors const& factors)> bind;
   bool unequal_ranks = false;  ///< clients may have LoRA of other ranks and scales
   bool changes_base = false;   ///< ServerState::base_change
+  bool trains_cores = false;   ///< Peft::train_cores()
   /// Start values that a client of another rank can use; empty: all can use the same.
   std::function<TensorMap(TensorMap start, int64_t client)> fit;
   /// What happens to the global state before the first round, on rank 0; may be empty.
   std::function<void(ServerState& server)> begin;
+  /// Before that, on rank 0: chooses Peft::fixed_factors() for the run and where the cores begin, given the
+  /// mean gradient of each frozen matrix (module → [out, in]) at the first step of a first round.
+  std::function<void(ServerState& server, TensorMap& fixed, TensorMap const& gradients)> fix_factors;
   std::function<std::unique_ptr<ServerStep>(TensorMap const& weights)> server_step;
 };
 
