@@ -168,8 +168,8 @@ void bind_factors(FedAlgorithm& algorithm, LoraFactors const& factors) {
       algorithm.bind(algorithm, factors);
     return;
   }
-  bool const factors_are_sent =
-      algorithm.kind == Kind::sum && algorithm.transforms.empty() && algorithm.local_param.empty();
+  bool const factors_are_sent = algorithm.kind == Kind::sum && algorithm.transforms.empty() &&
+                                algorithm.local_param.empty() && !algorithm.planned_sums;
   if (factors_are_sent && !factors.targets.empty()) measure_aggregation_error(algorithm, factors);
 }
 

@@ -21,6 +21,7 @@ namespace fsllm {
 struct ClientTask {
   int64_t client = 0, version = 0;
   double weight = 0;
+  int64_t steps = 0;  ///< of its training
 };
 
 /// What an asynchronous round tells beside its tasks.
@@ -75,12 +76,13 @@ struct ClientTurn {
   RoundPlan const& plan;
   ClientTask task;
   ServerState const& server;
-  TensorMap const& start;       ///< the parameters before the first step
-  TensorMap const& parameters;  ///< live
-  TensorMap& state;             ///< the client's own, kept for its next turn
-  TensorMap update;             ///< parameters - start, after the last step
-  TrainResult result;           ///< after the last step
-  double lr = 0;                ///< train.optimizer.lr, as this client has it
+  TensorMap const& start;                   ///< the parameters before the first step
+  TensorMap const& parameters;              ///< live
+  TensorMap& state;                         ///< the client's own, kept for its next turn
+  TensorMap update;                         ///< parameters - start, after the last step
+  TrainResult result;                       ///< after the last step
+  double lr = 0;                            ///< train.optimizer.lr, as this client has it
+  std::vector<ZerothOrderMove> moves = {};  ///< LocalTraining::moves, after the last step
 };
 
 /// Changes what a client sends, as clipping, noise and compression do.
@@ -186,6 +188,8 @@ struct FedAlgorithm {
   /// client's own state before its first turn, ServerState::extra before the first round. Where one is empty
   /// there is none.
   Layout averaged, summed, client_state, server_extra;
+  /// More of Message::sum, where its layout follows from who trains.
+  std::function<TensorMap(RoundPlan const& plan)> planned_sums;
   /// The parameters that a client begins with.
   std::function<TensorMap(ServerState const& server, TensorMap const& state)> start;
   GradientHooks gradients;
