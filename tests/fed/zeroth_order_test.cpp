@@ -118,7 +118,7 @@ TEST(ZerothOrderRounds, RefuseWhatNeedsGradientsOrUpdates) {
       {"fedprox: {use: True}", "changes gradients"},
       {"federate: {method: scaffold}", "changes gradients"},
       {"federate: {method: ditto}", "train in parts"},
-      {"{federate: {method: pfedme}, personalization: {regular_weight: 1}}", "train in parts"},
+      {"{federate: {method: pfedme}, personalization: {regular_weight: 1}}", "changes gradients"},
       {"{federate: {method: fedrep}, personalization: {local_param: [lora_B]}}", "train in parts"},
       {"personalization: {local_param: [lora_B]}", "what the server replays"},
       {"federate: {lora_aggregation: ffa}", "moves all that is trained"},
