@@ -225,7 +225,8 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
       },
       lora,
       [&](double factor) { trainable.peft->scale_low_rank(factor); },
-      [&](int64_t clients) { return trainable.peft->slots(clients); }};
+      [&](int64_t clients) { return trainable.peft->slots(clients); },
+      trainable.peft ? trainable.peft->fixed_factors() : TensorMap{}};
   auto const summary = run_rounds(federation, s.resume);
   set_signal_note("", OnSignal::end_process);
   return summary.interrupted ? (summary.rounds > 0 ? kExitStopped : kExitSignal) : 0;

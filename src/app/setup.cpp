@@ -51,6 +51,15 @@ Config configure(Setup& s, CommandLine const& line, std::string const& yaml, std
   return config;
 }
 
+void check_client(Setup const& s, int64_t client, ClientConfig const& own) {
+  if (own.lora) check_unequal_rank(s.run.fed.algorithm, client);
+  FSLLM_CHECK(
+      own.train.zeroth_order() == s.run.train.zeroth_order(),
+      "--client_cfg: client_{} has train.optimizer.type = {} (the run's is {}: all clients train with "
+      "gradients, or all by MeZO). Give it one of that kind.",
+      client, own.train.optimizer.type, s.run.train.optimizer.type);
+}
+
 /// --client_cfg, whose clients' keys go before those of `config`.
 void configure_clients(Setup& s, Config const& config, std::string const& file) {
   if (file.empty()) return;
@@ -59,8 +68,7 @@ void configure_clients(Setup& s, Config const& config, std::string const& file) 
   FSLLM_CHECK(!s.clients.empty(),
               "--client_cfg {} (it names no client). Write client_1: {{train: {{...}}}}, or leave it out.",
               file);
-  for (auto const& [client, own] : s.clients)
-    if (own.lora) check_unequal_rank(s.run.fed.algorithm, client);
+  for (auto const& [client, own] : s.clients) check_client(s, client, own);
 }
 
 void open_model(Setup& s, Communicator const& comm) {

@@ -12,6 +12,7 @@
 #include "fsllm/io/safetensors.hpp"
 #include "fsllm/peft/low_rank.hpp"
 #include "fsllm/text/gguf_tokenizer.hpp"
+#include "fsllm/train/matrix_gradients.hpp"
 
 namespace fsllm {
 namespace {
@@ -64,6 +65,9 @@ LoraFactors lora_of(Setup const& s, Trainable& t) {
     copy_values(t.parameters, live);
     return fresh;
   };
+  lora.first_update = [&s](at::Tensor const& gradient) {
+    return first_update(s.run.train.optimizer, gradient);
+  };
   lora.matrix = [&t](std::string const& module) { return module_of(*t.model, module).matrix(); };
   return lora;
 }
@@ -115,6 +119,7 @@ Trainable load_trainable(Setup const& s) {
     return t;
   }
   t.peft = make_peft(s.run.peft, *t.model, s.run.fed.seed);
+  if (s.run.fed.algorithm.trains_cores) t.peft->train_cores();
   t.parameters = t.peft->state();
   auto const& start = s.run.peft.init_from;
   bool const brought = !start.empty() && adapter_vocab_size(start, s.model) > 0;

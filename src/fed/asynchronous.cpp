@@ -177,7 +177,7 @@ void asynchronous(AsynConfig const& asyn, Config const& config, std::string cons
   refuse(bool(algorithm.summed) || bool(algorithm.server_extra), named,
          "it adds up what clients of one round send");
   auto const& lora = algorithm.lora_rule;
-  refuse(lora != "fedavg" && lora != "ffa", "federate.lora_aggregation = " + lora,
+  refuse(lora != "fedavg" && lora != "ffa" && lora != "fedsb", "federate.lora_aggregation = " + lora,
          "factors that began with another version do not fit the newest");
   refuse(asyn.after_receiving && algorithm.kind == Kind::gather, "aggregator.robust_rule",
          "under asyn.broadcast_manner: after_receiving a client may send twice, and the rule counts clients");

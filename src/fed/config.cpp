@@ -128,6 +128,7 @@ FedConfig load_fed_config(Config& config) {
   c.selection = load_selection_config(config);
   c.seed = static_cast<uint64_t>(
       config.get<int64_t>("seed", 0, "Seed of everything random except privacy.", at_least(0)));
+  if (config.text("train.optimizer.type") == "MeZO") zeroth_order(config, c);
   return c;
 }
 

@@ -59,6 +59,10 @@ void local_parameters(Config& config, std::string const& method, FedAlgorithm& a
               "{} with federate.lora_aggregation = {} (which needs both factors of every client). Use one of "
               "the two.",
               config.where("personalization.local_param"), algorithm.lora_rule);
+  FSLLM_CHECK(
+      !algorithm.trains_cores,
+      "{} with federate.lora_aggregation = {} (whose cores the server begins with). Use one of the two.",
+      config.where("personalization.local_param"), algorithm.lora_rule);
   algorithm.local_param = words;
   algorithm.personal = true;
   algorithm.client_state = [words](TensorMap const& parameters) {

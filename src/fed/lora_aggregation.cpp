@@ -88,6 +88,10 @@ std::vector<Row<AlgorithmPart>> const& lora_aggregation_table() {
       {"fedex", fedex,
        "the means of both factors; the frozen weights take up what the mean product has beside (FedEx-LoRA, "
        "Singhal et al. 2025)"},
+      {"fedsb", fedsb,
+       "s B R A with fixed A and B, of which the core R alone is trained and averaged (Fed-SB, Singhal et "
+       "al. "
+       "2025)"},
       {"ffa", frozen_a, "A stays as it began (FFA-LoRA, Sun et al. 2024)"},
       {"flexlora", flexlora, "the best rank r of the mean product by an SVD (FlexLoRA, Bai et al. 2024)"},
       {"flora", flora,
@@ -147,7 +151,7 @@ void check_unequal_rank(FedAlgorithm const& algorithm, int64_t client) {
 }
 
 void bind_factors(FedAlgorithm& algorithm, LoraFactors const& factors) {
-  if (algorithm.bind) {
+  if (algorithm.bind || algorithm.trains_cores) {
     FSLLM_CHECK(
         !factors.targets.empty(),
         "federate.lora_aggregation = {}: nothing that is trained is a product of factors (DoRA scales it, "
@@ -159,15 +163,18 @@ void bind_factors(FedAlgorithm& algorithm, LoraFactors const& factors) {
           "federate.lora_aggregation = {}: {} is an embedding (the rule changes the frozen matrices of "
           "linear modules alone). Take it out of target_modules, or use another rule.",
           algorithm.lora_rule, target.module);
-    algorithm.bind(algorithm, factors);
+    if (algorithm.trains_cores)
+      bind_cores(algorithm, factors);
+    else
+      algorithm.bind(algorithm, factors);
     return;
   }
   if (algorithm.components > 1) {
     bind_components(algorithm, factors);
     return;
   }
-  bool const factors_are_sent =
-      algorithm.kind == Kind::sum && algorithm.transforms.empty() && algorithm.local_param.empty();
+  bool const factors_are_sent = algorithm.kind == Kind::sum && algorithm.transforms.empty() &&
+                                algorithm.local_param.empty() && !algorithm.planned_sums;
   if (factors_are_sent && !factors.targets.empty()) measure_aggregation_error(algorithm, factors);
 }
 

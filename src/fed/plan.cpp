@@ -116,6 +116,7 @@ void weigh(FedConfig const& config, std::vector<TrainingClient> const& clients, 
     for (auto& task : cohort) {
       auto const client = std::ranges::lower_bound(clients, task.client, {}, &TrainingClient::id);
       all += task.weight = config.ignore_weight ? 1.0 : client->rows;
+      task.steps = client->steps;
       auto const staleness = plan.round - task.version;
       staleness_sum += static_cast<double>(staleness);
       stalest = std::max(stalest, staleness);

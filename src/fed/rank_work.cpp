@@ -38,8 +38,11 @@ double virtual_seconds(Federation const& f, int64_t client) {
 
 std::vector<TrainingClient> known_clients(Federation const& f, std::vector<int64_t> const& clients) {
   std::vector<TrainingClient> known;
-  for (int64_t const id : clients)
-    known.push_back({id, static_cast<double>(f.data.summary(id).train.rows), virtual_seconds(f, id)});
+  for (int64_t const id : clients) {
+    auto const rows = f.data.summary(id).train.rows;
+    known.push_back(
+        {id, static_cast<double>(rows), virtual_seconds(f, id), planned_steps(f.train_config(id), rows)});
+  }
   return known;
 }
 
@@ -204,6 +207,7 @@ void RankWork::note_result(ClientTurn& turn, LocalTraining const& training) cons
   check_training(f_.model, turn.parameters, training.result(),
                  fmt::format("client {}, round {}", turn.task.client, turn.plan.round + 1));
   turn.result += training.result();
+  turn.moves = training.moves();
   turn.update = subtract(turn.parameters, turn.start);
 }
 

@@ -45,6 +45,9 @@ class RankWork {
                                   Aggregation& aggregation);
   /// A signal has stopped train() on any rank: its reports and sums are of no use.
   bool stopped() const { return stopped_; }
+  /// The gradients of frozen matrices at the first step of this rank's clients, to which nothing is done.
+  void add_gradients(RoundPlan const& plan, std::vector<std::string> const& modules,
+                     Aggregation& aggregation);
   /// Collective: losses of all clients after `round` rounds.
   ClientLosses evaluate(ServerState const& server, int64_t round);
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "fsllm/comm/gather.hpp"
 #include "fsllm/comm/stall.hpp"
@@ -19,13 +20,15 @@ namespace fsllm {
 namespace detail {
 namespace {
 
-std::unique_ptr<Aggregation> make_aggregation(Federation const& f, TensorMap const& all, int64_t round) {
+std::unique_ptr<Aggregation> make_aggregation(Federation const& f, TensorMap const& all,
+                                              RoundPlan const& plan) {
   auto const& algorithm = f.config.algorithm;
-  auto const weights = trained_part(algorithm, all, round);
+  auto const weights = trained_part(algorithm, all, plan.round);
   auto const layout_of = [&](FedAlgorithm::Layout const& layout) {
     return layout ? layout(weights) : TensorMap{};
   };
-  Message const layout{layout_of(algorithm.averaged), layout_of(algorithm.summed), {}};
+  Message layout{layout_of(algorithm.averaged), layout_of(algorithm.summed), {}};
+  if (algorithm.planned_sums) layout.sum.merge(algorithm.planned_sums(plan));
   auto const bits = static_cast<int>(f.config.fixed_point_bits);
   if (algorithm.kind == Kind::gather) return make_gathering(weights, algorithm);
   if (algorithm.second) return make_two_sums(layout, weights, *algorithm.second, bits);
@@ -52,7 +55,7 @@ Run::Run(Federation& federation)
 /// Collective: what this round's clients began with is still the same on every rank.
 void Run::check_same_state(int64_t round) const {
   uint64_t own = 0;
-  for (auto const* part : {&state_.server.weights, &state_.server.extra})
+  for (auto const* part : {&state_.server.weights, &state_.server.extra, &std::as_const(f_.fixed)})
     for (auto const& [name, tensor] : *part) {
       auto const values = tensor.detach().cpu().contiguous();
       auto const sum = checksum64({static_cast<std::byte const*>(values.const_data_ptr()), values.nbytes()});
@@ -114,6 +117,7 @@ bool Run::begin(bool resume) {
     metrics_ = std::make_unique<JsonlWriter>(f_.directory.metrics());
     client_metrics_ = std::make_unique<JsonlWriter>(f_.directory.client_metrics());
   }
+  if (state_.done == 0 && algorithm_.fix_factors) fix_factors();
   if (state_.done == 0 && algorithm_.begin) {
     if (server()) algorithm_.begin(state_.server);
     publish();
@@ -130,9 +134,9 @@ bool Run::begin(bool resume) {
 RoundReport Run::train_round(int64_t round) {
   PhaseClock clock;
   auto const traffic = f_.collective.traffic();
-  auto const aggregation = make_aggregation(f_, state_.server.weights, round);
   auto schedule = state_.schedule;
   auto const plan = work_.plan(round, state_.server, schedule);
+  auto const aggregation = make_aggregation(f_, state_.server.weights, plan);
   if (config_.has_client_states()) {
     if (server()) own_state_files(plan);
     comm_.barrier();

@@ -49,6 +49,7 @@ class Run {
   void serve(Message const& arrived, RoundPlan const& plan);
   void broadcast(ServerState& state);
   void publish();
+  void fix_factors();
   void keep_versions(int64_t round);
   void judge(RoundReport& report);
   void judge_average();

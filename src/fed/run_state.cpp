@@ -30,6 +30,8 @@ void Run::restore() {
       copy_values(weights, checkpoint.tensors.at("global"));
       check_same_layout(extra, checkpoint.tensors["extra"], "checkpoint");
       copy_values(extra, checkpoint.tensors["extra"]);
+      check_same_layout(f_.fixed, checkpoint.tensors["fixed"], "checkpoint");
+      copy_values(f_.fixed, checkpoint.tensors["fixed"]);
       state_.best = checkpoint.tensors["best"];
       auto const old = checkpoint.texts.find("algorithm");
       FSLLM_CHECK(
@@ -72,6 +74,7 @@ void Run::restore() {
   if (auto const text = facts.at("schedule").get<std::string>(); !text.empty())
     state_.schedule = parse_schedule(text);
   broadcast(state_.server);
+  if (!f_.fixed.empty()) f_.collective.broadcast(f_.fixed, 0);
   if (overlay_) overlay_->load(checkpoint.tensors["overlay"]);
   restore_versions(checkpoint);
   if (config_.has_client_states()) restore_states(checkpoint);
@@ -155,6 +158,7 @@ void Run::save_state() {
   checkpoint.round = state_.done;
   checkpoint.tensors["global"] = state_.server.weights;
   checkpoint.tensors["extra"] = state_.server.extra;
+  checkpoint.tensors["fixed"] = f_.fixed;
   save_versions(checkpoint);
   checkpoint.tensors["best"] = state_.best;
   checkpoint.tensors["algorithm"] = state_.server_step->state();

@@ -127,8 +127,12 @@ void Lora::detach(CausalLM& model) {
 TensorMap Lora::state() const {
   TensorMap state;
   for (auto const& site : sites_) {
-    state.emplace(kPeftPrefix + site.module + ".lora_A.weight", site.adapter->a);
-    state.emplace(kPeftPrefix + site.module + ".lora_B.weight", site.adapter->b);
+    if (cores_) {
+      state.emplace(site.name_core(), site.adapter->core);
+      continue;
+    }
+    state.emplace(site.name_a(), site.adapter->a);
+    state.emplace(site.name_b(), site.adapter->b);
     if (options_.dora)
       state.emplace(kPeftPrefix + site.module + ".lora_magnitude_vector", site.adapter->magnitude);
   }
@@ -178,7 +182,8 @@ void Lora::merge_into(CausalLM& model) {
   for (auto const& site : sites_) {
     auto& linear = module_of(model, site.module);
     auto const& adapter = *site.adapter;
-    auto merged = at::add(linear.matrix().to(at::kFloat), at::mm(adapter.b, adapter.a), adapter.scale);
+    auto const a = cores_ ? at::mm(adapter.core, adapter.a) : adapter.a;
+    auto merged = at::add(linear.matrix().to(at::kFloat), at::mm(adapter.b, a), adapter.scale);
     if (options_.dora) merged.mul_(adapter.magnitude.div(norms_of_rows(adapter, linear)).unsqueeze(1));
     linear.set_weight(linear.conv1d ? merged.t() : merged);
     linear.adapter.reset();
@@ -189,9 +194,9 @@ void Lora::merge_into(CausalLM& model) {
 std::vector<LowRankTarget> Lora::low_rank_targets() const {
   std::vector<LowRankTarget> targets;
   if (options_.dora) return targets;
-  for (auto const& [module, adapter, scale] : sites_)
+  for (auto const& site : sites_)
     targets.push_back(
-        {module, kPeftPrefix + module + ".lora_A.weight", kPeftPrefix + module + ".lora_B.weight", scale});
+        {site.module, site.name_a(), site.name_b(), site.scale, cores_ ? site.name_core() : std::string()});
   if (embedding_)
     targets.push_back({embedding_module_, kPeftPrefix + embedding_module_ + ".lora_embedding_A",
                        kPeftPrefix + embedding_module_ + ".lora_embedding_B", embedding_scale_});
@@ -209,10 +214,12 @@ TensorMap Lora::slots(int64_t clients) {
     auto const room = [&](at::Tensor const& values) {
       return trainable({clients, values.size(0), values.size(1)}, values.device());
     };
-    adapter.a_slots = room(adapter.a);
-    adapter.b_slots = room(adapter.b);
-    slots.emplace(kPeftPrefix + site.module + ".lora_A.weight", adapter.a_slots);
-    slots.emplace(kPeftPrefix + site.module + ".lora_B.weight", adapter.b_slots);
+    if (cores_) {
+      slots.emplace(site.name_core(), adapter.core_slots = room(adapter.core));
+      continue;
+    }
+    slots.emplace(site.name_a(), adapter.a_slots = room(adapter.a));
+    slots.emplace(site.name_b(), adapter.b_slots = room(adapter.b));
   }
   return slots;
 }

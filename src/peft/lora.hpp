@@ -42,7 +42,9 @@ struct LoraAdapter final : LinearAdapter {
   at::Tensor a, b;              ///< [r, in], [out, r], fp32, requires_grad
   at::Tensor magnitude;         ///< [out], or undefined
   at::Tensor row_squares;       ///< of the frozen weight, [out]; with a magnitude
+  at::Tensor core;              ///< R [r, r] of s B R A, requires_grad, or undefined; a and b are fixed then
   at::Tensor a_slots, b_slots;  ///< [clients, …], or undefined
+  at::Tensor core_slots;        ///< likewise; a_slots and b_slots are not there then
   double scale = 1, dropout = 0;
   at::Tensor apply(at::Tensor const& x, at::Tensor const& y, Linear const& base, Pass const& pass) override;
 
@@ -72,6 +74,9 @@ class Lora final : public Peft {
   void initialize(uint64_t seed) override;
   void merge_into(CausalLM& model) override;
   std::vector<LowRankTarget> low_rank_targets() const override;
+  void train_cores() override;
+  TensorMap fixed_factors() const override;
+  TensorMap file_tensors(TensorMap const& values) const override;
   TensorMap slots(int64_t clients) override;
   void scale_low_rank(double factor) override;
   nlohmann::ordered_json adapter_config(std::string const& base_model) const override;
@@ -80,7 +85,8 @@ class Lora final : public Peft {
   struct Site {
     std::string module;
     std::shared_ptr<LoraAdapter> adapter;
-    double scale;  ///< as the configuration says
+    double scale;                                                   ///< as the configuration says
+    std::string name_a() const, name_b() const, name_core() const;  ///< among the trained tensors
   };
   /// r and lora_alpha of a module.
   std::pair<int64_t, double> size_of(std::string const& module) const;
@@ -92,6 +98,7 @@ class Lora final : public Peft {
   void merge_embedding(CausalLM& model) const;
 
   LoraOptions options_;
+  bool cores_ = false;  ///< of all sites
   bool fan_in_fan_out_ = false;
   std::vector<Site> sites_;  ///< in layer order, the head at last
   std::string embedding_module_, head_module_;

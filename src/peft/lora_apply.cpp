@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/square.h>
 #include <ATen/ops/sum.h>
@@ -25,8 +26,13 @@ at::Tensor LoraAdapter::apply(at::Tensor const& x, at::Tensor const& y, Linear c
   if (magnitude.defined()) return apply_dora(x, y, base, pass);
   auto const mask = keep_mask(x, dropout, pass, site_of(base));
   auto const segments = pass.segments();
-  if (!segments.empty() && segments.front().slot >= 0)
-    return add_low_rank(x, y, a_slots, b_slots, segments, mask, 1 - dropout, scale);
+  bool const slots = !segments.empty() && segments.front().slot >= 0;
+  if (core.defined()) {  // (R A) in the place of A
+    if (!slots) return add_low_rank(x, y, at::mm(core, a), b, mask, 1 - dropout, scale);
+    auto const of_all = b.unsqueeze(0).expand({core_slots.size(0), -1, -1});
+    return add_low_rank(x, y, at::matmul(core_slots, a), of_all, segments, mask, 1 - dropout, scale);
+  }
+  if (slots) return add_low_rank(x, y, a_slots, b_slots, segments, mask, 1 - dropout, scale);
   return add_low_rank(x, y, a, b, mask, 1 - dropout, scale);
 }
 

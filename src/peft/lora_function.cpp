@@ -114,7 +114,8 @@ struct AddLowRankParts : Function<AddLowRankParts> {
     if (to_input) result[0] = at::empty_like(x);
     result[1] = grads[0];
     result[2] = at::zeros_like(a);
-    result[3] = at::zeros_like(b);
+    bool const to_b = ctx->needs_input_grad(3);
+    if (to_b) result[3] = at::zeros_like(b);
     parts.for_each([&](int64_t slot, int64_t begin, int64_t count) {
       auto const grad = grads[0].narrow(0, begin, count);
       auto const scaled = at::mm(grad, bt[slot]).mul_(scale);
@@ -123,7 +124,7 @@ struct AddLowRankParts : Function<AddLowRankParts> {
         at::mm_out(own, scaled, at_[slot]);
       }
       result[2][slot].copy_(at::mm(scaled.t(), input.narrow(0, begin, count)));
-      result[3][slot].copy_(at::mm(grad.t(), inner.narrow(0, begin, count)).mul_(scale));
+      if (to_b) result[3][slot].copy_(at::mm(grad.t(), inner.narrow(0, begin, count)).mul_(scale));
     });
     if (to_input) result[0] = dropped(result[0], mask, keep);
     return result;

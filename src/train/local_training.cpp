@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/train/local_training.hpp"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/div.h>
 #include <ATen/ops/linalg_vector_norm.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -68,6 +70,15 @@ double accumulate_gradients(CausalLM& model, std::span<Batch const> batches, int
   return value_of(sum);
 }
 
+/// The summed loss of one step.
+double loss_without_gradients(CausalLM& model, std::span<Batch const> batches, DropoutKey const& dropout) {
+  at::NoGradGuard const no_grad;
+  at::Tensor sum;
+  for (auto const& batch : batches)
+    if (batch.num_targets() > 0) add_to(sum, summed_loss(model, batch, dropout).to(at::kDouble));
+  return value_of(sum);
+}
+
 }  // namespace
 
 struct LocalTraining::Impl {
@@ -80,7 +91,7 @@ struct LocalTraining::Impl {
         hook(std::move(hook_)),
         steps(planned_steps(config_, data.rows())),
         step_batches(data, config_, which_, steps / config_.steps_per_batch),
-        optimizer(config_.optimizer, parameters_) {}
+        optimizer(config_.zeroth_order() ? OptimizerConfig{.type = "SGD"} : config_.optimizer, parameters_) {}
 
   /// The rows of the step that comes next.
   void draw() {
@@ -117,14 +128,49 @@ struct LocalTraining::Impl {
     return sum;
   }
 
+  /// The learning rate of the step that comes next.
+  double rate() const {
+    return config.optimizer.lr * learning_rate_factor(config.schedule, which.round * steps + result.steps,
+                                                      which.total_rounds * steps);
+  }
+
   void update(double norm) {
     if (config.grad_clip > 0) scale_gradients(parameters, norm, config.grad_clip);
-    double const lr =
-        config.optimizer.lr *
-        learning_rate_factor(config.schedule, which.round * steps + result.steps, which.total_rounds * steps);
+    double const lr = rate();
     optimizer.set_lr(lr);
     optimizer.step();
     result.lr_sum += lr;
+  }
+
+  /// A step of MeZO. Its loss is the mean of the two.
+  StepResult move(Prepared const& prepared) {
+    PerturbationKey const key{which.seed, which.client, which.round, result.steps};
+    auto const [plus, minus] = losses_around(parameters, key, config.zo_eps, [&] {
+      return loss_without_gradients(model, prepared.batches, prepared.dropout);
+    });
+    auto const targets = static_cast<double>(std::max<int64_t>(1, prepared.targets));
+    double const slope = (plus - minus) / (2 * config.zo_eps * targets);
+    bool const taken = std::isfinite(slope);
+    auto const& made = moves.emplace_back(taken ? ZerothOrderMove{slope, rate()} : ZerothOrderMove{});
+    if (taken)
+      for (auto const& [name, tensor] : parameters) add_normal(tensor, -made.rate * made.slope, name, key);
+    result.lr_sum += made.rate;
+    return count(prepared, (plus + minus) / 2, taken);
+  }
+
+  /// What is told of a step.
+  StepResult count(Prepared const& prepared, double sum, bool taken) {
+    StepResult step{prepared.tokens, 0, taken};
+    if (taken) {
+      step.loss = prepared.targets > 0 ? sum / static_cast<double>(prepared.targets) : 0;
+      result.loss_sum += sum;
+      result.targets += prepared.targets;
+    } else {
+      ++result.skipped_steps;
+    }
+    result.tokens += step.tokens;
+    if (++result.steps == steps) end();
+    return step;
   }
 
   void end() {
@@ -150,6 +196,7 @@ struct LocalTraining::Impl {
   Optimizer optimizer;
   std::vector<double> row_weights;  ///< empty: all 1
   TrainResult result;
+  std::vector<ZerothOrderMove> moves;
 };
 
 LocalTraining::LocalTraining(CausalLM& model, TensorMap& parameters, TokenSplit const& data,
@@ -178,22 +225,15 @@ LocalTraining::Prepared LocalTraining::prepare() {
 
 StepResult LocalTraining::finish(Prepared const& prepared, double sum) {
   auto& own = *impl_;
-  StepResult step{prepared.tokens};
   if (own.hook) own.hook(own.parameters);
   double const norm = gradient_norm(own.parameters);
-  step.taken = std::isfinite(sum) && std::isfinite(norm);
-  if (step.taken) {
-    step.loss = prepared.targets > 0 ? sum / static_cast<double>(prepared.targets) : 0;
-    own.result.loss_sum += sum;
-    own.result.targets += prepared.targets;
-    own.update(norm);
-  } else {
-    ++own.result.skipped_steps;
-  }
-  own.result.tokens += step.tokens;
-  ++own.result.steps;
-  if (done()) own.end();
-  return step;
+  bool const taken = std::isfinite(sum) && std::isfinite(norm);
+  if (taken) own.update(norm);
+  return own.count(prepared, sum, taken);
+}
+
+std::vector<ZerothOrderMove> const& LocalTraining::moves() const {
+  return impl_->moves;
 }
 
 void LocalTraining::add_seconds(double seconds) {
@@ -203,20 +243,24 @@ void LocalTraining::add_seconds(double seconds) {
 StepResult LocalTraining::step() {
   auto const start = std::chrono::steady_clock::now();
   auto prepared = prepare();
-  double sum = impl_->loss_of(prepared);
-  if (impl_->config.redraws) sum = impl_->loss_of_others(prepared, sum);
-  auto const step = finish(prepared, sum);
+  auto const by_gradients = [&] {
+    double sum = impl_->loss_of(prepared);
+    if (impl_->config.redraws) sum = impl_->loss_of_others(prepared, sum);
+    return finish(prepared, sum);
+  };
+  auto const step = impl_->config.zeroth_order() ? impl_->move(prepared) : by_gradients();
   add_seconds(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return step;
 }
 
 TrainingState LocalTraining::state() const {
-  return {impl_->result, impl_->optimizer.state()};
+  return {impl_->result, impl_->optimizer.state(), impl_->moves};
 }
 
 void LocalTraining::load_state(TrainingState const& state) {
   impl_->result = state.result;
   impl_->optimizer.load_state(state.optimizer);
+  impl_->moves = state.moves;
 }
 
 TrainResult train_client(CausalLM& model, TensorMap& parameters, TokenSplit const& data,

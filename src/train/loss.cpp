@@ -169,6 +169,7 @@ at::Tensor summed_loss(CausalLM& model, Batch const& batch, std::optional<Dropou
   auto const [hidden, pass] = at_targets(model, batch, dropout);
   auto const ids = index_tensor(batch.target_ids, model);
   if (model.head_requires_grad()) return loss_of(model, hidden, ids, pass);
+  if (!at::GradMode::is_enabled()) return loss_without_gradients(model, hidden, ids);
   return ChunkedLoss::apply(hidden, ids, &model);
 }
 

@@ -212,8 +212,8 @@ OptimizerConfig load_optimizer_config(Config& config, std::string const& prefix,
   c.type = config.get(key("type"), "SGD", "Optimiser, with torch.optim's name and arguments.", one_of(types));
   auto const& more = defaults.more_types;
   bool const is_callers = std::find(more.begin(), more.end(), c.type) != more.end();
-  auto const own =
-      is_callers ? Kind{{}, {}, {}, {"betas"}, 0, 0} : find_row(optimizer_table(), c.type, key("type")).build;
+  auto const own = is_callers ? Kind{{}, {}, {}, defaults.more_arguments, 0, 0}
+                              : find_row(optimizer_table(), c.type, key("type")).build;
   auto const has = [&](char const* argument) {
     return std::find(own.arguments.begin(), own.arguments.end(), argument) != own.arguments.end();
   };
@@ -224,8 +224,9 @@ OptimizerConfig load_optimizer_config(Config& config, std::string const& prefix,
   c.nesterov = config.get(key("nesterov"), has("nesterov") && c.momentum > 0 && defaults.nesterov,
                           "Nesterov momentum (SGD).");
   c.weight_decay = config.get(key("weight_decay"), own.weight_decay, "Weight decay.", at_least(0));
-  auto const betas = config.get<std::vector<double>>(key("betas"), {0.9, is_callers ? 0.99 : 0.999},
-                                                     "Decay of Adam's two moments.", within_open(0, 1));
+  auto const betas =
+      config.get<std::vector<double>>(key("betas"), {0.9, is_callers && has("betas") ? 0.99 : 0.999},
+                                      "Decay of Adam's two moments.", within_open(0, 1));
   FSLLM_CHECK(betas.size() == 2, "{} has {} numbers (two are needed). Write [0.9, 0.999].",
               config.where(key("betas")), betas.size());
   c.beta1 = betas[0];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/train/trainer.hpp"
 
+#include "fsllm/core/error.hpp"
 #include "order.hpp"
 
 namespace fsllm {
@@ -29,6 +30,32 @@ TrainResult& TrainResult::operator+=(TrainResult const& more) {
   return *this;
 }
 
+namespace {
+
+/// MeZO, by its own name or by that of FS-LLM's trainer, whose optimizer.type then means nothing.
+void load_optimizer(Config& config, TrainConfig& c) {
+  auto const trainer =
+      config.get("trainer.type", "llmtrainer",
+                 "FS-LLM's name of the trainer: mezotrainer is train.optimizer.type: MeZO, any "
+                 "other the one trainer for language models.");
+  if (trainer == "mezotrainer") config.set("train.optimizer.type", "MeZO");
+  c.optimizer =
+      load_optimizer_config(config, "train.optimizer", {.more_types = {"MeZO"}, .more_arguments = {}});
+  c.zo_eps =
+      config.get("train.zo_eps", 1e-3,
+                 "MeZO: the losses at w + zo_eps z and w - zo_eps z make a step along z.", more_than(0));
+  if (!c.zeroth_order()) return;
+  auto const refuse = [&](bool refused, char const* key) {
+    FSLLM_CHECK(!refused, "{} with train.optimizer.type = MeZO (which has no gradients). Leave it out.",
+                config.where(key));
+  };
+  refuse(c.optimizer.weight_decay > 0, "train.optimizer.weight_decay");
+  refuse(c.grad_clip > 0, "grad.grad_clip");
+  refuse(c.redraws, "llm.retry_on_nan_loss");
+}
+
+}  // namespace
+
 TrainConfig load_train_config(Config& config) {
   TrainConfig c;
   c.local_update_steps = config.get<int64_t>(
@@ -45,7 +72,7 @@ TrainConfig load_train_config(Config& config) {
   c.redraws = config.get("llm.retry_on_nan_loss", false,
                          "A step whose loss is not finite takes the rows that come after those of the round, "
                          "up to ten times, before it is skipped.");
-  c.optimizer = load_optimizer_config(config, "train.optimizer");
+  load_optimizer(config, c);
   c.schedule = load_schedule_config(config);
   c.batch = load_batch_config(config);
   return c;

@@ -2,6 +2,7 @@
 // Rules for the factors of LoRA through the program: against what the clients would have learned alone, with
 // unequal rows and ranks, and the models that are written.
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/eye.h>
 #include <ATen/ops/linalg_svd.h>
 #include <ATen/ops/mm.h>
 #include <fmt/core.h>
@@ -265,6 +266,63 @@ TEST_F(FactorRules, RunsThatGoOnEndWithTheSameBits) {
                              "model/model.safetensors"})
       EXPECT_EQ(read_text(dir_ / rule / file) == read_text(dir_ / (rule + "_stopped") / file), true) << file;
   }
+}
+
+/// Fed-SB's A is chosen once, what is written is an ordinary LoRA with the run's losses, and a run that goes
+/// on has the same bits.
+TEST_F(FactorRules, CoresAreTrainedBetweenFixedFactors) {
+  auto const words = [](std::string const& rounds) {
+    return std::vector<std::string>{"federate.lora_aggregation", "fedsb", "federate.total_round_num", rounds};
+  };
+  std::string const splits = "[0.7, 0.3, 0.0]";
+  expect_trained("one", words("1"), 1, splits);
+  expect_trained("three", words("3"), 2, splits);
+  auto const one = tensors("one/adapter"), three = tensors("three/adapter");
+  ASSERT_FALSE(one.empty());
+  for (auto const& [name, tensor] : three) {
+    ASSERT_TRUE(name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight")) << name;
+    bool const fixed = name.ends_with(".lora_A.weight");
+    EXPECT_EQ(tensor.equal(one.at(name)), fixed) << name;
+    if (fixed) {
+      EXPECT_TRUE(tensors_near(tensor.mm(tensor.t()), at::eye(kRank), 1e-6)) << name;
+    }
+  }
+  expect_trained("again", {"llm.adapter.init_from", (dir_ / "three/adapter").string()}, 0, splits);
+  EXPECT_NEAR(val_loss("again", 0), val_loss("three", 3), 1e-5);
+  EXPECT_GT(std::abs(val_loss("three", 1) - val_loss("three", 3)), 1e-4);
+  auto const event = read_events(dir_ / "three/metrics.jsonl").at(3);
+  EXPECT_EQ(event.at("aggregation_error").get<double>(), 0);
+  expect_trained("stopped", words("2"), 2, splits);
+  auto on = words("3");
+  on.push_back("--resume");
+  expect_trained("stopped", on, 3, splits);
+  for (auto const* file : {"adapter/adapter_model.safetensors", "best/adapter_model.safetensors"})
+    EXPECT_EQ(read_text(dir_ / "three" / file) == read_text(dir_ / "stopped" / file), true) << file;
+}
+
+/// r² values a matrix and direction, whatever its size.
+TEST_F(FactorRules, CoresTravelAlone) {
+  std::map<std::string, int64_t> up, down;
+  for (std::string const rule : {"fedsb", "fedavg"}) {
+    expect_trained(rule, {"federate.lora_aggregation", rule, "federate.total_round_num", "2"});
+    auto const comm = read_events(dir_ / rule / "metrics.jsonl").at(2);
+    up[rule] = comm.at("bytes_up").get<int64_t>();
+    down[rule] = comm.at("bytes_down").get<int64_t>();
+  }
+  EXPECT_LT(up["fedsb"], up["fedavg"] / 4);
+  EXPECT_LT(down["fedsb"], down["fedavg"] / 4);
+}
+
+TEST_F(FactorRules, CoresNeedAnOrdinaryLora) {
+  auto const refused = [&](std::string const& args, std::string const& message) {
+    auto const outcome = train("bad", {"federate.lora_aggregation", "fedsb", "llm.adapter.args", args}, 0);
+    EXPECT_EQ(outcome.exit_code, 2) << args;
+    EXPECT_THAT(outcome.err, testing::HasSubstr(message));
+  };
+  refused("[{r: 4, use_dora: True}]", "nothing that is trained is a product of factors");
+  refused("[{adapter_method: ia3}]", "nothing that is trained is a product of factors");
+  refused("[{r: 4, target_modules: [embed_tokens, q_proj]}]", "is an embedding");
+  refused("[{r: 40, target_modules: [q_proj, k_proj]}]", "has rank 40");
 }
 
 TEST_F(FactorRules, UnequalRanksNeedARule) {

@@ -126,17 +126,26 @@ INSTANTIATE_TEST_SUITE_P(
                                  "federate.total_round_num", "6"},
         std::vector<std::string>{"asyn.use", "True", "asyn.response_times", "[1, 2, 2]",
                                  "asyn.staleness_toleration", "-1", "aggregator.robust_rule", "median"},
-        std::vector<std::string>{"aggregator.robust_rule", "median"}));
+        std::vector<std::string>{"aggregator.robust_rule", "median"},
+        // scalars, from which the server makes the updates anew
+        std::vector<std::string>{"train.optimizer", "{type: MeZO, lr: 0.01}", "federate.sample_client_num",
+                                 "2", "fedopt.use", "True", "fedopt.optimizer",
+                                 "{type: FedAdam, lr: 0.01}"}));
 
-INSTANTIATE_TEST_SUITE_P(Factors, RankCounts,
-                         testing::Values(std::vector<std::string>{"federate.lora_aggregation", "flora"},
-                                         std::vector<std::string>{"federate.lora_aggregation", "fedex",
-                                                                  "federate.sample_client_num", "2"},
-                                         std::vector<std::string>{"federate.lora_aggregation", "flexlora",
-                                                                  "fedprox.use", "True"},
-                                         std::vector<std::string>{"federate.lora_aggregation", "hetlora"},
-                                         std::vector<std::string>{"federate.lora_aggregation", "fedask"},
-                                         std::vector<std::string>{"federate.lora_aggregation", "frlora"}));
+INSTANTIATE_TEST_SUITE_P(
+    Factors, RankCounts,
+    testing::Values(std::vector<std::string>{"federate.lora_aggregation", "flora"},
+                    std::vector<std::string>{"federate.lora_aggregation", "fedex",
+                                             "federate.sample_client_num", "2"},
+                    std::vector<std::string>{"federate.lora_aggregation", "flexlora", "fedprox.use", "True"},
+                    std::vector<std::string>{"federate.lora_aggregation", "hetlora"},
+                    std::vector<std::string>{"federate.lora_aggregation", "fedask"},
+                    std::vector<std::string>{"federate.lora_aggregation", "frlora"},
+                    std::vector<std::string>{"federate.lora_aggregation", "fedsb",
+                                             "federate.sample_client_num", "2", "fedopt.use", "True"},
+                    std::vector<std::string>{"federate.lora_aggregation", "fedsb", "asyn.use", "True",
+                                             "asyn.response_times", "[1, 2, 5]", "asyn.min_received_num", "1",
+                                             "asyn.staleness_toleration", "-1"}));
 
 class AdapterMethods : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(

@@ -193,16 +193,20 @@ TEST(Run, MergedExportScoresLikeTheAdapter) {
 TEST(Run, PeftLoadsTheAdapterAndItsScoresAgree) {
   ScoredByPeft scored;
   if (!scored.possible()) GTEST_SKIP() << "no Python with transformers and peft (FSLLM_TEST_PYTHON)";
-  TempDir dirs[3];
-  int next = 0;
-  for (auto const* model : {"llama", "gpt2", "mistral"}) {
-    auto const& dir = dirs[next++];
+  std::vector<std::pair<std::string, std::vector<std::string>>> const cases{
+      {"llama", {}},
+      {"gpt2", {}},
+      {"mistral", {}},
+      {"llama", {"federate.lora_aggregation", "fedsb"}},
+      {"gpt2", {"federate.lora_aggregation", "fedsb", "train.optimizer", "{type: AdamW, lr: 0.001}"}}};
+  std::vector<TempDir> dirs(cases.size());
+  for (size_t i = 0; i < cases.size(); ++i) {
+    auto const& [model, more] = cases[i];
     SmallRun small;
     small.model = model;
-    small.adapter =
-        std::string(model) == "gpt2" ? "{r: 4, lora_alpha: 16}" : "{r: 3, lora_alpha: 8, use_rslora: True}";
-    ASSERT_EQ(train(dir, 2, small).exit_code, 0);
-    scored.add(reference_dir(model), dir / "run/adapter");
+    small.adapter = model == "gpt2" ? "{r: 4, lora_alpha: 16}" : "{r: 3, lora_alpha: 8, use_rslora: True}";
+    ASSERT_EQ(train(dirs[i], 2, small, more).exit_code, 0);
+    scored.add(reference_dir(model), dirs[i] / "run/adapter");
   }
   scored.expect_equal();
 }

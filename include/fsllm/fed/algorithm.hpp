@@ -21,6 +21,7 @@ namespace fsllm {
 struct ClientTask {
   int64_t client = 0, version = 0;
   double weight = 0;
+  int64_t steps = 0;  ///< of its training
 };
 
 /// What an asynchronous round tells beside its tasks.
@@ -75,12 +76,13 @@ struct ClientTurn {
   RoundPlan const& plan;
   ClientTask task;
   ServerState const& server;
-  TensorMap const& start;       ///< the parameters before the first step
-  TensorMap const& parameters;  ///< live
-  TensorMap& state;             ///< the client's own, kept for its next turn
-  TensorMap update;             ///< parameters - start, after the last step
-  TrainResult result;           ///< after the last step
-  double lr = 0;                ///< train.optimizer.lr, as this client has it
+  TensorMap const& start;                   ///< the parameters before the first step
+  TensorMap const& parameters;              ///< live
+  TensorMap& state;                         ///< the client's own, kept for its next turn
+  TensorMap update;                         ///< parameters - start, after the last step
+  TrainResult result;                       ///< after the last step
+  double lr = 0;                            ///< train.optimizer.lr, as this client has it
+  std::vector<ZerothOrderMove> moves = {};  ///< LocalTraining::moves, after the last step
 };
 
 /// Changes what a client sends, as clipping, noise and compression do.
@@ -147,6 +149,8 @@ struct LoraFactors {
   std::function<TensorMap(uint64_t seed)> fresh;
   /// The frozen matrix of a module [out, in].
   std::function<at::Tensor(std::string const& module)> matrix;
+  /// What the first step of full fine-tuning would add to a matrix, given its gradient.
+  std::function<at::Tensor(at::Tensor const& gradient)> first_update = {};
 };
 
 /// A second reduction in a round of kind sum, of what the first one makes possible.
@@ -186,6 +190,8 @@ struct FedAlgorithm {
   /// client's own state before its first turn, ServerState::extra before the first round. Where one is empty
   /// there is none.
   Layout averaged, summed, client_state, server_extra;
+  /// More of Message::sum, where its layout follows from who trains.
+  std::function<TensorMap(RoundPlan const& plan)> planned_sums;
   /// The parameters that a client begins with.
   std::function<TensorMap(ServerState const& server, TensorMap const& state)> start;
   GradientHooks gradients;
@@ -203,10 +209,14 @@ struct FedAlgorithm {
   std::function<void(FedAlgorithm& algorithm, LoraFactors const& factors)> bind;
   bool unequal_ranks = false;  ///< clients may have LoRA of other ranks and scales
   bool changes_base = false;   ///< ServerState::base_change
+  bool trains_cores = false;   ///< Peft::train_cores()
   /// Start values that a client of another rank can use; empty: all can use the same.
   std::function<TensorMap(TensorMap start, int64_t client)> fit;
   /// What happens to the global state before the first round, on rank 0; may be empty.
   std::function<void(ServerState& server)> begin;
+  /// Before that, on rank 0: chooses Peft::fixed_factors() for the run and where the cores begin, given the
+  /// mean gradient of each frozen matrix (module → [out, in]) at the first step of a first round.
+  std::function<void(ServerState& server, TensorMap& fixed, TensorMap const& gradients)> fix_factors;
   std::function<std::unique_ptr<ServerStep>(TensorMap const& weights)> server_step;
 };
 

@@ -51,4 +51,8 @@ struct FedConfig {
 };
 FedConfig load_fed_config(Config& config);
 
+/// Where clients train by MeZO (train.optimizer.type): they send a slope and a rate a step, from which the
+/// server makes their mean update. What needs gradients, or the updates themselves, is an Error.
+void zeroth_order(Config const& config, FedConfig& fed);
+
 }  // namespace fsllm

@@ -43,6 +43,7 @@ struct Federation {
   /// Makes every s of LoRA this times what the configuration says.
   std::function<void(double factor)> scale_lora = {};
   std::function<TensorMap(int64_t clients)> slots = {};  ///< Peft::slots
+  TensorMap fixed = {};                                  ///< Peft::fixed_factors
 };
 
 struct RunSummary {

@@ -15,6 +15,7 @@ struct TrainingClient {
   int64_t id = 0;
   double rows = 0;     ///< that it trains on
   double seconds = 0;  ///< of virtual time for one turn
+  int64_t steps = 0;   ///< of a turn's training
 };
 
 /// Keys `federate.sampler*`: who trains in a round.

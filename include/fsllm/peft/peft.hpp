@@ -38,6 +38,7 @@ PeftConfig load_peft_config(Config& config);
 struct LowRankTarget {
   std::string module, a, b;
   double scale = 1;
+  std::string core = {};  ///< of R [r, r] in s B R A, which then is trained, and A and B are not
 };
 
 /// A parameter-efficient method attached to a model.
@@ -52,6 +53,11 @@ struct Peft {
   virtual void initialize(uint64_t seed) = 0;
   /// LoRA's targets, where all that it changes are s B A and tensors beside; none for other methods and DoRA.
   virtual std::vector<LowRankTarget> low_rank_targets() const { return {}; }
+  /// From now on low_rank_targets() are s B R A with fixed A and B (LoRA-XS, Bałazy et al. 2024): state() has
+  /// R, which is 0, in their place. Matrices smaller than r, and embeddings, are Errors.
+  virtual void train_cores() {}
+  /// Those A and B under their PEFT names, live.
+  virtual TensorMap fixed_factors() const { return {}; }
   /// Makes room for the values of `clients` adapters side by side, which passes use segment by segment
   /// (PassSegment::slot): names of state() → [clients, …], live, requires_grad. Empty where the method has no
   /// such form.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fsllm/train/trainer.hpp"
+#include "fsllm/train/zeroth_order.hpp"
 
 namespace fsllm {
 
@@ -18,6 +19,7 @@ using GradientHook = std::function<void(TensorMap const& parameters)>;
 struct TrainingState {
   TrainResult result;
   TensorMap optimizer;
+  std::vector<ZerothOrderMove> moves = {};
 };
 
 /// One client's work in a round as an object that steps, saves and goes on: what comes between two steps
@@ -54,6 +56,8 @@ class LocalTraining {
   void add_seconds(double seconds);
   /// So far; when done() of the whole round, and then a warning has told of skipped steps.
   TrainResult result() const;
+  /// MeZO's, a step each; none of other optimisers.
+  std::vector<ZerothOrderMove> const& moves() const;
   /// Everything but the parameters, and back: the steps that follow are the same. With the result of 0 steps,
   /// a new round goes on with the optimiser of an earlier one. Live tensors.
   TrainingState state() const;

@@ -24,8 +24,8 @@ struct OptimizerConfig {
 struct OptimizerDefaults {
   double lr = 0.1, momentum = 0;
   bool nesterov = false;
-  std::vector<std::string> more_types =
-      {};  ///< that the caller makes; their one argument is betas, [0.9, 0.99]
+  std::vector<std::string> more_types = {};             ///< that the caller makes
+  std::vector<std::string> more_arguments = {"betas"};  ///< of these; betas are [0.9, 0.99]
 };
 
 /// Reads the keys under `prefix`; an argument that the chosen optimiser does not have is an Error.

@@ -19,7 +19,10 @@ struct TrainConfig {
   int64_t steps_per_batch = 1;   ///< optimiser steps one after another on the same rows
   bool redraws = false;          ///< a step whose loss is not finite takes other rows
   double grad_clip = -1;
+  double zo_eps = 1e-3;  ///< how far MeZO looks along z
   OptimizerConfig optimizer;
+  /// MeZO: steps along random directions, without gradients (zeroth_order.hpp).
+  bool zeroth_order() const { return optimizer.type == "MeZO"; }
   ScheduleConfig schedule;
   BatchConfig batch;
 };
