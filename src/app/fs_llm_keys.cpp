@@ -63,7 +63,6 @@ constexpr ForeignKey kForeignKeys[] = {
     {"eval.report", nullptr, "per-client values and the token-weighted mean"},
     {"eval.count_flops", nullptr, "tokens per second"},
     {"eval.monitoring", nullptr, "metrics.jsonl"},
-    {"trainer.type", nullptr, "the one trainer for language models"},
     {"criterion", nullptr, "cross-entropy over target tokens"},
     {"llm.chat", nullptr, "chat is a program of its own"},
     {"cfg_file", nullptr, "--cfg"},

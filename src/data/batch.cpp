@@ -52,7 +52,8 @@ void append_row(Batch& batch, TokenSplit const& split, int64_t row) {
 
 BatchConfig load_batch_config(Config& config) {
   BatchConfig batch;
-  batch.batch_size = config.get("dataloader.batch_size", batch.batch_size, "Rows a step", at_least(1));
+  batch.batch_size =
+      config.get("dataloader.batch_size", batch.batch_size, "Rows (pairs) a step", at_least(1));
   batch.shuffle =
       config.get("dataloader.shuffle", batch.shuffle, "A fresh order of the training rows each epoch");
   batch.drop_last =

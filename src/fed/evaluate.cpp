@@ -5,6 +5,7 @@
 
 #include "fsllm/comm/gather.hpp"
 #include "fsllm/comm/stall.hpp"
+#include "fsllm/train/pair_loss.hpp"
 
 namespace fsllm {
 namespace {
@@ -19,15 +20,19 @@ struct LossOfClient {
 
 ClientLosses evaluate_clients(CausalLM& model, ClientData& data, ClientConfigs const& configs,
                               std::vector<std::vector<int64_t>> const& by_rank,
-                              std::vector<std::string> const& splits, Communicator const& comm) {
+                              std::vector<std::string> const& splits, Communicator const& comm,
+                              ReferenceOf const& reference) {
   std::vector<LossOfClient> mine;
   for (int64_t const client : by_rank[static_cast<size_t>(comm.rank())]) {
     set_activity(fmt::format("evaluating client {}", client));
     auto const shard = data.shard(client);
-    auto const& batch = configs(client).batch;
+    auto const& config = configs(client);
     for (size_t i = 0; i < splits.size(); ++i) {
+      auto const& rows = splits[i] == "val" ? shard->val : shard->test;
       mine.push_back({static_cast<int64_t>(i), client,
-                      evaluate_split(model, splits[i] == "val" ? shard->val : shard->test, batch)});
+                      rows.pairs ? evaluate_pairs(model, rows, reference(client, splits[i], rows),
+                                                  {config.loss, config.beta}, config.batch)
+                                 : evaluate_split(model, rows, config.batch)});
     }
   }
   ClientLosses losses;
@@ -42,6 +47,9 @@ SplitLoss total(std::map<int64_t, SplitLoss> const& losses) {
     all.sum += loss.sum;
     all.targets += loss.targets;
     all.rows += loss.rows;
+    all.pairs += loss.pairs;
+    all.wins += loss.wins;
+    all.margin += loss.margin;
   }
   return all;
 }

@@ -10,6 +10,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/train/loss.hpp"
+#include "fsllm/train/pair_loss.hpp"
 #include "step_batches.hpp"
 
 namespace fsllm {
@@ -46,16 +47,18 @@ void scale_gradients(TensorMap const& parameters, double norm, double max_norm) 
 /// A step takes other rows so often at most.
 constexpr int64_t kMostRedraws = 10;
 
-/// Forward and backward of one step; the gradients are those of the mean loss per target. Returns the summed
-/// loss.
-double accumulate_gradients(CausalLM& model, std::span<Batch const> batches, int64_t targets,
-                            DropoutKey const& dropout) {
+/// Forward and backward of one step; the gradients are those of the mean loss per target, or pair. Returns
+/// the summed loss.
+double accumulate_gradients(CausalLM& model, TrainConfig const& config,
+                            LocalTraining::Prepared const& prepared) {
   at::Tensor sum;
-  for (auto const& batch : batches) {
+  for (auto const& batch : prepared.batches) {
     if (batch.num_targets() == 0) continue;
-    auto const loss = summed_loss(model, batch, dropout);
+    auto const loss = learns_from_pairs(config.loss)
+                          ? summed_pair_loss(model, batch, {config.loss, config.beta}, prepared.dropout)
+                          : summed_loss(model, batch, prepared.dropout);
     add_to(sum, loss.detach().to(at::kDouble));
-    at::div(loss, static_cast<double>(targets)).backward();
+    at::div(loss, static_cast<double>(prepared.terms())).backward();
   }
   return value_of(sum);
 }
@@ -64,14 +67,14 @@ double accumulate_gradients(CausalLM& model, std::span<Batch const> batches, int
 
 struct LocalTraining::Impl {
   Impl(CausalLM& model_, TensorMap& parameters_, TokenSplit const& data, TrainConfig const& config_,
-       ClientRound const& which_, GradientHook hook_)
+       ClientRound const& which_, GradientHook hook_, std::span<double const> reference)
       : model(model_),
         parameters(parameters_),
         config(config_),
         which(which_),
         hook(std::move(hook_)),
-        steps(planned_steps(config_, data.rows())),
-        step_batches(data, config_, which_, steps / config_.steps_per_batch),
+        steps(planned_steps(config_, data.samples())),
+        step_batches(data, config_, which_, steps / config_.steps_per_batch, reference),
         optimizer(config_.optimizer, parameters_) {}
 
   /// The rows of the step that comes next.
@@ -86,15 +89,14 @@ struct LocalTraining::Impl {
     for (auto const& batch : batches) {
       prepared.tokens += batch.num_tokens();
       prepared.targets += batch.num_targets();
-      result.samples += batch.num_rows();
+      result.samples += batch.num_pairs() > 0 ? batch.num_pairs() : batch.num_rows();
+      prepared.pairs += batch.num_pairs();
     }
     optimizer.zero_grad();
     return prepared;
   }
 
-  double loss_of(Prepared const& prepared) {
-    return accumulate_gradients(model, prepared.batches, prepared.targets, prepared.dropout);
-  }
+  double loss_of(Prepared const& prepared) { return accumulate_gradients(model, config, prepared); }
 
   /// Where the loss is not finite: that of rows which come after the round's.
   double loss_of_others(Prepared& prepared, double sum) {
@@ -144,8 +146,12 @@ struct LocalTraining::Impl {
 };
 
 LocalTraining::LocalTraining(CausalLM& model, TensorMap& parameters, TokenSplit const& data,
-                             TrainConfig const& config, ClientRound const& which, GradientHook hook)
-    : impl_(std::make_unique<Impl>(model, parameters, data, config, which, std::move(hook))) {}
+                             TrainConfig const& config, ClientRound const& which, GradientHook hook,
+                             std::span<double const> reference)
+    : impl_(std::make_unique<Impl>(model, parameters, data, config, which, std::move(hook), reference)) {
+  FSLLM_ASSERT(data.pairs == learns_from_pairs(config.loss));
+  FSLLM_ASSERT(!data.pairs || std::ssize(reference) == data.rows());
+}
 
 LocalTraining::~LocalTraining() = default;
 
@@ -170,9 +176,10 @@ StepResult LocalTraining::finish(Prepared const& prepared, double sum) {
   double const norm = gradient_norm(own.parameters);
   step.taken = std::isfinite(sum) && std::isfinite(norm);
   if (step.taken) {
-    step.loss = prepared.targets > 0 ? sum / static_cast<double>(prepared.targets) : 0;
+    step.loss = prepared.terms() > 0 ? sum / static_cast<double>(prepared.terms()) : 0;
     own.result.loss_sum += sum;
     own.result.targets += prepared.targets;
+    own.result.pairs += prepared.pairs;
     own.update(norm);
   } else {
     ++own.result.skipped_steps;

@@ -6,12 +6,15 @@
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/split_with_sizes.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <numeric>
+#include <span>
 
 namespace fsllm {
 namespace {
@@ -109,6 +112,31 @@ struct WeightedLoss : torch::autograd::Function<WeightedLoss> {
   }
 };
 
+/// The losses of rows [M], fp64.
+struct ChunkedLosses : torch::autograd::Function<ChunkedLosses> {
+  static at::Tensor forward(AutogradContext* ctx, at::Tensor const& hidden, at::Tensor const& ids,
+                            CausalLM const* model) {
+    std::vector<at::Tensor> parts;
+    ctx->save_for_backward({gradient_by_chunks(*model, hidden, ids, parts)});
+    return at::cat(parts).to(at::kDouble);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list const& grad) {
+    auto const saved = ctx->get_saved_variables().at(0);
+    return {saved.mul(grad.at(0).to(saved.scalar_type()).unsqueeze(1)), at::Tensor(), at::Tensor()};
+  }
+};
+
+/// Targets of each row.
+std::vector<int64_t> targets_by_row(Batch const& batch) {
+  std::vector<int64_t> counts(static_cast<size_t>(batch.num_rows()));
+  size_t row = 0;
+  for (int64_t const position : batch.target_positions) {
+    while (position >= batch.offsets[row + 1]) ++row;
+    ++counts[row];
+  }
+  return counts;
+}
+
 at::Tensor loss_without_gradients(CausalLM const& model, at::Tensor const& hidden, at::Tensor const& ids) {
   auto sum = zero_sum(hidden);
   for (int64_t begin = 0; begin < hidden.size(0); begin += kChunkRows) {
@@ -169,11 +197,12 @@ at::Tensor shared_loss(CausalLM& model, std::vector<ClientBatch> const& clients,
   return loss;
 }
 
-SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, BatchConfig const& config,
-                         int64_t batch_tokens) {
-  at::NoGradGuard const no_grad;
-  SplitLoss total;
-  at::Tensor sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(at::Device(model.device())));
+namespace {
+
+/// All rows of a split, from the longest to the shortest, as batches of about `batch_tokens` tokens.
+template <class Take>
+void for_each_batch(TokenSplit const& split, BatchConfig const& config, int64_t batch_tokens,
+                    Take const& take) {
   auto const lengths = row_lengths(split);
   std::vector<size_t> rows(lengths.size());
   std::iota(rows.begin(), rows.end(), 0);
@@ -181,17 +210,54 @@ SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, BatchConfig c
   for (size_t next = 0; next < rows.size();) {
     Batch batch;
     batch.packing = config.packing;
+    size_t const first = next;
     do {
       append_row(batch, split, static_cast<int64_t>(rows[next++]));
     } while (next < rows.size() && batch.num_tokens() + lengths[rows[next]] <= batch_tokens);
-    if (batch.num_targets() == 0) continue;
+    if (batch.num_targets() > 0) take(batch, std::span(rows).subspan(first, next - first));
+  }
+}
+
+}  // namespace
+
+SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, BatchConfig const& config,
+                         int64_t batch_tokens) {
+  at::NoGradGuard const no_grad;
+  SplitLoss total;
+  at::Tensor sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(at::Device(model.device())));
+  for_each_batch(split, config, batch_tokens, [&](Batch const& batch, std::span<size_t const>) {
     auto const hidden = at_targets(model, batch, {}).hidden;
     sum.add_(loss_without_gradients(model, hidden, index_tensor(batch.target_ids, model)));
     total.targets += batch.num_targets();
     total.rows += batch.num_rows();
-  }
+  });
   total.sum = sum.item<double>();
   return total;
+}
+
+at::Tensor row_losses(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout) {
+  auto const [hidden, pass] = at_targets(model, batch, dropout);
+  auto const ids = index_tensor(batch.target_ids, model);
+  auto const losses =
+      model.head_requires_grad()
+          ? at::cross_entropy_loss(in_sum_type(model.logits(hidden, pass)), ids, {}, at::Reduction::None)
+                .to(at::kDouble)
+          : ChunkedLosses::apply(hidden, ids, &model);
+  std::vector<at::Tensor> rows;
+  for (auto const& row : losses.split_with_sizes(targets_by_row(batch))) rows.push_back(row.sum());
+  return at::stack(rows);
+}
+
+std::vector<double> row_losses(CausalLM& model, TokenSplit const& split, BatchConfig const& config,
+                               int64_t batch_tokens) {
+  at::NoGradGuard const no_grad;
+  std::vector<double> losses(static_cast<size_t>(split.rows()));
+  for_each_batch(split, config, batch_tokens, [&](Batch const& batch, std::span<size_t const> rows) {
+    auto const of_batch = row_losses(model, batch).cpu();
+    for (size_t i = 0; i < rows.size(); ++i)
+      losses[rows[i]] = of_batch[static_cast<int64_t>(i)].item<double>();
+  });
+  return losses;
 }
 
 }  // namespace fsllm

@@ -18,10 +18,12 @@ struct Batch {
   std::vector<int64_t> offsets{0};        ///< [rows + 1]
   std::vector<int64_t> target_positions;  ///< [M], index into ids of the token whose successor is scored
   std::vector<int64_t> target_ids;        ///< [M], that successor
+  std::vector<double> reference;          ///< [rows] of pairs: what the reference makes of them; else empty
   int64_t first_row = 0;                  ///< rows of the optimiser step in the batches before this one
   Packing packing = Packing::pack;
   int64_t num_rows() const { return static_cast<int64_t>(offsets.size()) - 1; }
   int64_t num_tokens() const { return static_cast<int64_t>(ids.size()); }
+  int64_t num_pairs() const { return static_cast<int64_t>(reference.size()) / 2; }
   int64_t num_targets() const { return static_cast<int64_t>(target_ids.size()); }
 };
 

@@ -43,6 +43,8 @@ struct Federation {
   /// Makes every s of LoRA this times what the configuration says.
   std::function<void(double factor)> scale_lora = {};
   std::function<TensorMap(int64_t clients)> slots = {};  ///< Peft::slots
+  /// Does some work while `model` has no adapter.
+  std::function<void(std::function<void()> const& work)> without_adapter = {};
 };
 
 struct RunSummary {

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <optional>
+#include <vector>
 
 #include "fsllm/data/batch.hpp"
 #include "fsllm/model/causal_lm.hpp"
@@ -12,6 +13,9 @@ namespace fsllm {
 /// Cross-entropy summed over the batch's targets (scalar, fp32; differentiable). The head runs at positions
 /// with a target only. `dropout`: of which step masks are drawn; without, nothing is dropped.
 at::Tensor summed_loss(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout = {});
+
+/// The same row by row, fp64 [rows]: -log p of each row's answer.
+at::Tensor row_losses(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout = {});
 
 /// One client's part of a pass that several share.
 struct ClientBatch {
@@ -24,14 +28,21 @@ struct ClientBatch {
 /// `sums` are the summed losses, fp64 [clients], without gradients. The head must be frozen.
 at::Tensor shared_loss(CausalLM& model, std::vector<ClientBatch> const& clients, at::Tensor& sums);
 
-/// Sum of the loss over all rows of a split and the number of targets, without gradients. Rows are taken from
-/// the longest to the shortest, at most `batch_tokens` tokens (and at least one row) a forward pass, so the
-/// result depends on the data alone; of `config` it takes the packing.
+/// Loss of a split: of rows with one answer summed over targets, of pairs over these.
 struct SplitLoss {
   double sum = 0;
   int64_t targets = 0, rows = 0;
+  int64_t pairs = 0, wins = 0;  ///< wins: the chosen answer has the larger reward
+  double margin = 0;            ///< Σ over pairs of the difference of rewards
+  int64_t terms() const { return pairs > 0 ? pairs : targets; }
 };
+/// Sum of the loss over all rows of a split and the number of targets, without gradients. Rows are taken from
+/// the longest to the shortest, at most `batch_tokens` tokens (and at least one row) a forward pass, so the
+/// result depends on the data alone; of `config` it takes the packing.
 SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, BatchConfig const& config = {},
                          int64_t batch_tokens = 2048);
+/// -log p of each row's answer, in batches made likewise.
+std::vector<double> row_losses(CausalLM& model, TokenSplit const& split, BatchConfig const& config = {},
+                               int64_t batch_tokens = 2048);
 
 }  // namespace fsllm
