@@ -16,6 +16,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// Behind its first token.
+bool has_target(TokenSplit const& split, int64_t row) {
+  auto const begin = split.offsets[static_cast<size_t>(row)],
+             end = split.offsets[static_cast<size_t>(row) + 1];
+  return end > begin && std::find(split.target.begin() + begin + 1, split.target.begin() + end, 1) !=
+                            split.target.begin() + end;
+}
+
 /// Refuses a split whose arrays do not fit together; `where` is "FILE (split train)".
 void check_split(TokenSplit const& split, ClientShard const& shard, std::string const& where) {
   auto const total = static_cast<int64_t>(split.tokens.size());
@@ -28,6 +36,10 @@ void check_split(TokenSplit const& split, ClientShard const& shard, std::string 
               "{}: {} group numbers for {} rows. {}", where, split.group.size(), split.rows(), kRemakeShard);
   FSLLM_CHECK(split.rows() % split.rows_a_sample() == 0, "{}: {} rows (an odd number is no pairs). {}", where,
               split.rows(), kRemakeShard);
+  for (int64_t row = 0; split.pairs && row < split.rows(); ++row)
+    FSLLM_CHECK(has_target(split, row),
+                "{}: row {} has no scored token (both answers of a pair need one). {}", where, row,
+                kRemakeShard);
   for (int32_t const token : split.tokens)
     FSLLM_CHECK(token >= 0 && token < shard.vocab_size, "{}: token {} (the vocabulary has {}). {}", where,
                 token, shard.vocab_size, kRemakeShard);

@@ -125,7 +125,8 @@ ShardSummary ShardWriter::finish() {
   for (size_t i = 0; i < splits_.size(); ++i) {
     std::string const name = kSplitGroups[i];
     auto& split = splits_[i];
-    FSLLM_ASSERT(!header_.pairs || split.group.size() % 2 == 0);
+    FSLLM_CHECK(!header_.pairs || split.group.size() % 2 == 0, "{}: {} rows (an odd number is no pairs). {}",
+                path_.string(), split.group.size(), kRemakeShard);
     if (header_.vocab_size <= kSmallVocabulary)
       copy_tokens<uint16_t>(file, name + "/tokens", split.tokens);
     else

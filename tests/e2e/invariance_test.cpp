@@ -127,6 +127,26 @@ INSTANTIATE_TEST_SUITE_P(
                                  "asyn.staleness_toleration", "-1", "aggregator.robust_rule", "median"},
         std::vector<std::string>{"aggregator.robust_rule", "median"}));
 
+/// Rows of tests/reference/preference, which are pairs of answers.
+std::vector<std::string> on_pairs(std::vector<std::string> more) {
+  more.insert(more.end(), {"data.root", reference_dir("preference").string(), "data.type", "pairs.jsonl"});
+  return more;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Pairs, RankCounts,
+    testing::Values(on_pairs({"train.loss", "dpo", "federate.sample_client_num", "2"}),
+                    // controls, batches of two accumulated and cut into passes of one pair
+                    on_pairs({"train.loss", "dpo", "federate.method", "scaffold", "grad.grad_accum_count",
+                              "2", "train.micro_batch_size", "1", "grad.grad_clip", "0.1"}),
+                    // judged after fine-tuning, padded rows of similar length
+                    on_pairs({"train.loss", "reward", "finetune.before_eval", "True", "finetune.optimizer.lr",
+                              "0.01", "dataloader.packing", "none", "dataloader.group_by_length", "True"}),
+                    // frozen matrices that change
+                    on_pairs({"train.loss", "reward", "federate.lora_aggregation", "flora"}),
+                    on_pairs({"train.loss", "dpo", "federate.method", "ditto", "federate.sampler",
+                              "power_of_choice", "federate.sample_client_num", "2"})));
+
 INSTANTIATE_TEST_SUITE_P(Factors, RankCounts,
                          testing::Values(std::vector<std::string>{"federate.lora_aggregation", "flora"},
                                          std::vector<std::string>{"federate.lora_aggregation", "fedex",
