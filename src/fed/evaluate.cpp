@@ -50,6 +50,7 @@ SplitLoss total(std::map<int64_t, SplitLoss> const& losses) {
     all.pairs += loss.pairs;
     all.wins += loss.wins;
     all.margin += loss.margin;
+    all.of_pairs = all.of_pairs || loss.of_pairs;
   }
   return all;
 }

@@ -39,12 +39,12 @@ double mean_loss(SplitLoss const& loss) {
   return mean_of(loss.sum, loss.terms());
 }
 
-char const* loss_name(int64_t pairs) {
-  return pairs > 0 ? "loss_per_pair" : "loss_per_token";
+char const* loss_name(bool of_pairs) {
+  return of_pairs ? "loss_per_pair" : "loss_per_token";
 }
 
 Json train_json(TrainResult const& result) {
-  Json json{{loss_name(result.pairs), mean_loss(result)},
+  Json json{{loss_name(result.of_pairs), mean_loss(result)},
             {"tokens", result.tokens},
             {"targets", result.targets},
             {"samples", result.samples},
@@ -75,8 +75,8 @@ Json quantiles_of(Elements const& elements, Value const& value) {
 }
 
 Json loss_json(SplitLoss const& loss) {
-  Json json{{loss_name(loss.pairs), mean_loss(loss)}};
-  if (loss.pairs > 0) {
+  Json json{{loss_name(loss.of_pairs), mean_loss(loss)}};
+  if (loss.of_pairs) {
     json["reward_accuracy"] = mean_of(static_cast<double>(loss.wins), loss.pairs);
     json["reward_margin"] = mean_of(loss.margin, loss.pairs);
   }
@@ -96,7 +96,7 @@ std::string results_text(std::map<std::string, SplitLoss> const& by_split) {
     if (!text.empty()) text += ", ";
     text += fmt::format("'{0}_total': {1}, '{0}_loss': {2}, '{0}_avg_loss': {3}", split, loss.rows, loss.sum,
                         mean_loss(loss));
-    if (loss.pairs > 0)
+    if (loss.of_pairs)
       text += fmt::format(", '{}_acc': {}", split, mean_of(static_cast<double>(loss.wins), loss.pairs));
   }
   return text;
@@ -141,7 +141,7 @@ nlohmann::ordered_json to_json(ClientLosses const& losses) {
     auto const all = total(of_clients);
     auto& entry = json[split] = loss_json(all);
     entry["clients"] = of_clients.size();
-    entry["quantiles"][loss_name(all.pairs)] =
+    entry["quantiles"][loss_name(all.of_pairs)] =
         quantiles_of(of_clients, [](auto const& client) { return mean_loss(client.second); });
   }
   return json;
@@ -154,7 +154,7 @@ nlohmann::ordered_json to_json(RoundReport const& report) {
     auto& train = event["train"] = train_json(all);
     train["clients"] = report.clients.size();
     train["quantiles"] = {
-        {loss_name(all.pairs),
+        {loss_name(all.of_pairs),
          quantiles_of(report.clients, [](auto const& client) { return mean_loss(client.result); })},
         {"update_norm", quantiles_of(report.clients, [](auto const& client) { return client.update_norm; })}};
   }
@@ -224,7 +224,7 @@ std::string round_line(RoundReport const& report, int64_t rounds) {
   for (auto const& [split, losses] : report.losses) {
     auto const loss = total(losses);
     if (loss.terms() > 0) line += fmt::format(" {} loss {:.4f},", split, mean_loss(loss));
-    if (loss.pairs > 0)
+    if (loss.of_pairs)
       line += fmt::format(" {} accuracy {:.3f},", split, mean_of(static_cast<double>(loss.wins), loss.pairs));
   }
   if (auto const error = report.facts.find("aggregation_error"); error != report.facts.end())

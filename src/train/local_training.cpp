@@ -75,7 +75,9 @@ struct LocalTraining::Impl {
         hook(std::move(hook_)),
         steps(planned_steps(config_, data.samples())),
         step_batches(data, config_, which_, steps / config_.steps_per_batch, reference),
-        optimizer(config_.optimizer, parameters_) {}
+        optimizer(config_.optimizer, parameters_) {
+    result.of_pairs = data.pairs;
+  }
 
   /// The rows of the step that comes next.
   void draw() {
@@ -210,6 +212,7 @@ TrainingState LocalTraining::state() const {
 
 void LocalTraining::load_state(TrainingState const& state) {
   impl_->result = state.result;
+  impl_->result.of_pairs = learns_from_pairs(impl_->config.loss);
   impl_->optimizer.load_state(state.optimizer);
 }
 

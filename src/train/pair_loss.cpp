@@ -55,6 +55,7 @@ SplitLoss evaluate_pairs(CausalLM& model, TokenSplit const& split, std::span<dou
     return (reference[row] - losses[row]) * weight_of(loss, targets[row]);
   };
   SplitLoss total;
+  total.of_pairs = true;
   for (size_t chosen = 0; chosen < losses.size(); chosen += 2) {
     double const margin = reward(chosen) - reward(chosen + 1);
     total.sum += std::log1p(std::exp(-std::abs(margin))) + std::max(-margin, 0.0);

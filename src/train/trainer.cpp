@@ -25,6 +25,7 @@ TrainResult& TrainResult::operator+=(TrainResult const& more) {
   skipped_steps += more.skipped_steps;
   redrawn += more.redrawn;
   pairs += more.pairs;
+  of_pairs = of_pairs || more.of_pairs;
   lr_sum += more.lr_sum;
   seconds += more.seconds;
   return *this;

@@ -105,12 +105,12 @@ TEST_P(PreferenceParity, AdapterAndLossesAgreeWithTransformersAndPeft) {
     ASSERT_EQ(val.at("rows"), 12);
     ASSERT_EQ(learnt.at("samples"), 1);
     // The pair that is learnt is judged by its first step's loss, log(1 + e^-margin).
-    double const loss = learnt.at("loss_per_pair"), margin = -std::log(std::expm1(loss));
+    double const first = learnt.at("loss_per_pair"), margin = -std::log(std::expm1(first));
     auto const expect_mean = [&](char const* key, double of_learnt) {
       double const want = golden.at(when).at(key);
       EXPECT_NEAR((12 * val.at(key).get<double>() + of_learnt) / 13, want, 1e-4 * want) << when << key;
     };
-    expect_mean("loss_per_pair", loss);
+    expect_mean("loss_per_pair", first);
     expect_mean("reward_margin", margin);
     expect_mean("reward_accuracy", margin > 0 ? 1 : 0);
   }
@@ -118,7 +118,7 @@ TEST_P(PreferenceParity, AdapterAndLossesAgreeWithTransformersAndPeft) {
 
 INSTANTIATE_TEST_SUITE_P(Preference, PreferenceParity,
                          testing::Values(Case{"llama_dpo_sgd", 0}, Case{"llama_dpo_adamw", 2},
-                                         Case{"gpt2_reward_adamw", 3}, Case{"qwen2_reward_sgd", 0}),
+                                         Case{"gpt2_reward_sgd", 3}, Case{"qwen2_reward_adamw", 0}),
                          [](auto const& test) { return test.param.name; });
 
 class Preference : public testing::Test {
@@ -212,7 +212,7 @@ TEST_F(Preference, TextsAreShardedAndLearnt) {
   EXPECT_LT(val("rows", 6).at("loss_per_pair").get<double>(), 0.5);
   EXPECT_GT(val("rows", 6).at("reward_accuracy").get<double>(), 0.8);
   EXPECT_GT(val("rows", 6).at("reward_margin").get<double>(), 0.3);
-  EXPECT_EQ(event_of(dir_ / "rows", 1).at("train").at("samples"), 2 * 6 * 4);
+  EXPECT_EQ(event_of(dir_ / "rows", 1).at("train").at("samples"), 2 * 2 * 9) << "two epochs of nine";
   EXPECT_THAT(read_text(dir_ / "rows/eval_results.log"), testing::HasSubstr("'val_acc': "));
 }
 
@@ -231,7 +231,7 @@ TEST_F(Preference, CrossEntropyLearnsTheChosenAnswer) {
     auto const outcome = train(dir_.path(), small_,
                                {"data.root", dir_.path().string(), "data.type", name + ".jsonl",
                                 "data.splitter", "iid", "data.splitter_args", "[]", "model.type",
-                                (dir_ / "model").string(), "llm.tok_len", "200", "expname", name});
+                                (dir_ / "model").string(), "data.prompt_template", "plain", "expname", name});
     ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   }
   EXPECT_TRUE(adapter("pairs") == adapter("answers"));
@@ -241,14 +241,16 @@ TEST_F(Preference, CrossEntropyLearnsTheChosenAnswer) {
 /// against the same W.
 TEST_F(Preference, ReferenceStaysTheModelThatTrainingBeganWith) {
   std::vector<std::string> const one{
-      "train.loss",         "dpo", "federate.client_num",      "1", "data.splitter", "iid",
-      "data.splitter_args", "[]",  "federate.total_round_num", "1"};
+      "train.loss",         "dpo", "federate.client_num",      "1", "data.splitter",    "iid",
+      "data.splitter_args", "[]",  "federate.total_round_num", "1", "llm.reward_coeff", "1"};
   auto const rule = [&](std::string const& name) {
     auto words = one;
     words.insert(words.end(), {"federate.lora_aggregation", name});
     auto const outcome = train_on_pairs(name, words);
     EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
-    EXPECT_NEAR(val(name, 0).at("loss_per_pair").get<double>(), std::log(2.0), 1e-6);
+    // FRLoRA's W - s B0 A0 + s B0 A0 is W up to rounding.
+    EXPECT_NEAR(val(name, 0).at("loss_per_pair").get<double>(), std::log(2.0),
+                name == "frlora" ? 1e-5 : 1e-15);
     return val(name, 1);
   };
   auto const expected = rule("fedavg");
@@ -263,6 +265,7 @@ TEST_F(Preference, ReferenceStaysTheModelThatTrainingBeganWith) {
 /// Taken off and put on again, every kind of adapter is what it was: judged by the reference's own loss
 /// where it begins as nothing, learnt in all.
 TEST_F(Preference, EveryAdapterIsTakenOff) {
+  int runs = 0;
   for (auto const& [args, begins_as_nothing] :
        std::map<std::string, bool>{{"r: 4, use_dora: True, target_modules: all-linear", true},
                                    {"r: 4, bias: all", true},
@@ -279,12 +282,14 @@ TEST_F(Preference, EveryAdapterIsTakenOff) {
     small.model = "gpt2";
     small.adapter = "{" + args + "}";
     small.rounds = 1;
-    auto const name = fmt::format("run{}", args.size());
+    auto const name = fmt::format("run{}", ++runs);
     auto const outcome =
         train(dir_.path(), small, on_pairs({"train.loss", "dpo", "llm.reward_coeff", "1", "expname", name}));
     ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
     auto const before = val(name, 0), after = val(name, 1);
-    if (begins_as_nothing) EXPECT_NEAR(before.at("loss_per_pair").get<double>(), std::log(2.0), 1e-5);
+    if (begins_as_nothing) {
+      EXPECT_NEAR(before.at("loss_per_pair").get<double>(), std::log(2.0), 1e-5);
+    }
     EXPECT_NE(after.at("reward_margin"), before.at("reward_margin"));
     EXPECT_LT(event_of(dir_ / name, 1).at("train").at("loss_per_pair").get<double>(), 5);
   }
@@ -365,6 +370,41 @@ TEST_F(Preference, MistakesSayWhatToDo) {
   expect_message(train(dir_.path(), small_,
                        on_pairs({"--client_cfg", (dir_ / "clients.yaml").string(), "train.loss", "dpo"})),
                  "client 2 has train.loss = reward");
+}
+
+/// A run's test split, where the chosen answer is the expected one; and the example configuration.
+TEST_F(Preference, EvaluationScoresTheChosenAnswer) {
+  write_text_model(dir_ / "model", 256);
+  std::string pairs;
+  for (int i = 0; i < 20; ++i)
+    pairs += nlohmann::json{{"prompt", "Say it."}, {"chosen", "Yes."}, {"rejected", "No"}}.dump() + "\n";
+  std::ofstream(dir_ / "pairs.jsonl") << pairs;
+  std::vector<std::string> words{"fsllm_hpc", "--cfg", source_file("configs/preference.yaml").string()};
+  std::vector<std::string> const here{"model.type",
+                                      (dir_ / "model").string(),
+                                      "data.root",
+                                      dir_.path().string(),
+                                      "data.prompt_template",
+                                      "plain",
+                                      "outdir",
+                                      dir_.path().string(),
+                                      "data.splits",
+                                      "[0.6, 0.2, 0.2]",
+                                      "train.optimizer.lr",
+                                      "0.02"};
+  words.insert(words.end(), here.begin(), here.end());
+  auto const outcome = run(dir_.path(), 2, words);
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  auto const scored =
+      run(dir_.path(), 0,
+          {"fsllm_eval", "--run", (dir_ / "preference").string(), "--out", (dir_ / "scores").string()});
+  ASSERT_EQ(scored.exit_code, 0) << scored.err;
+  auto const results = nlohmann::json::parse(read_text(dir_ / "scores/results.json"));
+  std::ifstream lines(dir_ / "scores/predictions.jsonl");
+  std::string line;
+  ASSERT_TRUE(std::getline(lines, line));
+  EXPECT_THAT(line, testing::HasSubstr("\"Yes.\"")) << results.dump();
+  EXPECT_EQ(line.find("\"No\""), std::string::npos);
 }
 
 /// FedBiOT's name of the trainer.

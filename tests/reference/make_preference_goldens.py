@@ -29,10 +29,10 @@ CASES = {
                           accumulation=1, clip=0.0),
     "llama_dpo_adamw": dict(model="llama", loss="dpo", beta=0.5, optimizer="AdamW", lr=0.01, batch=2, steps=2,
                             accumulation=2, clip=0.3),
-    "gpt2_reward_adamw": dict(model="gpt2", loss="reward", beta=2.0, optimizer="AdamW", lr=0.01, batch=3, steps=2,
-                              accumulation=1, clip=0.0),
-    "qwen2_reward_sgd": dict(model="qwen2", loss="reward", beta=1.0, optimizer="SGD", lr=0.1, batch=2, steps=2,
-                             accumulation=1, clip=0.0),
+    "gpt2_reward_sgd": dict(model="gpt2", loss="reward", beta=2.0, optimizer="SGD", lr=0.1, batch=3, steps=2,
+                            accumulation=1, clip=0.0),
+    "qwen2_reward_adamw": dict(model="qwen2", loss="reward", beta=1.0, optimizer="AdamW", lr=0.01, batch=2, steps=2,
+                               accumulation=1, clip=0.0),
 }
 
 

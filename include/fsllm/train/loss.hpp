@@ -34,7 +34,8 @@ struct SplitLoss {
   int64_t targets = 0, rows = 0;
   int64_t pairs = 0, wins = 0;  ///< wins: the chosen answer has the larger reward
   double margin = 0;            ///< Σ over pairs of the difference of rewards
-  int64_t terms() const { return pairs > 0 ? pairs : targets; }
+  bool of_pairs = false;
+  int64_t terms() const { return of_pairs ? pairs : targets; }
 };
 /// Sum of the loss over all rows of a split and the number of targets, without gradients. Rows are taken from
 /// the longest to the shortest, at most `batch_tokens` tokens (and at least one row) a forward pass, so the

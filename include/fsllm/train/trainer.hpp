@@ -41,11 +41,12 @@ struct TrainResult {
   int64_t targets = 0, tokens = 0, samples = 0, steps = 0;
   int64_t skipped_steps = 0;  ///< loss or gradient not finite
   int64_t redrawn = 0;        ///< times that a step took other rows
-  int64_t pairs = 0;          ///< of the steps that were taken; 0 where rows have one answer
+  int64_t pairs = 0;          ///< of the steps that were taken
+  bool of_pairs = false;      ///< rows are pairs of answers
   double lr_sum = 0;          ///< of the steps that were taken
   double seconds = 0;
   /// What the loss is a mean over: pairs, or targets.
-  int64_t terms() const { return pairs > 0 ? pairs : targets; }
+  int64_t terms() const { return of_pairs ? pairs : targets; }
   TrainResult& operator+=(TrainResult const& more);
 };
 
