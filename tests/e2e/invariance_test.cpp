@@ -5,7 +5,7 @@
 #include <fstream>
 #include <thread>
 
-#include "federation.hpp"
+#include "preference.hpp"
 
 namespace fsllm::test {
 namespace {
@@ -126,12 +126,6 @@ INSTANTIATE_TEST_SUITE_P(
         std::vector<std::string>{"asyn.use", "True", "asyn.response_times", "[1, 2, 2]",
                                  "asyn.staleness_toleration", "-1", "aggregator.robust_rule", "median"},
         std::vector<std::string>{"aggregator.robust_rule", "median"}));
-
-/// Rows of tests/reference/preference, which are pairs of answers.
-std::vector<std::string> on_pairs(std::vector<std::string> more) {
-  more.insert(more.end(), {"data.root", reference_dir("preference").string(), "data.type", "pairs.jsonl"});
-  return more;
-}
 
 INSTANTIATE_TEST_SUITE_P(
     Pairs, RankCounts,
