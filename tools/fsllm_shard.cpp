@@ -79,19 +79,23 @@ std::string marked(EncodedSample const& row, Tokenizer const* tokenizer) {
 
 /// Rank 0 shows the first rows of the data set.
 void preview(PrepareJob const& job, int64_t count) {
-  PrepareCounts counts;
   for_each_sample(
       job.data,
       [&](Sample&& sample) {
-        auto const cut_before = counts.truncated;
-        auto const row = prepare_sample(sample, job, counts);
-        if (!row)
-          return fmt::print("== {}: dropped (longer than llm.tok_len, or without a scored token)\n",
-                            sample.place);
-        fmt::print("== {}: {} tokens, {} scored{}\n{}\nids: {}\n", sample.place, row->ids.size(),
-                   std::count(row->is_target.begin(), row->is_target.end(), 1),
-                   counts.truncated > cut_before ? ", cut to llm.tok_len" : "", marked(*row, job.tokenizer),
-                   marked(*row, nullptr));
+        PrepareCounts counts;
+        auto const rows = prepare_rows(sample, job, counts);
+        if (rows.empty())
+          fmt::print("== {}: dropped ({})\n", sample.place,
+                     counts.dropped_alike > 0 ? "cut to llm.tok_len, both answers are the same"
+                                              : "longer than llm.tok_len, or without a scored token");
+        for (size_t i = 0; i < rows.size(); ++i)
+          fmt::print("== {}{}: {} tokens, {} scored{}\n{}\nids: {}\n", sample.place,
+                     rows.size() == 1 ? ""
+                     : i == 0         ? ", chosen"
+                                      : ", rejected",
+                     rows[i].ids.size(), std::count(rows[i].is_target.begin(), rows[i].is_target.end(), 1),
+                     counts.truncated > 0 ? ", cut to llm.tok_len" : "", marked(rows[i], job.tokenizer),
+                     marked(rows[i], nullptr));
       },
       [&](int64_t record) { return record < count; });
 }

@@ -176,7 +176,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   auto const record = run_record(s, inputs.get(), sources, comm);
   agree(comm, [&] {
     data = std::make_unique<ClientData>(std::move(sources), s.tokenizer_sha256(), s.model.vocab_size,
-                                        most_tokens(s), s.run.fed.algorithm.merges);
+                                        most_tokens(s), s.run.fed.algorithm.merges, s.run.train.loss);
     check_client_count(s, *data);
     set_activity("checking the shards");
     data->check(comm.rank(), comm.size());
@@ -226,7 +226,12 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
       lora,
       [&](double factor) { trainable.peft->scale_low_rank(factor); },
       [&](int64_t clients) { return trainable.peft->slots(clients); },
-      trainable.peft ? trainable.peft->fixed_factors() : TensorMap{}};
+      trainable.peft ? trainable.peft->fixed_factors() : TensorMap{},
+      [&](std::function<void()> const& work) {
+        trainable.peft->detach(*trainable.model);
+        work();
+        trainable.peft->attach(*trainable.model);
+      }};
   auto const summary = run_rounds(federation, s.resume);
   set_signal_note("", OnSignal::end_process);
   return summary.interrupted ? (summary.rounds > 0 ? kExitStopped : kExitSignal) : 0;
@@ -243,12 +248,12 @@ int64_t check_rows(Setup const& s) {
   for_each_sample(s.run.data, [&](Sample&& sample) {
     table.add(sample, sample.record);
     if (table.rows() > kEncoded) return;
-    auto const row = prepare_sample(sample, job, counts);
-    auto const length = row ? static_cast<int64_t>(row->ids.size()) : 0;
-    empty.push_back(!row);
-    FSLLM_CHECK(most == 0 || length <= most,
-                "llm.tok_len = {} (the model takes {} tokens, and a row has {}). Set it to {}.",
-                s.run.data.tok_len, most, length, most);
+    auto const rows = prepare_rows(sample, job, counts);
+    empty.push_back(rows.empty());
+    for (auto const& row : rows)
+      FSLLM_CHECK(most == 0 || std::cmp_less_equal(row.ids.size(), most),
+                  "llm.tok_len = {} (the model takes {} tokens, and a row has {}). Set it to {}.",
+                  s.run.data.tok_len, most, row.ids.size(), most);
   });
   warn_of_truncation(counts, s.run.data.tok_len);
   auto const plan = plan_split(table, s.run.data, s.run.fed.client_num, s.run.fed.seed);
@@ -269,7 +274,8 @@ int64_t check_shards(Setup const& s, Communicator const& comm) {
   auto sources = clients_of(s, comm);
   int64_t clients = 0;
   agree(comm, [&] {
-    ClientData data(std::move(sources), s.tokenizer_sha256(), s.model.vocab_size, most_tokens(s), false);
+    ClientData data(std::move(sources), s.tokenizer_sha256(), s.model.vocab_size, most_tokens(s), false,
+                    s.run.train.loss);
     check_client_count(s, data);
     data.check(comm.rank(), comm.size());
     check_clients(s, data.clients(), [&](int64_t client) { return data.summary(client).train.rows; });

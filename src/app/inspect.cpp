@@ -45,6 +45,7 @@ Json shards_json(fs::path const& dir) {
              {"seed", index.seed},
              {"tok_len", index.tok_len},
              {"clients", Json::array()}};
+  if (index.pairs) facts["pairs"] = true;
   for (auto const& client : index.clients) facts["clients"].push_back(client_json(client));
   return facts;
 }
@@ -59,6 +60,7 @@ Json shard_json(fs::path const& file) {
              {"seed", shard.seed},
              {"tok_len", shard.tok_len},
              {"vocab_size", shard.vocab_size}};
+  if (shard.pairs) facts["pairs"] = true;
   facts.update(client_json(summarize(shard, sha256_file(file))));
   return facts;
 }

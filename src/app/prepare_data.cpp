@@ -153,6 +153,7 @@ ShardIndex index_of(ShardJob const& job, std::vector<ShardSummary> clients) {
   }
   index.seed = static_cast<int64_t>(job.rows.seed);
   index.tok_len = job.rows.data.tok_len;
+  index.pairs = job.rows.data.pairs;
   index.clients = std::move(clients);
   std::erase_if(index.clients,
                 [](auto const& client) { return client.client_id == 0; });  // the server's rows
@@ -161,12 +162,16 @@ ShardIndex index_of(ShardJob const& job, std::vector<ShardSummary> clients) {
   return index;
 }
 
-void report_counts(PrepareCounts const& counts) {
+void report_counts(PrepareCounts const& counts, bool pairs) {
   auto const too_long = counts.dropped_too_long > 0
                             ? fmt::format(", {} dropped as longer than that", counts.dropped_too_long)
                             : "";
-  log_info("{} rows tokenised: {} truncated to llm.tok_len{}, {} dropped because no target token was left",
-           counts.rows, counts.truncated, too_long, counts.dropped_without_target);
+  auto const alike = counts.dropped_alike > 0
+                         ? fmt::format(", {} because their answers are the same then", counts.dropped_alike)
+                         : "";
+  log_info("{} {} tokenised: {} truncated to llm.tok_len{}, {} dropped because no target token was left{}",
+           counts.rows, pairs ? "pairs" : "rows", counts.truncated, too_long, counts.dropped_without_target,
+           alike);
 }
 
 }  // namespace
@@ -205,8 +210,8 @@ ShardIndex make_shards(ShardJob const& job, ShardPlace const& place, Communicato
   for (auto const& part : comm.gather(to_text(mine), 0))
     for (auto& summary : summaries_from_text(part)) all.push_back(std::move(summary));
   auto const index = index_of(job, std::move(all));
-  for (auto* count :
-       {&counts.rows, &counts.truncated, &counts.dropped_too_long, &counts.dropped_without_target})
+  for (auto* count : {&counts.rows, &counts.truncated, &counts.dropped_too_long,
+                      &counts.dropped_without_target, &counts.dropped_alike})
     *count = comm.sum(*count);
   agree(comm, [&] {
     if (comm.rank() != 0) return;
@@ -217,7 +222,7 @@ ShardIndex make_shards(ShardJob const& job, ShardPlace const& place, Communicato
     write_shard_index(out, index, scratch);
     fs::remove(out / kUnfinished);
   });
-  report_counts(counts);
+  report_counts(counts, job.rows.data.pairs);
   if (comm.rank() == 0) warn_of_truncation(counts, job.rows.data.tok_len);
   return index;
 }

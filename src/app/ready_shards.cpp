@@ -48,6 +48,13 @@ std::vector<Fact> facts(DataConfig const& data, ShardIndex const& index) {
           {"llm.tok_len", std::to_string(index.tok_len), std::to_string(data.tok_len)}};
 }
 
+void check_pairs(Setup const& s, ShardIndex const& index, std::string const& folder) {
+  FSLLM_CHECK(index.pairs == s.run.data.pairs, "train.loss = {} (the shards in {} hold {}). {}",
+              name_of(s.run.train.loss), folder, index.pairs ? "pairs of answers" : "rows with one answer",
+              index.pairs ? "Set it to dpo or reward, or shard again with train.loss: causal_lm."
+                          : "Shard again with that train.loss, from rows of prompt, chosen and rejected.");
+}
+
 void warn_of_settings_without_effect(Setup const& s, ShardIndex const& index, std::string const& folder) {
   std::vector<std::string> differ;
   for (auto const& [key, of_shards, of_config] : facts(s.run.data, index))
@@ -87,6 +94,7 @@ void take_settings_of_shards(Setup& s, Communicator const& comm) {
     bool const found_later = !s.run.shard_roots.empty() && !std::filesystem::exists(folder + "/index.json");
     if (found_later) continue;  // by sources_at, which names the rank
     auto const index = read_shard_index(folder);
+    check_pairs(s, index, folder);
     check_template(s, index, folder);
     if (comm.rank() == 0) warn_of_settings_without_effect(s, index, folder);
     if (!s.run.data.shards.empty()) take_settings(s, index);

@@ -158,6 +158,17 @@ RunConfig load_run_config(Config& config) {
               "{} = {} (quantised weights cannot be trained). Set llm.adapter.use: True, or another type.",
               config.where("train.storage_dtype"), run.storage_dtype);
   FSLLM_CHECK(
+      !run.data.pairs || (run.fed.algorithm.components == 1 && !run.fed.algorithm.trains_cores),
+      "{} = {} with {} (which {}). Use one of the two.", config.where("train.loss"), name_of(run.train.loss),
+      run.fed.algorithm.trains_cores ? "federate.lora_aggregation = fedsb" : "federate.method = fedem",
+      run.fed.algorithm.trains_cores ? "begins with the gradients of cross-entropy"
+                                     : "weighs rows by how likely they are, one by one");
+  FSLLM_CHECK(
+      !run.data.pairs || !run.peft.method.empty(),
+      "{} = {} (its reference is the model without adapter, and without llm.adapter the model itself is "
+      "trained). Set llm.adapter.use: True.",
+      config.where("train.loss"), name_of(run.train.loss));
+  FSLLM_CHECK(
       run.compute_dtype != "fp16",
       "{} = fp16 (gradients would vanish: there is no loss scaling in this version). Use bf16 or fp32; "
       "train.storage_dtype may be fp16.",
@@ -200,6 +211,8 @@ std::optional<ClientRank> load_client_rank(Config& own, PeftConfig const& peft) 
 std::map<int64_t, ClientConfig> load_client_configs(Config const& base, Config const& clients,
                                                     PeftConfig const& peft) {
   std::map<int64_t, ClientConfig> configs;
+  auto of_run = base;
+  auto const loss = load_loss(of_run);
   for (auto const& name : clients.children("")) {
     int64_t client = 0;
     auto const digits = name.starts_with("client_") ? name.substr(7) : "";
@@ -216,7 +229,12 @@ std::map<int64_t, ClientConfig> load_client_configs(Config const& base, Config c
     auto const rank = load_client_rank(declared, peft);
     declared.finish();
     Config merged = base.overridden_by(own);
-    FSLLM_CHECK(configs.emplace(client, ClientConfig{load_train_config(merged), rank}).second,
+    auto const train = load_train_config(merged);
+    FSLLM_CHECK(train.loss == loss,
+                "--client_cfg: client {} has train.loss = {} (that of the run is {}: all learn "
+                "from the same kind of rows). Leave it out.",
+                client, name_of(train.loss), name_of(loss));
+    FSLLM_CHECK(configs.emplace(client, ClientConfig{train, rank}).second,
                 "--client_cfg: client {} stands twice. Keep one of them.", client);
   }
   return configs;

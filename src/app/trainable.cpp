@@ -94,6 +94,10 @@ void check_shared_passes(Setup const& s, Trainable& t) {
       "hpc.clients_per_pass = {} with llm.retry_on_nan_loss (one client's rows would be drawn anew for "
       "all). Use one of the two.",
       clients);
+  FSLLM_CHECK(!s.run.data.pairs,
+              "hpc.clients_per_pass = {} with train.loss = {} (a pass that clients share computes losses of "
+              "single rows). Use one of the two.",
+              clients, name_of(s.run.train.loss));
   FSLLM_CHECK(
       s.run.shard_roots.empty(),
       "hpc.clients_per_pass = {} with hpc.shard_roots (the clients of a pass train on one rank, which must "

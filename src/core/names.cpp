@@ -62,7 +62,6 @@ std::string did_you_mean(std::string_view name, std::vector<std::string> const& 
 }
 
 std::string did_you_mean_key(std::string const& path, std::vector<std::string> const& known) {
-  if (!nearest_name(path, known).empty()) return did_you_mean(path, known);
   auto const only = [&](auto const& fits) {
     std::string found;
     for (auto const& key : known) {
@@ -72,12 +71,14 @@ std::string did_you_mean_key(std::string const& path, std::vector<std::string> c
     }
     return found;
   };
-  auto const elsewhere =
-      only([&](auto const& key) { return path.ends_with("." + key) || key.ends_with("." + path); });
-  if (!elsewhere.empty()) return fmt::format(" Did you mean '{}'? Check the indentation.", elsewhere);
   auto const section = path.substr(0, path.find('.') + 1), name = path.substr(path.rfind('.') + 1);
   auto const deeper =
       only([&](auto const& key) { return key.starts_with(section) && key.ends_with("." + name); });
+  bool const same_word = !section.empty() && !deeper.empty();  // before a word that is only like it
+  if (!same_word && !nearest_name(path, known).empty()) return did_you_mean(path, known);
+  auto const elsewhere =
+      only([&](auto const& key) { return path.ends_with("." + key) || key.ends_with("." + path); });
+  if (!elsewhere.empty()) return fmt::format(" Did you mean '{}'? Check the indentation.", elsewhere);
   return deeper.empty() ? " See --describe for all keys." : fmt::format(" Did you mean '{}'?", deeper);
 }
 

@@ -36,6 +36,14 @@ std::vector<int64_t> row_lengths(TokenSplit const& split) {
   return lengths;
 }
 
+int64_t num_targets(TokenSplit const& split) {
+  int64_t count = 0;
+  for (size_t row = 0; row + 1 < split.offsets.size(); ++row)
+    for (auto i = split.offsets[row] + 1; i < split.offsets[row + 1]; ++i)
+      count += split.target[static_cast<size_t>(i)];
+  return count;
+}
+
 void append_row(Batch& batch, TokenSplit const& split, int64_t row) {
   auto const begin = split.offsets[static_cast<size_t>(row)],
              end = split.offsets[static_cast<size_t>(row) + 1];
@@ -53,7 +61,8 @@ void append_row(Batch& batch, TokenSplit const& split, int64_t row) {
 
 BatchConfig load_batch_config(Config& config) {
   BatchConfig batch;
-  batch.batch_size = config.get("dataloader.batch_size", batch.batch_size, "Rows a step", at_least(1));
+  batch.batch_size =
+      config.get("dataloader.batch_size", batch.batch_size, "Rows (pairs) a step", at_least(1));
   batch.shuffle =
       config.get("dataloader.shuffle", batch.shuffle, "A fresh order of the training rows each epoch");
   batch.drop_last =

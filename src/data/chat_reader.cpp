@@ -64,19 +64,6 @@ std::string read_turns(json const& list, std::string const& field, ChatForm cons
   return "";
 }
 
-/// TRL's conversational form: the answer's messages follow those of the prompt, where it has any of its own.
-std::string read_chosen_messages(json const& row, Sample& sample) {
-  sample.kind = SampleKind::chat;
-  std::string why;
-  if (auto const prompt = row.find("prompt"); prompt != row.end() && !prompt->is_null())
-    why = read_turns(*prompt, "prompt", kMessages, sample.messages);
-  std::vector<ChatMessage> rejected;
-  if (why.empty()) why = read_turns(row.at("chosen"), "chosen", kMessages, sample.messages);
-  if (why.empty()) why = read_turns(row.at("rejected"), "rejected", kMessages, rejected);
-  if (why.empty()) sample.rejected = rejected.back().content;
-  return why;
-}
-
 }  // namespace
 
 std::string read_messages(json const& row, Sample& sample) {
@@ -89,9 +76,21 @@ std::string read_conversations(json const& row, Sample& sample) {
   return read_turns(row.at("conversations"), "conversations", kConversations, sample.messages);
 }
 
+std::string read_preference_messages(json const& row, Sample& sample, std::vector<ChatMessage>& rejected) {
+  sample.kind = SampleKind::chat;
+  std::string why;
+  if (auto const prompt = row.find("prompt"); prompt != row.end() && !prompt->is_null())
+    why = read_turns(*prompt, "prompt", kMessages, sample.messages);
+  if (why.empty()) why = read_turns(row.at("chosen"), "chosen", kMessages, sample.messages);
+  if (why.empty()) why = read_turns(row.at("rejected"), "rejected", kMessages, rejected);
+  if (why.empty()) sample.rejected = rejected.back().content;
+  return why;
+}
+
 std::string read_preference(json const& row, Sample& sample) {
   if (!row.contains("rejected")) return missing_field(row, "rejected");
-  if (row.at("chosen").is_array()) return read_chosen_messages(row, sample);
+  std::vector<ChatMessage> rejected;
+  if (row.at("chosen").is_array()) return read_preference_messages(row, sample, rejected);
   auto why = read_text(row, "prompt", sample.instruction);
   if (why.empty()) why = read_text(row, "chosen", sample.output);
   if (why.empty()) why = read_text(row, "rejected", sample.rejected);

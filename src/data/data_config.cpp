@@ -9,6 +9,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/paths.hpp"
 #include "fsllm/data/dataset.hpp"
+#include "fsllm/data/loss_kind.hpp"
 #include "fsllm/data/splitter.hpp"
 #include "fsllm/text/template.hpp"
 
@@ -99,7 +100,17 @@ DataConfig load_data_config(Config& config) {
                            named_with_meaning(data_formats()));
   data.shards = get_path(config, "data.shards", "",
                          "Folder of ready client shards; empty: made from data.type at start");
-  if (data.shards.empty() && !data.type.empty()) data_format(data.type, config.where("data.type"));
+  auto const loss = load_loss(config);
+  data.pairs = learns_from_pairs(loss);
+  if (data.shards.empty() && !data.type.empty()) {
+    auto const format = data_format(data.type, config.where("data.type"));
+    FSLLM_CHECK(
+        !data.pairs || (format.custom && !format.plain_text),
+        "{} = {} (train.loss = {} learns from pairs of answers, and its rows have one). Name a .json, "
+        ".jsonl or .parquet file whose rows have prompt, chosen and rejected, or set train.loss: "
+        "causal_lm.",
+        config.where("data.type"), data.type, name_of(loss));
+  }
   load_splitter(config, data);
   data.splits = config.get("data.splits", data.splits, "Shares of train, val and test; zeros are allowed",
                            within(0, 1));

@@ -32,6 +32,35 @@ void check_ids(EncodedSample const& encoded, Sample const& sample, int64_t vocab
               sample.place, *largest, vocab_size);
 }
 
+EncodedSample encode(Sample const& sample, PrepareJob const& job) {
+  bool const keeps_front = job.data.truncate == "answer_right";
+  auto encoded = encode_sample(sample, job.prompt, job.tokenizer,
+                               keeps_front ? job.data.tok_len : std::numeric_limits<int64_t>::max());
+  check_ids(encoded, sample, job.vocab_size);
+  return encoded;
+}
+
+std::optional<int32_t> bos_of(PrepareJob const& job) {
+  return job.tokenizer != nullptr ? job.tokenizer->bos_id() : std::nullopt;
+}
+
+enum class Answer { chosen, rejected };
+
+/// One answer of a pair with its prompt; nothing else is scored.
+Sample answer_of(Sample sample, Answer which) {
+  for (size_t i = 0; i + 1 < sample.messages.size(); ++i) sample.messages[i].learnt = false;
+  if (which == Answer::chosen) return sample;
+  if (sample.kind == SampleKind::chat) {
+    sample.messages.back().content = sample.rejected;
+  } else if (sample.kind == SampleKind::tokens) {
+    sample.ids = sample.rejected_ids;
+    sample.is_target = sample.rejected_is_target;
+  } else {
+    sample.output = sample.rejected;
+  }
+  return sample;
+}
+
 /// Categories of these rows, in alphabetical order; rows without one have none.
 std::vector<std::string> category_names(RowTable const& table, SplitPlan::Parts const& parts) {
   std::set<std::string> names;
@@ -43,6 +72,7 @@ std::vector<std::string> category_names(RowTable const& table, SplitPlan::Parts 
 
 ClientShard header_of(ShardTask const& task, RowTable const& table, PrepareJob const& job) {
   ClientShard header{task.client_id, job.data.type, job.data.splitter};
+  header.pairs = job.data.pairs;
   if (job.tokenizer != nullptr) {
     header.tokenizer_sha256 = job.tokenizer->sha256();
     header.prompt_template = job.prompt.name;
@@ -63,7 +93,7 @@ struct Destination {
 
 /// A row on its way into shards.
 struct Prepared {
-  std::optional<EncodedSample> encoded;
+  std::vector<EncodedSample> encoded;  ///< one, two of a pair, none of a row that is dropped
   PrepareCounts counts;
   std::string category;
   int64_t record = 0;
@@ -133,7 +163,7 @@ class ShardPass {
   void flush() {
     std::vector<Prepared> prepared(chunk_.size());
     in_parallel(chunk_.size(), job_.threads, [&](size_t i) {
-      prepared[i].encoded = prepare_sample(chunk_[i], job_, prepared[i].counts);
+      prepared[i].encoded = prepare_rows(chunk_[i], job_, prepared[i].counts);
       prepared[i].category = std::move(chunk_[i].category);
       prepared[i].record = chunk_[i].record;
     });
@@ -143,7 +173,9 @@ class ShardPass {
       else
         hand_over(row);
     }
-    if (progress_) progress_(counts_.rows + counts_.dropped_too_long + counts_.dropped_without_target);
+    if (progress_)
+      progress_(counts_.rows + counts_.dropped_too_long + counts_.dropped_without_target +
+                counts_.dropped_alike);
     chunk_.clear();
   }
 
@@ -156,12 +188,12 @@ class ShardPass {
 
   void append(Destination const& to, Prepared const& row) {
     if (tasks_[to.task].client_id > 0) counts_ += row.counts;
-    if (!row.encoded) return;
     auto& writer = writers_[to.task];
     auto const& names = writer.group_names();
     auto const name = std::lower_bound(names.begin(), names.end(), row.category);
-    writer.append(to.split, row.encoded->ids, row.encoded->is_target,
-                  row.category.empty() ? -1 : static_cast<int32_t>(name - names.begin()));
+    for (auto const& encoded : row.encoded)
+      writer.append(to.split, encoded.ids, encoded.is_target,
+                    row.category.empty() ? -1 : static_cast<int32_t>(name - names.begin()));
   }
 
   void write_in_order_of_split() {
@@ -191,17 +223,14 @@ PrepareCounts& operator+=(PrepareCounts& a, PrepareCounts const& b) {
   a.truncated += b.truncated;
   a.dropped_too_long += b.dropped_too_long;
   a.dropped_without_target += b.dropped_without_target;
+  a.dropped_alike += b.dropped_alike;
   return a;
 }
 
 std::optional<EncodedSample> prepare_sample(Sample const& sample, PrepareJob const& job,
                                             PrepareCounts& counts) {
-  bool const keeps_front = job.data.truncate == "answer_right";
-  auto encoded = encode_sample(sample, job.prompt, job.tokenizer,
-                               keeps_front ? job.data.tok_len : std::numeric_limits<int64_t>::max());
-  check_ids(encoded, sample, job.vocab_size);
-  auto const bos = job.tokenizer != nullptr ? job.tokenizer->bos_id() : std::nullopt;
-  bool const too_long = truncate_sample(encoded, job.data.tok_len, job.data.truncate, bos);
+  auto encoded = encode(sample, job);
+  bool const too_long = truncate_sample(encoded, job.data.tok_len, job.data.truncate, bos_of(job));
   if (too_long && job.data.truncate == "drop") {
     ++counts.dropped_too_long;
     return std::nullopt;
@@ -213,6 +242,30 @@ std::optional<EncodedSample> prepare_sample(Sample const& sample, PrepareJob con
   ++counts.rows;
   counts.truncated += too_long ? 1 : 0;
   return encoded;
+}
+
+std::vector<EncodedSample> prepare_rows(Sample const& sample, PrepareJob const& job, PrepareCounts& counts) {
+  if (!job.data.pairs) {
+    auto one = prepare_sample(sample, job, counts);
+    return one ? std::vector{std::move(*one)} : std::vector<EncodedSample>();
+  }
+  std::vector<EncodedSample> pair{encode(answer_of(sample, Answer::chosen), job),
+                                  encode(answer_of(sample, Answer::rejected), job)};
+  bool const too_long = truncate_pair(pair[0], pair[1], job.data.tok_len, job.data.truncate, bos_of(job));
+  int64_t* dropped = nullptr;
+  if (too_long && job.data.truncate == "drop")
+    dropped = &counts.dropped_too_long;
+  else if (!has_target(pair[0]) || !has_target(pair[1]))
+    dropped = &counts.dropped_without_target;
+  else if (pair[0].ids == pair[1].ids)
+    dropped = &counts.dropped_alike;
+  if (dropped != nullptr) {
+    ++*dropped;
+    return {};
+  }
+  ++counts.rows;
+  counts.truncated += too_long ? 1 : 0;
+  return pair;
 }
 
 std::vector<ShardSummary> write_shards(std::vector<ShardTask> const& tasks, RowTable const& table,

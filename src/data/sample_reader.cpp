@@ -8,6 +8,7 @@
 
 #include "chat_reader.hpp"
 #include "json_fields.hpp"
+#include "pair_reader.hpp"
 #include "row_fields.hpp"
 
 namespace fsllm {
@@ -98,6 +99,7 @@ bool has(json const& row, std::string const& field) {
 /// Rows of the user's own files say by their fields what they are.
 std::string read_content(json const& row, DataFormat const& format, DataConfig const& config,
                          Sample& sample) {
+  if (config.pairs) return read_pair(row, sample);
   if (has(row, "input_ids")) return read_tokens(row, sample);
   if (!format.custom || has(row, format.instruction)) return read_fields(row, format, config, sample);
   if (has(row, "messages")) return read_messages(row, sample);
@@ -124,6 +126,7 @@ std::vector<std::string> sample_fields(DataFormat const& format, DataConfig cons
       "labels",           "messages",   "conversations",     "prompt",        "chosen",
       "rejected",         "text",       config.natural_field};
   if (format.custom) {
+    fields.insert(fields.end(), {"prompt_input_ids", "chosen_input_ids", "rejected_input_ids"});
     fields.insert(fields.end(), {"system", "history", "weight", "train", "loss", "attention_mask",
                                  "token_type_ids", "loss_mask", "position_ids"});
     fields.insert(fields.end(), kRefusedRowFields.begin(), kRefusedRowFields.end());

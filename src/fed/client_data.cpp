@@ -54,11 +54,12 @@ void check_split(TokenSplit const& split, std::string const& where, int64_t voca
 }  // namespace
 
 ClientData::ClientData(std::vector<ClientSource> sources, std::string tokenizer_sha256, int64_t vocab_size,
-                       int64_t max_positions, bool merged)
+                       int64_t max_positions, bool merged, LossKind loss)
     : tokenizer_sha256_(std::move(tokenizer_sha256)),
       vocab_size_(vocab_size),
       max_positions_(max_positions),
       merged_(merged),
+      loss_(loss),
       sources_(std::move(sources)) {
   for (size_t i = 0; i < sources_.size(); ++i) source_of_.emplace(sources_[i].summary.client_id, i);
   if (!merged_) {
@@ -138,6 +139,11 @@ void ClientData::compare(ClientSource const& source, ClientShard const& shard) c
 
 ClientShard ClientData::load(ClientSource const& from) const {
   auto shard = read_shard(from.path, tokenizer_sha256_);
+  FSLLM_CHECK(shard.pairs == learns_from_pairs(loss_), "{} holds {} (train.loss = {} learns from {}). {}",
+              from.path.string(), shard.pairs ? "pairs of answers" : "rows with one answer", name_of(loss_),
+              shard.pairs ? "rows with one answer" : "pairs",
+              shard.pairs ? "Set train.loss: dpo or reward, or shard again with train.loss: causal_lm."
+                          : "Shard again with that train.loss, from rows of prompt, chosen and rejected.");
   for (auto const* split : {&shard.train, &shard.val, &shard.test})
     check_split(*split, from.path.string(), vocab_size_, max_positions_);
   if (compares_when_read()) compare(from, shard);

@@ -5,6 +5,7 @@
 
 #include "fsllm/comm/gather.hpp"
 #include "fsllm/comm/stall.hpp"
+#include "fsllm/train/pair_loss.hpp"
 
 namespace fsllm {
 namespace {
@@ -19,10 +20,15 @@ struct LossOfClient {
 
 ClientLosses evaluate_clients(CausalLM& model, ClientData& data, ClientConfigs const& configs,
                               std::vector<std::vector<int64_t>> const& by_rank,
-                              std::vector<std::string> const& splits, Communicator const& comm) {
-  return evaluate_clients(data, by_rank, splits, comm, [&](int64_t client, TokenSplit const& split) {
-    return evaluate_split(model, split, configs(client).batch);
-  });
+                              std::vector<std::string> const& splits, Communicator const& comm,
+                              ReferenceOf const& reference) {
+  return evaluate_clients(data, by_rank, splits, comm,
+                          [&](int64_t client, std::string const& name, TokenSplit const& rows) {
+                            auto const& config = configs(client);
+                            return rows.pairs ? evaluate_pairs(model, rows, reference(client, name, rows),
+                                                               {config.loss, config.beta}, config.batch)
+                                              : evaluate_split(model, rows, config.batch);
+                          });
 }
 
 ClientLosses evaluate_clients(ClientData& data, std::vector<std::vector<int64_t>> const& by_rank,
@@ -33,8 +39,8 @@ ClientLosses evaluate_clients(ClientData& data, std::vector<std::vector<int64_t>
     set_activity(fmt::format("evaluating client {}", client));
     auto const shard = data.shard(client);
     for (size_t i = 0; i < splits.size(); ++i)
-      mine.push_back(
-          {static_cast<int64_t>(i), client, loss_of(client, splits[i] == "val" ? shard->val : shard->test)});
+      mine.push_back({static_cast<int64_t>(i), client,
+                      loss_of(client, splits[i], splits[i] == "val" ? shard->val : shard->test)});
   }
   ClientLosses losses;
   for (auto const& message : all_gather(mine, comm))
@@ -48,6 +54,10 @@ SplitLoss total(std::map<int64_t, SplitLoss> const& losses) {
     all.sum += loss.sum;
     all.targets += loss.targets;
     all.rows += loss.rows;
+    all.pairs += loss.pairs;
+    all.wins += loss.wins;
+    all.margin += loss.margin;
+    all.of_pairs = all.of_pairs || loss.of_pairs;
   }
   return all;
 }

@@ -2,6 +2,8 @@
 // How clients are judged, and what follows from it.
 #include <fmt/core.h>
 
+#include <functional>
+
 #include "fsllm/comm/stall.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/fed/evaluate.hpp"
@@ -25,11 +27,13 @@ void RankWork::fine_tune(int64_t client, int64_t round) {
   auto const shard = f_.data.shard(client);
   if (shard->train.rows() == 0) return;
   auto const config = tuning_config(tuning, f_.train_config(client));
-  LocalTraining training(f_.model, f_.parameters, shard->train, config,
-                         {f_.config.seed, client, round, f_.config.rounds}, [&](TensorMap const& parameters) {
-                           for (auto const& [name, tensor] : parameters)
-                             if (!tunes(tuning, name)) tensor.mutable_grad().reset();
-                         });
+  LocalTraining training(
+      f_.model, f_.parameters, shard->train, config, {f_.config.seed, client, round, f_.config.rounds},
+      [&](TensorMap const& parameters) {
+        for (auto const& [name, tensor] : parameters)
+          if (!tunes(tuning, name)) tensor.mutable_grad().reset();
+      },
+      references_(client, "train", shard->train));
   while (!training.done()) {
     set_activity(fmt::format("fine-tuning client {}, step {}", client, training.result().steps + 1));
     training.step();
@@ -42,12 +46,14 @@ void RankWork::fine_tune(int64_t client, int64_t round) {
 
 ClientLosses RankWork::evaluate_all(ServerState const& server, int64_t round) {
   if (algorithm_.components > 1)
-    return evaluate_clients(
-        f_.data, who_.owned, who_.splits, comm_,
-        [&](int64_t client, TokenSplit const& split) { return mixture_loss(server, client, split); });
+    return evaluate_clients(f_.data, who_.owned, who_.splits, comm_,
+                            [&](int64_t client, std::string const&, TokenSplit const& rows) {
+                              return mixture_loss(server, client, rows);
+                            });
   if (!algorithm_.personal && !f_.config.finetune) {
     copy_values(f_.parameters, server.weights);
-    return evaluate_clients(f_.model, f_.data, f_.train_config, who_.owned, who_.splits, comm_);
+    return evaluate_clients(f_.model, f_.data, f_.train_config, who_.owned, who_.splits, comm_,
+                            std::ref(references_));
   }
   auto const& owned = who_.owned;
   std::vector<std::vector<int64_t>> one(owned.size());
@@ -63,7 +69,7 @@ ClientLosses RankWork::evaluate_all(ServerState const& server, int64_t round) {
       if (f_.config.finetune) fine_tune(mine[turn], round);
     }
     for (auto const& [split, part] :
-         evaluate_clients(f_.model, f_.data, f_.train_config, one, who_.splits, comm_))
+         evaluate_clients(f_.model, f_.data, f_.train_config, one, who_.splits, comm_, std::ref(references_)))
       losses[split].insert(part.begin(), part.end());
   }
   return losses;
@@ -77,8 +83,8 @@ void Run::judge(RoundReport& report) {
   auto const found = report.losses.find(split);
   if (found == report.losses.end()) return;
   auto const loss = total(found->second);
-  if (loss.targets == 0) return;
-  report.best = state_.selection.observe(loss.sum / static_cast<double>(loss.targets));
+  if (loss.terms() == 0) return;
+  report.best = state_.selection.observe(loss.sum / static_cast<double>(loss.terms()));
   if (!report.best || algorithm_.personal) return;
   state_.best_round = report.round;
   if (!server()) return;

@@ -3,6 +3,7 @@
 #include "fsllm/fed/mixture.hpp"
 
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 
 #include <cmath>
 
@@ -13,16 +14,14 @@
 namespace fsllm::detail {
 
 /// Losses [rows, components], fp64 on the host.
-RowLosses RankWork::component_losses(ServerState const& server, int64_t client, TokenSplit const& split) {
+at::Tensor RankWork::component_losses(ServerState const& server, int64_t client, TokenSplit const& split) {
   auto const& config = f_.train_config(client).batch;
   std::vector<at::Tensor> columns;
-  RowLosses rows;
   for (int64_t m = 0; m < algorithm_.components; ++m) {
     copy_values(f_.parameters, component_of(server, m));
-    rows = row_losses(f_.model, split, config);
-    columns.push_back(rows.losses);
+    columns.push_back(at::tensor(row_losses(f_.model, split, config), at::kDouble));
   }
-  return {at::stack(columns, 1), rows.targets};
+  return at::stack(columns, 1);
 }
 
 /// Of FedEM's algorithm 1 what one client does: q and π from the components as they came, then steps on each
@@ -31,8 +30,8 @@ ClientReport RankWork::train_mixture(RoundPlan const& plan, ClientTask const& ta
                                      Aggregation& aggregation, Progress& progress) {
   auto const kept = state_of(task.client, server).own;
   set_activity(fmt::format("weighing the components for client {}", task.client));
-  auto const q = responsibilities(
-      component_losses(server, task.client, f_.data.shard(task.client)->train).losses, kept.at(kMixture));
+  auto const q = responsibilities(component_losses(server, task.client, f_.data.shard(task.client)->train),
+                                  kept.at(kMixture));
   ClientReport report{task.client, {}, 0, task.version};
   Message message;
   for (int64_t m = 0; m < algorithm_.components; ++m) {
@@ -60,9 +59,13 @@ ClientReport RankWork::train_mixture(RoundPlan const& plan, ClientTask const& ta
 /// Each row by the client's own mixture.
 SplitLoss RankWork::mixture_loss(ServerState const& server, int64_t client, TokenSplit const& split) {
   if (split.rows() == 0) return {};
-  auto const [losses, targets] = component_losses(server, client, split);
+  auto const losses = component_losses(server, client, split);
   auto const sum = mixture_losses(losses, state_of(client, server).own.at(kMixture)).sum();
-  return {sum.item<double>(), targets, split.rows()};
+  SplitLoss loss;
+  loss.sum = sum.item<double>();
+  loss.targets = num_targets(split);
+  loss.rows = split.rows();
+  return loss;
 }
 
 }  // namespace fsllm::detail

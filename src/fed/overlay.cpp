@@ -4,6 +4,8 @@
 #include <ATen/ops/add.h>
 #include <ATen/ops/from_blob.h>
 
+#include <utility>
+
 #include "fsllm/comm/node_memory.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/tensor_bytes.hpp"
@@ -107,6 +109,13 @@ void Overlay::load(TensorMap const& values) {
       module.overlay.copy_(from_bytes(bytes).begin()->second);
     }
   apply();
+}
+
+void Overlay::exchange() {
+  for (auto& module : modules_) {
+    std::swap(module.linear->weight, module.base.weight);
+    std::swap(module.linear->quantized, module.base.quantized);
+  }
 }
 
 TensorMap Overlay::values() const {

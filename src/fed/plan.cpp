@@ -134,8 +134,8 @@ void note_losses(FedConfig const& config, ClientLosses const& losses, Schedule& 
   if (known == losses.end()) known = losses.begin();
   if (known == losses.end()) return;
   for (auto const& [client, loss] : known->second)
-    if (loss.targets > 0 && std::isfinite(loss.sum))
-      schedule.sampler.losses[client] = loss.sum / static_cast<double>(loss.targets);
+    if (loss.terms() > 0 && std::isfinite(loss.sum))
+      schedule.sampler.losses[client] = loss.sum / static_cast<double>(loss.terms());
 }
 
 std::vector<std::vector<int64_t>> place_clients(std::vector<int64_t> const& clients,

@@ -82,7 +82,8 @@ RankWork::RankWork(Federation& federation, Participants const& who)
       who_(who),
       comm_(federation.collective.communicator()),
       algorithm_(federation.config.algorithm),
-      states_(federation.directory.root) {
+      states_(federation.directory.root),
+      references_(federation) {
   for (auto const& [name, tensor] : f_.parameters)
     if (algorithm_.is_local(name) || algorithm_.personal_training)
       first_.emplace(name, tensor.detach().cpu().clone());
@@ -189,8 +190,7 @@ GradientHook RankWork::hook_of(ClientTurn const& turn, GradientHooks const& grad
 /// One training of a turn on `parameters`, which are live; `config` must outlive it.
 std::unique_ptr<LocalTraining> RankWork::training_of(ClientTurn const& turn, TensorMap& parameters,
                                                      GradientHook const& hook, TurnPart const& part,
-                                                     TrainConfig const& config,
-                                                     ClientShard const& shard) const {
+                                                     TrainConfig const& config, ClientShard const& shard) {
   return std::make_unique<LocalTraining>(
       f_.model, parameters, shard.train, config,
       ClientRound{f_.config.seed, turn.task.client, turn.task.version, f_.config.rounds},
@@ -199,7 +199,8 @@ std::unique_ptr<LocalTraining> RankWork::training_of(ClientTurn const& turn, Ten
         // Without a gradient no optimiser moves a parameter, nor its moments.
         for (auto const& [name, tensor] : trained)
           if (!moves(part, name, round)) tensor.mutable_grad().reset();
-      });
+      },
+      references_(turn.task.client, "train", shard.train));
 }
 
 /// What follows the last step of a training goes into `turn`.

@@ -12,6 +12,7 @@
 #include "fsllm/fed/report.hpp"
 #include "fsllm/fed/round.hpp"
 #include "fsllm/fed/sampler.hpp"
+#include "references.hpp"
 
 namespace fsllm::detail {
 
@@ -56,6 +57,9 @@ class RankWork {
   /// Goes on with the states of the clients that this rank owns.
   void restore_states(std::vector<ClientStateFile> const& all);
 
+  /// What the run adds to frozen matrices, which the reference of pairs is without.
+  void set_overlay(Overlay* overlay) { references_.set_overlay(overlay); }
+
   at::Device device() const { return f_.parameters.begin()->second.device(); }
   double first_step() const {
     return first_step_;
@@ -67,7 +71,7 @@ class RankWork {
   GradientHook hook_of(ClientTurn const& turn, GradientHooks const& gradients) const;
   std::unique_ptr<LocalTraining> training_of(ClientTurn const& turn, TensorMap& parameters,
                                              GradientHook const& hook, TurnPart const& part,
-                                             TrainConfig const& config, ClientShard const& shard) const;
+                                             TrainConfig const& config, ClientShard const& shard);
   void note_result(ClientTurn& turn, LocalTraining const& training) const;
   std::vector<ClientReport> train_cohort(RoundPlan const& plan, std::vector<ClientTask> const& cohort,
                                          ServerState const& server, Aggregation& aggregation,
@@ -85,7 +89,7 @@ class RankWork {
   void train_personal(ClientTurn const& turn, Progress& progress);
   ClientReport train_task(RoundPlan const& plan, ClientTask const& task, ServerState const& server,
                           Aggregation& aggregation, Progress& progress);
-  RowLosses component_losses(ServerState const& server, int64_t client, TokenSplit const& split);
+  at::Tensor component_losses(ServerState const& server, int64_t client, TokenSplit const& split);
   ClientReport train_mixture(RoundPlan const& plan, ClientTask const& task, ServerState const& server,
                              Aggregation& aggregation, Progress& progress);
   SplitLoss mixture_loss(ServerState const& server, int64_t client, TokenSplit const& split);
@@ -98,6 +102,7 @@ class RankWork {
   Communicator const& comm_;
   FedAlgorithm const& algorithm_;
   ClientStates states_;
+  References references_;
   std::unique_ptr<RealTime> real_time_;  ///< where updates come when they are ready
   TensorMap first_;  ///< the run's first values of parameters that clients have for themselves
   bool stopped_ = false;

@@ -26,12 +26,25 @@ TrainResult sum_of(std::vector<ClientReport> const& clients) {
   return sum;
 }
 
-double per_target(double sum, int64_t targets) {
-  return targets > 0 ? sum / static_cast<double>(targets) : 0;
+/// Of a loss: per target, or per pair.
+double mean_of(double sum, int64_t terms) {
+  return terms > 0 ? sum / static_cast<double>(terms) : 0;
+}
+
+double mean_loss(TrainResult const& result) {
+  return mean_of(result.loss_sum, result.terms());
+}
+
+double mean_loss(SplitLoss const& loss) {
+  return mean_of(loss.sum, loss.terms());
+}
+
+char const* loss_name(bool of_pairs) {
+  return of_pairs ? "loss_per_pair" : "loss_per_token";
 }
 
 Json train_json(TrainResult const& result) {
-  Json json{{"loss_per_token", per_target(result.loss_sum, result.targets)},
+  Json json{{loss_name(result.of_pairs), mean_loss(result)},
             {"tokens", result.tokens},
             {"targets", result.targets},
             {"samples", result.samples},
@@ -62,8 +75,14 @@ Json quantiles_of(Elements const& elements, Value const& value) {
 }
 
 Json loss_json(SplitLoss const& loss) {
-  return {
-      {"loss_per_token", per_target(loss.sum, loss.targets)}, {"targets", loss.targets}, {"rows", loss.rows}};
+  Json json{{loss_name(loss.of_pairs), mean_loss(loss)}};
+  if (loss.of_pairs) {
+    json["reward_accuracy"] = mean_of(static_cast<double>(loss.wins), loss.pairs);
+    json["reward_margin"] = mean_of(loss.margin, loss.pairs);
+  }
+  json["targets"] = loss.targets;
+  json["rows"] = loss.rows;
+  return json;
 }
 
 double seconds_of(RoundReport const& report, std::string const& phase) {
@@ -76,7 +95,9 @@ std::string results_text(std::map<std::string, SplitLoss> const& by_split) {
   for (auto const& [split, loss] : by_split) {
     if (!text.empty()) text += ", ";
     text += fmt::format("'{0}_total': {1}, '{0}_loss': {2}, '{0}_avg_loss': {3}", split, loss.rows, loss.sum,
-                        per_target(loss.sum, loss.targets));
+                        mean_loss(loss));
+    if (loss.of_pairs)
+      text += fmt::format(", '{}_acc': {}", split, mean_of(static_cast<double>(loss.wins), loss.pairs));
   }
   return text;
 }
@@ -117,10 +138,11 @@ void measure_ranks(RoundReport& report, Collective& collective, Traffic const& b
 nlohmann::ordered_json to_json(ClientLosses const& losses) {
   auto json = Json::object();
   for (auto const& [split, of_clients] : losses) {
-    auto& entry = json[split] = loss_json(total(of_clients));
+    auto const all = total(of_clients);
+    auto& entry = json[split] = loss_json(all);
     entry["clients"] = of_clients.size();
-    entry["quantiles"]["loss_per_token"] = quantiles_of(
-        of_clients, [](auto const& client) { return per_target(client.second.sum, client.second.targets); });
+    entry["quantiles"][loss_name(all.of_pairs)] =
+        quantiles_of(of_clients, [](auto const& client) { return mean_loss(client.second); });
   }
   return json;
 }
@@ -128,13 +150,12 @@ nlohmann::ordered_json to_json(ClientLosses const& losses) {
 nlohmann::ordered_json to_json(RoundReport const& report) {
   Json event{{"event", report.round == 0 ? "start" : "round"}, {"round", report.round}};
   if (!report.clients.empty()) {
-    auto& train = event["train"] = train_json(sum_of(report.clients));
+    auto const all = sum_of(report.clients);
+    auto& train = event["train"] = train_json(all);
     train["clients"] = report.clients.size();
     train["quantiles"] = {
-        {"loss_per_token", quantiles_of(report.clients,
-                                        [](auto const& client) {
-                                          return per_target(client.result.loss_sum, client.result.targets);
-                                        })},
+        {loss_name(all.of_pairs),
+         quantiles_of(report.clients, [](auto const& client) { return mean_loss(client.result); })},
         {"update_norm", quantiles_of(report.clients, [](auto const& client) { return client.update_norm; })}};
   }
   if (auto const& arrivals = report.arrivals) {
@@ -199,11 +220,12 @@ std::string round_line(RoundReport const& report, int64_t rounds) {
   std::string line =
       report.round == 0 ? "before training:" : fmt::format("round {}/{}:", report.round, rounds);
   auto const train = sum_of(report.clients);
-  if (train.targets > 0)
-    line += fmt::format(" train loss {:.4f},", per_target(train.loss_sum, train.targets));
+  if (train.terms() > 0) line += fmt::format(" train loss {:.4f},", mean_loss(train));
   for (auto const& [split, losses] : report.losses) {
     auto const loss = total(losses);
-    if (loss.targets > 0) line += fmt::format(" {} loss {:.4f},", split, per_target(loss.sum, loss.targets));
+    if (loss.terms() > 0) line += fmt::format(" {} loss {:.4f},", split, mean_loss(loss));
+    if (loss.of_pairs)
+      line += fmt::format(" {} accuracy {:.3f},", split, mean_of(static_cast<double>(loss.wins), loss.pairs));
   }
   if (auto const error = report.facts.find("aggregation_error"); error != report.facts.end())
     line += fmt::format(" aggregation error {:.2g},", error->second);

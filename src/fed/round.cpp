@@ -50,6 +50,7 @@ Run::Run(Federation& federation)
   std::vector<std::string> modules;
   for (auto const& target : f_.lora.targets) modules.push_back(target.module);
   overlay_ = std::make_unique<Overlay>(f_.model, modules, comm_);
+  work_.set_overlay(overlay_.get());
 }
 
 /// Collective: what this round's clients began with is still the same on every rank.

@@ -16,6 +16,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// Behind its first token.
+bool has_target(TokenSplit const& split, int64_t row) {
+  auto const begin = split.offsets[static_cast<size_t>(row)],
+             end = split.offsets[static_cast<size_t>(row) + 1];
+  return end > begin && std::find(split.target.begin() + begin + 1, split.target.begin() + end, 1) !=
+                            split.target.begin() + end;
+}
+
 /// Refuses a split whose arrays do not fit together; `where` is "FILE (split train)".
 void check_split(TokenSplit const& split, ClientShard const& shard, std::string const& where) {
   auto const total = static_cast<int64_t>(split.tokens.size());
@@ -26,6 +34,12 @@ void check_split(TokenSplit const& split, ClientShard const& shard, std::string 
               "{}: offsets do not rise from 0 to the number of tokens, {}. {}", where, total, kRemakeShard);
   FSLLM_CHECK(static_cast<int64_t>(split.group.size()) == split.rows(),
               "{}: {} group numbers for {} rows. {}", where, split.group.size(), split.rows(), kRemakeShard);
+  FSLLM_CHECK(split.rows() % split.rows_a_sample() == 0, "{}: {} rows (an odd number is no pairs). {}", where,
+              split.rows(), kRemakeShard);
+  for (int64_t row = 0; split.pairs && row < split.rows(); ++row)
+    FSLLM_CHECK(has_target(split, row),
+                "{}: row {} has no scored token (both answers of a pair need one). {}", where, row,
+                kRemakeShard);
   for (int32_t const token : split.tokens)
     FSLLM_CHECK(token >= 0 && token < shard.vocab_size, "{}: token {} (the vocabulary has {}). {}", where,
                 token, shard.vocab_size, kRemakeShard);
@@ -47,8 +61,9 @@ std::vector<int32_t> read_tokens(h5::File const& file, std::string const& datase
   return {tokens.begin(), tokens.end()};
 }
 
-TokenSplit read_split(h5::File const& file, std::string const& name, std::string const& where) {
+TokenSplit read_split(h5::File const& file, std::string const& name, std::string const& where, bool pairs) {
   TokenSplit split;
+  split.pairs = pairs;
   split.tokens = read_tokens(file, name + "/tokens", where);
   split.target = file.integers<uint8_t>(name + "/target");
   split.offsets = file.integers<int64_t>(name + "/offsets");
@@ -65,6 +80,7 @@ void read_attributes(h5::File const& file, ClientShard& shard) {
   shard.prompt_template = file.text_attribute("/", "prompt_template");
   shard.tok_len = file.int_attribute("/", "tok_len");
   shard.vocab_size = file.int_attribute("/", "vocab_size");
+  shard.pairs = file.int_attribute("/", "version") == kPairShardVersion;
 }
 
 void check_format(h5::File const& file, std::string const& path) {
@@ -74,8 +90,9 @@ void check_format(h5::File const& file, std::string const& path) {
       "fsllm_shard wrote.",
       path, kShardFormat);
   int64_t const version = file.int_attribute("/", "version");
-  FSLLM_CHECK(version == kShardVersion, "{} has shard version {} (this program reads version {}). {}", path,
-              version, kShardVersion, kRemakeShard);
+  FSLLM_CHECK(version == kShardVersion || version == kPairShardVersion,
+              "{} has shard version {} (this program reads versions {} and {}). {}", path, version,
+              kShardVersion, kPairShardVersion, kRemakeShard);
 }
 
 std::vector<std::string> read_group_names(h5::File const& file, std::string const& path) {
@@ -94,11 +111,12 @@ void check_splits(ClientShard const& shard, std::string const& path) {
 
 SplitSummary summarize_split(TokenSplit const& split, std::vector<std::string> const& group_names) {
   SplitSummary summary;
-  summary.rows = split.rows();
+  summary.rows = split.samples();
   summary.tokens = static_cast<int64_t>(split.tokens.size());
   summary.targets = std::count(split.target.begin(), split.target.end(), 1);
-  for (int32_t const group : split.group)
-    if (group >= 0) ++summary.groups[group_names[static_cast<size_t>(group)]];
+  for (int64_t row = 0; row < split.rows(); row += split.rows_a_sample())
+    if (auto const group = split.group[static_cast<size_t>(row)]; group >= 0)
+      ++summary.groups[group_names[static_cast<size_t>(group)]];
   return summary;
 }
 
@@ -119,7 +137,7 @@ fs::path shard_path(fs::path const& dir, int64_t client_id) {
 
 void write_shard_attributes(h5::File& file, ClientShard const& shard) {
   file.set_attribute("/", "fsllm_format", std::string(kShardFormat));
-  file.set_attribute("/", "version", int64_t{kShardVersion});
+  file.set_attribute("/", "version", int64_t{shard.pairs ? kPairShardVersion : kShardVersion});
   file.set_attribute("/", "client_id", shard.client_id);
   file.set_attribute("/", "dataset", shard.dataset);
   file.set_attribute("/", "splitter", shard.splitter);
@@ -139,9 +157,9 @@ ClientShard read_shard(fs::path const& path, std::string const& tokenizer_sha256
               "{} was made with another tokenizer (SHA-256 {}…, the model's is {}…). {}", path.string(),
               shard.tokenizer_sha256.substr(0, 12), tokenizer_sha256.substr(0, 12), kRemakeShard);
   shard.group_names = read_group_names(file, path.string());
-  shard.train = read_split(file, "/train", path.string());
-  shard.val = read_split(file, "/val", path.string());
-  shard.test = read_split(file, "/test", path.string());
+  shard.train = read_split(file, "/train", path.string(), shard.pairs);
+  shard.val = read_split(file, "/val", path.string(), shard.pairs);
+  shard.test = read_split(file, "/test", path.string(), shard.pairs);
   check_splits(shard, path.string());
   return shard;
 }

@@ -59,6 +59,7 @@ ShardIndex index_from(nlohmann::json const& json, std::string const& path) {
   if (auto const prompt = json.find("prompt"); prompt != json.end()) index.prompt_json = prompt->dump();
   json.at("seed").get_to(index.seed);
   json.at("tok_len").get_to(index.tok_len);
+  index.pairs = json.value("pairs", false);
   for (auto const& client : json.at("clients")) index.clients.push_back(client_from(client));
   return index;
 }
@@ -101,6 +102,7 @@ void write_shard_index(std::filesystem::path const& dir, ShardIndex const& index
             {"seed", index.seed},
             {"tok_len", index.tok_len},
             {"clients", Json::array()}};
+  if (index.pairs) json["pairs"] = true;
   if (!index.prompt_json.empty()) json["prompt"] = Json::parse(index.prompt_json);
   for (auto const& client : ordered) json["clients"].push_back(to_json(client));
   write_file_atomic(path, json.dump(1) + "\n", scratch, FileAccess::owner_only);

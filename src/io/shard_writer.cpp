@@ -109,9 +109,11 @@ void ShardWriter::append(SplitName split, std::span<int32_t const> ids, std::spa
   into.target.append(is_target);
   into.offsets.push_back(into.tokens.size());
   into.group.push_back(group);
-  ++into.summary.rows;
   into.summary.tokens += static_cast<int64_t>(ids.size());
   into.summary.targets += std::count(is_target.begin(), is_target.end(), 1);
+  bool const opens_pair = header_.pairs && into.group.size() % 2 == 1;
+  if (opens_pair) return;
+  ++into.summary.rows;
   if (group >= 0) ++into.summary.groups[header_.group_names[static_cast<size_t>(group)]];
 }
 
@@ -123,6 +125,8 @@ ShardSummary ShardWriter::finish() {
   for (size_t i = 0; i < splits_.size(); ++i) {
     std::string const name = kSplitGroups[i];
     auto& split = splits_[i];
+    FSLLM_CHECK(!header_.pairs || split.group.size() % 2 == 0, "{}: {} rows (an odd number is no pairs). {}",
+                path_.string(), split.group.size(), kRemakeShard);
     if (header_.vocab_size <= kSmallVocabulary)
       copy_tokens<uint16_t>(file, name + "/tokens", split.tokens);
     else

@@ -78,6 +78,25 @@ int64_t prompt_length(EncodedSample const& sample) {
   return std::find(sample.is_target.begin(), sample.is_target.end(), 1) - sample.is_target.begin();
 }
 
+/// How many tokens may go from the prompt's begin. Without BOS the last prompt token stays, for the first
+/// scored one needs a predecessor.
+int64_t removable(EncodedSample const& sample) {
+  return std::max<int64_t>(prompt_length(sample) - 1, 0);
+}
+
+/// `cut` tokens go from the front (behind a BOS), and what is then beyond `tok_len` from the end.
+void cut_sample(EncodedSample& sample, int64_t cut, int64_t tok_len, std::optional<int32_t> bos) {
+  if (cut > 0) {
+    int64_t const kept_front = bos && sample.ids[0] == *bos ? 1 : 0;
+    sample.ids.erase(sample.ids.begin() + kept_front, sample.ids.begin() + kept_front + cut);
+    sample.is_target.erase(sample.is_target.begin() + kept_front,
+                           sample.is_target.begin() + kept_front + cut);
+  }
+  if (static_cast<int64_t>(sample.ids.size()) <= tok_len) return;
+  sample.ids.resize(static_cast<size_t>(tok_len));
+  sample.is_target.resize(static_cast<size_t>(tok_len));
+}
+
 }  // namespace
 
 EncodedSample encode_sample(Sample const& sample, PromptTemplate const& prompt, Tokenizer const* tokenizer,
@@ -106,19 +125,19 @@ bool truncate_sample(EncodedSample& sample, int64_t tok_len, std::string const& 
   auto const length = static_cast<int64_t>(sample.ids.size());
   if (length <= tok_len) return false;
   if (policy == "drop") return true;
-  if (policy == "prompt_left") {
-    int64_t const kept_front = bos && sample.ids[0] == *bos ? 1 : 0;
-    // Without BOS the last prompt token stays, for the first scored one needs a predecessor.
-    int64_t const removable = prompt_length(sample) - 1;
-    int64_t const cut = std::clamp<int64_t>(length - tok_len, 0, std::max<int64_t>(removable, 0));
-    sample.ids.erase(sample.ids.begin() + kept_front, sample.ids.begin() + kept_front + cut);
-    sample.is_target.erase(sample.is_target.begin() + kept_front,
-                           sample.is_target.begin() + kept_front + cut);
-  }
-  if (static_cast<int64_t>(sample.ids.size()) > tok_len) {
-    sample.ids.resize(static_cast<size_t>(tok_len));
-    sample.is_target.resize(static_cast<size_t>(tok_len));
-  }
+  int64_t const cut = policy == "prompt_left" ? std::min(length - tok_len, removable(sample)) : 0;
+  cut_sample(sample, cut, tok_len, bos);
+  return true;
+}
+
+bool truncate_pair(EncodedSample& a, EncodedSample& b, int64_t tok_len, std::string const& policy,
+                   std::optional<int32_t> bos) {
+  auto const over = static_cast<int64_t>(std::max(a.ids.size(), b.ids.size())) - tok_len;
+  if (over <= 0) return false;
+  if (policy == "drop") return true;
+  int64_t const cut = policy == "prompt_left" ? std::min({over, removable(a), removable(b)}) : 0;
+  cut_sample(a, cut, tok_len, bos);
+  cut_sample(b, cut, tok_len, bos);
   return true;
 }
 

@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/div.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <chrono>
@@ -12,6 +13,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/train/loss.hpp"
+#include "fsllm/train/pair_loss.hpp"
 #include "step_batches.hpp"
 
 namespace fsllm {
@@ -48,34 +50,42 @@ void scale_gradients(TensorMap const& parameters, double norm, double max_norm) 
 /// A step takes other rows so often at most.
 constexpr int64_t kMostRedraws = 10;
 
-std::vector<double> weights_of(Batch const& batch, std::vector<double> const& row_weights) {
+/// The summed loss of a forward pass: of pairs, or of rows, each with its weight (by row of the data; none:
+/// 1).
+at::Tensor loss_of_batch(CausalLM& model, TrainConfig const& config, Batch const& batch,
+                         DropoutKey const& dropout, std::vector<double> const& row_weights) {
+  if (learns_from_pairs(config.loss))
+    return summed_pair_loss(model, batch, {config.loss, config.beta}, dropout);
+  if (row_weights.empty()) return summed_loss(model, batch, dropout);
   std::vector<double> weights;
   for (int64_t const row : batch.rows) weights.push_back(row_weights[static_cast<size_t>(row)]);
-  return weights;
+  auto const losses = row_losses(model, batch, dropout);
+  return losses.mul(at::tensor(weights, losses.options().requires_grad(false))).sum();
 }
 
-/// Forward and backward of one step; the gradients are those of the mean loss per target. Returns the summed
-/// loss.
-double accumulate_gradients(CausalLM& model, std::span<Batch const> batches, int64_t targets,
-                            DropoutKey const& dropout, std::vector<double> const& row_weights) {
+/// Forward and backward of one step; the gradients are those of the mean loss per target, or pair. Returns
+/// the summed loss.
+double accumulate_gradients(CausalLM& model, TrainConfig const& config,
+                            LocalTraining::Prepared const& prepared, std::vector<double> const& row_weights) {
   at::Tensor sum;
-  for (auto const& batch : batches) {
+  for (auto const& batch : prepared.batches) {
     if (batch.num_targets() == 0) continue;
-    auto const loss = row_weights.empty()
-                          ? summed_loss(model, batch, dropout)
-                          : weighted_loss(model, batch, weights_of(batch, row_weights), dropout);
+    auto const loss = loss_of_batch(model, config, batch, prepared.dropout, row_weights);
     add_to(sum, loss.detach().to(at::kDouble));
-    at::div(loss, static_cast<double>(targets)).backward();
+    at::div(loss, static_cast<double>(prepared.terms())).backward();
   }
   return value_of(sum);
 }
 
 /// The summed loss of one step.
-double loss_without_gradients(CausalLM& model, std::span<Batch const> batches, DropoutKey const& dropout) {
+double loss_without_gradients(CausalLM& model, TrainConfig const& config,
+                              LocalTraining::Prepared const& prepared,
+                              std::vector<double> const& row_weights) {
   at::NoGradGuard const no_grad;
   at::Tensor sum;
-  for (auto const& batch : batches)
-    if (batch.num_targets() > 0) add_to(sum, summed_loss(model, batch, dropout).to(at::kDouble));
+  for (auto const& batch : prepared.batches)
+    if (batch.num_targets() > 0)
+      add_to(sum, loss_of_batch(model, config, batch, prepared.dropout, row_weights).to(at::kDouble));
   return value_of(sum);
 }
 
@@ -83,15 +93,17 @@ double loss_without_gradients(CausalLM& model, std::span<Batch const> batches, D
 
 struct LocalTraining::Impl {
   Impl(CausalLM& model_, TensorMap& parameters_, TokenSplit const& data, TrainConfig const& config_,
-       ClientRound const& which_, GradientHook hook_)
+       ClientRound const& which_, GradientHook hook_, std::span<double const> reference)
       : model(model_),
         parameters(parameters_),
         config(config_),
         which(which_),
         hook(std::move(hook_)),
-        steps(planned_steps(config_, data.rows())),
-        step_batches(data, config_, which_, steps / config_.steps_per_batch),
-        optimizer(config_.zeroth_order() ? OptimizerConfig{.type = "SGD"} : config_.optimizer, parameters_) {}
+        steps(planned_steps(config_, data.samples())),
+        step_batches(data, config_, which_, steps / config_.steps_per_batch, reference),
+        optimizer(config_.zeroth_order() ? OptimizerConfig{.type = "SGD"} : config_.optimizer, parameters_) {
+    result.of_pairs = data.pairs;
+  }
 
   /// The rows of the step that comes next.
   void draw() {
@@ -105,14 +117,15 @@ struct LocalTraining::Impl {
     for (auto const& batch : batches) {
       prepared.tokens += batch.num_tokens();
       prepared.targets += batch.num_targets();
-      result.samples += batch.num_rows();
+      result.samples += batch.num_pairs() > 0 ? batch.num_pairs() : batch.num_rows();
+      prepared.pairs += batch.num_pairs();
     }
     optimizer.zero_grad();
     return prepared;
   }
 
   double loss_of(Prepared const& prepared) {
-    return accumulate_gradients(model, prepared.batches, prepared.targets, prepared.dropout, row_weights);
+    return accumulate_gradients(model, config, prepared, row_weights);
   }
 
   /// Where the loss is not finite: that of rows which come after the round's.
@@ -146,9 +159,9 @@ struct LocalTraining::Impl {
   StepResult move(Prepared const& prepared) {
     PerturbationKey const key{which.seed, which.client, which.round, result.steps};
     auto const [plus, minus] = losses_around(parameters, key, config.zo_eps, [&] {
-      return loss_without_gradients(model, prepared.batches, prepared.dropout);
+      return loss_without_gradients(model, config, prepared, row_weights);
     });
-    auto const targets = static_cast<double>(std::max<int64_t>(1, prepared.targets));
+    auto const targets = static_cast<double>(std::max<int64_t>(1, prepared.terms()));
     double const slope = (plus - minus) / (2 * config.zo_eps * targets);
     bool const taken = std::isfinite(slope);
     auto const& made = moves.emplace_back(taken ? ZerothOrderMove{slope, rate()} : ZerothOrderMove{});
@@ -162,9 +175,10 @@ struct LocalTraining::Impl {
   StepResult count(Prepared const& prepared, double sum, bool taken) {
     StepResult step{prepared.tokens, 0, taken};
     if (taken) {
-      step.loss = prepared.targets > 0 ? sum / static_cast<double>(prepared.targets) : 0;
+      step.loss = prepared.terms() > 0 ? sum / static_cast<double>(prepared.terms()) : 0;
       result.loss_sum += sum;
       result.targets += prepared.targets;
+      result.pairs += prepared.pairs;
     } else {
       ++result.skipped_steps;
     }
@@ -200,8 +214,12 @@ struct LocalTraining::Impl {
 };
 
 LocalTraining::LocalTraining(CausalLM& model, TensorMap& parameters, TokenSplit const& data,
-                             TrainConfig const& config, ClientRound const& which, GradientHook hook)
-    : impl_(std::make_unique<Impl>(model, parameters, data, config, which, std::move(hook))) {}
+                             TrainConfig const& config, ClientRound const& which, GradientHook hook,
+                             std::span<double const> reference)
+    : impl_(std::make_unique<Impl>(model, parameters, data, config, which, std::move(hook), reference)) {
+  FSLLM_ASSERT(data.pairs == learns_from_pairs(config.loss));
+  FSLLM_ASSERT(!data.pairs || std::ssize(reference) == data.rows());
+}
 
 LocalTraining::~LocalTraining() = default;
 
@@ -259,6 +277,7 @@ TrainingState LocalTraining::state() const {
 
 void LocalTraining::load_state(TrainingState const& state) {
   impl_->result = state.result;
+  impl_->result.of_pairs = learns_from_pairs(impl_->config.loss);
   impl_->optimizer.load_state(state.optimizer);
   impl_->moves = state.moves;
 }

@@ -6,12 +6,13 @@
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/split_with_sizes.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <functional>
 #include <numeric>
 
 namespace fsllm {
@@ -110,6 +111,31 @@ struct WeightedLoss : torch::autograd::Function<WeightedLoss> {
   }
 };
 
+/// The losses of rows [M], fp64.
+struct ChunkedLosses : torch::autograd::Function<ChunkedLosses> {
+  static at::Tensor forward(AutogradContext* ctx, at::Tensor const& hidden, at::Tensor const& ids,
+                            CausalLM const* model) {
+    std::vector<at::Tensor> parts;
+    ctx->save_for_backward({gradient_by_chunks(*model, hidden, ids, parts)});
+    return at::cat(parts).to(at::kDouble);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list const& grad) {
+    auto const saved = ctx->get_saved_variables().at(0);
+    return {saved.mul(grad.at(0).to(saved.scalar_type()).unsqueeze(1)), at::Tensor(), at::Tensor()};
+  }
+};
+
+/// Targets of each row.
+std::vector<int64_t> targets_by_row(Batch const& batch) {
+  std::vector<int64_t> counts(static_cast<size_t>(batch.num_rows()));
+  size_t row = 0;
+  for (int64_t const position : batch.target_positions) {
+    while (position >= batch.offsets[row + 1]) ++row;
+    ++counts[row];
+  }
+  return counts;
+}
+
 at::Tensor loss_without_gradients(CausalLM const& model, at::Tensor const& hidden, at::Tensor const& ids) {
   auto sum = zero_sum(hidden);
   for (int64_t begin = 0; begin < hidden.size(0); begin += kChunkRows) {
@@ -118,6 +144,17 @@ at::Tensor loss_without_gradients(CausalLM const& model, at::Tensor const& hidde
                        false));
   }
   return sum;
+}
+
+/// Of each target, fp64 [M].
+at::Tensor losses_without_gradients(CausalLM const& model, at::Tensor const& hidden, at::Tensor const& ids) {
+  std::vector<at::Tensor> parts;
+  for (int64_t begin = 0; begin < hidden.size(0); begin += kChunkRows) {
+    int64_t const count = std::min(kChunkRows, hidden.size(0) - begin);
+    parts.push_back(take_losses(in_sum_type(model.logits(hidden.narrow(0, begin, count))),
+                                ids.narrow(0, begin, count), false));
+  }
+  return at::cat(parts).to(at::kDouble);
 }
 
 /// What is seen of a batch where successors are scored: hidden states [M, D], and the pass of these tokens.
@@ -135,58 +172,14 @@ AtTargets at_targets(CausalLM const& model, Batch const& batch, std::optional<Dr
   return {model.hidden_states(input.ids, pass).index_select(0, positions), pass.at(positions)};
 }
 
-/// The row of the batch that each target belongs to.
-std::vector<int64_t> rows_of_targets(Batch const& batch) {
-  std::vector<int64_t> rows;
-  int64_t row = 0;
-  for (int64_t const position : batch.target_positions) {
-    while (position >= batch.offsets[static_cast<size_t>(row) + 1]) ++row;
-    rows.push_back(row);
-  }
-  return rows;
-}
-
-/// The forward passes of an evaluation: rows from the longest to the shortest.
-void for_each_batch(TokenSplit const& split, BatchConfig const& config, int64_t batch_tokens,
-                    std::function<void(Batch const& batch)> const& use) {
-  auto const lengths = row_lengths(split);
-  std::vector<size_t> rows(lengths.size());
-  std::iota(rows.begin(), rows.end(), 0);
-  std::stable_sort(rows.begin(), rows.end(), [&](size_t a, size_t b) { return lengths[a] > lengths[b]; });
-  for (size_t next = 0; next < rows.size();) {
-    Batch batch;
-    batch.packing = config.packing;
-    do {
-      append_row(batch, split, static_cast<int64_t>(rows[next++]));
-    } while (next < rows.size() && batch.num_tokens() + lengths[rows[next]] <= batch_tokens);
-    if (batch.num_targets() > 0) use(batch);
-  }
-}
-
 }  // namespace
 
 at::Tensor summed_loss(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout) {
   auto const [hidden, pass] = at_targets(model, batch, dropout);
   auto const ids = index_tensor(batch.target_ids, model);
-  if (model.head_requires_grad()) return loss_of(model, hidden, ids, pass);
   if (!at::GradMode::is_enabled()) return loss_without_gradients(model, hidden, ids);
+  if (model.head_requires_grad()) return loss_of(model, hidden, ids, pass);
   return ChunkedLoss::apply(hidden, ids, &model);
-}
-
-at::Tensor weighted_loss(CausalLM& model, Batch const& batch, std::vector<double> const& weights,
-                         std::optional<DropoutKey> const& dropout) {
-  auto const [hidden, pass] = at_targets(model, batch, dropout);
-  auto const ids = index_tensor(batch.target_ids, model);
-  std::vector<double> of_targets;
-  for (int64_t const row : rows_of_targets(batch)) of_targets.push_back(weights[static_cast<size_t>(row)]);
-  auto const all = at::tensor(of_targets, at::kDouble).to(at::Device(model.device()));
-  if (model.head_requires_grad()) {
-    auto const losses =
-        at::cross_entropy_loss(in_sum_type(model.logits(hidden, pass)), ids, {}, at::Reduction::None);
-    return losses.mul(all.to(losses.scalar_type())).sum();
-  }
-  at::Tensor losses;
-  return WeightedLoss::apply(hidden, ids, all, &model, &losses);
 }
 
 at::Tensor shared_loss(CausalLM& model, std::vector<ClientBatch> const& clients, at::Tensor& sums) {
@@ -215,6 +208,28 @@ at::Tensor shared_loss(CausalLM& model, std::vector<ClientBatch> const& clients,
   return loss;
 }
 
+namespace {
+
+/// All rows of a split, from the longest to the shortest, as batches of about `batch_tokens` tokens.
+template <class Take>
+void for_each_batch(TokenSplit const& split, BatchConfig const& config, int64_t batch_tokens,
+                    Take const& take) {
+  auto const lengths = row_lengths(split);
+  std::vector<size_t> rows(lengths.size());
+  std::iota(rows.begin(), rows.end(), 0);
+  std::stable_sort(rows.begin(), rows.end(), [&](size_t a, size_t b) { return lengths[a] > lengths[b]; });
+  for (size_t next = 0; next < rows.size();) {
+    Batch batch;
+    batch.packing = config.packing;
+    do {
+      append_row(batch, split, static_cast<int64_t>(rows[next++]));
+    } while (next < rows.size() && batch.num_tokens() + lengths[rows[next]] <= batch_tokens);
+    if (batch.num_targets() > 0) take(batch);
+  }
+}
+
+}  // namespace
+
 SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, BatchConfig const& config,
                          int64_t batch_tokens) {
   at::NoGradGuard const no_grad;
@@ -230,25 +245,30 @@ SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, BatchConfig c
   return total;
 }
 
-RowLosses row_losses(CausalLM& model, TokenSplit const& split, BatchConfig const& config,
-                     int64_t batch_tokens) {
+at::Tensor row_losses(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout) {
+  auto const [hidden, pass] = at_targets(model, batch, dropout);
+  auto const ids = index_tensor(batch.target_ids, model);
+  auto const losses =
+      !at::GradMode::is_enabled() ? losses_without_gradients(model, hidden, ids)
+      : model.head_requires_grad()
+          ? at::cross_entropy_loss(in_sum_type(model.logits(hidden, pass)), ids, {}, at::Reduction::None)
+                .to(at::kDouble)
+          : ChunkedLosses::apply(hidden, ids, &model);
+  std::vector<at::Tensor> rows;
+  for (auto const& row : losses.split_with_sizes(targets_by_row(batch))) rows.push_back(row.sum());
+  return at::stack(rows);
+}
+
+std::vector<double> row_losses(CausalLM& model, TokenSplit const& split, BatchConfig const& config,
+                               int64_t batch_tokens) {
   at::NoGradGuard const no_grad;
-  RowLosses all{at::zeros({split.rows()}, at::kDouble), 0};
+  std::vector<double> losses(static_cast<size_t>(split.rows()));
   for_each_batch(split, config, batch_tokens, [&](Batch const& batch) {
-    auto const hidden = at_targets(model, batch, {}).hidden;
-    auto const ids = index_tensor(batch.target_ids, model);
-    std::vector<at::Tensor> parts;
-    for (int64_t begin = 0; begin < hidden.size(0); begin += kChunkRows) {
-      int64_t const count = std::min(kChunkRows, hidden.size(0) - begin);
-      parts.push_back(take_losses(in_sum_type(model.logits(hidden.narrow(0, begin, count))),
-                                  ids.narrow(0, begin, count), false));
-    }
-    std::vector<int64_t> rows;
-    for (int64_t const row : rows_of_targets(batch)) rows.push_back(batch.rows[static_cast<size_t>(row)]);
-    all.losses.index_add_(0, at::tensor(rows, at::kLong), at::cat(parts).to(at::kCPU, at::kDouble));
-    all.targets += batch.num_targets();
+    auto const of_batch = row_losses(model, batch).cpu();
+    for (size_t i = 0; i < batch.rows.size(); ++i)
+      losses[static_cast<size_t>(batch.rows[i])] = of_batch[static_cast<int64_t>(i)].item<double>();
   });
-  return all;
+  return losses;
 }
 
 }  // namespace fsllm

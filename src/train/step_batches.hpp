@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <future>
+#include <span>
 #include <vector>
 
 #include "fsllm/data/batch.hpp"
@@ -10,10 +11,12 @@
 namespace fsllm {
 
 /// The batches of one step after another; with dataloader.num_workers the next ones are made in the
-/// background. Steps from `steps` on go on in the same order. `data` and `config` must outlive the object.
+/// background. Steps from `steps` on go on in the same order; pairs stay together, with what the reference
+/// makes of their rows. `data`, `config` and `reference` must outlive the object.
 class StepBatches {
  public:
-  StepBatches(TokenSplit const& data, TrainConfig const& config, ClientRound const& which, int64_t steps);
+  StepBatches(TokenSplit const& data, TrainConfig const& config, ClientRound const& which, int64_t steps,
+              std::span<double const> reference = {});
   /// The rows of one step, cut into forward passes.
   std::vector<Batch> at(int64_t step);
 
@@ -22,6 +25,7 @@ class StepBatches {
 
   TokenSplit const& data_;
   TrainConfig const& config_;
+  std::span<double const> reference_;
   BatchOrder order_;
   int64_t steps_, ahead_of_ = -1;
   std::future<std::vector<Batch>> ahead_;  ///< last, so that it has ended before the rest goes

@@ -25,6 +25,8 @@ TrainResult& TrainResult::operator+=(TrainResult const& more) {
   steps += more.steps;
   skipped_steps += more.skipped_steps;
   redrawn += more.redrawn;
+  pairs += more.pairs;
+  of_pairs = of_pairs || more.of_pairs;
   lr_sum += more.lr_sum;
   seconds += more.seconds;
   return *this;
@@ -62,8 +64,8 @@ TrainConfig load_train_config(Config& config) {
       "train.local_update_steps", 1, "Optimiser steps (or epochs) of a client in a round.", at_least(1));
   c.epochs = config.get("train.batch_or_epoch", "batch", "What local_update_steps counts.",
                         one_of({"batch", "epoch"})) == "epoch";
-  c.micro_batch_size = config.get<int64_t>("train.micro_batch_size", 0,
-                                           "Rows in one forward pass; 0 is the whole batch.", at_least(0));
+  c.micro_batch_size = config.get<int64_t>(
+      "train.micro_batch_size", 0, "Rows (pairs) in one forward pass; 0 is the whole batch.", at_least(0));
   c.accumulation =
       config.get<int64_t>("grad.grad_accum_count", 1,
                           "Batches accumulated in one optimiser step, weighted by tokens.", at_least(1));
@@ -75,6 +77,11 @@ TrainConfig load_train_config(Config& config) {
   load_optimizer(config, c);
   c.schedule = load_schedule_config(config);
   c.batch = load_batch_config(config);
+  c.loss = load_loss(config);
+  c.beta = config.get("llm.reward_coeff", c.loss == LossKind::reward ? 1.0 : 0.1,
+                      "β of train.loss dpo and reward (where it is 1 by default): what the difference of the "
+                      "answers' log-probability ratios is multiplied by.",
+                      more_than(0));
   return c;
 }
 

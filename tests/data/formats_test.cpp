@@ -146,6 +146,51 @@ TEST_F(Formats, PreferencesTrainOnTheChosenAnswer) {
   EXPECT_EQ(lists.messages[1].content + lists.rejected, "cr");
 }
 
+TEST_F(Formats, PairsOfAnswers) {
+  config_.pairs = true;
+  auto const texts = read_row(R"({"prompt":"p","chosen":"c","rejected":"r","category":"k"})");
+  EXPECT_EQ(texts.instruction + texts.input + texts.output + texts.rejected + texts.category, "pcrk");
+  auto const alpaca = read_row(R"({"instruction":"p","input":"i","chosen":"c","rejected":"r"})");
+  EXPECT_EQ(alpaca.instruction + alpaca.input + alpaca.output + alpaca.rejected, "picr");
+  auto const lists = read_row(
+      R"({"chosen":[{"role":"user","content":"p"},{"role":"assistant","content":"c"}],"rejected":[{"role":"user","content":"p"},{"role":"assistant","content":"r"}]})");
+  ASSERT_EQ(lists.messages.size(), 2U);
+  EXPECT_EQ(lists.messages[1].content + lists.rejected, "cr");
+  auto const tokens =
+      read_row(R"({"prompt_input_ids":[1,2],"chosen_input_ids":[3],"rejected_input_ids":[4,5]})");
+  EXPECT_EQ(tokens.ids, (std::vector<int32_t>{1, 2, 3}));
+  EXPECT_EQ(tokens.is_target, (std::vector<uint8_t>{0, 0, 1}));
+  EXPECT_EQ(tokens.rejected_ids, (std::vector<int32_t>{1, 2, 4, 5}));
+  EXPECT_EQ(tokens.rejected_is_target, (std::vector<uint8_t>{0, 0, 1, 1}));
+}
+
+TEST_F(Formats, PairsThatAreNone) {
+  config_.pairs = true;
+  auto const user = R"({"role":"user","content":"p"})", good = R"({"role":"assistant","content":"c"})",
+             bad = R"({"role":"assistant","content":"r"})";
+  for (auto const& [row, why] : std::vector<std::pair<std::string, std::string>>{
+           {R"({"prompt":"p","chosen":"c"})", "field 'rejected' is missing"},
+           {R"({"instruction":"p","output":"c"})", "field 'chosen' is missing"},
+           {R"({"chosen":"c","rejected":"r"})", "field 'prompt' is missing"},
+           {R"({"prompt":"p","chosen":"c","rejected":"c"})", "chosen and rejected are the same"},
+           {R"({"prompt":"p","chosen":"c","rejected":3})",
+            "field 'rejected' is not a text but a JSON number"},
+           {fmt::format(R"({{"chosen":[{},{}],"rejected":[{},{}]}})", user, good, bad, bad),
+            "chosen and rejected differ before their last message"},
+           {fmt::format(R"({{"prompt":[{}],"chosen":[{}],"rejected":[{},{}]}})", user, good, user, bad),
+            "chosen and rejected differ before their last message"},
+           {fmt::format(R"({{"prompt":[{}],"chosen":[{}],"rejected":[{}]}})", user, good, good),
+            "chosen and rejected are the same"},
+           {fmt::format(R"({{"prompt":[{}],"chosen":[{}],"rejected":[{}]}})", user, user, good),
+            "is no answer that is to be learnt"},
+           {R"({"prompt_input_ids":[1],"chosen_input_ids":[3]})", "field 'rejected_input_ids' is missing"},
+           {R"({"prompt_input_ids":[1],"chosen_input_ids":[3],"rejected_input_ids":[-1]})",
+            "rejected_input_ids holds -1, which is no token id"},
+           {R"({"prompt_input_ids":[1],"chosen_input_ids":[3],"rejected_input_ids":[3]})",
+            "chosen and rejected are the same"}})
+    EXPECT_ERROR(read_row(row), why);
+}
+
 TEST_F(Formats, PlainTextIsARowABlock) {
   write("x.txt",
         "\xEF\xBB\xBF"

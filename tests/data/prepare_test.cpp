@@ -131,6 +131,50 @@ TEST(PrepareSample, CutsCountsAndDrops) {
                "x.jsonl:1: token id 10 (the model's vocabulary has 10)");
 }
 
+Sample token_pair(Ids const& prompt, Ids const& chosen, Ids const& rejected) {
+  auto const with = [&](Ids const& answer) {
+    auto ids = prompt;
+    ids.insert(ids.end(), answer.begin(), answer.end());
+    return ids;
+  };
+  Marks marks(prompt.size(), 0), rejected_marks = marks;
+  marks.resize(prompt.size() + chosen.size(), 1);
+  rejected_marks.resize(prompt.size() + rejected.size(), 1);
+  auto sample = token_sample(with(chosen), marks);
+  sample.rejected_ids = with(rejected);
+  sample.rejected_is_target = rejected_marks;
+  return sample;
+}
+
+/// Both answers of a pair follow the same tokens, however long they are.
+TEST(PrepareRows, APairIsCutAsOne) {
+  PrepareJob job;
+  job.data.pairs = true;
+  job.data.tok_len = 5;
+  job.vocab_size = 20;
+  PrepareCounts counts;
+  auto const ids_of = [&](Sample const& sample) {
+    std::vector<Ids> ids;
+    for (auto const& row : prepare_rows(sample, job, counts)) ids.push_back(row.ids);
+    return ids;
+  };
+  using Rows = std::vector<Ids>;
+  EXPECT_EQ(ids_of(token_pair({1, 2}, {3}, {4, 5})), (Rows{{1, 2, 3}, {1, 2, 4, 5}}));
+  EXPECT_EQ(counts.truncated, 0);
+  EXPECT_EQ(ids_of(token_pair({1, 2, 3, 4}, {5}, {6, 7, 8})), (Rows{{3, 4, 5}, {3, 4, 6, 7, 8}}));
+  EXPECT_EQ(ids_of(token_pair({1, 2}, {5}, {6, 7, 8, 9, 10})), (Rows{{2, 5}, {2, 6, 7, 8, 9}}));
+  EXPECT_EQ(ids_of(token_pair({1, 2}, {5, 5, 5, 5, 6}, {5, 5, 5, 5, 7})), Rows{}) << "alike once cut";
+  EXPECT_EQ(ids_of(token_pair({}, {5}, {6, 7})), Rows{}) << "nothing before the first token";
+  EXPECT_EQ(std::tie(counts.rows, counts.truncated, counts.dropped_alike, counts.dropped_without_target),
+            std::make_tuple(3, 2, 1, 1));
+  job.data.truncate = "answer_right";
+  EXPECT_EQ(ids_of(token_pair({1, 2, 3, 4}, {5}, {6, 7, 8})), (Rows{{1, 2, 3, 4, 5}, {1, 2, 3, 4, 6}}));
+  EXPECT_EQ(ids_of(token_pair({1, 2, 3, 4, 5}, {5}, {6, 7, 8})), Rows{}) << "no answer left";
+  job.data.truncate = "drop";
+  EXPECT_EQ(ids_of(token_pair({1, 2, 3, 4}, {5}, {6, 7, 8})), Rows{});
+  EXPECT_EQ(counts.dropped_too_long, 1);
+}
+
 /// 60 token rows of lengths 2 to 8 in a file, three categories, one row that is dropped.
 class WriteShards : public testing::Test {
  protected:

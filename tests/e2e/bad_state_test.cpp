@@ -67,7 +67,7 @@ std::vector<Damage> shard_damages() {
          file.set_attribute("/", "version", int64_t{99});
          file.close();
        },
-       "client_00002.h5 has shard version 99 (this program reads version 1). Make the shards again"},
+       "client_00002.h5 has shard version 99 (this program reads versions 1 and 2). Make the shards again"},
       {"other_tokenizer",
        text_edit("model/tokenizer.json", "\"version\":\"1.0\"", "\"version\":\"2.0\""),
        "was made with another tokenizer (SHA-256 ",

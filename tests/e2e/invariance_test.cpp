@@ -5,7 +5,7 @@
 #include <fstream>
 #include <thread>
 
-#include "federation.hpp"
+#include "preference.hpp"
 
 namespace fsllm::test {
 namespace {
@@ -146,6 +146,20 @@ INSTANTIATE_TEST_SUITE_P(
                     std::vector<std::string>{"federate.lora_aggregation", "fedsb", "asyn.use", "True",
                                              "asyn.response_times", "[1, 2, 5]", "asyn.min_received_num", "1",
                                              "asyn.staleness_toleration", "-1"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Pairs, RankCounts,
+    testing::Values(on_pairs({"train.loss", "dpo", "federate.sample_client_num", "2"}),
+                    // controls, batches of two accumulated and cut into passes of one pair
+                    on_pairs({"train.loss", "dpo", "federate.method", "scaffold", "grad.grad_accum_count",
+                              "2", "train.micro_batch_size", "1", "grad.grad_clip", "0.1"}),
+                    // judged after fine-tuning, padded rows of similar length
+                    on_pairs({"train.loss", "reward", "finetune.before_eval", "True", "finetune.optimizer.lr",
+                              "0.01", "dataloader.packing", "none", "dataloader.group_by_length", "True"}),
+                    // frozen matrices that change
+                    on_pairs({"train.loss", "reward", "federate.lora_aggregation", "flora"}),
+                    on_pairs({"train.loss", "dpo", "federate.method", "ditto", "federate.sampler",
+                              "power_of_choice", "federate.sample_client_num", "2"})));
 
 class AdapterMethods : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(

@@ -111,8 +111,16 @@ TEST(Shard, EveryDamageHasItsMessage) {
   EXPECT_NO_THROW(read_damaged([](File&) {}));
   EXPECT_ERROR(read_damaged([](File& f) { f.set_attribute("/", "fsllm_format", std::string("x")); }),
                "s.h5 is not a client shard");
-  EXPECT_ERROR(read_damaged([](File& f) { f.set_attribute("/", "version", int64_t{2}); }),
-               "has shard version 2 (this program reads version 1)");
+  EXPECT_ERROR(read_damaged([](File& f) { f.set_attribute("/", "version", int64_t{3}); }),
+               "has shard version 3 (this program reads versions 1 and 2)");
+  auto const pairs = [](File& f) { f.set_attribute("/", "version", int64_t{2}); };
+  EXPECT_ERROR(read_damaged(pairs), "(split train): 1 rows (an odd number is no pairs)");
+  EXPECT_ERROR(read_damaged([&](File& f) {
+                 pairs(f);
+                 f.write("/train/offsets", std::vector<int64_t>{0, 2, 2});
+                 f.write("/train/group", std::vector<int32_t>{0, 0});
+               }),
+               "(split train): row 1 has no scored token");
   EXPECT_ERROR(read_damaged([](File& f) { f.set_attribute("/", "seed", std::string("x")); }),
                "attribute seed of / of");
   EXPECT_ERROR(read_damaged([](File& f) { f.write("/train/target", std::vector<uint8_t>{1}); }),
@@ -212,6 +220,37 @@ TEST(ShardIndex, RoundTripOrderedById) {
   EXPECT_EQ(train.groups, (std::map<std::string, int64_t>{{"qa", 1}, {"summe \"é\"", 1}}));
   EXPECT_EQ(back.clients[0].val.rows, 1);
   EXPECT_EQ(back.clients[0].test.rows, 0);
+}
+
+/// Pairs are two rows that count once, in a version of the format that older readers refuse.
+TEST(Shard, OfPairs) {
+  TempDir dir;
+  auto shard = example();
+  shard.pairs = true;
+  shard.train = shard.val = {};
+  for (int pair = 0; pair < 3; ++pair) {
+    shard.train.append({1, 2, pair}, {0, 1, 1}, pair - 1);
+    shard.train.append({1, 7}, {0, 1}, pair - 1);
+  }
+  auto const path = dir / "client_00017.h5";
+  auto const sha256 = write_shard(path, shard);
+  auto const back = read_shard(path);
+  EXPECT_TRUE(back.pairs && back.train.pairs && back.test.pairs);
+  EXPECT_EQ(back.train.rows(), 6);
+  EXPECT_EQ(back.train.samples(), 3);
+  EXPECT_EQ(back.train.tokens, shard.train.tokens);
+  EXPECT_EQ(h5::File(path, h5::Mode::read).int_attribute("/", "version"), 2);
+  auto const summary = summarize(back, sha256);
+  EXPECT_EQ(summary.train.rows, 3);
+  EXPECT_EQ(summary.train.tokens, 15);
+  EXPECT_EQ(summary.train.groups, (std::map<std::string, int64_t>{{"qa", 1}, {"summe \"é\"", 1}}));
+  ShardIndex index{"p.jsonl", "iid", "", "plain", 0, 128, {summary}};
+  index.pairs = true;
+  write_shard_index(dir.path(), index);
+  EXPECT_TRUE(read_shard_index(dir.path()).pairs);
+  EXPECT_EQ(read_shard_index(dir.path()).clients[0].train.rows, 3);
+  shard.train.append({1, 7}, {0, 1}, 0);
+  EXPECT_ERROR(write_shard(dir / "odd.h5", shard), "7 rows (an odd number is no pairs)");
 }
 
 TEST(ShardIndex, DamageIsNamed) {

@@ -19,15 +19,20 @@ struct Batch {
   std::vector<int64_t> rows;              ///< [rows], their numbers in the split
   std::vector<int64_t> target_positions;  ///< [M], index into ids of the token whose successor is scored
   std::vector<int64_t> target_ids;        ///< [M], that successor
+  std::vector<double> reference;          ///< [rows] of pairs: what the reference makes of them; else empty
   int64_t first_row = 0;                  ///< rows of the optimiser step in the batches before this one
   Packing packing = Packing::pack;
   int64_t num_rows() const { return static_cast<int64_t>(offsets.size()) - 1; }
   int64_t num_tokens() const { return static_cast<int64_t>(ids.size()); }
+  int64_t num_pairs() const { return static_cast<int64_t>(reference.size()) / 2; }
   int64_t num_targets() const { return static_cast<int64_t>(target_ids.size()); }
 };
 
 /// Tokens of each row.
 std::vector<int64_t> row_lengths(TokenSplit const& split);
+
+/// Tokens of all rows that are scored.
+int64_t num_targets(TokenSplit const& split);
 
 /// Adds one row. The first token of a row is never a target (nothing predicts it).
 void append_row(Batch& batch, TokenSplit const& split, int64_t row);

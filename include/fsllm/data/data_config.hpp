@@ -11,8 +11,8 @@
 
 namespace fsllm {
 
-/// Keys `data.*`, `llm.tok_len`, `llm.added_tokens.*`, `compat.fsllm`: where samples come from, how they are
-/// split and tokenised.
+/// Keys `data.*`, `llm.tok_len`, `llm.added_tokens.*`, `compat.fsllm`, `train.loss`: where samples come from,
+/// how they are split and tokenised.
 struct DataConfig {
   std::string root, type, splitter, shards;
   double alpha = 0.5;  ///< splitters lda and inner_dirichlet
@@ -27,6 +27,7 @@ struct DataConfig {
   RecordLimits limits;
   int64_t tok_len = 128;
   double subsample = 1.0;
+  bool pairs = false;  ///< rows are pairs of answers: train.loss is dpo or reward
   TokenAdditions added_tokens;
   bool compat = false;  ///< FS-LLM's "None" input, right truncation and fixed split
 };

@@ -16,10 +16,11 @@ namespace fsllm {
 
 /// What became of the samples; add one client's to another's.
 struct PrepareCounts {
-  int64_t rows = 0;                    ///< in the shards
+  int64_t rows = 0;                    ///< in the shards; pairs are counted, not their two rows
   int64_t truncated = 0;               ///< of those, the ones cut to llm.tok_len
   int64_t dropped_too_long = 0;        ///< `data.truncate: drop`
   int64_t dropped_without_target = 0;  ///< no scored token (left)
+  int64_t dropped_alike = 0;           ///< pairs whose answers are the same tokens, once they are cut
 };
 PrepareCounts& operator+=(PrepareCounts& a, PrepareCounts const& b);
 
@@ -37,6 +38,9 @@ struct PrepareJob {
 /// says why.
 std::optional<EncodedSample> prepare_sample(Sample const& sample, PrepareJob const& job,
                                             PrepareCounts& counts);
+/// All rows that a shard holds of a sample: that one, or of a pair the chosen answer's and the rejected
+/// one's, which is dropped where either is.
+std::vector<EncodedSample> prepare_rows(Sample const& sample, PrepareJob const& job, PrepareCounts& counts);
 
 /// One shard to write: where it lies, whose rows it holds (indices into the row table), and the folder in
 /// which it is made (see AtomicFile).

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fsllm/comm/communicator.hpp"
+#include "fsllm/data/loss_kind.hpp"
 #include "fsllm/fed/recently_used.hpp"
 #include "fsllm/io/shard.hpp"
 
@@ -35,9 +36,9 @@ class ClientData {
  public:
   /// `tokenizer_sha256` must match the shards' ("" where the model has none); token ids must be below
   /// `vocab_size`, rows no longer than `max_positions` (0: any length). `merged`: one client that holds the
-  /// rows of all.
+  /// rows of all. Shards hold pairs where `loss` learns from them.
   ClientData(std::vector<ClientSource> sources, std::string tokenizer_sha256, int64_t vocab_size,
-             int64_t max_positions, bool merged);
+             int64_t max_positions, bool merged, LossKind loss = LossKind::causal_lm);
 
   std::vector<int64_t> const& clients() const { return clients_; }  ///< ids, ascending
   ShardSummary const& summary(int64_t client) const;
@@ -58,6 +59,7 @@ class ClientData {
   std::string tokenizer_sha256_;
   int64_t vocab_size_, max_positions_;
   bool merged_;
+  LossKind loss_;
   std::vector<ClientSource> sources_;
   ShardSummary merged_summary_;
   std::vector<int64_t> clients_;

@@ -16,6 +16,10 @@ namespace fsllm {
 /// The settings of a client, per-client overrides included.
 using ClientConfigs = std::function<TrainConfig const&(int64_t client)>;
 
+/// What the reference model makes of the rows of a client's split (row_losses); pairs are judged against it.
+using ReferenceOf = std::function<std::vector<double> const&(int64_t client, std::string const& split,
+                                                             TokenSplit const& rows)>;
+
 /// Losses of every client: split name ("val", "test") → client → loss.
 using ClientLosses = std::map<std::string, std::map<int64_t, SplitLoss>>;
 
@@ -23,15 +27,16 @@ using ClientLosses = std::map<std::string, std::map<int64_t, SplitLoss>>;
 /// independent of who computed what. `configs` gives each client's settings.
 ClientLosses evaluate_clients(CausalLM& model, ClientData& data, ClientConfigs const& configs,
                               std::vector<std::vector<int64_t>> const& by_rank,
-                              std::vector<std::string> const& splits, Communicator const& comm);
+                              std::vector<std::string> const& splits, Communicator const& comm,
+                              ReferenceOf const& reference = {});
 
 /// The same, by another loss of a client on one of its splits.
-using ClientLoss = std::function<SplitLoss(int64_t client, TokenSplit const& split)>;
+using ClientLoss = std::function<SplitLoss(int64_t client, std::string const& split, TokenSplit const& rows)>;
 ClientLosses evaluate_clients(ClientData& data, std::vector<std::vector<int64_t>> const& by_rank,
                               std::vector<std::string> const& splits, Communicator const& comm,
                               ClientLoss const& loss_of);
 
-/// Token-weighted mean over clients, added up in client order.
+/// Mean over clients, weighted by tokens (of pairs by these), added up in client order.
 SplitLoss total(std::map<int64_t, SplitLoss> const& losses);
 
 }  // namespace fsllm

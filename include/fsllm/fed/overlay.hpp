@@ -23,6 +23,10 @@ class Overlay {
   void add(TensorMap const& change);
   /// Collective: the values of a checkpoint, given on rank 0 alone.
   void load(TensorMap const& values);
+  /// On this rank alone: the modules as they were loaded, and again with the overlay. Nothing is added or
+  /// loaded in between.
+  void lift() { exchange(); }
+  void lay() { exchange(); }
   /// Module → [out, in]: views.
   TensorMap values() const;
 
@@ -30,6 +34,7 @@ class Overlay {
   struct Module;
   struct Memory;
   void apply();
+  void exchange();
 
   Communicator node_, leaders_;
   std::unique_ptr<Memory> memory_;

@@ -44,6 +44,8 @@ struct Federation {
   std::function<void(double factor)> scale_lora = {};
   std::function<TensorMap(int64_t clients)> slots = {};  ///< Peft::slots
   TensorMap fixed = {};                                  ///< Peft::fixed_factors
+  /// Does some work while `model` has no adapter.
+  std::function<void(std::function<void()> const& work)> without_adapter = {};
 };
 
 struct RunSummary {

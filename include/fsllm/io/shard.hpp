@@ -8,13 +8,17 @@
 
 namespace fsllm {
 
-/// Tokenised samples of one split (train, val or test) of one client, laid end to end.
+/// Tokenised samples of one split (train, val or test) of one client, laid end to end. A sample is a row, or
+/// a pair of rows, the chosen answer's before the rejected one's.
 struct TokenSplit {
   std::vector<int32_t> tokens;  ///< [total]
   std::vector<uint8_t> target;  ///< [total], 1 where this token is scored (predicted from those before it)
   std::vector<int64_t> offsets{0};  ///< [rows + 1]
   std::vector<int32_t> group;       ///< [rows], index into ClientShard::group_names, -1 for none
+  bool pairs = false;
   int64_t rows() const { return static_cast<int64_t>(offsets.size()) - 1; }
+  int64_t rows_a_sample() const { return pairs ? 2 : 1; }
+  int64_t samples() const { return rows() / rows_a_sample(); }
   void append(std::vector<int32_t> const& ids, std::vector<uint8_t> const& is_target, int32_t group_index);
 };
 
@@ -25,9 +29,12 @@ struct ClientShard {
   int64_t seed = 0, tok_len = 0, vocab_size = 0;
   std::vector<std::string> group_names;
   TokenSplit train, val, test;
+  bool pairs = false;  ///< of all three
 };
 
 constexpr int kShardVersion = 1;
+/// Of shards of pairs, so that what knows none does not take both answers for rows to be learnt.
+constexpr int kPairShardVersion = 2;
 
 /// DIR/client_00017.h5, or DIR/server.h5 for id 0.
 std::filesystem::path shard_path(std::filesystem::path const& dir, int64_t client_id);
@@ -43,8 +50,8 @@ ClientShard read_shard(std::filesystem::path const& path, std::string const& tok
 
 /// Per-split summary without the tokens: what the index holds and fsllm_inspect prints.
 struct SplitSummary {
-  int64_t rows = 0, tokens = 0, targets = 0;
-  std::map<std::string, int64_t> groups;
+  int64_t rows = 0, tokens = 0, targets = 0;  ///< rows: samples, so pairs count once
+  std::map<std::string, int64_t> groups;      ///< of the samples
 };
 struct ShardSummary {
   int64_t client_id = 0;
@@ -64,6 +71,7 @@ struct ShardIndex {
   int64_t seed = 0, tok_len = 0;
   std::vector<ShardSummary> clients;  ///< 0, the server's data, comes first where there is any
   std::string prompt_json = {};       ///< the template itself; "" where the shards do not say
+  bool pairs = false;
 };
 /// Atomic (`scratch`: see AtomicFile); orders the clients by id. Two of one id are an Error.
 void write_shard_index(std::filesystem::path const& dir, ShardIndex const& index,

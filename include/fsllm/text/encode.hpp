@@ -26,5 +26,9 @@ EncodedSample encode_sample(Sample const& sample, PromptTemplate const& prompt, 
 /// answer's end only when no prompt is left to cut); `drop` leaves the sample alone. True if it was too long.
 bool truncate_sample(EncodedSample& sample, int64_t tok_len, std::string const& policy,
                      std::optional<int32_t> bos);
+/// The same for two answers to one prompt, of which both lose what the longer one needs: they still follow
+/// the same text. True if either was too long.
+bool truncate_pair(EncodedSample& a, EncodedSample& b, int64_t tok_len, std::string const& policy,
+                   std::optional<int32_t> bos);
 
 }  // namespace fsllm

@@ -24,11 +24,13 @@ struct Sample {
   SampleKind kind = SampleKind::instruction;
   std::string instruction, input, output;
   std::vector<ChatMessage> messages;
-  std::string rejected;  ///< preference rows: the worse answer (DPO); training goes by the chosen one
+  std::string rejected;  ///< preference rows: the worse answer, beside the chosen one
   std::string category;  ///< "" for none; LDA and meta split by it
   std::string owner;     ///< value of the field, or the file, that splitters natural and by_file go by
   std::vector<int32_t> ids;
   std::vector<uint8_t> is_target;
+  std::vector<int32_t> rejected_ids;  ///< pairs of token rows: the worse one
+  std::vector<uint8_t> rejected_is_target;
   std::string place;   ///< "file:line", for messages
   int64_t record = 0;  ///< number of its record among all records of the data set, bad ones too
 };

@@ -24,13 +24,14 @@ struct TrainingState {
 
 /// One client's work in a round as an object that steps, saves and goes on: what comes between two steps
 /// (signals, progress, another client) is the caller's. A fresh optimiser for each object, unless its state
-/// is loaded; losses are means per target token over the whole step, accumulation included. What a step does
-/// depends on (configuration, data, ClientRound, parameters) alone.
+/// is loaded; losses are means per target token (pair) over the whole step, accumulation included. What a
+/// step does depends on (configuration, data, ClientRound, parameters) alone.
 class LocalTraining {
  public:
-  /// `parameters` are live, require gradients and lie inside `model`. All references must outlive the object.
+  /// `parameters` are live, require gradients and lie inside `model`. All references must outlive the object,
+  /// as `reference`, what the reference model makes of the rows of pairs (row_losses).
   LocalTraining(CausalLM& model, TensorMap& parameters, TokenSplit const& data, TrainConfig const& config,
-                ClientRound const& which, GradientHook hook = {});
+                ClientRound const& which, GradientHook hook = {}, std::span<double const> reference = {});
   ~LocalTraining();
   LocalTraining(LocalTraining const&) = delete;
   LocalTraining& operator=(LocalTraining const&) = delete;
@@ -49,6 +50,8 @@ class LocalTraining {
     std::span<Batch const> batches;
     int64_t tokens = 0, targets = 0;
     DropoutKey dropout;
+    int64_t pairs = 0;  ///< 0 where rows have one answer
+    int64_t terms() const { return pairs > 0 ? pairs : targets; }
   };
   Prepared prepare();
   StepResult finish(Prepared const& prepared, double sum);

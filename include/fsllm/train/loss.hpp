@@ -14,9 +14,8 @@ namespace fsllm {
 /// with a target only. `dropout`: of which step masks are drawn; without, nothing is dropped.
 at::Tensor summed_loss(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout = {});
 
-/// Σ over rows of weight · summed loss, `weights` by row of the batch (scalar; differentiable).
-at::Tensor weighted_loss(CausalLM& model, Batch const& batch, std::vector<double> const& weights,
-                         std::optional<DropoutKey> const& dropout = {});
+/// The same row by row, fp64 [rows]: -log p of each row's answer.
+at::Tensor row_losses(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout = {});
 
 /// One client's part of a pass that several share.
 struct ClientBatch {
@@ -29,23 +28,22 @@ struct ClientBatch {
 /// `sums` are the summed losses, fp64 [clients], without gradients. The head must be frozen.
 at::Tensor shared_loss(CausalLM& model, std::vector<ClientBatch> const& clients, at::Tensor& sums);
 
-/// Sum of the loss over all rows of a split and the number of targets, without gradients. Rows are taken from
-/// the longest to the shortest, at most `batch_tokens` tokens (and at least one row) a forward pass, so the
-/// result depends on the data alone; of `config` it takes the packing.
+/// Loss of a split: of rows with one answer summed over targets, of pairs over these.
 struct SplitLoss {
   double sum = 0;
   int64_t targets = 0, rows = 0;
+  int64_t pairs = 0, wins = 0;  ///< wins: the chosen answer has the larger reward
+  double margin = 0;            ///< Σ over pairs of the difference of rewards
+  bool of_pairs = false;
+  int64_t terms() const { return of_pairs ? pairs : targets; }
 };
+/// Sum of the loss over all rows of a split and the number of targets, without gradients. Rows are taken from
+/// the longest to the shortest, at most `batch_tokens` tokens (and at least one row) a forward pass, so the
+/// result depends on the data alone; of `config` it takes the packing.
 SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, BatchConfig const& config = {},
                          int64_t batch_tokens = 2048);
-
-/// The summed loss of each row, fp64 [rows] on the host, and the number of targets; in passes as
-/// evaluate_split's.
-struct RowLosses {
-  at::Tensor losses;
-  int64_t targets = 0;
-};
-RowLosses row_losses(CausalLM& model, TokenSplit const& split, BatchConfig const& config = {},
-                     int64_t batch_tokens = 2048);
+/// -log p of each row's answer, in batches made likewise.
+std::vector<double> row_losses(CausalLM& model, TokenSplit const& split, BatchConfig const& config = {},
+                               int64_t batch_tokens = 2048);
 
 }  // namespace fsllm

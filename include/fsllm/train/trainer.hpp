@@ -4,13 +4,14 @@
 #include <functional>
 
 #include "fsllm/data/batch.hpp"
+#include "fsllm/data/loss_kind.hpp"
 #include "fsllm/model/causal_lm.hpp"
 #include "fsllm/train/optimizer.hpp"
 #include "fsllm/train/schedule.hpp"
 
 namespace fsllm {
 
-/// Keys `train.*`, `grad.*`, `dataloader.*`: one client's local work in a round.
+/// Keys `train.*`, `grad.*`, `dataloader.*`, `llm.reward_coeff`: one client's local work in a round.
 struct TrainConfig {
   int64_t local_update_steps = 1;
   bool epochs = false;           ///< train.batch_or_epoch: steps count epochs
@@ -25,6 +26,8 @@ struct TrainConfig {
   bool zeroth_order() const { return optimizer.type == "MeZO"; }
   ScheduleConfig schedule;
   BatchConfig batch;
+  LossKind loss = LossKind::causal_lm;
+  double beta = 0.1;  ///< llm.reward_coeff
 };
 TrainConfig load_train_config(Config& config);
 
@@ -37,26 +40,30 @@ struct ClientRound {
 };
 
 struct TrainResult {
-  double loss_sum = 0;  ///< over targets
+  double loss_sum = 0;  ///< over terms()
   int64_t targets = 0, tokens = 0, samples = 0, steps = 0;
   int64_t skipped_steps = 0;  ///< loss or gradient not finite
   int64_t redrawn = 0;        ///< times that a step took other rows
+  int64_t pairs = 0;          ///< of the steps that were taken
+  bool of_pairs = false;      ///< rows are pairs of answers
   double lr_sum = 0;          ///< of the steps that were taken
   double seconds = 0;
+  /// What the loss is a mean over: pairs, or targets.
+  int64_t terms() const { return of_pairs ? pairs : targets; }
   TrainResult& operator+=(TrainResult const& more);
 };
 
 /// What one optimiser step did.
 struct StepResult {
   int64_t tokens = 0;
-  double loss = 0;     ///< mean per target
+  double loss = 0;     ///< mean per target, or pair
   bool taken = false;  ///< not skipped
 };
 
-/// Called after each step with (tokens of the step, mean loss per target).
+/// Called after each step with (tokens of the step, its mean loss).
 using StepObserver = std::function<void(int64_t, double)>;
 
-/// Optimiser steps that `train_client` will do on this many rows.
+/// Optimiser steps that `train_client` will do on this many rows (pairs).
 int64_t planned_steps(TrainConfig const& config, int64_t rows);
 
 /// All steps of LocalTraining.
