@@ -34,13 +34,10 @@ TrainResult& TrainResult::operator+=(TrainResult const& more) {
 
 namespace {
 
-/// MeZO, by its own name or by that of FS-LLM's trainer, whose optimizer.type then means nothing.
+/// MeZO, by its own name or by that of FS-LLM's trainer (load_loss declares the key), whose optimizer.type then
+/// means nothing.
 void load_optimizer(Config& config, TrainConfig& c) {
-  auto const trainer =
-      config.get("trainer.type", "llmtrainer",
-                 "FS-LLM's name of the trainer: mezotrainer is train.optimizer.type: MeZO, any "
-                 "other the one trainer for language models.");
-  if (trainer == "mezotrainer") config.set("train.optimizer.type", "MeZO");
+  if (config.text("trainer.type") == "mezotrainer") config.set("train.optimizer.type", "MeZO");
   c.optimizer =
       load_optimizer_config(config, "train.optimizer", {.more_types = {"MeZO"}, .more_arguments = {}});
   c.zo_eps =
@@ -74,10 +71,10 @@ TrainConfig load_train_config(Config& config) {
   c.redraws = config.get("llm.retry_on_nan_loss", false,
                          "A step whose loss is not finite takes the rows that come after those of the round, "
                          "up to ten times, before it is skipped.");
+  c.loss = load_loss(config);
   load_optimizer(config, c);
   c.schedule = load_schedule_config(config);
   c.batch = load_batch_config(config);
-  c.loss = load_loss(config);
   c.beta = config.get("llm.reward_coeff", c.loss == LossKind::reward ? 1.0 : 0.1,
                       "β of train.loss dpo and reward (where it is 1 by default): what the difference of the "
                       "answers' log-probability ratios is multiplied by.",
