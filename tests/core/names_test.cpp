@@ -36,6 +36,13 @@ TEST(Names, HintOrTheWholeList) {
   EXPECT_EQ(did_you_mean("zzz", {}), "");
 }
 
+TEST(Names, TheSameWordDeeperInItsSectionGoesBeforeALikeOne) {
+  std::vector<std::string> const keys{"train.loss", "train.optimizer.lr", "data.root"};
+  EXPECT_EQ(did_you_mean_key("train.lr", keys), " Did you mean 'train.optimizer.lr'?");
+  EXPECT_EQ(did_you_mean_key("train.los", keys), " Did you mean 'train.loss'?");
+  EXPECT_EQ(did_you_mean_key("data.rot", keys), " Did you mean 'data.root'?");
+}
+
 TEST(Table, FindsARowOrSaysWhichAreKnown) {
   std::vector<Row<int (*)()>> const table{{"iid", [] { return 1; }, "uniform"},
                                           {"lda", [] { return 2; }, "Dirichlet"}};
