@@ -6,10 +6,11 @@
 namespace fsllm {
 
 LossKind load_loss(Config& config) {
-  auto const trainer = config.get("trainer.type", "",
-                                  "FS-LLM's name of the training. mezotrainer is train.optimizer.type: MeZO; FedBiOT's "
-                                  "llmdporewardtrainer and llmrewardtrainer mean train.loss: dpo; others mean "
-                                  "nothing here.");
+  auto const trainer =
+      config.get("trainer.type", "",
+                 "FS-LLM's name of the training. mezotrainer is train.optimizer.type: MeZO; FedBiOT's "
+                 "llmdporewardtrainer and llmrewardtrainer mean train.loss: dpo; others mean "
+                 "nothing here.");
   bool const dpo = trainer == "llmdporewardtrainer" || trainer == "llmrewardtrainer";
   auto const name = config.get(
       "train.loss", dpo ? "dpo" : "causal_lm",

@@ -157,6 +157,11 @@ at::Tensor losses_without_gradients(CausalLM const& model, at::Tensor const& hid
   return at::cat(parts).to(at::kDouble);
 }
 
+/// Without gradients, and without an adapter that would need the pass (dropout) at the head.
+bool head_in_chunks(CausalLM& model) {
+  return !at::GradMode::is_enabled() && model.head().adapter == nullptr;
+}
+
 /// What is seen of a batch where successors are scored: hidden states [M, D], and the pass of these tokens.
 struct AtTargets {
   at::Tensor hidden;
@@ -177,7 +182,7 @@ AtTargets at_targets(CausalLM const& model, Batch const& batch, std::optional<Dr
 at::Tensor summed_loss(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout) {
   auto const [hidden, pass] = at_targets(model, batch, dropout);
   auto const ids = index_tensor(batch.target_ids, model);
-  if (!at::GradMode::is_enabled()) return loss_without_gradients(model, hidden, ids);
+  if (head_in_chunks(model)) return loss_without_gradients(model, hidden, ids);
   if (model.head_requires_grad()) return loss_of(model, hidden, ids, pass);
   return ChunkedLoss::apply(hidden, ids, &model);
 }
@@ -249,7 +254,7 @@ at::Tensor row_losses(CausalLM& model, Batch const& batch, std::optional<Dropout
   auto const [hidden, pass] = at_targets(model, batch, dropout);
   auto const ids = index_tensor(batch.target_ids, model);
   auto const losses =
-      !at::GradMode::is_enabled() ? losses_without_gradients(model, hidden, ids)
+      head_in_chunks(model) ? losses_without_gradients(model, hidden, ids)
       : model.head_requires_grad()
           ? at::cross_entropy_loss(in_sum_type(model.logits(hidden, pass)), ids, {}, at::Reduction::None)
                 .to(at::kDouble)

@@ -34,8 +34,8 @@ TrainResult& TrainResult::operator+=(TrainResult const& more) {
 
 namespace {
 
-/// MeZO, by its own name or by that of FS-LLM's trainer (load_loss declares the key), whose optimizer.type then
-/// means nothing.
+/// MeZO, by its own name or by that of FS-LLM's trainer (load_loss declares the key), whose optimizer.type
+/// then means nothing.
 void load_optimizer(Config& config, TrainConfig& c) {
   if (config.text("trainer.type") == "mezotrainer") config.set("train.optimizer.type", "MeZO");
   c.optimizer =
