@@ -30,6 +30,7 @@ ALGORITHMS = {
     "diloco": ["federate.method=diloco", "federate.keep_optimizer=True"],
     "ffa": ["federate.lora_aggregation=ffa"],
     "rolora": ["federate.lora_aggregation=rolora"],
+    "fedsb": ["federate.lora_aggregation=fedsb"],
     "fedsvd": ["federate.lora_aggregation=fedsvd"],
     "flora": ["federate.lora_aggregation=flora"],
     "fedex": ["federate.lora_aggregation=fedex"],
@@ -41,6 +42,7 @@ ALGORITHMS = {
     "FedSA (lora_B local)": ["personalization.local_param=[lora_B]"],
     "ditto": ["federate.method=ditto"],
     "pfedme": ["federate.method=pfedme", "personalization.regular_weight=15", "personalization.lr=0.003"],
+    "fedem": ["federate.method=fedem", "model.model_num_per_trainer=2"],
     "local": ["federate.method=local"],
 }
 # Two-sided 95 % points of Student's t by degrees of freedom.
