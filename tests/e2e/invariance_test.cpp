@@ -102,7 +102,11 @@ INSTANTIATE_TEST_SUITE_P(
         // own parameters first, with an optimiser that goes on
         std::vector<std::string>{"federate.method", "fedrep", "personalization.local_param", "[lora_B]",
                                  "personalization.lr_linear", "0.02", "personalization.lr_feature", "0",
-                                 "federate.keep_optimizer", "True", "federate.sample_client_num", "2"},
+                                 "federate.keep_optimizer", "True", "federate.sample_client_num", "2"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Rules, RankCounts,
+    testing::Values(
         std::vector<std::string>{"federate.lora_aggregation", "rolora", "fedopt.use", "True",
                                  "fedopt.optimizer", "{type: Adam, lr: 0.01}"},
         std::vector<std::string>{"federate.lora_aggregation", "fedsvd"},
