@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // How far an adapter is from the mean of the clients' products, exactly.
 #include <ATen/ops/cat.h>
-#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 

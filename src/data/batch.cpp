@@ -36,12 +36,22 @@ std::vector<int64_t> row_lengths(TokenSplit const& split) {
   return lengths;
 }
 
-int64_t num_targets(TokenSplit const& split) {
-  int64_t count = 0;
-  for (size_t row = 0; row + 1 < split.offsets.size(); ++row)
-    for (auto i = split.offsets[row] + 1; i < split.offsets[row + 1]; ++i)
-      count += split.target[static_cast<size_t>(i)];
-  return count;
+std::vector<int64_t> targets_by_row(TokenSplit const& split) {
+  std::vector<int64_t> counts;
+  for (size_t row = 0; row + 1 < split.offsets.size(); ++row)  // the first token of a row is never one
+    counts.push_back(std::count(split.target.begin() + split.offsets[row] + 1,
+                                split.target.begin() + split.offsets[row + 1], 1));
+  return counts;
+}
+
+std::vector<int64_t> targets_by_row(Batch const& batch) {
+  std::vector<int64_t> counts(static_cast<size_t>(batch.num_rows()));
+  size_t row = 0;
+  for (int64_t const position : batch.target_positions) {
+    while (position >= batch.offsets[row + 1]) ++row;
+    ++counts[row];
+  }
+  return counts;
 }
 
 void append_row(Batch& batch, TokenSplit const& split, int64_t row) {

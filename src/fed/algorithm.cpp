@@ -75,7 +75,7 @@ FedAlgorithm load_algorithm(Config& config, std::string const& method) {
       config.get("aggregator.robust_rule", "fedavg",
                  "What becomes of the clients' updates. " + named_with_meaning(robust_rule_table()) + ".",
                  one_of(names_of(robust_rule_table())));
-  bool const sends = algorithm.kind != Kind::none, about_factors = static_cast<bool>(algorithm.bind);
+  bool const sends = algorithm.kind != Kind::none, about_factors = algorithm.makes_factors;
   for (auto const& row : robust_rule_table()) row.build(config, rule, algorithm);
   FSLLM_CHECK(rule == "fedavg" || sends,
               "{} with federate.method = {} (nothing is sent). Use one of the two.",

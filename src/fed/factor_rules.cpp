@@ -183,6 +183,7 @@ void bind_rule(FedAlgorithm& algorithm, LoraFactors const& lora, FactorRule cons
 void gather_factors(FedAlgorithm& algorithm, FactorRule rule, FactorWeights weights) {
   algorithm.kind = Kind::gather;
   algorithm.unequal_ranks = true;
+  algorithm.makes_factors = true;
   algorithm.bind = [rule = std::move(rule), weights = std::move(weights)](FedAlgorithm& bound,
                                                                           LoraFactors const& lora) {
     bind_rule(bound, lora, rule, weights);

@@ -56,9 +56,6 @@ void measure_aggregation_error(FedAlgorithm& algorithm, LoraFactors const& lora)
 
 void fedask(Config& config, std::string const& rule, FedAlgorithm& algorithm);
 void fedex(Config& config, std::string const& rule, FedAlgorithm& algorithm);
-/// Fed-SB for the LoRA of this run, where the algorithm trains cores.
-void bind_cores(FedAlgorithm& algorithm, LoraFactors const& lora);
-
 void fedsb(Config& config, std::string const& rule, FedAlgorithm& algorithm);
 void flexlora(Config& config, std::string const& rule, FedAlgorithm& algorithm);
 void flora(Config& config, std::string const& rule, FedAlgorithm& algorithm);

@@ -128,6 +128,7 @@ void fedask(Config& config, std::string const& rule, FedAlgorithm& algorithm) {
                                                 "Columns of fedask's sketch beside r.", at_least(0));
   if (rule != "fedask") return;
   algorithm.unequal_ranks = true;
+  algorithm.makes_factors = true;
   algorithm.bind = [oversampling](FedAlgorithm& bound, LoraFactors const& lora) {
     fit_ranks(bound, lora);
     auto const sketches = std::make_shared<Sketches>(lora, oversampling);

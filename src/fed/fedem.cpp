@@ -86,6 +86,7 @@ void fedem(Config& config, std::string const& method, FedAlgorithm& algorithm) {
   FSLLM_CHECK(count > 1, "{} = 1 with federate.method = fedem (a mixture of one is FedAvg). Set 2 or more.",
               config.where("model.model_num_per_trainer"));
   algorithm.components = count;
+  algorithm.bind = bind_components;
   algorithm.personal = true;
   auto const others = [count](TensorMap const& weights) {
     TensorMap all;

@@ -33,8 +33,6 @@ struct ExactStep : SurroundingStep {
   }
 };
 
-}  // namespace
-
 void bind_cores(FedAlgorithm& algorithm, LoraFactors const& lora) {
   algorithm.fix_factors = [lora](ServerState& server, TensorMap& fixed, TensorMap const& gradients) {
     begin_with_first_update(lora, server, fixed, gradients);
@@ -45,6 +43,8 @@ void bind_cores(FedAlgorithm& algorithm, LoraFactors const& lora) {
       return std::make_unique<ExactStep>(inner(weights));
     };
 }
+
+}  // namespace
 
 /// Fed-SB (Singhal et al. 2025, "Fed-SB: a silver bullet for extreme communication efficiency and performance
 /// in (private) federated LoRA fine-tuning"): the core is averaged as any parameter is, and the product with
@@ -57,6 +57,7 @@ void fedsb(Config& config, std::string const& rule, FedAlgorithm& algorithm) {
       "one of them out.",
       config.where("federate.lora_aggregation"));
   algorithm.trains_cores = true;
+  algorithm.bind = bind_cores;
 }
 
 }  // namespace fsllm

@@ -62,6 +62,7 @@ void frlora(Config& config, std::string const& rule, FedAlgorithm& algorithm) {
               "one of them out.",
               config.where("federate.lora_aggregation"));
   algorithm.changes_base = true;
+  algorithm.makes_factors = true;
   algorithm.bind = [](FedAlgorithm& bound, LoraFactors const& lora) {
     bound.begin = [lora](ServerState& server) { begin_with_principal(lora, server); };
     bound.server_step = [lora](TensorMap const&) { return std::make_unique<ResidualStep>(lora); };

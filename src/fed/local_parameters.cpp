@@ -55,7 +55,7 @@ void local_parameters(Config& config, std::string const& method, FedAlgorithm& a
   FSLLM_CHECK(!algorithm.client_state,
               "{} with federate.method = {} (whose clients keep a state of their own). Use one of the two.",
               config.where("personalization.local_param"), method);
-  FSLLM_CHECK(!algorithm.bind,
+  FSLLM_CHECK(!algorithm.makes_factors,
               "{} with federate.lora_aggregation = {} (which needs both factors of every client). Use one of "
               "the two.",
               config.where("personalization.local_param"), algorithm.lora_rule);

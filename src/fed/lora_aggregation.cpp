@@ -7,7 +7,6 @@
 
 #include "factor_rules.hpp"
 #include "fsllm/core/error.hpp"
-#include "fsllm/fed/mixture.hpp"
 
 namespace fsllm {
 namespace {
@@ -116,7 +115,7 @@ void lora_aggregation(Config& config, std::string const& method, FedAlgorithm& a
       one_of(names_of(lora_aggregation_table())));
   for (auto const& row : lora_aggregation_table()) row.build(config, rule, algorithm);
   FSLLM_CHECK(
-      !algorithm.bind || method == "fedavg" || method == "fedprox",
+      !algorithm.makes_factors || method == "fedavg" || method == "fedprox",
       "{} with federate.method = {} (the rule itself makes the next factors of the clients'). Use fedavg "
       "or fedprox.",
       config.where("federate.lora_aggregation"), method);
@@ -151,7 +150,7 @@ void check_unequal_rank(FedAlgorithm const& algorithm, int64_t client) {
 }
 
 void bind_factors(FedAlgorithm& algorithm, LoraFactors const& factors) {
-  if (algorithm.bind || algorithm.trains_cores) {
+  if (algorithm.makes_factors || algorithm.trains_cores) {
     FSLLM_CHECK(
         !factors.targets.empty(),
         "federate.lora_aggregation = {}: nothing that is trained is a product of factors (DoRA scales it, "
@@ -163,14 +162,9 @@ void bind_factors(FedAlgorithm& algorithm, LoraFactors const& factors) {
           "federate.lora_aggregation = {}: {} is an embedding (the rule changes the frozen matrices of "
           "linear modules alone). Take it out of target_modules, or use another rule.",
           algorithm.lora_rule, target.module);
-    if (algorithm.trains_cores)
-      bind_cores(algorithm, factors);
-    else
-      algorithm.bind(algorithm, factors);
-    return;
   }
-  if (algorithm.components > 1) {
-    bind_components(algorithm, factors);
+  if (algorithm.bind) {
+    algorithm.bind(algorithm, factors);
     return;
   }
   bool const factors_are_sent = algorithm.kind == Kind::sum && algorithm.transforms.empty() &&

@@ -6,6 +6,7 @@
 #include <ATen/ops/tensor.h>
 
 #include <cmath>
+#include <numeric>
 
 #include "fsllm/comm/stall.hpp"
 #include "fsllm/fed/evaluate.hpp"
@@ -63,7 +64,8 @@ SplitLoss RankWork::mixture_loss(ServerState const& server, int64_t client, Toke
   auto const sum = mixture_losses(losses, state_of(client, server).own.at(kMixture)).sum();
   SplitLoss loss;
   loss.sum = sum.item<double>();
-  loss.targets = num_targets(split);
+  auto const targets = targets_by_row(split);
+  loss.targets = std::accumulate(targets.begin(), targets.end(), int64_t{0});
   loss.rows = split.rows();
   return loss;
 }

@@ -229,7 +229,7 @@ TensorMap RankWork::take_part(ClientTurn& turn, GradientHook const& hook, TurnPa
   auto const config = config_of(part, client);
   set_activity(fmt::format("reading the shard of client {}", client));
   auto const shard = f_.data.shard(client);
-  auto const steps = planned_steps(config, shard->train.rows());
+  auto const steps = planned_steps(config, shard->train.samples());
   auto const training = training_of(turn, f_.parameters, hook, part, config, *shard);
   training->load_state({{}, optimizer});
   training->weigh_rows(std::move(row_weights));

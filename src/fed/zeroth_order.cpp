@@ -92,7 +92,7 @@ void zeroth_order(Config const& config, FedConfig& fed) {
   refuse(fed.clients_per_pass > 1, "hpc.clients_per_pass", "each client has a direction of its own");
   refuse(fed.asyn.use, "asyn.use", "the server replays the steps of clients that began together");
   if (algorithm.kind == Kind::none) return;
-  refuse(bool(algorithm.bind), lora, "which needs the clients' factors, and they send scalars");
+  refuse(algorithm.makes_factors, lora, "which needs the clients' factors, and they send scalars");
   refuse(bool(algorithm.client_state), algorithm.local_param.empty() ? method : "personalization.local_param",
          "clients would keep what the server replays");
   refuse(algorithm.kind == Kind::gather || !algorithm.transforms.empty(), "aggregator.robust_rule",

@@ -125,17 +125,6 @@ struct ChunkedLosses : torch::autograd::Function<ChunkedLosses> {
   }
 };
 
-/// Targets of each row.
-std::vector<int64_t> targets_by_row(Batch const& batch) {
-  std::vector<int64_t> counts(static_cast<size_t>(batch.num_rows()));
-  size_t row = 0;
-  for (int64_t const position : batch.target_positions) {
-    while (position >= batch.offsets[row + 1]) ++row;
-    ++counts[row];
-  }
-  return counts;
-}
-
 at::Tensor loss_without_gradients(CausalLM const& model, at::Tensor const& hidden, at::Tensor const& ids) {
   auto sum = zero_sum(hidden);
   for (int64_t begin = 0; begin < hidden.size(0); begin += kChunkRows) {

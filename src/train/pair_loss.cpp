@@ -17,14 +17,6 @@ double weight_of(PairLoss const& loss, int64_t targets) {
   return loss.kind == LossKind::reward ? loss.beta / static_cast<double>(targets) : loss.beta;
 }
 
-std::vector<int64_t> targets_by_row(TokenSplit const& split) {
-  std::vector<int64_t> counts;
-  for (size_t row = 0; row + 1 < split.offsets.size(); ++row)  // the first token of a row is never one
-    counts.push_back(std::count(split.target.begin() + split.offsets[row] + 1,
-                                split.target.begin() + split.offsets[row + 1], 1));
-  return counts;
-}
-
 }  // namespace
 
 at::Tensor summed_pair_loss(CausalLM& model, Batch const& batch, PairLoss const& loss,
@@ -32,12 +24,7 @@ at::Tensor summed_pair_loss(CausalLM& model, Batch const& batch, PairLoss const&
   auto const rows = batch.num_rows();
   FSLLM_ASSERT(rows == static_cast<int64_t>(batch.reference.size()) && rows % 2 == 0);
   std::vector<double> weights;
-  size_t next = 0;
-  for (size_t row = 1; row < batch.offsets.size(); ++row) {
-    auto const first = next;
-    while (next < batch.target_positions.size() && batch.target_positions[next] < batch.offsets[row]) ++next;
-    weights.push_back(weight_of(loss, static_cast<int64_t>(next - first)));
-  }
+  for (int64_t const targets : targets_by_row(batch)) weights.push_back(weight_of(loss, targets));
   auto const losses = row_losses(model, batch, dropout);
   auto const constant = [&](std::vector<double> const& values) {
     return at::tensor(values, at::kDouble).to(losses.device());

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "federation.hpp"
 
+#include <ATen/ATen.h>
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
+
+#include "fsllm/io/safetensors.hpp"
 
 namespace fsllm::test {
 
@@ -25,6 +29,39 @@ std::string SmallRun::yaml(std::filesystem::path const& outdir) const {
       "{}",
       outdir.string(), reference_dir(model).string(), reference_dir("federated").string(), splits, batch,
       shuffle, packing, rounds, steps, optimizer, args, more);
+}
+
+SmallRun golden_run(nlohmann::json const& golden) {
+  SmallRun small;
+  small.model = golden.at("model");
+  small.init_from = (reference_dir(small.model) / "adapter").string();
+  small.optimizer = fmt::format("{{type: {}, lr: {}{}}}", golden.at("optimizer").get<std::string>(),
+                                golden.at("lr").get<double>(),
+                                golden.at("optimizer") == "AdamW" ? ", weight_decay: 0.01" : "");
+  small.rounds = golden.at("rounds");
+  small.steps = golden.at("steps");
+  small.batch = golden.at("batch");
+  small.more = fmt::format("grad: {{grad_accum_count: {}, grad_clip: {}}}\n",
+                           golden.at("accumulation").get<int>(), golden.at("clip").get<double>());
+  return small;
+}
+
+void expect_golden_adapter(std::filesystem::path const& folder, std::string const& name,
+                           SmallRun const& golden, std::filesystem::path const& actual_folder) {
+  SafetensorsReader const expected(folder / (name + ".safetensors"));
+  SafetensorsReader const start(golden.init_from, "adapter_model");
+  SafetensorsReader const actual(actual_folder, "adapter_model");
+  ASSERT_EQ(actual.names(), expected.names());
+  double worst = 0;
+  for (auto const& tensor : expected.names()) {
+    auto const want = expected.tensor(tensor).to(at::kDouble), got = actual.tensor(tensor).to(at::kDouble);
+    auto const moved = (want - start.tensor(tensor).to(at::kDouble)).norm().item<double>();
+    EXPECT_GT(moved, 0) << tensor;
+    auto const off = (got - want).norm().item<double>();
+    EXPECT_LE(off, 1e-4 * moved) << tensor << " moved by " << moved;
+    worst = std::max(worst, off / moved);
+  }
+  fmt::print("{}: largest error {:.1e} of a tensor's way\n", name, worst);
 }
 
 namespace {

@@ -24,6 +24,13 @@ struct SmallRun {
   std::string yaml(std::filesystem::path const& outdir) const;
 };
 
+/// The run that tests/reference/federated_loop.py made `golden` (NAME.json) of.
+SmallRun golden_run(nlohmann::json const& golden);
+/// The adapter in `actual` is that of FOLDER/NAME.safetensors: each tensor within 1e-4 of its way from where
+/// the fixture's began.
+void expect_golden_adapter(std::filesystem::path const& folder, std::string const& name,
+                           SmallRun const& golden, std::filesystem::path const& actual);
+
 /// The folder of fixture NAME in tests/reference.
 std::filesystem::path reference_dir(std::string const& name);
 

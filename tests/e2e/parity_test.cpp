@@ -25,36 +25,13 @@ TEST_P(Parity, AdapterAndLossesAgreeWithTransformersAndPeft) {
   auto const [name, np, packing] = GetParam();
   auto const golden = nlohmann::json::parse(read_text(reference_dir("federated") / (name + ".json")));
   TempDir dir;
-  SmallRun small;
-  small.model = golden.at("model");
-  small.init_from = (reference_dir(small.model) / "adapter").string();
-  small.optimizer = fmt::format("{{type: {}, lr: {}{}}}", golden.at("optimizer").get<std::string>(),
-                                golden.at("lr").get<double>(),
-                                golden.at("optimizer") == "AdamW" ? ", weight_decay: 0.01" : "");
-  small.rounds = golden.at("rounds");
-  small.steps = golden.at("steps");
-  small.batch = golden.at("batch");
+  auto small = golden_run(golden);
   small.packing = packing;
-  small.more = fmt::format("grad: {{grad_accum_count: {}, grad_clip: {}}}\n",
-                           golden.at("accumulation").get<int>(), golden.at("clip").get<double>());
   auto const outcome =
       run(dir.path(), np, {"fsllm_hpc", "--cfg", write_config(dir.path(), small.yaml(dir.path())).string()});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
 
-  SafetensorsReader const expected(reference_dir("federated") / (name + ".safetensors"));
-  SafetensorsReader const start(reference_dir(small.model) / "adapter", "adapter_model");
-  SafetensorsReader const actual(dir / "run/adapter", "adapter_model");
-  ASSERT_EQ(actual.names(), expected.names());
-  double worst = 0;
-  for (auto const& tensor : expected.names()) {
-    auto const want = expected.tensor(tensor).to(at::kDouble), got = actual.tensor(tensor).to(at::kDouble);
-    auto const moved = (want - start.tensor(tensor).to(at::kDouble)).norm().item<double>();
-    EXPECT_GT(moved, 0) << tensor;
-    auto const off = (got - want).norm().item<double>();
-    EXPECT_LE(off, 1e-4 * moved) << tensor << " moved by " << moved;
-    worst = std::max(worst, off / moved);
-  }
-  fmt::print("{}: largest error {:.1e} of a tensor's way\n", name, worst);
+  expect_golden_adapter(reference_dir("federated"), name, small, dir / "run/adapter");
   size_t round = 0;
   for (auto const& event : read_events(dir / "run/metrics.jsonl")) {
     if (event.at("event") != "round") continue;

@@ -25,36 +25,13 @@ TEST_P(PreferenceParity, AdapterAndLossesAgreeWithTransformersAndPeft) {
   auto const golden = nlohmann::json::parse(read_text(reference_dir("preference") / (name + ".json")));
   auto const number = [&](char const* key) { return golden.at(key).get<double>(); };
   TempDir dir;
-  SmallRun small;
-  small.model = golden.at("model");
-  small.init_from = (reference_dir(small.model) / "adapter").string();
-  small.optimizer =
-      fmt::format("{{type: {}, lr: {}{}}}", golden.at("optimizer").get<std::string>(), number("lr"),
-                  golden.at("optimizer") == "AdamW" ? ", weight_decay: 0.01" : "");
-  small.rounds = golden.at("rounds");
-  small.steps = golden.at("steps");
-  small.batch = golden.at("batch");
-  small.more = fmt::format("grad: {{grad_accum_count: {}, grad_clip: {}}}\n",
-                           golden.at("accumulation").get<int>(), number("clip"));
+  auto small = golden_run(golden);
   std::vector<std::string> const loss{"train.loss", golden.at("loss"), "llm.reward_coeff",
                                       fmt::format("{}", number("beta"))};
   auto const outcome = train_in(dir.path(), small, on_pairs(loss), np);
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
 
-  SafetensorsReader const expected(reference_dir("preference") / (name + ".safetensors"));
-  SafetensorsReader const start(reference_dir(small.model) / "adapter", "adapter_model");
-  SafetensorsReader const actual(dir / "run/adapter", "adapter_model");
-  ASSERT_EQ(actual.names(), expected.names());
-  double worst = 0;
-  for (auto const& tensor : expected.names()) {
-    auto const want = expected.tensor(tensor).to(at::kDouble), got = actual.tensor(tensor).to(at::kDouble);
-    auto const moved = (want - start.tensor(tensor).to(at::kDouble)).norm().item<double>();
-    EXPECT_GT(moved, 0) << tensor;
-    auto const off = (got - want).norm().item<double>();
-    EXPECT_LE(off, 1e-4 * moved) << tensor << " moved by " << moved;
-    worst = std::max(worst, off / moved);
-  }
-  fmt::print("{}: largest error {:.1e} of a tensor's way\n", name, worst);
+  expect_golden_adapter(reference_dir("preference"), name, small, dir / "run/adapter");
   for (size_t round = 0; round < golden.at("losses").size(); ++round) {
     double const want = golden.at("losses").at(round);
     EXPECT_NEAR(event_of(dir / "run", round).at("train").at("loss_per_pair").get<double>(), want,

@@ -83,12 +83,10 @@ TEST_F(Rounds, MixturesFollowTheirEquations) {
   auto const run = train(Communicator::world(), "mixture", 2, more);
   if (Communicator::world().rank() != 0) return;
   auto config = config_of(2, more);
-  auto const fed = load_fed_config(config);
-  auto const settings = load_train_config(config);
-  auto const model = load_model(source_file("tests/reference/llama"));
-  auto const peft = make_peft(load_peft_config(config), *model, 1);
-  auto live = peft->state();
-  ClientData data(sources_in(dir_.path()), "", kVocabulary, 64, false);
+  Parts parts(config, dir_.path());
+  auto& [fed, settings, model_, peft, live_, data] = parts;
+  auto const& model = model_;
+  auto& live = live_;
   std::vector<TensorMap> components{clone(live), fresh(*peft, 11)};
   std::vector<std::array<double, 2>> mixtures(kClients, {0.5, 0.5});
   auto const losses_under = [&](int m, TokenSplit const& split) {

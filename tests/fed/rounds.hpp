@@ -63,6 +63,23 @@ struct Result {
   std::vector<double> losses;
 };
 
+/// The model of these runs with its adapter, and all shards of a folder.
+struct Parts {
+  explicit Parts(Config& config, std::filesystem::path const& shards)
+      : fed(load_fed_config(config)),
+        train(load_train_config(config)),
+        model(load_model(source_file("tests/reference/llama"))),
+        peft(make_peft(load_peft_config(config), *model, 1)),
+        live(peft->state()),
+        data(sources_in(shards), "", kVocabulary, 64, false) {}
+  FedConfig fed;
+  TrainConfig train;
+  std::unique_ptr<CausalLM> model;
+  std::unique_ptr<Peft> peft;
+  TensorMap live;
+  ClientData data;
+};
+
 class Rounds : public testing::Test {
  protected:
   Rounds() { write_shards(dir_.path()); }
@@ -91,15 +108,12 @@ class Rounds : public testing::Test {
   /// `rounds` rounds on `comm` in the folder `name`; a run that is there goes on.
   Result train(Communicator const& comm, std::string const& name, int rounds, std::string const& more = "") {
     auto config = config_of(rounds, more);
-    auto fed = load_fed_config(config);
+    Parts parts(config, dir_.path());
+    auto& fed = parts.fed;
     if (drift_) fed.algorithm.start = drift_;
-    auto const train = load_train_config(config);
-    auto const model = load_model(source_file("tests/reference/llama"));
-    auto const peft = make_peft(load_peft_config(config), *model, 1);
     if (fed.algorithm.components > 1)
       bind_components(fed.algorithm,
-                      {.seed = 10, .fresh = [&](uint64_t seed) { return fresh(*peft, seed); }});
-    ClientData data(sources_in(dir_.path()), "", kVocabulary, 64, false);
+                      {.seed = 10, .fresh = [&](uint64_t seed) { return fresh(*parts.peft, seed); }});
     auto const collective = make_host_collective(comm);
     // One folder a communicator, that of its rank 0.
     auto root = (dir_ / name).string();
@@ -114,10 +128,10 @@ class Rounds : public testing::Test {
     Result result;
     Federation federation{
         .config = fed,
-        .train_config = [&](int64_t) -> TrainConfig const& { return train; },
-        .model = *model,
-        .parameters = peft->state(),
-        .data = data,
+        .train_config = [&](int64_t) -> TrainConfig const& { return parts.train; },
+        .model = *parts.model,
+        .parameters = parts.live,
+        .data = parts.data,
         .collective = *collective,
         .directory = directory,
         .output = output.get(),
@@ -171,12 +185,8 @@ class Rounds : public testing::Test {
   TensorMap replayed(std::string const& more, std::vector<RoundPlan> const& plans, double exponent) const {
     auto const rounds = static_cast<int>(plans.size());
     auto config = config_of(rounds, more);
-    auto const fed = load_fed_config(config);
-    auto const settings = load_train_config(config);
-    auto const model = load_model(source_file("tests/reference/llama"));
-    auto const peft = make_peft(load_peft_config(config), *model, 1);
-    auto live = peft->state();
-    ClientData data(sources_in(dir_.path()), "", kVocabulary, 64, false);
+    Parts parts(config, dir_.path());
+    auto& [fed, settings, model, peft, live, data] = parts;
     std::vector<TensorMap> versions{clone(live)};
     for (auto const& plan : plans) {
       auto const aggregation = make_exact_aggregation({live, {}}, 48);

@@ -13,41 +13,29 @@ import pathlib
 import sys
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
 
-HERE = pathlib.Path(__file__).parent
-OUT = HERE / "federated"
-SIZES = {"north": 7, "south": 4, "west": 2}
-ROUNDS = 3
+from federated_loop import ROUNDS, SIZES, load, train
 
-
-def sgd(params, lr):
-    return torch.optim.SGD(params, lr=lr)
-
-
-def adamw(params, lr):
-    return torch.optim.AdamW(params, lr=lr, weight_decay=0.01)
-
+OUT = pathlib.Path(__file__).parent / "federated"
 
 CASES = {
-    "llama_sgd": dict(model="llama", optimizer=sgd, lr=0.1, batch=2, steps=3, accumulation=1, clip=0.0),
-    "llama_adamw": dict(model="llama", optimizer=adamw, lr=0.01, batch=2, steps=3, accumulation=1, clip=0.0),
-    "llama_clip_accumulate": dict(model="llama", optimizer=sgd, lr=0.2, batch=2, steps=2, accumulation=2, clip=0.3),
-    "gpt2_adamw": dict(model="gpt2", optimizer=adamw, lr=0.01, batch=3, steps=2, accumulation=1, clip=0.0),
-    "qwen2_sgd": dict(model="qwen2", optimizer=sgd, lr=0.05, batch=2, steps=3, accumulation=1, clip=0.0),
-    "mistral_sgd": dict(model="mistral", optimizer=sgd, lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
-    "qwen3_adamw": dict(model="qwen3", optimizer=adamw, lr=0.01, batch=2, steps=2, accumulation=1, clip=0.0),
-    "gpt_neo_sgd": dict(model="gpt_neo", optimizer=sgd, lr=0.05, batch=2, steps=2, accumulation=1, clip=0.0),
-    "gptj_adamw": dict(model="gptj", optimizer=adamw, lr=0.01, batch=2, steps=2, accumulation=1, clip=0.0),
-    "opt_sgd": dict(model="opt", optimizer=sgd, lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
-    "bloom_adamw": dict(model="bloom", optimizer=adamw, lr=0.01, batch=2, steps=2, accumulation=1, clip=0.0),
-    "gpt_neox_sgd": dict(model="gpt_neox", optimizer=sgd, lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
-    "phi3_adamw": dict(model="phi3", optimizer=adamw, lr=0.01, batch=2, steps=2, accumulation=1, clip=0.0),
-    "gemma_sgd": dict(model="gemma", optimizer=sgd, lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
-    "falcon_sgd": dict(model="falcon", optimizer=sgd, lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
-    "gemma2_sgd": dict(model="gemma2", optimizer=sgd, lr=0.1, batch=2, steps=2, accumulation=2, clip=0.3),
+    "llama_sgd": dict(model="llama", optimizer="SGD", lr=0.1, batch=2, steps=3, accumulation=1, clip=0.0),
+    "llama_adamw": dict(model="llama", optimizer="AdamW", lr=0.01, batch=2, steps=3, accumulation=1, clip=0.0),
+    "llama_clip_accumulate": dict(model="llama", optimizer="SGD", lr=0.2, batch=2, steps=2, accumulation=2, clip=0.3),
+    "gpt2_adamw": dict(model="gpt2", optimizer="AdamW", lr=0.01, batch=3, steps=2, accumulation=1, clip=0.0),
+    "qwen2_sgd": dict(model="qwen2", optimizer="SGD", lr=0.05, batch=2, steps=3, accumulation=1, clip=0.0),
+    "mistral_sgd": dict(model="mistral", optimizer="SGD", lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
+    "qwen3_adamw": dict(model="qwen3", optimizer="AdamW", lr=0.01, batch=2, steps=2, accumulation=1, clip=0.0),
+    "gpt_neo_sgd": dict(model="gpt_neo", optimizer="SGD", lr=0.05, batch=2, steps=2, accumulation=1, clip=0.0),
+    "gptj_adamw": dict(model="gptj", optimizer="AdamW", lr=0.01, batch=2, steps=2, accumulation=1, clip=0.0),
+    "opt_sgd": dict(model="opt", optimizer="SGD", lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
+    "bloom_adamw": dict(model="bloom", optimizer="AdamW", lr=0.01, batch=2, steps=2, accumulation=1, clip=0.0),
+    "gpt_neox_sgd": dict(model="gpt_neox", optimizer="SGD", lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
+    "phi3_adamw": dict(model="phi3", optimizer="AdamW", lr=0.01, batch=2, steps=2, accumulation=1, clip=0.0),
+    "gemma_sgd": dict(model="gemma", optimizer="SGD", lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
+    "falcon_sgd": dict(model="falcon", optimizer="SGD", lr=0.1, batch=2, steps=2, accumulation=1, clip=0.0),
+    "gemma2_sgd": dict(model="gemma2", optimizer="SGD", lr=0.1, batch=2, steps=2, accumulation=2, clip=0.3),
 }
 
 
@@ -63,7 +51,7 @@ def make_rows():
     return rows
 
 
-def step_loss(model, rows):
+def step_loss(model, rows, _case):
     """Summed loss of each row and the number of targets."""
     total, count = 0, 0
     for row in rows:
@@ -74,51 +62,10 @@ def step_loss(model, rows):
     return total, count
 
 
-def train_client(model, rows, case, round_index):
-    params = [p for p in model.parameters() if p.requires_grad]
-    optimizer = case["optimizer"](params, case["lr"])
-    batches, loss_sum, targets = case["steps"] * case["accumulation"], 0.0, 0
-    size = min(case["batch"], len(rows))
-    for step in range(case["steps"]):
-        taken = []
-        for part in range(case["accumulation"]):
-            at = (round_index * batches + step * case["accumulation"] + part) * size
-            taken += [rows[(at + k) % len(rows)] for k in range(size)]
-        total, count = step_loss(model, taken)
-        optimizer.zero_grad()
-        (total / count).backward()
-        if case["clip"] > 0:
-            torch.nn.utils.clip_grad_norm_(params, case["clip"])
-        optimizer.step()
-        loss_sum += total.item()
-        targets += count
-    return loss_sum, targets
-
-
-def adapter_of(model):
-    return {k: v.detach().clone() for k, v in get_peft_model_state_dict(model).items()}
-
-
 def run(name, case, rows):
-    folder = HERE / case["model"]
-    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager")
-    model = PeftModel.from_pretrained(base, folder / "adapter", is_trainable=True).double()
-    clients = [[r for r in rows if r["client"] == c] for c in SIZES]
-    server, losses = adapter_of(model), []
-    for round_index in range(ROUNDS):
-        mean, loss_sum, targets = {k: torch.zeros_like(v) for k, v in server.items()}, 0.0, 0
-        for own in clients:
-            set_peft_model_state_dict(model, server)
-            client_loss, client_targets = train_client(model, own, case, round_index)
-            loss_sum, targets = loss_sum + client_loss, targets + client_targets
-            for key, value in adapter_of(model).items():
-                mean[key] += len(own) / len(rows) * value
-        server = mean
-        losses.append(loss_sum / targets)
+    server, losses = train(load(case["model"]), rows, case, step_loss)
     save_file({k: v.float().contiguous() for k, v in server.items()}, OUT / f"{name}.safetensors")
-    settings = {k: v for k, v in case.items() if k != "optimizer"}
-    settings["optimizer"] = {"sgd": "SGD", "adamw": "AdamW"}[case["optimizer"].__name__]
-    (OUT / f"{name}.json").write_text(json.dumps(dict(settings, rounds=ROUNDS, losses=losses)) + "\n")
+    (OUT / f"{name}.json").write_text(json.dumps(dict(case, rounds=ROUNDS, losses=losses)) + "\n")
     print(name, losses)
 
 

@@ -15,14 +15,11 @@ import pathlib
 import sys
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
 
-HERE = pathlib.Path(__file__).parent
-OUT = HERE / "preference"
-SIZES = {"north": 7, "south": 4, "west": 2}
-ROUNDS = 3
+from federated_loop import ROUNDS, SIZES, load, train
+
+OUT = pathlib.Path(__file__).parent / "preference"
 
 CASES = {
     "llama_dpo_sgd": dict(model="llama", loss="dpo", beta=0.1, optimizer="SGD", lr=0.1, batch=2, steps=3,
@@ -61,30 +58,8 @@ def margin(model, pair, case):
     return rewards[0] - rewards[1]
 
 
-def train_client(model, pairs, case, round_index):
-    params = [p for p in model.parameters() if p.requires_grad]
-    optimizer = (torch.optim.SGD(params, lr=case["lr"]) if case["optimizer"] == "SGD" else
-                 torch.optim.AdamW(params, lr=case["lr"], weight_decay=0.01))
-    batches, loss_sum, count = case["steps"] * case["accumulation"], 0.0, 0
-    size = min(case["batch"], len(pairs))
-    for step in range(case["steps"]):
-        taken = []
-        for part in range(case["accumulation"]):
-            at = (round_index * batches + step * case["accumulation"] + part) * size
-            taken += [pairs[(at + k) % len(pairs)] for k in range(size)]
-        total = sum(-torch.nn.functional.logsigmoid(margin(model, pair, case)) for pair in taken)
-        optimizer.zero_grad()
-        (total / len(taken)).backward()
-        if case["clip"] > 0:
-            torch.nn.utils.clip_grad_norm_(params, case["clip"])
-        optimizer.step()
-        loss_sum += total.item()
-        count += len(taken)
-    return loss_sum, count
-
-
-def adapter_of(model):
-    return {k: v.detach().clone() for k, v in get_peft_model_state_dict(model).items()}
+def step_loss(model, pairs, case):
+    return sum(-torch.nn.functional.logsigmoid(margin(model, pair, case)) for pair in pairs), len(pairs)
 
 
 def judge(model, pairs, case):
@@ -95,26 +70,13 @@ def judge(model, pairs, case):
 
 
 def run(name, case, pairs):
-    folder = HERE / case["model"]
-    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager")
-    model = PeftModel.from_pretrained(base, folder / "adapter", is_trainable=True).double()
-    clients = [[p for p in pairs if p["client"] == c] for c in SIZES]
-    server, losses, before = adapter_of(model), [], judge(model, pairs, case)
-    for round_index in range(ROUNDS):
-        mean, loss_sum, count = {k: torch.zeros_like(v) for k, v in server.items()}, 0.0, 0
-        for own in clients:
-            set_peft_model_state_dict(model, server)
-            client_loss, client_count = train_client(model, own, case, round_index)
-            loss_sum, count = loss_sum + client_loss, count + client_count
-            for key, value in adapter_of(model).items():
-                mean[key] += len(own) / len(pairs) * value
-        server = mean
-        losses.append(loss_sum / count)
-    set_peft_model_state_dict(model, server)
+    model = load(case["model"])
+    before = judge(model, pairs, case)
+    server, losses = train(model, pairs, case, step_loss)
+    after = judge(model, pairs, case)
     save_file({k: v.float().contiguous() for k, v in server.items()}, OUT / f"{name}.safetensors")
-    (OUT / f"{name}.json").write_text(
-        json.dumps(dict(case, rounds=ROUNDS, losses=losses, before=before, after=judge(model, pairs, case))) + "\n")
-    print(name, losses, before, judge(model, pairs, case))
+    (OUT / f"{name}.json").write_text(json.dumps(dict(case, rounds=ROUNDS, losses=losses, before=before, after=after)) + "\n")
+    print(name, losses, before, after)
 
 
 if __name__ == "__main__":

@@ -7,21 +7,13 @@
 #include "fsllm/peft/peft.hpp"
 #include "fsllm/train/loss.hpp"
 #include "support.hpp"
+#include "training.hpp"
 
 namespace fsllm {
 namespace {
 
 Batch batch_of(std::vector<int> const& lengths) {
-  TokenSplit split;
-  for (size_t row = 0; row < lengths.size(); ++row) {
-    std::vector<int32_t> ids;
-    std::vector<uint8_t> target;
-    for (int i = 0; i < lengths[row]; ++i) {
-      ids.push_back(3 + static_cast<int32_t>((17 * row + 5 * i + i * i) % 90));
-      target.push_back(i >= 2);
-    }
-    split.append(ids, target, -1);
-  }
+  auto const split = rows_of_lengths(lengths);
   Batch batch;
   for (int64_t row = 0; row < split.rows(); ++row) append_row(batch, split, row);
   return batch;

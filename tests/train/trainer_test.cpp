@@ -8,35 +8,15 @@
 #include "fsllm/peft/peft.hpp"
 #include "fsllm/train/loss.hpp"
 #include "support.hpp"
+#include "training.hpp"
 
 namespace fsllm {
 namespace {
-
-TokenSplit rows_of_lengths(std::vector<int> const& lengths) {
-  TokenSplit split;
-  for (size_t row = 0; row < lengths.size(); ++row) {
-    std::vector<int32_t> ids;
-    std::vector<uint8_t> target;
-    for (int i = 0; i < lengths[row]; ++i) {
-      ids.push_back(3 + static_cast<int32_t>((17 * row + 5 * i + i * i) % 90));
-      target.push_back(i >= 2);
-    }
-    split.append(ids, target, -1);
-  }
-  return split;
-}
 
 std::unique_ptr<CausalLM> tiny_model() {
   auto model = load_model(test::source_file("tests/reference/llama"), {});
   model->make_trainable("fp32");
   return model;
-}
-
-TrainConfig config_of(std::string const& yaml) {
-  auto config = Config::parse(yaml, "test.yaml");
-  auto const loaded = load_train_config(config);
-  config.finish();
-  return loaded;
 }
 
 struct Trained {
@@ -274,7 +254,7 @@ TEST(Loss, CountsRowsByTheirWeights) {
     double expected = 0;
     at::Tensor sum;
     auto const rows = row_losses(*model, data);
-    EXPECT_EQ(num_targets(data), 7 + 2 + 158 + 5);
+    EXPECT_EQ(targets_by_row(data), (std::vector<int64_t>{7, 2, 158, 5}));
     for (int64_t row = 0; row < 4; ++row) {
       append_row(all, data, row);
       Batch one;
@@ -286,6 +266,7 @@ TEST(Loss, CountsRowsByTheirWeights) {
       sum = sum.defined() ? sum.add(loss, weight) : loss.mul(weight);
     }
     auto const wanted = gradients_of(sum);
+    EXPECT_EQ(targets_by_row(all), targets_by_row(data));
     auto const weighted = row_losses(*model, all).mul(at::tensor(weights, at::kDouble)).sum();
     EXPECT_NEAR(weighted.item<double>(), expected, 1e-5 * expected);
     auto const gradients = gradients_of(weighted);

@@ -12,6 +12,7 @@
 #include "fsllm/model/causal_lm.hpp"
 #include "fsllm/train/local_training.hpp"
 #include "support.hpp"
+#include "training.hpp"
 
 namespace fsllm {
 namespace {
@@ -88,31 +89,10 @@ TEST(ZerothOrder, TheMeanStepIsTheGradient) {
   }
 }
 
-TokenSplit rows() {
-  TokenSplit split;
-  for (int row = 0; row < 6; ++row) {
-    std::vector<int32_t> ids;
-    std::vector<uint8_t> target;
-    for (int i = 0; i < 5 + 3 * row; ++i) {
-      ids.push_back(3 + (17 * row + 5 * i + i * i) % 90);
-      target.push_back(i >= 2);
-    }
-    split.append(ids, target, -1);
-  }
-  return split;
-}
-
-TrainConfig config_of(std::string const& yaml) {
-  auto config = Config::parse(yaml, "test.yaml");
-  auto const loaded = load_train_config(config);
-  config.finish();
-  return loaded;
-}
-
 /// w after T steps is w - Σ η ρ z to rounding; a schedule is in η; micro-batches change next to nothing; no
 /// gradient is left, or was asked for.
 TEST(ZerothOrder, TrainingMovesAlongItsDirections) {
-  auto const data = rows();
+  auto const data = rows_of_lengths({5, 8, 11, 14, 17, 20});
   std::string const yaml =
       "train: {local_update_steps: 5, optimizer: {type: MeZO, lr: 0.001}, scheduler: "
       "{type: linear}, zo_eps: 0.01";
@@ -147,7 +127,7 @@ TEST(ZerothOrder, TrainingMovesAlongItsDirections) {
 }
 
 TEST(ZerothOrder, ALossThatIsNotFiniteIsSkipped) {
-  auto const data = rows();
+  auto const data = rows_of_lengths({5, 8, 11, 14, 17, 20});
   auto const model = load_model(test::source_file("tests/reference/llama"), {});
   model->make_trainable("fp32");
   auto parameters = model->parameters();

@@ -31,8 +31,9 @@ struct Batch {
 /// Tokens of each row.
 std::vector<int64_t> row_lengths(TokenSplit const& split);
 
-/// Tokens of all rows that are scored.
-int64_t num_targets(TokenSplit const& split);
+/// Scored tokens of each row.
+std::vector<int64_t> targets_by_row(TokenSplit const& split);
+std::vector<int64_t> targets_by_row(Batch const& batch);
 
 /// Adds one row. The first token of a row is never a target (nothing predicts it).
 void append_row(Batch& batch, TokenSplit const& split, int64_t row);

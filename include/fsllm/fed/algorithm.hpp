@@ -205,8 +205,9 @@ struct FedAlgorithm {
   std::function<std::string(std::string const& parameter)> unit;
   std::optional<SecondSum> second;
   std::string lora_rule;  ///< row of the table of rules for LoRA's factors
-  /// Rules about the factors of LoRA: makes the algorithm for those of the run, before its first round.
+  /// Makes the algorithm for the adapter of the run, before its first round.
   std::function<void(FedAlgorithm& algorithm, LoraFactors const& factors)> bind;
+  bool makes_factors = false;  ///< the next factors of LoRA, of the clients', not of their updates
   bool unequal_ranks = false;  ///< clients may have LoRA of other ranks and scales
   bool changes_base = false;   ///< ServerState::base_change
   bool trains_cores = false;   ///< Peft::train_cores()
