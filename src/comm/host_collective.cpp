@@ -6,6 +6,7 @@
 
 #include "fsllm/comm/collective.hpp"
 #include "fsllm/core/error.hpp"
+#include "host_exchange.hpp"
 #include "mpi.hpp"
 #include "node_window.hpp"
 #include "tensor_stream.hpp"
@@ -51,7 +52,8 @@ class HostCollective : public Collective {
   Traffic traffic() const override {
     auto const& messages = comm_.traffic();
     return {traffic_.broadcast_bytes + messages.broadcast_bytes - messages_before_.broadcast_bytes,
-            traffic_.reduce_bytes + messages.reduce_bytes - messages_before_.reduce_bytes};
+            traffic_.reduce_bytes + messages.reduce_bytes - messages_before_.reduce_bytes,
+            traffic_.partition_bytes};
   }
 
   void broadcast(TensorMap& map, int root) override {
@@ -89,6 +91,14 @@ class HostCollective : public Collective {
         [&](int64_t begin, int64_t count, uint64_t const* from) {
           std::memcpy(&values[static_cast<size_t>(begin)], from, count * sizeof *from);
         });
+  }
+
+  std::unique_ptr<Exchange> all_gather(std::vector<at::Tensor> const& whole) override {
+    return host_all_gather(comm_, whole, traffic_.partition_bytes);
+  }
+  std::unique_ptr<Exchange> reduce_scatter(std::vector<at::Tensor> const& whole,
+                                           std::vector<at::Tensor> const& sums) override {
+    return host_reduce_scatter(comm_, whole, sums, traffic_.partition_bytes);
   }
 
  private:

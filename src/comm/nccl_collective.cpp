@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <ATen/cuda/CUDAEvent.h>
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -9,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <tuple>
 
 #include "fsllm/comm/nccl.hpp"
@@ -50,6 +52,26 @@ ncclDataType_t nccl_type(at::ScalarType type) {
   }
 }
 
+/// What was queued on one stream, for which another waits; the host does not.
+class OnStream : public Exchange {
+ public:
+  OnStream(c10::cuda::CUDAStream stream, std::vector<at::Tensor> whole, std::vector<at::Tensor> parts = {},
+           std::vector<at::Tensor> sums = {})
+      : whole_(std::move(whole)), parts_(std::move(parts)), sums_(std::move(sums)) {
+    done_.record(stream);
+  }
+  void finish() override {
+    done_.block(c10::cuda::getCurrentCUDAStream(whole_.front().get_device()));
+    for (size_t i = 0; i < sums_.size(); ++i) sums_[i].add_(parts_[i].to(sums_[i].device()));
+    whole_.clear();
+    parts_.clear();
+  }
+
+ private:
+  at::cuda::CUDAEvent done_;
+  std::vector<at::Tensor> whole_, parts_, sums_;
+};
+
 class NcclCollective : public Collective {
  public:
   NcclCollective(Communicator const& comm, int device, int64_t chunk_bytes)
@@ -70,7 +92,7 @@ class NcclCollective : public Collective {
   Traffic traffic() const override {
     auto const& messages = comm_.traffic();
     return {traffic_.broadcast_bytes + messages.broadcast_bytes,
-            traffic_.reduce_bytes + messages.reduce_bytes};
+            traffic_.reduce_bytes + messages.reduce_bytes, traffic_.partition_bytes};
   }
 
   void broadcast(TensorMap& map, int root) override {
@@ -128,7 +150,53 @@ class NcclCollective : public Collective {
     }
   }
 
+  std::unique_ptr<Exchange> all_gather(std::vector<at::Tensor> const& whole) override {
+    c10::cuda::CUDAGuard const guard(device_);
+    auto const side = side_stream();
+    check_nccl(ncclGroupStart(), "ncclGroupStart");
+    for (auto const& tensor : whole) {
+      auto const size = tensor.numel() / comm_.size();
+      auto* const begin = static_cast<std::byte*>(tensor.data_ptr());
+      auto const offset = comm_.rank() * size * static_cast<int64_t>(tensor.element_size());
+      check_nccl(ncclAllGather(begin + offset, begin, static_cast<size_t>(size),
+                               nccl_type(tensor.scalar_type()), nccl_, side.stream()),
+                 "ncclAllGather");
+      traffic_.partition_bytes += static_cast<int64_t>(tensor.nbytes()) / comm_.size() * (comm_.size() - 1);
+    }
+    check_nccl(ncclGroupEnd(), "ncclAllGather");
+    return std::make_unique<OnStream>(side, whole);
+  }
+
+  std::unique_ptr<Exchange> reduce_scatter(std::vector<at::Tensor> const& whole,
+                                           std::vector<at::Tensor> const& sums) override {
+    c10::cuda::CUDAGuard const guard(device_);
+    std::vector<at::Tensor> wide, parts;
+    for (auto const& tensor : whole) {
+      wide.push_back(tensor.scalar_type() == at::kDouble ? tensor : tensor.to(at::kFloat));
+      parts.push_back(at::empty({tensor.numel() / comm_.size()}, wide.back().options()));
+    }
+    auto const side = side_stream();
+    check_nccl(ncclGroupStart(), "ncclGroupStart");
+    for (size_t i = 0; i < wide.size(); ++i) {
+      check_nccl(ncclReduceScatter(wide[i].const_data_ptr(), parts[i].data_ptr(),
+                                   static_cast<size_t>(parts[i].numel()), nccl_type(parts[i].scalar_type()),
+                                   ncclSum, nccl_, side.stream()),
+                 "ncclReduceScatter");
+      traffic_.partition_bytes += static_cast<int64_t>(parts[i].nbytes()) * (comm_.size() - 1);
+    }
+    check_nccl(ncclGroupEnd(), "ncclReduceScatter");
+    return std::make_unique<OnStream>(side, wide, parts, sums);
+  }
+
  private:
+  /// A stream beside the one that computes, after all that is queued on that one now.
+  c10::cuda::CUDAStream side_stream() {
+    if (!side_) side_ = c10::cuda::getStreamFromPool(/*isHighPriority=*/true, device_);
+    at::cuda::CUDAEvent ready;
+    ready.record(c10::cuda::getCurrentCUDAStream(device_));
+    ready.block(*side_);
+    return *side_;
+  }
   cudaStream_t stream() const { return c10::cuda::getCurrentCUDAStream(device_).stream(); }
   void check(TensorMap const& map, char const* what) const {
 #ifdef FSLLM_DEBUG
@@ -142,6 +210,7 @@ class NcclCollective : public Collective {
   c10::DeviceIndex device_;
   int64_t chunk_;
   ncclComm_t nccl_ = nullptr;
+  std::optional<c10::cuda::CUDAStream> side_;
   Traffic traffic_;
 };
 

@@ -58,9 +58,10 @@ def call(words, what):
 def shards(a, seed):
     """One sharding a seed, which all algorithms read."""
     folder = pathlib.Path(a.out) / f"shards_{seed}"
+    if (folder / "index.json").exists():
+        return
     call([str(pathlib.Path(a.bin) / "fsllm_shard"), "--cfg", str(pathlib.Path(a.out) / "run.yaml"), "--out", str(folder),
           f"seed={seed}", *DATA[a.data], *a.keys], f"shards of seed {seed}")
-    return folder
 
 
 def run(a, name, seed):

@@ -226,5 +226,65 @@ TEST(LayoutCheck, NamesTheFirstDifference) {
 #endif
 }
 
+/// Values of rank `rank` that have a digit of their own in every place of a float.
+at::Tensor values_of(int rank, int64_t elements, at::ScalarType type) {
+  return at::arange(elements, at::kDouble).mul(0.37).sin().mul(std::exp2(7 * rank)).to(type);
+}
+
+TEST(Collective, PartsMeetInTheOrderOfRanks) {
+  auto const world = Communicator::world();
+  int const ranks = world.size(), rank = world.rank();
+  auto const collective = make_host_collective(world);
+  for (auto type : {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf}) {
+    std::vector<at::Tensor> whole, sums, expected;
+    // Of the last one in doubles, more is received than at once.
+    for (int64_t elements : {1, 100, 4000, type == at::kDouble ? 9000000 : 70000}) {
+      auto const size = partition_size(elements, ranks);
+      whole.push_back(values_of(rank % 2, size * ranks, type));
+      auto const wide = type == at::kDouble ? at::kDouble : at::kFloat;
+      sums.push_back(at::ones({size}, wide));
+      auto sum = at::zeros({size}, wide);
+      for (int other = 0; other < ranks; ++other)
+        sum = sum.add(values_of(other % 2, size * ranks, type).narrow(0, rank * size, size));
+      expected.push_back(sum.add(1));
+    }
+    collective->reduce_scatter(whole, sums)->finish();
+    for (size_t i = 0; i < sums.size(); ++i) EXPECT_TRUE(at::equal(sums[i], expected[i])) << type << " " << i;
+
+    for (auto const& tensor : whole) {
+      auto const size = tensor.size(0) / ranks;
+      auto const mine = tensor.narrow(0, rank * size, size).clone();
+      tensor.zero_();
+      tensor.narrow(0, rank * size, size).copy_(mine);
+    }
+    auto const first = collective->all_gather({whole[0], whole[1]});
+    auto const second = collective->all_gather({whole[2], whole[3]});  // two under way at once
+    second->finish();
+    first->finish();
+    for (auto const& tensor : whole)
+      for (int other = 0; other < ranks; ++other) {
+        auto const size = tensor.size(0) / ranks;
+        EXPECT_TRUE(at::equal(tensor.narrow(0, other * size, size),
+                              values_of(other % 2, size * ranks, type).narrow(0, other * size, size)));
+      }
+  }
+}
+
+TEST(Collective, AllReduceAndPartitionSize) {
+  auto const world = Communicator::world();
+  auto const collective = make_host_collective(world);
+  auto const a = at::full({3, 5}, world.rank() + 1.0, at::kFloat);
+  auto const b = at::full({7}, 10.0 * (world.rank() + 1), at::kFloat);
+  all_reduce_sum(*collective, {a, b});
+  double const times = world.size() * (world.size() + 1) / 2.0;
+  EXPECT_TRUE(at::equal(a, at::full({3, 5}, times, at::kFloat)));
+  EXPECT_TRUE(at::equal(b, at::full({7}, 10 * times, at::kFloat)));
+  EXPECT_EQ(sum_in_order(world, world.rank() + 1.0), times);
+  EXPECT_EQ(partition_size(1, 4), 16);
+  EXPECT_EQ(partition_size(64, 4), 16);
+  EXPECT_EQ(partition_size(65, 4), 32);
+  EXPECT_EQ(partition_size(0, 3), 0);
+}
+
 }  // namespace
 }  // namespace fsllm

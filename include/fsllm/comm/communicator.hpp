@@ -10,7 +10,8 @@ namespace fsllm {
 /// Bytes handed to MPI (its messages and its shared memory) or NCCL by this rank since the start.
 struct Traffic {
   int64_t broadcast_bytes = 0;
-  int64_t reduce_bytes = 0;  ///< and what is gathered
+  int64_t reduce_bytes = 0;     ///< and what is gathered
+  int64_t partition_bytes = 0;  ///< of Collective::all_gather and reduce_scatter
 };
 
 /// Starts MPI (MPI_THREAD_FUNNELED) and ends it. One in main; everything else gets a Communicator.
