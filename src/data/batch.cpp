@@ -54,6 +54,26 @@ std::vector<int64_t> targets_by_row(Batch const& batch) {
   return counts;
 }
 
+Batch rows_of(Batch const& batch, int64_t begin, int64_t end) {
+  Batch part;
+  part.packing = batch.packing;
+  part.first_row = batch.first_row + begin;
+  auto const first = batch.offsets[static_cast<size_t>(begin)],
+             last = batch.offsets[static_cast<size_t>(end)];
+  part.ids.assign(batch.ids.begin() + first, batch.ids.begin() + last);
+  for (auto row = begin; row < end; ++row)
+    part.offsets.push_back(batch.offsets[static_cast<size_t>(row) + 1] - first);
+  part.rows.assign(batch.rows.begin() + begin, batch.rows.begin() + end);
+  if (!batch.reference.empty())
+    part.reference.assign(batch.reference.begin() + begin, batch.reference.begin() + end);
+  for (size_t i = 0; i < batch.target_positions.size(); ++i) {
+    if (batch.target_positions[i] < first || batch.target_positions[i] >= last) continue;
+    part.target_positions.push_back(batch.target_positions[i] - first);
+    part.target_ids.push_back(batch.target_ids[i]);
+  }
+  return part;
+}
+
 void append_row(Batch& batch, TokenSplit const& split, int64_t row) {
   auto const begin = split.offsets[static_cast<size_t>(row)],
              end = split.offsets[static_cast<size_t>(row) + 1];

@@ -11,6 +11,7 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/split_with_sizes.h>
 
+#include "backward_call.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/model/dropout.hpp"
 #include "functions.hpp"
@@ -36,19 +37,32 @@ at::Tensor activate(at::Tensor const& x, ActivationKind kind) {
 }  // namespace
 
 at::Tensor Decoder::hidden_states(at::Tensor const& ids, Pass const& pass) const {
+  if (hooks_) hooks_->before_pass();
   auto const& plan = pass.plan();
   auto const inner = pass.with_virtual_tokens();
   auto x = embed(ids, inner);
   if (stack_adapter_) x = stack_adapter_->before(x, inner);
-  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
-    auto const& block = blocks_[layer];
-    x = run_block(block, std::move(x), static_cast<int64_t>(layer), inner);
-    if (block.adapter) x = block.adapter->apply(x, inner);
-  }
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) x = run_layer(layer, std::move(x), inner);
   x = plan.rows.remove(x);
   if (config_.final_norm) x = norm(x, final_norm_);
   if (stack_adapter_) x = stack_adapter_->after(x, pass);
   return head_project_.exists() ? head_project_.forward(x, pass) : x;
+}
+
+at::Tensor Decoder::run_layer(size_t layer, at::Tensor x, Pass const& pass) const {
+  auto const& block = blocks_[layer];
+  auto const number = static_cast<int64_t>(layer);
+  if (hooks_) {
+    hooks_->before_forward(number);
+    x = with_backward_call(x, [hooks = hooks_, number] { hooks->after_backward(number); });
+  }
+  x = run_block(block, std::move(x), number, pass);
+  if (block.adapter) x = block.adapter->apply(x, pass);
+  if (hooks_) {
+    hooks_->after_forward(number);
+    x = with_backward_call(x, [hooks = hooks_, number] { hooks->before_backward(number); });
+  }
+  return x;
 }
 
 at::Tensor Decoder::run_block(Block const& block, at::Tensor x, int64_t layer, Pass const& pass) const {
@@ -108,6 +122,10 @@ void Decoder::set_embedding_adapter(std::shared_ptr<EmbeddingAdapter> adapter) {
 
 void Decoder::set_stack_adapter(std::shared_ptr<StackAdapter> adapter) {
   stack_adapter_ = std::move(adapter);
+}
+
+void Decoder::set_layer_hooks(std::shared_ptr<LayerHooks> hooks) {
+  hooks_ = std::move(hooks);
 }
 
 at::Tensor Decoder::embeddings(at::Tensor const& ids) const {

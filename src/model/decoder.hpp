@@ -33,6 +33,7 @@ struct Parameter {
   std::vector<int64_t> shape;
   at::Tensor* tensor;
   Linear* linear = nullptr;     ///< whose weight it is, if of a projection of a block: these may be quantised
+  int64_t layer = -1;           ///< of the block it belongs to
   std::string token_rows = {};  ///< transformers' name of the tensor, where it has a row for each token
 };
 
@@ -58,6 +59,8 @@ class Decoder final : public CausalLM {
   void set_virtual_tokens(std::shared_ptr<VirtualTokens> tokens) override;
   void set_block_adapter(int64_t layer, std::shared_ptr<BlockAdapter> adapter) override;
   void set_stack_adapter(std::shared_ptr<StackAdapter> adapter) override;
+  void set_layer_hooks(std::shared_ptr<LayerHooks> hooks) override;
+  std::vector<std::vector<std::string>> block_parameters() const override;
   TensorMap parameters() override;
   TensorMap dequantized() override;
   void set_parameter(std::string const& name, at::Tensor const& value) override;
@@ -86,6 +89,7 @@ class Decoder final : public CausalLM {
   /// The head as logits() needs it: with the embedding's weight where it is tied to it.
   Linear current_head() const;
   at::Tensor norm(at::Tensor const& x, Norm const& norm) const;
+  at::Tensor run_layer(size_t layer, at::Tensor x, Pass const& pass) const;
   at::Tensor run_block(Block const& block, at::Tensor x, int64_t layer, Pass const& pass) const;
   std::tuple<at::Tensor, at::Tensor, at::Tensor> project_qkv(Block const& block, at::Tensor const& x,
                                                              Pass const& pass) const;
@@ -114,6 +118,7 @@ class Decoder final : public CausalLM {
   std::shared_ptr<VirtualTokens> virtual_tokens_;
   std::shared_ptr<EmbeddingAdapter> embedding_adapter_;
   std::shared_ptr<StackAdapter> stack_adapter_;
+  std::shared_ptr<LayerHooks> hooks_;
 };
 
 }  // namespace fsllm::detail

@@ -28,7 +28,8 @@ at::Tensor detail::converted_weight(std::string const& name, at::Tensor const& v
 
 void check_finite_weights(CausalLM& model) {
   for (auto const& [name, tensor] : model.parameters())
-    detail::check_finite_weight(name, tensor, "the model");
+    if (tensor.numel() == 0 || tensor.storage().nbytes() > 0)
+      detail::check_finite_weight(name, tensor, "the model");
 }
 
 }  // namespace fsllm

@@ -55,7 +55,11 @@ Decoder::Decoder(ModelConfig config, Family const& family, std::string const& pr
     long_rope_.emplace(rope_frequencies(config_, /*long_row=*/true), factor, compute, device);
   add_embeddings(family, prefix);
   blocks_.resize(static_cast<size_t>(config_.num_layers));
-  for (size_t layer = 0; layer < blocks_.size(); ++layer) add_block(blocks_[layer], family, prefix, layer);
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    auto const first = layout_.size();
+    add_block(blocks_[layer], family, prefix, layer);
+    for (auto i = first; i < layout_.size(); ++i) layout_[i].layer = static_cast<int64_t>(layer);
+  }
   add_head(family, prefix);
 }
 
@@ -65,6 +69,7 @@ void Decoder::add_embeddings(Family const& family, std::string const& prefix) {
                      {config_.vocab_size, size},
                      &embedding_,
                      nullptr,
+                     -1,
                      config_.embedding + ".weight"});
   if (size != hidden)
     add_linear(embedding_project_, family.prefix + family.embedding_project,
@@ -90,7 +95,7 @@ void Decoder::add_head(Family const& family, std::string const& prefix) {
 void Decoder::add_head_tensor(std::string const& kind, std::vector<int64_t> const& shape,
                               at::Tensor& tensor) {
   auto const name = head_.name + kind;
-  layout_.push_back({name, shape, &tensor, nullptr, name});
+  layout_.push_back({name, shape, &tensor, nullptr, -1, name});
 }
 
 void Decoder::add_norm(Norm& norm, std::string const& path, int64_t size) {
@@ -185,6 +190,13 @@ TensorMap Decoder::parameters() {
   for (auto const& parameter : layout_)
     if (parameter.tensor->defined()) parameters.emplace(parameter.name, *parameter.tensor);
   return parameters;
+}
+
+std::vector<std::vector<std::string>> Decoder::block_parameters() const {
+  std::vector<std::vector<std::string>> names(blocks_.size());
+  for (auto const& parameter : layout_)
+    if (parameter.layer >= 0) names[static_cast<size_t>(parameter.layer)].push_back(parameter.name);
+  return names;
 }
 
 TensorMap Decoder::dequantized() {

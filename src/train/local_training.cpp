@@ -77,6 +77,23 @@ double accumulate_gradients(CausalLM& model, TrainConfig const& config,
   return value_of(sum);
 }
 
+/// The same by all ranks of a group, each with its rows; afterwards the gradients are the group's.
+double accumulate_gradients(CausalLM& model, TrainConfig const& config,
+                            LocalTraining::Prepared const& prepared, std::vector<double> const& row_weights,
+                            TensorMap const& parameters, RankGroup& group) {
+  at::Tensor sum;
+  for (auto const& batch : prepared.batches) {
+    if (batch.num_targets() == 0) continue;
+    auto const share = group.share_of(batch);
+    auto const loss = loss_of_batch(model, config, share.batch, prepared.dropout, row_weights);
+    if (share.counts) add_to(sum, loss.detach().to(at::kDouble));
+    at::div(share.counts ? loss : loss.mul(0), static_cast<double>(prepared.terms())).backward();
+    group.end_backward();
+  }
+  group.sum_gradients(parameters);
+  return group.sum(value_of(sum));
+}
+
 /// The summed loss of one step.
 double loss_without_gradients(CausalLM& model, TrainConfig const& config,
                               LocalTraining::Prepared const& prepared,
@@ -93,14 +110,16 @@ double loss_without_gradients(CausalLM& model, TrainConfig const& config,
 
 struct LocalTraining::Impl {
   Impl(CausalLM& model_, TensorMap& parameters_, TokenSplit const& data, TrainConfig const& config_,
-       ClientRound const& which_, GradientHook hook_, std::span<double const> reference)
+       ClientRound const& which_, GradientHook hook_, std::span<double const> reference, RankGroup* group_)
       : model(model_),
         parameters(parameters_),
         config(config_),
         which(which_),
         hook(std::move(hook_)),
+        group(group_),
         steps(planned_steps(config_, data.samples())),
-        step_batches(data, config_, which_, steps / config_.steps_per_batch, reference),
+        step_batches(data, config_, which_, steps / config_.steps_per_batch, reference,
+                     group_ ? group_->size() : 1),
         optimizer(config_.zeroth_order() ? OptimizerConfig{.type = "SGD"} : config_.optimizer, parameters_) {
     result.of_pairs = data.pairs;
   }
@@ -125,6 +144,7 @@ struct LocalTraining::Impl {
   }
 
   double loss_of(Prepared const& prepared) {
+    if (group) return accumulate_gradients(model, config, prepared, row_weights, parameters, *group);
     return accumulate_gradients(model, config, prepared, row_weights);
   }
 
@@ -152,6 +172,7 @@ struct LocalTraining::Impl {
     double const lr = rate();
     optimizer.set_lr(lr);
     optimizer.step();
+    if (group) group->note_change();
     result.lr_sum += lr;
   }
 
@@ -204,6 +225,7 @@ struct LocalTraining::Impl {
   TrainConfig const& config;
   ClientRound which;
   GradientHook hook;
+  RankGroup* group;  ///< null: this rank trains alone
   int64_t steps;
   StepBatches step_batches;
   std::vector<Batch> batches;  ///< of the step that comes next, or was last
@@ -215,8 +237,9 @@ struct LocalTraining::Impl {
 
 LocalTraining::LocalTraining(CausalLM& model, TensorMap& parameters, TokenSplit const& data,
                              TrainConfig const& config, ClientRound const& which, GradientHook hook,
-                             std::span<double const> reference)
-    : impl_(std::make_unique<Impl>(model, parameters, data, config, which, std::move(hook), reference)) {
+                             std::span<double const> reference, RankGroup* group)
+    : impl_(
+          std::make_unique<Impl>(model, parameters, data, config, which, std::move(hook), reference, group)) {
   FSLLM_ASSERT(data.pairs == learns_from_pairs(config.loss));
   FSLLM_ASSERT(!data.pairs || std::ssize(reference) == data.rows());
 }
@@ -244,7 +267,8 @@ LocalTraining::Prepared LocalTraining::prepare() {
 StepResult LocalTraining::finish(Prepared const& prepared, double sum) {
   auto& own = *impl_;
   if (own.hook) own.hook(own.parameters);
-  double const norm = gradient_norm(own.parameters);
+  double norm = gradient_norm(own.parameters);
+  if (own.group && own.group->partitions()) norm = std::sqrt(own.group->sum(norm * norm));
   bool const taken = std::isfinite(sum) && std::isfinite(norm);
   if (taken) own.update(norm);
   return own.count(prepared, sum, taken);

@@ -15,6 +15,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "fsllm/train/rank_group.hpp"
+
 namespace fsllm {
 namespace {
 
@@ -225,17 +227,23 @@ void for_each_batch(TokenSplit const& split, BatchConfig const& config, int64_t 
 }  // namespace
 
 SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, BatchConfig const& config,
-                         int64_t batch_tokens) {
+                         int64_t batch_tokens, RankGroup const* group) {
   at::NoGradGuard const no_grad;
   SplitLoss total;
   at::Tensor sum = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(at::Device(model.device())));
-  for_each_batch(split, config, batch_tokens, [&](Batch const& batch) {
+  auto const add = [&](Batch const& batch, bool counts) {
     auto const hidden = at_targets(model, batch, {}).hidden;
-    sum.add_(loss_without_gradients(model, hidden, index_tensor(batch.target_ids, model)));
+    auto const loss = loss_without_gradients(model, hidden, index_tensor(batch.target_ids, model));
+    if (counts) sum.add_(loss);
+  };
+  for_each_batch(split, config, batch_tokens * (group ? group->size() : 1), [&](Batch const& batch) {
     total.targets += batch.num_targets();
     total.rows += batch.num_rows();
+    if (!group) return add(batch, true);
+    auto const share = group->share_of(batch);
+    add(share.batch, share.counts);
   });
-  total.sum = sum.item<double>();
+  total.sum = group ? group->sum(sum.item<double>()) : sum.item<double>();
   return total;
 }
 

@@ -20,13 +20,14 @@ std::vector<int64_t> sample_lengths(TokenSplit const& data) {
 }  // namespace
 
 StepBatches::StepBatches(TokenSplit const& data, TrainConfig const& config, ClientRound const& which,
-                         int64_t steps, std::span<double const> reference)
+                         int64_t steps, std::span<double const> reference, int ranks)
     : data_(data),
       config_(config),
       reference_(reference),
       order_(order_of(config, data.samples(), which,
                       config.batch.group_by_length ? sample_lengths(data) : std::vector<int64_t>())),
-      steps_(steps) {}
+      steps_(steps),
+      micro_(config.micro_batch_size * ranks) {}
 
 std::vector<Batch> StepBatches::make(int64_t step) {
   std::vector<Batch> batches;
@@ -36,7 +37,7 @@ std::vector<Batch> StepBatches::make(int64_t step) {
   for (int64_t at = first; at < (first < planned ? std::min(end, planned) : end); ++at) {
     auto const samples = order_.rows_of_step(at);
     auto const count = static_cast<int64_t>(samples.size()), a_sample = data_.rows_a_sample();
-    int64_t const micro = config_.micro_batch_size > 0 ? config_.micro_batch_size : count;
+    int64_t const micro = micro_ > 0 ? micro_ : count;
     for (int64_t begin = 0; begin < count; begin += micro) {
       auto& batch = batches.emplace_back();
       batch.packing = config_.batch.packing;

@@ -38,6 +38,9 @@ std::vector<int64_t> targets_by_row(Batch const& batch);
 /// Adds one row. The first token of a row is never a target (nothing predicts it).
 void append_row(Batch& batch, TokenSplit const& split, int64_t row);
 
+/// Rows [begin, end) of a batch.
+Batch rows_of(Batch const& batch, int64_t begin, int64_t end);
+
 /// Keys `dataloader.*`.
 struct BatchConfig {
   int64_t batch_size = 64;

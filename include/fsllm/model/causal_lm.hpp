@@ -9,6 +9,7 @@
 #include "fsllm/core/tensor_map.hpp"
 #include "fsllm/model/config.hpp"
 #include "fsllm/model/kv_cache.hpp"
+#include "fsllm/model/layer_hooks.hpp"
 #include "fsllm/model/linear.hpp"
 #include "fsllm/model/pass.hpp"
 #include "fsllm/model/virtual_tokens.hpp"
@@ -77,6 +78,10 @@ class CausalLM {
   virtual void set_block_adapter(int64_t layer, std::shared_ptr<BlockAdapter> adapter) = 0;
   /// Puts an adapter (or none) around all blocks.
   virtual void set_stack_adapter(std::shared_ptr<StackAdapter> adapter) = 0;
+  /// Calls these around the blocks of every pass from now on, or none (null).
+  virtual void set_layer_hooks(std::shared_ptr<LayerHooks> hooks) = 0;
+  /// The names in parameters() of each block's own.
+  virtual std::vector<std::vector<std::string>> block_parameters() const = 0;
   /// All parameters under the names and in the shapes of the file (Conv1D: [in, out]); the live tensors.
   /// Quantised weights are not among them.
   virtual TensorMap parameters() = 0;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "fsllm/train/rank_group.hpp"
 #include "fsllm/train/trainer.hpp"
 #include "fsllm/train/zeroth_order.hpp"
 
@@ -29,9 +30,11 @@ struct TrainingState {
 class LocalTraining {
  public:
   /// `parameters` are live, require gradients and lie inside `model`. All references must outlive the object,
-  /// as `reference`, what the reference model makes of the rows of pairs (row_losses).
+  /// as `reference`, what the reference model makes of the rows of pairs (row_losses). With a `group` all its
+  /// ranks train the client together: every member that trains is Collective over them then.
   LocalTraining(CausalLM& model, TensorMap& parameters, TokenSplit const& data, TrainConfig const& config,
-                ClientRound const& which, GradientHook hook = {}, std::span<double const> reference = {});
+                ClientRound const& which, GradientHook hook = {}, std::span<double const> reference = {},
+                RankGroup* group = nullptr);
   ~LocalTraining();
   LocalTraining(LocalTraining const&) = delete;
   LocalTraining& operator=(LocalTraining const&) = delete;

@@ -10,6 +10,8 @@
 
 namespace fsllm {
 
+class RankGroup;
+
 /// Cross-entropy summed over the batch's targets (scalar, fp32; differentiable). The head runs at positions
 /// with a target only. `dropout`: of which step masks are drawn; without, nothing is dropped.
 at::Tensor summed_loss(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout = {});
@@ -39,9 +41,10 @@ struct SplitLoss {
 };
 /// Sum of the loss over all rows of a split and the number of targets, without gradients. Rows are taken from
 /// the longest to the shortest, at most `batch_tokens` tokens (and at least one row) a forward pass, so the
-/// result depends on the data alone; of `config` it takes the packing.
+/// result depends on the data alone; of `config` it takes the packing. With a `group` each of its ranks takes
+/// its share of the rows of each pass, of as many more tokens: Collective over it.
 SplitLoss evaluate_split(CausalLM& model, TokenSplit const& split, BatchConfig const& config = {},
-                         int64_t batch_tokens = 2048);
+                         int64_t batch_tokens = 2048, RankGroup const* group = nullptr);
 /// -log p of each row's answer, in batches made likewise.
 std::vector<double> row_losses(CausalLM& model, TokenSplit const& split, BatchConfig const& config = {},
                                int64_t batch_tokens = 2048);
