@@ -125,14 +125,15 @@ AdapterInfo info_of(Setup const& s, Communicator const& comm) {
 }
 
 /// What runs, but likely not as it was meant. On rank 0.
-void warn_of_settings(ClientData const& data, Communicator const& comm) {
+void warn_of_settings(ClientData const& data, int64_t ranks_per_client, Communicator const& comm) {
   if (auto const idle = idle_tasks(comm); idle > 0)
     log_warning(
         "one rank, although SLURM_NTASKS = {}: {} tasks are idle. Start it with srun --mpi=pmix or mpirun.",
         idle + 1, idle);
-  if (auto const clients = data.clients().size(); std::cmp_greater(comm.size(), clients))
-    log_warning("{} ranks for {} clients: {} never train. Start fewer ranks.", comm.size(), clients,
-                static_cast<size_t>(comm.size()) - clients);
+  auto const clients = static_cast<int64_t>(data.clients().size());
+  if (int64_t const needed = clients * ranks_per_client; comm.size() > needed)
+    log_warning("{} ranks for {} clients{}: {} never train. Start fewer ranks.", comm.size(), clients,
+                ranks_per_client > 1 ? fmt::format(", {} each", ranks_per_client) : "", comm.size() - needed);
 }
 
 /// Collective: what runs where, and what it takes before the first step.
@@ -142,7 +143,7 @@ void log_start(Setup const& s, Trainable const& t, ClientData const& data, Commu
            table);
   log_info("model {} ({}), weights {}, compute {} on {}", s.model_dir.string(), s.model.family,
            s.load.storage_dtype, s.load.compute_dtype, s.device.gpu < 0 ? "CPU" : "GPU");
-  if (comm.rank() == 0) warn_of_settings(data, comm);
+  if (comm.rank() == 0) warn_of_settings(data, s.run.group.ranks, comm);
   if (s.load.device == "cpu") warn_of_memory(weight_bytes(*t.model));
   log_info("{} clients, {} trainable parameters ({}), run directory {}", data.clients().size(),
            num_parameters(t.parameters), t.peft ? s.run.peft.method : "full model",
@@ -156,6 +157,27 @@ void log_start(Setup const& s, Trainable const& t, ClientData const& data, Commu
         static_cast<double>(all) / 1048576, static_cast<double>(largest) / 1048576);
 }
 
+std::unique_ptr<Collective> make_collective(Setup const& s, Communicator const& comm) {
+  return s.device.nccl ? make_nccl_collective(comm, s.device.gpu) : make_host_collective(comm);
+}
+
+/// Ranks one after another train a client together; ranks of the same number in their groups meet between
+/// rounds.
+struct Groups {
+  /// Collective.
+  Groups(Setup const& s, Communicator const& world) : across_ranks(world) {
+    auto const size = static_cast<int>(s.run.group.ranks);
+    if (size > 1) {
+      across_ranks = world.split(world.rank() % size, world.rank());
+      group = make_collective(s, world.split(world.rank() / size, world.rank()));
+    }
+    across = make_collective(s, across_ranks);
+  }
+  Communicator across_ranks;
+  std::unique_ptr<Collective> group;  ///< null: a rank trains a client alone
+  std::unique_ptr<Collective> across;
+};
+
 int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   set_signal_note(comm.rank() == 0 && !s.resume
                       ? "stopped before the first round: there is no checkpoint, start it again"
@@ -165,6 +187,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   at::set_num_threads(threads_per_rank(s.run, comm.split_by_node().size()));
   auto sources = clients_of(s, comm);
   s.info = info_of(s, comm);
+  Groups const groups(s, comm);
   Trainable trainable;
   LoraFactors lora;
   std::unique_ptr<ClientData> data;
@@ -182,7 +205,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
     data->check(comm.rank(), comm.size());
     check_clients(s, data->clients(), [&](int64_t client) { return data->summary(client).train.rows; });
     set_activity("loading the model");
-    trainable = load_trainable(s);
+    trainable = load_trainable(s, groups.group.get());
     lora = lora_of(s, trainable);
     bind_factors(s.run.fed.algorithm, lora);
     check_shared_passes(s, trainable);
@@ -197,8 +220,6 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
     s.output->write("config.yaml", s.resolved_yaml);
   });
   log_start(s, trainable, *data, comm);
-  auto const collective =
-      s.device.nccl ? make_nccl_collective(comm, s.device.gpu) : make_host_collective(comm);
   Federation federation{
       s.run.fed,
       [&](int64_t client) -> TrainConfig const& {
@@ -208,7 +229,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
       *trainable.model,
       trainable.parameters,
       *data,
-      *collective,
+      *groups.across,
       s.directory,
       s.output.get(),
       s.run.peft.mv_to_cpu,
@@ -218,7 +239,10 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
       [&](std::string const& before, int64_t round) { return continued_record(before, record, round); },
       [&] { inputs->check_unchanged(); },
       [&](std::filesystem::path const& dir, TensorMap const& values, TensorMap const& overlay) {
-        save_values(s, trainable, dir, values, overlay);
+        if (trainable.group && trainable.group->partitions())
+          save_parts(s, trainable, dir, values);
+        else
+          save_values(s, trainable, dir, values, overlay);
       },
       [&](std::filesystem::path const& dir, std::filesystem::path const& adapter) {
         save_merged({s.model_dir, adapter, "fp32", s.load.storage_dtype, weight_cache(s)}, dir);
@@ -231,7 +255,9 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
         trainable.peft->detach(*trainable.model);
         work();
         trainable.peft->attach(*trainable.model);
-      }};
+      },
+      trainable.group.get(),
+      &comm};
   auto const summary = run_rounds(federation, s.resume);
   set_signal_note("", OnSignal::end_process);
   return summary.interrupted ? (summary.rounds > 0 ? kExitStopped : kExitSignal) : 0;

@@ -77,6 +77,32 @@ void check_federation(RunConfig const& run, Config const& config) {
               config.where("federate.sample_client_num"), fed.sample_client_num, fed.client_num);
 }
 
+/// What ranks that train a client together cannot do.
+void check_group(RunConfig const& run, Config const& config) {
+  if (run.group.ranks == 1) return;
+  bool const adapter = !run.peft.method.empty();
+  bool const has_parts = run.group.stage > 0 && !adapter;
+  auto const& algorithm = run.fed.algorithm;
+  auto const refuse = [&](bool refused, std::string const& with, char const* why) {
+    FSLLM_CHECK(!refused, "{} with {} ({}). Set hpc.ranks_per_client: 1, or leave that out.",
+                config.where("hpc.ranks_per_client"), with, why);
+  };
+  refuse(run.train.zeroth_order(), "train.optimizer.type = MeZO", "its two losses are those of one rank");
+  refuse(run.train.redraws, "llm.retry_on_nan_loss", "rows would be drawn anew on some ranks only");
+  refuse(run.fed.clients_per_pass > 1, "hpc.clients_per_pass", "clients share passes of one rank");
+  refuse(algorithm.components > 1, "federate.method = fedem", "it weighs rows by losses of one rank");
+  refuse(algorithm.trains_cores, "federate.lora_aggregation = fedsb", "it begins with gradients of one rank");
+  refuse(run.fed.asyn.use && run.fed.asyn.real, "asyn.clock = real", "turns end where single ranks are");
+  refuse(!run.shard_roots.empty(), "hpc.shard_roots", "a client's shard must be seen by all its ranks");
+  refuse(run.data.pairs && run.group.stage == 3, "train.loss of pairs and hpc.zero_stage = 3",
+         "its reference is computed by one rank, which needs the whole model");
+  refuse(has_parts && algorithm.whole_updates,
+         "a method that looks at whole updates and hpc.zero_stage above 0", "no rank has one");
+  refuse(adapter && run.group.stage == 3 && quantization_of(run.storage_dtype) != Quantization::none,
+         "train.storage_dtype = " + run.storage_dtype + " and hpc.zero_stage = 3",
+         "quantised blocks are not partitioned");
+}
+
 std::string default_name(RunConfig const& run) {
   auto model = std::filesystem::path(run.model_type.substr(0, run.model_type.find('@'))).filename().string();
   auto const data =
@@ -146,6 +172,7 @@ RunConfig load_run_config(Config& config) {
   run.peft = load_peft_config(config);
   run.train = load_train_config(config);
   run.fed = load_fed_config(config);
+  run.group = load_group_config(config);
   if (run.half && run.storage_dtype == "auto") run.storage_dtype = "fp16";
   if (run.expname.empty()) run.expname = default_name(run);
   check_name(run, config);
@@ -177,6 +204,7 @@ RunConfig load_run_config(Config& config) {
               "{} = {} (hpc.shard_roots names the shards already). Leave one of them out.",
               config.where("data.shards"), run.data.shards);
   check_federation(run, config);
+  check_group(run, config);
   return run;
 }
 
@@ -255,6 +283,9 @@ std::vector<std::string> conflicting_keys(std::string const& old_yaml, Config co
                                              "federate.total_round_num",
                                              "llm.cache.model",
                                              "hpc.server_trains",
+                                             "hpc.ranks_per_client",
+                                             "hpc.zero_stage",
+                                             "hpc.offload",
                                              "hpc.stall_warning_s"};
   auto const before = Config::parse(old_yaml, "config.yaml of the run directory"),
              now = Config::parse(resolved.dump(), "configuration");

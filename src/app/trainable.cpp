@@ -112,14 +112,27 @@ std::unique_ptr<CausalLM> load_grown(Setup const& s, LoadOptions const& options)
   return model;
 }
 
-Trainable load_trainable(Setup const& s) {
+namespace {
+
+/// Of a model without adapter.
+void make_model_trainable(Setup const& s, Trainable& t, Collective* group) {
+  bool const has_parts = group != nullptr && s.run.group.stage > 0;
+  if (!has_parts) t.model->make_trainable("fp32");
+  if (group != nullptr)
+    t.group = std::make_unique<RankGroup>(*group, *t.model, s.run.group,
+                                          GroupModel{.trained = true, .compute_type = s.load.compute_dtype});
+  t.parameters = has_parts ? t.group->parameters() : t.model->parameters();
+}
+
+}  // namespace
+
+Trainable load_trainable(Setup const& s, Collective* group) {
   Trainable t;
   auto options = s.load;
   options.cache_dir = weight_cache(s);
   t.model = load_grown(s, options);
   if (s.run.peft.method.empty()) {
-    t.model->make_trainable("fp32");
-    t.parameters = t.model->parameters();
+    make_model_trainable(s, t, group);
     return t;
   }
   t.peft = make_peft(s.run.peft, *t.model, s.run.fed.seed);
@@ -129,7 +142,31 @@ Trainable load_trainable(Setup const& s) {
   bool const brought = !start.empty() && adapter_vocab_size(start, s.model) > 0;
   if (brought || s.model.vocab_size != load_model_config(s.model_dir).vocab_size)
     t.vocabulary = t.model->vocabulary();
+  if (group != nullptr) t.group = std::make_unique<RankGroup>(*group, *t.model, s.run.group, GroupModel{});
   return t;
+}
+
+namespace {
+
+/// What a model folder needs beside weights and configuration.
+void save_model_tokenizer(Setup const& s, std::filesystem::path const& dir) {
+  if (is_gguf(s.model_dir)) export_gguf_tokenizer(s.model_dir, dir);
+  if (!s.vocabulary.is_own) return;
+  save_tokenizer(s.vocabulary.source, s.run.data.added_tokens, dir);
+  write_special_ids(dir, *s.vocabulary.tokenizer);
+}
+
+}  // namespace
+
+void save_parts(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values) {
+  auto const whole = [&](std::string const& name) { return t.group->gathered(name, values.at(name)); };
+  if (t.group->rank() != 0) {
+    for (auto const& [name, part] : values) whole(name);
+    return;
+  }
+  write_adapter_info(dir, s.info);
+  save_model(dir, *t.model, s.model_dir, whole);
+  save_model_tokenizer(s, dir);
 }
 
 void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values,
@@ -142,12 +179,10 @@ void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir,
     auto const live = clone(t.parameters);
     copy_values(t.parameters, values);
     save_model(dir, *t.model, s.model_dir, "fp32");
-    if (is_gguf(s.model_dir)) export_gguf_tokenizer(s.model_dir, dir);
     copy_values(t.parameters, live);
+    return save_model_tokenizer(s, dir);
   }
-  if (!s.vocabulary.is_own) return;
-  save_tokenizer(s.vocabulary.source, s.run.data.added_tokens, dir);
-  if (!t.peft) write_special_ids(dir, *s.vocabulary.tokenizer);
+  if (s.vocabulary.is_own) save_tokenizer(s.vocabulary.source, s.run.data.added_tokens, dir);
 }
 
 void warn_of_memory(int64_t weights) {

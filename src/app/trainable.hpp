@@ -12,13 +12,15 @@ struct Trainable {
   std::unique_ptr<CausalLM> model;
   std::unique_ptr<Peft> peft;
   TensorMap parameters;
-  TensorMap vocabulary;  ///< embeddings that are not the file's, beside an adapter
+  std::unique_ptr<RankGroup> group;  ///< which it refers to; null where a rank trains alone
+  TensorMap vocabulary;              ///< embeddings that are not the file's, beside an adapter
 };
 
 /// Without adapter, with rows for all tokens of the run.
 std::unique_ptr<CausalLM> load_grown(Setup const& s, LoadOptions const& options);
 
-Trainable load_trainable(Setup const& s);
+/// Collective over `group`, the ranks that train a client with this one; null: it trains alone.
+Trainable load_trainable(Setup const& s, Collective* group = nullptr);
 
 /// Where converted weights of this run lie.
 std::filesystem::path weight_cache(Setup const& s);
@@ -33,6 +35,9 @@ void check_shared_passes(Setup const& s, Trainable& t);
 /// an overlay the adapter is the best of its rank for both together, and the exact update lies beside it.
 void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values,
                  TensorMap const& overlay);
+
+/// Collective over the first group, whose ranks have parts of `values`: the model, written by rank 0.
+void save_parts(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values);
 
 /// Weights that are mapped from a file need not fit, but then every step reads what had to go.
 void warn_of_memory(int64_t weights);

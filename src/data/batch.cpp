@@ -54,7 +54,7 @@ std::vector<int64_t> targets_by_row(Batch const& batch) {
   return counts;
 }
 
-Batch rows_of(Batch const& batch, int64_t begin, int64_t end) {
+Batch batch_rows(Batch const& batch, int64_t begin, int64_t end) {
   Batch part;
   part.packing = batch.packing;
   part.first_row = batch.first_row + begin;

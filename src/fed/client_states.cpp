@@ -35,8 +35,9 @@ ClientState parted(TensorMap const& all) {
 
 }  // namespace
 
-std::string state_file_name(int64_t client, int64_t round) {
-  return fmt::format("clients/client_{:05d}.round_{:06d}.safetensors", client, round);
+std::string state_file_name(int64_t client, int64_t round, int rank) {
+  auto const part = rank > 0 ? fmt::format(".rank_{}", rank) : std::string();
+  return fmt::format("clients/client_{:05d}.round_{:06d}{}.safetensors", client, round, part);
 }
 
 std::map<int64_t, std::set<int64_t>> state_files_in(std::filesystem::path const& run_directory) {
@@ -57,7 +58,7 @@ std::optional<ClientState> ClientStates::find(int64_t client) {
   if (known == files_.end()) return {};
   if (auto const* held = held_.find(client)) return *held;
   auto const& file = known->second.back();
-  auto const path = root_ / state_file_name(client, file.round);
+  auto const path = root_ / state_file_name(client, file.round, rank_);
   FSLLM_CHECK(checksum64_file(path) == file.checksum,
               "{} is not the state that the checkpoint lists (its checksum differs). Restore it, or remove "
               "the newest "
@@ -70,7 +71,7 @@ std::optional<ClientState> ClientStates::find(int64_t client) {
 }
 
 void ClientStates::put(int64_t client, int64_t round, ClientState const& state) {
-  auto const path = root_ / state_file_name(client, round);
+  auto const path = root_ / state_file_name(client, round, rank_);
   auto const here = joined(state);
   write_safetensors(path, here, {{"format", "pt"}}, OutputFolder::scratch_of(root_), FileAccess::owner_only);
   auto& files = files_[client];

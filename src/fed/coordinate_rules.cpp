@@ -112,6 +112,7 @@ void trimmed_mean(Config& config, std::string const& rule, FedAlgorithm& algorit
 void bulyan(Config& config, std::string const& rule, FedAlgorithm& algorithm) {
   auto const faulty = byzantine_clients(config);
   if (rule != "bulyan") return;
+  algorithm.whole_updates = true;
   algorithm.kind = Kind::gather;
   algorithm.combine = [faulty](GatheredMessages const& all, Communicator const& comm) {
     auto const count = all.tasks.size();

@@ -21,13 +21,13 @@ struct LossOfClient {
 ClientLosses evaluate_clients(CausalLM& model, ClientData& data, ClientConfigs const& configs,
                               std::vector<std::vector<int64_t>> const& by_rank,
                               std::vector<std::string> const& splits, Communicator const& comm,
-                              ReferenceOf const& reference) {
+                              ReferenceOf const& reference, RankGroup const* group) {
   return evaluate_clients(data, by_rank, splits, comm,
                           [&](int64_t client, std::string const& name, TokenSplit const& rows) {
                             auto const& config = configs(client);
                             return rows.pairs ? evaluate_pairs(model, rows, reference(client, name, rows),
                                                                {config.loss, config.beta}, config.batch)
-                                              : evaluate_split(model, rows, config.batch);
+                                              : evaluate_split(model, rows, config.batch, 2048, group);
                           });
 }
 

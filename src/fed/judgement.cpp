@@ -33,7 +33,7 @@ void RankWork::fine_tune(int64_t client, int64_t round) {
         for (auto const& [name, tensor] : parameters)
           if (!tunes(tuning, name)) tensor.mutable_grad().reset();
       },
-      references_(client, "train", shard->train));
+      references_(client, "train", shard->train), f_.group);
   while (!training.done()) {
     set_activity(fmt::format("fine-tuning client {}, step {}", client, training.result().steps + 1));
     training.step();
@@ -51,9 +51,9 @@ ClientLosses RankWork::evaluate_all(ServerState const& server, int64_t round) {
                               return mixture_loss(server, client, rows);
                             });
   if (!algorithm_.personal && !f_.config.finetune) {
-    copy_values(f_.parameters, server.weights);
+    set_parameters(server.weights);
     return evaluate_clients(f_.model, f_.data, f_.train_config, who_.owned, who_.splits, comm_,
-                            std::ref(references_));
+                            std::ref(references_), f_.group);
   }
   auto const& owned = who_.owned;
   std::vector<std::vector<int64_t>> one(owned.size());
@@ -65,11 +65,11 @@ ClientLosses RankWork::evaluate_all(ServerState const& server, int64_t round) {
       one[rank] =
           turn < owned[rank].size() ? std::vector<int64_t>{owned[rank][turn]} : std::vector<int64_t>{};
     if (turn < mine.size()) {
-      copy_values(f_.parameters, own_parameters(algorithm_, server, state_of(mine[turn], server).own));
+      set_parameters(own_parameters(algorithm_, server, state_of(mine[turn], server).own));
       if (f_.config.finetune) fine_tune(mine[turn], round);
     }
-    for (auto const& [split, part] :
-         evaluate_clients(f_.model, f_.data, f_.train_config, one, who_.splits, comm_, std::ref(references_)))
+    for (auto const& [split, part] : evaluate_clients(f_.model, f_.data, f_.train_config, one, who_.splits,
+                                                      comm_, std::ref(references_), f_.group))
       losses[split].insert(part.begin(), part.end());
   }
   return losses;
@@ -111,7 +111,8 @@ void Run::judge_average() {
   save_as(f_.directory.average().filename().string(), mean.weights);
   average_ = to_json(losses);
   average_["models"] = models;
-  if (!losses.empty()) append_to_file(f_.directory.eval_results(), average_result_line(losses, state_.done));
+  if (writes() && !losses.empty())
+    append_to_file(f_.directory.eval_results(), average_result_line(losses, state_.done));
 }
 
 }  // namespace fsllm::detail

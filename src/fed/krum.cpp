@@ -29,6 +29,7 @@ void krum(Config& config, std::string const& rule, FedAlgorithm& algorithm) {
   auto const chosen = static_cast<size_t>(
       config.get<int64_t>("aggregator.BFT_args.krum_agg_num", 1, "Updates that krum averages.", at_least(1)));
   if (rule != "krum") return;
+  algorithm.whole_updates = true;
   algorithm.kind = Kind::gather;
   algorithm.combine = [faulty, chosen](GatheredMessages const& all, Communicator const& comm) {
     auto const count = all.tasks.size();

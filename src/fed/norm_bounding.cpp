@@ -16,6 +16,7 @@ void norm_bounding(Config& config, std::string const& rule, FedAlgorithm& algori
       bound > 0,
       "aggregator.BFT_args.normbounding_norm_bound is 0 (aggregator.robust_rule = normbounding needs a "
       "bound). Set it; update_norm in metrics_clients.jsonl tells how long updates are.");
+  algorithm.whole_updates = true;
   algorithm.transforms.push_back([bound](Message& message, ClientTurn const&) {
     double const norm = l2_norm(message.mean);
     if (norm <= bound) return;

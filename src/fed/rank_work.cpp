@@ -82,7 +82,7 @@ RankWork::RankWork(Federation& federation, Participants const& who)
       who_(who),
       comm_(federation.collective.communicator()),
       algorithm_(federation.config.algorithm),
-      states_(federation.directory.root),
+      states_(federation.directory.root, federation.group ? federation.group->rank() : 0),
       references_(federation) {
   for (auto const& [name, tensor] : f_.parameters)
     if (algorithm_.is_local(name) || algorithm_.personal_training)
@@ -91,7 +91,7 @@ RankWork::RankWork(Federation& federation, Participants const& who)
     real_time_ = std::make_unique<RealTime>(
         f_, who_.trained,
         [this](ClientTurn& turn, ClientShard const& shard) {
-          copy_values(f_.parameters, turn.start);
+          set_parameters(turn.start);
           return training_of(turn, f_.parameters, hook_of(turn, algorithm_.gradients),
                              algorithm_.parts.front(), f_.train_config(turn.task.client), shard);
         },
@@ -99,6 +99,18 @@ RankWork::RankWork(Federation& federation, Participants const& who)
 }
 
 RankWork::~RankWork() = default;
+
+void RankWork::set_parameters(TensorMap const& values) {
+  copy_values(f_.parameters, values);
+  if (f_.group) f_.group->note_change();
+}
+
+/// Between two steps: the ranks of a group stop after the same one.
+void RankWork::stop_where_asked() const {
+  if (f_.group == nullptr) return fsllm::stop_where_asked();
+  check_launcher();
+  if (f_.group->any(interrupted())) throw Interrupted();
+}
 
 RoundPlan RankWork::plan(int64_t round, ServerState const& server, Schedule& schedule) {
   if (!real_time_) return plan_round(f_.config, who_.trained, round, schedule);
@@ -200,7 +212,7 @@ std::unique_ptr<LocalTraining> RankWork::training_of(ClientTurn const& turn, Ten
         for (auto const& [name, tensor] : trained)
           if (!moves(part, name, round)) tensor.mutable_grad().reset();
       },
-      references_(turn.task.client, "train", shard.train));
+      references_(turn.task.client, "train", shard.train), f_.group);
 }
 
 /// What follows the last step of a training goes into `turn`.
@@ -215,7 +227,7 @@ void RankWork::note_result(ClientTurn& turn, LocalTraining const& training) cons
 /// All trainings from turn.start; what follows the last one goes into `turn`. Returns the optimiser's state.
 TensorMap RankWork::take_steps(ClientTurn& turn, GradientHooks const& gradients,
                                std::vector<TurnPart> const& parts, TensorMap optimizer, Progress& progress) {
-  copy_values(f_.parameters, turn.start);
+  set_parameters(turn.start);
   auto const hook = hook_of(turn, gradients);
   for (auto const& part : parts) optimizer = take_part(turn, hook, part, optimizer, progress);
   return optimizer;
@@ -277,7 +289,8 @@ ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task,
   kept.optimizer = take_steps(turn, algorithm_.gradients, algorithm_.parts, kept.optimizer, progress);
   scale_lora(0);
   auto const message = message_of(algorithm_, turn);
-  ClientReport const report{task.client, turn.result, l2_norm(turn.update), task.version};
+  double const norm = f_.group ? f_.group->norm(turn.update) : l2_norm(turn.update);
+  ClientReport const report{task.client, turn.result, norm, task.version};
   if (algorithm_.kind != Kind::none) aggregation.add(message, task);
   if (algorithm_.personal_training) train_personal(turn, progress);
   if (f_.config.has_client_states()) states_.put(task.client, plan.round + 1, {turn.state, kept.optimizer});
@@ -351,7 +364,7 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const
   std::vector<ClientReport> reports;
   {
     Progress progress(fmt::format("round {}/{}", plan.round + 1, f_.config.rounds), steps, "steps",
-                      comm_.rank() == 0);
+                      f_.all_ranks().rank() == 0);
     try {
       for (auto const& cohort : mine) {
         auto const trained =
@@ -366,7 +379,7 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const
       reports.clear();
     }
   }
-  stopped_ = comm_.max(interrupted() ? 1 : 0) != 0;
+  stopped_ = f_.all_ranks().any(interrupted());
   return gather_reports(reports, comm_);
 }
 

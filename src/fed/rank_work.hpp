@@ -67,6 +67,8 @@ class RankWork {
 
  private:
   struct Member;
+  void set_parameters(TensorMap const& values);
+  void stop_where_asked() const;
   std::vector<std::vector<ClientTask>> own_cohorts(RoundPlan const& plan) const;
   GradientHook hook_of(ClientTurn const& turn, GradientHooks const& gradients) const;
   std::unique_ptr<LocalTraining> training_of(ClientTurn const& turn, TensorMap& parameters,

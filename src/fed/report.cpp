@@ -125,14 +125,14 @@ void PhaseClock::lap(std::string const& phase) {
   last_ = now;
 }
 
-void measure_ranks(RoundReport& report, Collective& collective, Traffic const& before) {
-  auto const& comm = collective.communicator();
+void measure_ranks(RoundReport& report, Collective& collective, Traffic const& before,
+                   Communicator const& all_ranks) {
   auto const now = collective.traffic();
-  report.bytes_up = comm.sum(now.reduce_bytes - before.reduce_bytes);
-  report.bytes_down = comm.sum(now.broadcast_bytes - before.broadcast_bytes);
+  report.bytes_up = all_ranks.sum(now.reduce_bytes - before.reduce_bytes);
+  report.bytes_down = all_ranks.sum(now.broadcast_bytes - before.broadcast_bytes);
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  report.peak_rss_bytes = comm.max(int64_t{usage.ru_maxrss} * 1024);
+  report.peak_rss_bytes = all_ranks.max(int64_t{usage.ru_maxrss} * 1024);
 }
 
 nlohmann::ordered_json to_json(ClientLosses const& losses) {
@@ -169,6 +169,7 @@ nlohmann::ordered_json to_json(RoundReport const& report) {
   event["best"] = report.best;
   event["bytes_up"] = report.bytes_up;
   event["bytes_down"] = report.bytes_down;
+  if (report.bytes_in_groups > 0) event["bytes_in_groups"] = report.bytes_in_groups;
   event["seconds"] = report.seconds;
   if (double const seconds = seconds_of(report, "train"); seconds > 0)
     event["tokens_per_second"] = static_cast<double>(sum_of(report.clients).tokens) / seconds;

@@ -93,7 +93,7 @@ void Run::broadcast(ServerState& state) {
 }
 
 void Run::write_report(RoundReport const& report) {
-  if (!server()) return;
+  if (!writes()) return;
   f_.output->check();
   for (auto const& line : client_lines(report)) client_metrics_->write(line);
   metrics_->write(last_event_ = to_json(report));
@@ -112,9 +112,9 @@ bool Run::begin(bool resume) {
         state_.done);
     return false;
   }
-  if (server() && !state_.record.empty()) f_.output->write("run.json", state_.record + "\n");
+  if (writes() && !state_.record.empty()) f_.output->write("run.json", state_.record + "\n");
   note_for_signals();
-  if (server()) {
+  if (writes()) {
     metrics_ = std::make_unique<JsonlWriter>(f_.directory.metrics());
     client_metrics_ = std::make_unique<JsonlWriter>(f_.directory.client_metrics());
   }
@@ -135,12 +135,14 @@ bool Run::begin(bool resume) {
 RoundReport Run::train_round(int64_t round) {
   PhaseClock clock;
   auto const traffic = f_.collective.traffic();
+  auto const in_group = [&] { return f_.group ? f_.group->collective().traffic().partition_bytes : 0; };
+  int64_t const in_group_before = in_group();
   auto schedule = state_.schedule;
   auto const plan = work_.plan(round, state_.server, schedule);
   auto const aggregation = make_aggregation(f_, state_.server.weights, plan);
   if (config_.has_client_states()) {
-    if (server()) own_state_files(plan);
-    comm_.barrier();
+    if (writes()) own_state_files(plan);
+    f_.all_ranks().barrier();
   }
   RoundReport report;
   report.round = round + 1;
@@ -159,8 +161,9 @@ RoundReport Run::train_round(int64_t round) {
       (report.round == config_.rounds || report.round % config_.selection.eval_every == 0))
     judge(report);
   clock.lap("evaluate");
-  measure_ranks(report, f_.collective, traffic);
-  report.device_bytes = comm_.max(device_bytes_in_use(work_.device()));
+  measure_ranks(report, f_.collective, traffic, f_.all_ranks());
+  report.bytes_in_groups = f_.all_ranks().sum(in_group() - in_group_before);
+  report.device_bytes = f_.all_ranks().max(device_bytes_in_use(work_.device()));
   report.seconds = clock.seconds();
   if (round == 0) report.seconds["to_first_step"] = work_.first_step();
   return report;

@@ -40,8 +40,14 @@ class Run {
   RunSummary train(bool resume);
 
  private:
+  /// Does this rank move the global state (its part of it, where ranks have parts)?
   bool server() const { return comm_.rank() == 0; }
+  /// Is it the one that writes files?
+  bool writes() const { return f_.all_ranks().rank() == 0; }
+  bool has_parts() const { return f_.group != nullptr && f_.group->partitions(); }
   void restore();
+  void restore_server(Checkpoint& checkpoint);
+  std::vector<std::string> state_file_names(int64_t client, int64_t round) const;
   bool is_ended(Checkpoint const& checkpoint) const;
   bool begin(bool resume);
   RoundReport train_round(int64_t round);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a run leaves on disk, and how it goes on from there.
+#include <algorithm>
+#include <iterator>
+
 #include "fsllm/comm/gather.hpp"
 #include "fsllm/comm/stall.hpp"
 #include "fsllm/core/error.hpp"
@@ -7,6 +10,7 @@
 #include "fsllm/core/log.hpp"
 #include "fsllm/fed/mixture.hpp"
 #include "fsllm/io/files.hpp"
+#include "partitions.hpp"
 #include "run.hpp"
 
 namespace fsllm::detail {
@@ -19,60 +23,73 @@ RunState::RunState(Federation const& f, bool is_server) : selection(f.config.sel
   if (is_server) server_step = algorithm.server_step(server.weights);
 }
 
+/// What a server takes from a checkpoint.
+void Run::restore_server(Checkpoint& checkpoint) {
+  auto &weights = state_.server.weights, &extra = state_.server.extra;
+  check_same_layout(weights, checkpoint.tensors.at("global"), "checkpoint");
+  copy_values(weights, checkpoint.tensors.at("global"));
+  check_same_layout(extra, checkpoint.tensors["extra"], "checkpoint");
+  copy_values(extra, checkpoint.tensors["extra"]);
+  check_same_layout(f_.fixed, checkpoint.tensors["fixed"], "checkpoint");
+  copy_values(f_.fixed, checkpoint.tensors["fixed"]);
+  state_.best = checkpoint.tensors["best"];
+  auto const old = checkpoint.texts.find("algorithm");
+  FSLLM_CHECK(old == checkpoint.texts.end() || old->second.empty(),
+              "the checkpoint of round {} holds the server's optimiser in the form of an earlier version. "
+              "Continue with that version, or start the run anew with --overwrite.",
+              checkpoint.round);
+  state_.server_step->load_state(checkpoint.tensors["algorithm"]);
+}
+
+/// Collective: every server has its part of the newest checkpoint that is good, which rank 0 has found.
 void Run::restore() {
-  Checkpoint checkpoint;
-  if (server()) {
-    auto found = load_newest_checkpoint(f_.directory.checkpoints());
-    if (found) {
-      checkpoint = std::move(*found);
-      auto &weights = state_.server.weights, &extra = state_.server.extra;
-      check_same_layout(weights, checkpoint.tensors.at("global"), "checkpoint");
-      copy_values(weights, checkpoint.tensors.at("global"));
-      check_same_layout(extra, checkpoint.tensors["extra"], "checkpoint");
-      copy_values(extra, checkpoint.tensors["extra"]);
-      check_same_layout(f_.fixed, checkpoint.tensors["fixed"], "checkpoint");
-      copy_values(f_.fixed, checkpoint.tensors["fixed"]);
-      state_.best = checkpoint.tensors["best"];
-      auto const old = checkpoint.texts.find("algorithm");
-      FSLLM_CHECK(
-          old == checkpoint.texts.end() || old->second.empty(),
-          "the checkpoint of round {} holds the server's optimiser in the form of an earlier version. "
-          "Continue with that version, or start the run anew with --overwrite.",
-          checkpoint.round);
-      state_.server_step->load_state(checkpoint.tensors["algorithm"]);
-      if (auto const record = checkpoint.texts.find("run");
-          record != checkpoint.texts.end() && f_.continued_record)
-        state_.record = f_.continued_record(record->second, checkpoint.round);
-      ended_ = is_ended(checkpoint);
-      if (!ended_) rewind_logs(*f_.output, checkpoint.round);
-      last_event_ = last_event(f_.directory.metrics());
-    } else {
-      auto const folder = f_.directory.checkpoints();
-      FSLLM_CHECK(
-          !holds_checkpoint(folder),
-          "no checkpoint in {} can be read (the warnings above name the damage). Restore one, or remove "
-          "that folder to begin at round 0.",
-          folder.string());
-      rewind_logs(*f_.output, -1);
-      log_warning("no usable checkpoint in {}: the run starts from the beginning",
-                  f_.directory.checkpoints().string());
-    }
+  std::optional<FoundCheckpoint> found;
+  if (writes()) found = find_newest_checkpoint(f_.directory.checkpoints());
+  if (writes() && !found) {
+    auto const folder = f_.directory.checkpoints();
+    FSLLM_CHECK(
+        !holds_checkpoint(folder),
+        "no checkpoint in {} can be read (the warnings above name the damage). Restore one, or remove "
+        "that folder to begin at round 0.",
+        folder.string());
+    rewind_logs(*f_.output, -1);
+    log_warning("no usable checkpoint in {}: the run starts from the beginning",
+                f_.directory.checkpoints().string());
   }
-  std::string header = nlohmann::json{{"round", checkpoint.round},
-                                      {"ended", ended_},
-                                      {"best_round", checkpoint.texts["best_round"]},
-                                      {"selection", checkpoint.texts["selection"]},
-                                      {"schedule", checkpoint.texts["schedule"]}}
-                           .dump();
-  comm_.broadcast(header, 0);
+  if (writes() && found) {
+    auto const& first = found->first;
+    if (auto const record = first.texts.find("run"); record != first.texts.end() && f_.continued_record)
+      state_.record = f_.continued_record(record->second, first.round);
+    ended_ = is_ended(first);
+    if (!ended_) rewind_logs(*f_.output, first.round);
+    last_event_ = last_event(f_.directory.metrics());
+  }
+  auto const text = [&](char const* name) { return found ? found->first.texts[name] : std::string(); };
+  std::string header = nlohmann::json{
+      {"round", found ? found->first.round : 0},
+      {"ended", ended_},
+      {"folder", found ? found->folder.string() : ""},
+      {"parts", found ? found->parts : 0},
+      {"best_round", text("best_round")},
+      {"selection", text("selection")},
+      {"schedule",
+       text("schedule")}}.dump();
+  f_.all_ranks().broadcast(header, 0);
   auto const facts = nlohmann::json::parse(header);
   state_.done = facts.at("round").get<int64_t>();
   ended_ = facts.at("ended").get<bool>();
   if (state_.done == 0) return;
   state_.best_round = std::stoll(facts.at("best_round").get<std::string>());
   state_.selection.load_state(facts.at("selection").get<std::string>());
-  if (auto const text = facts.at("schedule").get<std::string>(); !text.empty())
-    state_.schedule = parse_schedule(text);
+  if (auto const schedule = facts.at("schedule").get<std::string>(); !schedule.empty())
+    state_.schedule = parse_schedule(schedule);
+  Checkpoint checkpoint;
+  if (server()) {
+    if (!found)
+      found = FoundCheckpoint{facts.at("folder").get<std::string>(), facts.at("parts").get<int>(), {}};
+    checkpoint = own_checkpoint(*found, f_);
+    restore_server(checkpoint);
+  }
   broadcast(state_.server);
   if (!f_.fixed.empty()) f_.collective.broadcast(f_.fixed, 0);
   if (overlay_) overlay_->load(checkpoint.tensors["overlay"]);
@@ -93,8 +110,12 @@ bool Run::is_ended(Checkpoint const& checkpoint) const {
   return summary.is_object() && summary.value("round", nlohmann::json()) == checkpoint.round;
 }
 
-/// A set of values in the subfolder `name` of the run directory.
+/// A set of values in the subfolder `name` of the run directory. Where values are parts, all servers call it.
 void Run::save_as(std::string const& name, TensorMap const& values) {
+  if (!writes()) {
+    if (has_parts()) f_.save({}, values, {});
+    return;
+  }
   auto const made = f_.output->fresh_folder();
   f_.save(made, values, overlay_ ? overlay_->values() : TensorMap{});
   f_.output->move_in(made, name, {"adapter_config.json", "config.json"});
@@ -108,18 +129,26 @@ void Run::restore_states(Checkpoint const& checkpoint) {
     if (listed != checkpoint.texts.end())
       for (auto const& file : nlohmann::json::parse(listed->second))
         files.push_back({file.at(0).get<int64_t>(), file.at(1).get<int64_t>(), file.at(2).get<uint64_t>()});
-    state_rounds_ = state_files_in(f_.directory.root);
-    remove_state_files([&](int64_t, int64_t round) { return round > checkpoint.round; });
+    if (writes()) state_rounds_ = state_files_in(f_.directory.root);
+    if (writes()) remove_state_files([&](int64_t, int64_t round) { return round > checkpoint.round; });
   }
   files = all_gather(files, comm_);
   work_.restore_states(files);
+}
+
+/// The files of a client's state after a round, one of each rank that trains it.
+std::vector<std::string> Run::state_file_names(int64_t client, int64_t round) const {
+  std::vector<std::string> names;
+  for (int rank = 0; rank < (f_.group ? f_.group->size() : 1); ++rank)
+    names.push_back(state_file_name(client, round, rank));
+  return names;
 }
 
 /// Rank 0: takes the names of the files that this round's clients will write.
 void Run::own_state_files(RoundPlan const& plan) {
   std::vector<std::string> names;
   for (auto const& task : tasks(plan)) {
-    names.push_back(state_file_name(task.client, plan.round + 1));
+    std::ranges::copy(state_file_names(task.client, plan.round + 1), std::back_inserter(names));
     state_rounds_[task.client].insert(plan.round + 1);
   }
   f_.output->own(names);
@@ -132,7 +161,7 @@ void Run::remove_state_files(std::function<bool(int64_t client, int64_t round)> 
   for (auto& [client, rounds] : state_rounds_)
     std::erase_if(rounds, [&, id = client](int64_t round) {
       if (!superfluous(id, round)) return false;
-      names.push_back(state_file_name(id, round));
+      std::ranges::copy(state_file_names(id, round), std::back_inserter(names));
       return true;
     });
   if (!names.empty()) f_.output->remove(names);
@@ -152,7 +181,7 @@ void Run::remove_old_state_files() {
 void Run::save_state() {
   auto const states =
       config_.has_client_states() ? work_.state_files(state_.done) : std::vector<ClientStateFile>{};
-  if (!server()) return;
+  if (!server() || (!writes() && !has_parts())) return;
   set_activity("writing a checkpoint");
   Checkpoint checkpoint;
   checkpoint.round = state_.done;
@@ -173,10 +202,16 @@ void Run::save_state() {
     for (auto const& file : states) listed.push_back({file.client, file.round, file.checksum});
     checkpoint.texts["client_states"] = listed.dump();
   }
-  f_.output->check();
-  if (f_.check_inputs) f_.check_inputs();
-  save_checkpoint(*f_.output, "checkpoints", checkpoint, static_cast<int>(config_.keep_last));
-  if (config_.has_client_states()) remove_old_state_files();
+  if (writes()) {
+    f_.output->check();
+    if (f_.check_inputs) f_.check_inputs();
+  }
+  auto const keep_last = static_cast<int>(config_.keep_last);
+  if (has_parts())
+    save_checkpoint_parts(f_, checkpoint, keep_last);
+  else
+    save_checkpoint(*f_.output, "checkpoints", checkpoint, keep_last);
+  if (writes() && config_.has_client_states()) remove_old_state_files();
   saved_ = state_.done;
   note_for_signals();
 }
@@ -186,13 +221,13 @@ void Run::note_for_signals() const {
   auto const state =
       saved_ > 0 ? fmt::format("the newest checkpoint is that of round {}; continue with --resume", saved_)
                  : std::string("there is no checkpoint yet; --resume begins at round 0");
-  set_signal_note(server() ? fmt::format("stopping after this step ({})", state) : "", OnSignal::deferred);
+  set_signal_note(writes() ? fmt::format("stopping after this step ({})", state) : "", OnSignal::deferred);
 }
 
 /// The state of the last whole round.
 RunSummary Run::save_interrupted() {
   if (state_.done > saved_) save_state();
-  if (server())
+  if (writes())
     log_warning("stopped by a signal: {} rounds are saved{}", saved_,
                 saved_ > 0 ? ", continue with --resume" : "");
   return {state_.done, false, true};
@@ -217,7 +252,7 @@ void Run::save_results() {
   auto const own = algorithm_.personal ? work_.state_files(state_.done) : std::vector<ClientStateFile>{};
   if (!server()) return;
   set_activity("writing the results");
-  if (f_.check_inputs) f_.check_inputs();
+  if (writes() && f_.check_inputs) f_.check_inputs();
   auto const out = f_.full_model ? f_.directory.model() : f_.directory.adapter();
   auto const name = out.filename().string();
   if (!algorithm_.personal || algorithm_.keeps_model) save_as(name, state_.server.weights);
@@ -226,11 +261,12 @@ void Run::save_results() {
     f_.save_merged(made, out);
     f_.output->move_in(made, f_.directory.model().filename().string(), {"config.json"});
   }
-  ClientStates states(f_.directory.root);
+  ClientStates states(f_.directory.root, f_.group ? f_.group->rank() : 0);
   states.restore(own);
   for (auto const& file : own)
     save_as(fmt::format("{}/client_{:05d}", name, file.client),
             own_parameters(algorithm_, state_.server, states.find(file.client)->own));
+  if (!writes()) return;
   if (algorithm_.components > 1) save_mixture(name, states, own);
   auto summary = last_event_;
   summary["event"] = "end";
@@ -238,7 +274,7 @@ void Run::save_results() {
   if (state_.best_round > 0)
     summary.update({{"best_round", state_.best_round}, {"best_loss", state_.selection.best()}});
   if (!average_.is_null()) summary["swa"] = average_;
-  summary["ranks"] = comm_.size();
+  summary["ranks"] = f_.all_ranks().size();
   metrics_->write(summary);
   f_.output->write("summary.json", summary.dump(2) + "\n");
   log_info("{} rounds done; the result lies in {}", state_.done, out.string());

@@ -66,21 +66,37 @@ void rename_to(fs::path const& made, fs::path const& target) {
   fs::remove_all(old, error);
 }
 
-void write_manifest(fs::path const& folder, int64_t round, std::string const& checksum, uintmax_t bytes) {
-  nlohmann::ordered_json const manifest{{"fsllm_format", "checkpoint_manifest"},
-                                        {"version", 1},
-                                        {"round", round},
-                                        {"state.h5", {{"sha256", checksum}, {"bytes", bytes}}}};
+std::string part_name(int part) {
+  return part == 0 ? "state.h5" : fmt::format("state_{}.h5", part);
+}
+
+void write_manifest(fs::path const& folder, int64_t round, std::vector<CheckpointPart> const& parts) {
+  nlohmann::ordered_json manifest{{"fsllm_format", "checkpoint_manifest"}, {"version", 1}, {"round", round}};
+  for (size_t part = 0; part < parts.size(); ++part)
+    manifest[part_name(static_cast<int>(part))] = {{"sha256", parts[part].sha256},
+                                                   {"bytes", parts[part].bytes}};
   write_file_atomic(folder / "manifest.json", manifest.dump(1) + "\n");
 }
 
-std::string manifest_checksum(fs::path const& path) {
+/// The checksums that the manifest gives for the parts.
+std::vector<std::string> manifest_checksums(fs::path const& path) {
   auto const manifest = read_json(path);
+  std::vector<std::string> checksums;
   try {
-    return manifest.at("state.h5").at("sha256").get<std::string>();
+    do
+      checksums.push_back(
+          manifest.at(part_name(static_cast<int>(checksums.size()))).at("sha256").get<std::string>());
+    while (manifest.contains(part_name(static_cast<int>(checksums.size()))));
   } catch (nlohmann::json::exception const& error) {
     fail(fmt::format("{} is damaged ({}). Use an older checkpoint.", path.string(), error.what()));
   }
+  return checksums;
+}
+
+void check_part(fs::path const& round_dir, int part, std::string const& expected) {
+  auto const state = round_dir / part_name(part);
+  FSLLM_CHECK(sha256_file(state) == expected,
+              "{} is damaged (its SHA-256 is not the manifest's). Use an older checkpoint.", state.string());
 }
 
 /// The checkpoint of `round` is the newest by definition: later rounds stem from before a resume.
@@ -94,40 +110,59 @@ void remove_all_but_newest(OutputFolder& folder, std::string const& name, int64_
 
 }  // namespace
 
-void save_checkpoint(OutputFolder& folder, std::string const& name, Checkpoint const& checkpoint,
-                     int keep_last) {
-  FSLLM_CHECK(keep_last >= 1, "checkpoint.keep_last = {} (at least 1). Raise it.", keep_last);
-  auto const target = below(name, folder_name(checkpoint.round));
-  folder.check_free({target});
-  auto const made = folder.fresh_folder();
-  auto const state = made / "state.h5";
+CheckpointPart write_checkpoint_part(fs::path const& made, int part, Checkpoint const& checkpoint) {
+  auto const state = made / part_name(part);
   write_state_file(state, checkpoint);
   fs::permissions(state, fs::perms::owner_read | fs::perms::owner_write);
   sync_path(state);
-  write_manifest(made, checkpoint.round, sha256_file(state), fs::file_size(state));
-  folder.own({target + "/state.h5", target + "/manifest.json"});
+  return {sha256_file(state), fs::file_size(state)};
+}
+
+void publish_checkpoint(OutputFolder& folder, std::string const& name, fs::path const& made, int64_t round,
+                        std::vector<CheckpointPart> const& parts, int keep_last) {
+  auto const target = below(name, folder_name(round));
+  write_manifest(made, round, parts);
+  std::vector<std::string> files{target + "/manifest.json"};
+  for (size_t part = 0; part < parts.size(); ++part)
+    files.push_back(target + "/" + part_name(static_cast<int>(part)));
+  folder.own(files);
   if (!name.empty()) make_private_folder(folder.root() / name);
   rename_to(made, folder.root() / target);
-  remove_all_but_newest(folder, name, checkpoint.round, keep_last);
+  remove_all_but_newest(folder, name, round, keep_last);
 }
 
-Checkpoint load_checkpoint(fs::path const& round_dir) {
-  auto const state = round_dir / "state.h5";
-  auto const expected = manifest_checksum(round_dir / "manifest.json");
-  FSLLM_CHECK(sha256_file(state) == expected,
-              "{} is damaged (its SHA-256 is not the manifest's). Use an older checkpoint.", state.string());
-  return read_state_file(state);
+void save_checkpoint(OutputFolder& folder, std::string const& name, Checkpoint const& checkpoint,
+                     int keep_last) {
+  FSLLM_CHECK(keep_last >= 1, "checkpoint.keep_last = {} (at least 1). Raise it.", keep_last);
+  folder.check_free({below(name, folder_name(checkpoint.round))});
+  auto const made = folder.fresh_folder();
+  auto const part = write_checkpoint_part(made, 0, checkpoint);
+  publish_checkpoint(folder, name, made, checkpoint.round, {part}, keep_last);
 }
 
-std::optional<Checkpoint> load_newest_checkpoint(fs::path const& dir) {
+Checkpoint load_checkpoint(fs::path const& round_dir, int part) {
+  auto const expected = manifest_checksums(round_dir / "manifest.json");
+  check_part(round_dir, part, expected.at(static_cast<size_t>(part)));
+  return read_state_file(round_dir / part_name(part));
+}
+
+std::optional<FoundCheckpoint> find_newest_checkpoint(fs::path const& dir) {
   for (auto const& [round, path] : checkpoints_in(dir)) {
     try {
-      return load_checkpoint(path);
+      auto const expected = manifest_checksums(path / "manifest.json");
+      for (size_t part = 1; part < expected.size(); ++part)
+        check_part(path, static_cast<int>(part), expected[part]);
+      return FoundCheckpoint{path, static_cast<int>(expected.size()), load_checkpoint(path)};
     } catch (Error const& error) {
       log_warning("skipping checkpoint {}: {}", path.string(), error.what());
     }
   }
   return {};
+}
+
+std::optional<Checkpoint> load_newest_checkpoint(fs::path const& dir) {
+  auto found = find_newest_checkpoint(dir);
+  return found ? std::optional(std::move(found->first)) : std::nullopt;
 }
 
 std::vector<int64_t> checkpoint_rounds(fs::path const& dir) {

@@ -7,6 +7,7 @@
 #include "fsllm/io/gguf.hpp"
 #include "fsllm/io/jsonl.hpp"
 #include "fsllm/io/safetensors.hpp"
+#include "fsllm/io/safetensors_writer.hpp"
 #include "fsllm/model/causal_lm.hpp"
 #include "fsllm/model/dtype.hpp"
 #include "gguf/gguf_config.hpp"
@@ -52,14 +53,32 @@ at::Tensor saved_values(std::string const& name, at::Tensor const& values, at::S
       name, values.abs().max().item<double>(), dtype_name(type)));
 }
 
+void copy_files(std::filesystem::path const& out_dir, std::filesystem::path const& source_dir) {
+  for (auto const* name : kCopied)
+    if (std::filesystem::exists(source_dir / name))
+      write_file_atomic(out_dir / name, read_file(source_dir / name));
+}
+
 }  // namespace
 
 void save_model(std::filesystem::path const& out_dir, CausalLM& model,
+                std::filesystem::path const& source_dir,
+                std::function<at::Tensor(std::string const& name)> const& value_of) {
+  make_folder(out_dir);
+  std::vector<SafetensorsWriter::Entry> entries;
+  for (auto const& [name, tensor] : model.parameters())
+    entries.push_back({name, at::kFloat, tensor.sizes().vec()});
+  SafetensorsWriter writer(out_dir / "model.safetensors", entries, {{"format", "pt"}}, 8);
+  for (auto const& entry : writer.order())
+    writer.write(saved_values(entry.name, value_of(entry.name), at::kFloat));
+  writer.commit();
+  write_config(out_dir, source_dir, at::kFloat, model.config());
+  copy_files(out_dir, source_dir);
+}
+
+void save_model(std::filesystem::path const& out_dir, CausalLM& model,
                 std::filesystem::path const& source_dir, std::string const& dtype) {
-  std::error_code error;
-  std::filesystem::create_directories(out_dir, error);
-  FSLLM_CHECK(!error, "cannot make the folder {} ({}). Choose another place.", out_dir.string(),
-              error.message());
+  make_folder(out_dir);
   auto parameters = model.parameters();
   parameters.merge(model.dequantized());
   TensorMap tensors;
@@ -70,9 +89,7 @@ void save_model(std::filesystem::path const& out_dir, CausalLM& model,
   }
   write_safetensors(out_dir / "model.safetensors", tensors);
   write_config(out_dir, source_dir, type, model.config());
-  for (auto const* name : kCopied)
-    if (std::filesystem::exists(source_dir / name))
-      write_file_atomic(out_dir / name, read_file(source_dir / name));
+  copy_files(out_dir, source_dir);
 }
 
 }  // namespace fsllm

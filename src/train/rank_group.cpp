@@ -54,6 +54,10 @@ RankGroup::RankGroup(Collective& collective, CausalLM& model, GroupConfig const&
 
 RankGroup::~RankGroup() = default;
 
+Collective& RankGroup::collective() const {
+  return impl_->collective;
+}
+
 int RankGroup::rank() const {
   return impl_->collective.communicator().rank();
 }
@@ -83,10 +87,10 @@ RankGroup::Share RankGroup::share_of(Batch const& batch) const {
   int64_t const a_sample = batch.num_pairs() > 0 ? 2 : 1;
   int64_t const samples = batch.num_rows() / a_sample;
   auto const from = [&](int64_t rank) { return samples * rank / size() * a_sample; };
-  auto own = rows_of(batch, from(rank()), from(rank() + 1));
+  auto own = batch_rows(batch, from(rank()), from(rank() + 1));
   if (own.num_targets() > 0) return {std::move(own), true};
   int64_t sample = 0;
-  do own = rows_of(batch, sample * a_sample, (sample + 1) * a_sample);
+  do own = batch_rows(batch, sample * a_sample, (sample + 1) * a_sample);
   while (own.num_targets() == 0 && ++sample < samples);
   return {std::move(own), false};
 }

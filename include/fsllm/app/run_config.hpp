@@ -31,6 +31,7 @@ struct RunConfig {
   PeftConfig peft;
   TrainConfig train;
   FedConfig fed;
+  GroupConfig group;
 };
 
 /// Reads every key of the program, checks the fields against each other and rejects unknown keys.

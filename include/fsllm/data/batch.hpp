@@ -39,7 +39,7 @@ std::vector<int64_t> targets_by_row(Batch const& batch);
 void append_row(Batch& batch, TokenSplit const& split, int64_t row);
 
 /// Rows [begin, end) of a batch.
-Batch rows_of(Batch const& batch, int64_t begin, int64_t end);
+Batch batch_rows(Batch const& batch, int64_t begin, int64_t end);
 
 /// Keys `dataloader.*`.
 struct BatchConfig {

@@ -207,6 +207,7 @@ struct FedAlgorithm {
   std::string lora_rule;  ///< row of the table of rules for LoRA's factors
   /// Makes the algorithm for the adapter of the run, before its first round.
   std::function<void(FedAlgorithm& algorithm, LoraFactors const& factors)> bind;
+  bool whole_updates = false;  ///< looks at whole updates (their norms, distances), not element by element
   bool makes_factors = false;  ///< the next factors of LoRA, of the clients', not of their updates
   bool unequal_ranks = false;  ///< clients may have LoRA of other ranks and scales
   bool changes_base = false;   ///< ServerState::base_change

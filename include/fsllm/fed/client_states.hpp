@@ -25,10 +25,12 @@ struct ClientStateFile {
   uint64_t checksum = 0;
 };
 
-/// Below the run directory: "clients/client_00017.round_000003.safetensors".
-std::string state_file_name(int64_t client, int64_t round);
+/// Below the run directory: "clients/client_00017.round_000003.safetensors". Where several ranks train a
+/// client, each of them (`rank` of the group) has one:
+/// "clients/client_00017.round_000003.rank_1.safetensors".
+std::string state_file_name(int64_t client, int64_t round, int rank = 0);
 
-/// The rounds of each client's files below the run directory.
+/// The rounds of each client's files (of rank 0) below the run directory.
 std::map<int64_t, std::set<int64_t>> state_files_in(std::filesystem::path const& run_directory);
 
 /// The states of the clients that belong to this rank: each a file that is written after the client's turn
@@ -36,7 +38,9 @@ std::map<int64_t, std::set<int64_t>> state_files_in(std::filesystem::path const&
 /// never travel between ranks.
 class ClientStates {
  public:
-  explicit ClientStates(std::filesystem::path run_directory) : root_(std::move(run_directory)) {}
+  /// `rank`: of state_file_name.
+  explicit ClientStates(std::filesystem::path run_directory, int rank = 0)
+      : root_(std::move(run_directory)), rank_(rank) {}
 
   /// The newest state of a client, in host memory and not to be written to; empty before its first turn. A
   /// file that is gone or damaged is an Error.
@@ -51,6 +55,7 @@ class ClientStates {
 
  private:
   std::filesystem::path root_;
+  int rank_;
   std::map<int64_t, std::vector<ClientStateFile>> files_;  ///< the last two, in the order of rounds
   RecentlyUsed<ClientState> held_{int64_t{64} << 20};
 };

@@ -24,11 +24,12 @@ using ReferenceOf = std::function<std::vector<double> const&(int64_t client, std
 using ClientLosses = std::map<std::string, std::map<int64_t, SplitLoss>>;
 
 /// Collective: the model's loss on the named splits of each rank's clients, complete on every rank and
-/// independent of who computed what. `configs` gives each client's settings.
+/// independent of who computed what. `configs` gives each client's settings. With a `group` its ranks compute
+/// each loss together, and `comm` joins ranks of different groups.
 ClientLosses evaluate_clients(CausalLM& model, ClientData& data, ClientConfigs const& configs,
                               std::vector<std::vector<int64_t>> const& by_rank,
                               std::vector<std::string> const& splits, Communicator const& comm,
-                              ReferenceOf const& reference = {});
+                              ReferenceOf const& reference = {}, RankGroup const* group = nullptr);
 
 /// The same, by another loss of a client on one of its splits.
 using ClientLoss = std::function<SplitLoss(int64_t client, std::string const& split, TokenSplit const& rows)>;

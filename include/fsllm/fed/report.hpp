@@ -49,6 +49,7 @@ struct RoundReport {
   ClientLosses losses;  ///< empty when this round was not evaluated
   bool best = false;
   int64_t bytes_up = 0, bytes_down = 0;  ///< of all ranks
+  int64_t bytes_in_groups = 0;           ///< that ranks which train a client together exchanged
   int64_t peak_rss_bytes = 0;            ///< largest of all ranks
   int64_t device_bytes = 0;  ///< live tensors on a GPU when its clients rest, largest of all ranks
   std::map<std::string, double> seconds;
@@ -57,7 +58,8 @@ struct RoundReport {
 
 /// Collective: fills bytes and memory from all ranks (`before` is this rank's traffic at the start of the
 /// round).
-void measure_ranks(RoundReport& report, Collective& collective, Traffic const& before);
+void measure_ranks(RoundReport& report, Collective& collective, Traffic const& before,
+                   Communicator const& all_ranks);
 
 /// The event of metrics.jsonl: sums over clients, and quantiles of them, however many there are.
 nlohmann::ordered_json to_json(RoundReport const& report);

@@ -34,6 +34,7 @@ struct Federation {
   std::function<void()> check_inputs;  ///< rank 0 only: an input that changed since the start is an Error
   /// Writes a set of values as an adapter (or model) folder, with what the frozen matrices have beyond the
   /// model's (Overlay::values); rank 0 only.
+  /// Where values are parts (RankGroup::partitions) it is called by all ranks of the first group.
   std::function<void(std::filesystem::path const& dir, TensorMap const& values, TensorMap const& overlay)>
       save;
   /// Writes the model with a saved adapter in its weights; rank 0 only.
@@ -46,6 +47,12 @@ struct Federation {
   TensorMap fixed = {};                                  ///< Peft::fixed_factors
   /// Does some work while `model` has no adapter.
   std::function<void(std::function<void()> const& work)> without_adapter = {};
+  /// Where several ranks train a client: those of this rank's, and all of the run. `collective` then joins
+  /// the ranks of the same number in their groups, which have the same parts of everything; rank 0 of each is
+  /// a server of its parts.
+  RankGroup* group = nullptr;
+  Communicator const* world = nullptr;  ///< null: that of `collective`
+  Communicator const& all_ranks() const { return world ? *world : collective.communicator(); }
 };
 
 struct RunSummary {

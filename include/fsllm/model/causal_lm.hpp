@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -121,5 +122,9 @@ std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOpt
 /// fp32, bf16, fp16, or auto for the types the live tensors have.
 void save_model(std::filesystem::path const& out_dir, CausalLM& model,
                 std::filesystem::path const& source_dir, std::string const& dtype);
+/// The same in fp32, with values that come one by one, in the order of names.
+void save_model(std::filesystem::path const& out_dir, CausalLM& model,
+                std::filesystem::path const& source_dir,
+                std::function<at::Tensor(std::string const& name)> const& value_of);
 
 }  // namespace fsllm

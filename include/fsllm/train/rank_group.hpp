@@ -43,6 +43,7 @@ class RankGroup {
 
   int rank() const;
   int size() const;
+  Collective& collective() const;
   /// Are parameters() parts of tensors, one-dimensional, and of the same names on every rank?
   bool partitions() const;
   /// What is trained of the model, as this rank has it: whole tensors, or parts of partition_size() elements
