@@ -53,6 +53,12 @@ at::Tensor saved_values(std::string const& name, at::Tensor const& values, at::S
       name, values.abs().max().item<double>(), dtype_name(type)));
 }
 
+void make_result_folder(std::filesystem::path const& dir) {
+  std::error_code error;
+  std::filesystem::create_directories(dir, error);
+  FSLLM_CHECK(!error, "cannot make the folder {} ({}). Choose another place.", dir.string(), error.message());
+}
+
 void copy_files(std::filesystem::path const& out_dir, std::filesystem::path const& source_dir) {
   for (auto const* name : kCopied)
     if (std::filesystem::exists(source_dir / name))
@@ -64,7 +70,7 @@ void copy_files(std::filesystem::path const& out_dir, std::filesystem::path cons
 void save_model(std::filesystem::path const& out_dir, CausalLM& model,
                 std::filesystem::path const& source_dir,
                 std::function<at::Tensor(std::string const& name)> const& value_of) {
-  make_folder(out_dir);
+  make_result_folder(out_dir);
   std::vector<SafetensorsWriter::Entry> entries;
   for (auto const& [name, tensor] : model.parameters())
     entries.push_back({name, at::kFloat, tensor.sizes().vec()});
@@ -78,7 +84,7 @@ void save_model(std::filesystem::path const& out_dir, CausalLM& model,
 
 void save_model(std::filesystem::path const& out_dir, CausalLM& model,
                 std::filesystem::path const& source_dir, std::string const& dtype) {
-  make_folder(out_dir);
+  make_result_folder(out_dir);
   auto parameters = model.parameters();
   parameters.merge(model.dequantized());
   TensorMap tensors;
