@@ -50,17 +50,15 @@ TensorMap part_of(TensorMap const& all, std::string const& prefix) {
 
 class NativeAggregation : public Aggregation {
  public:
-  explicit NativeAggregation(Message const& layout) {
-    for (auto const& [name, tensor] : layout.mean) sums_.emplace(kMean + name, at::zeros_like(tensor));
-    for (auto const& [name, tensor] : layout.sum) sums_.emplace(kSum + name, at::zeros_like(tensor));
-    sums_.emplace(kWeight, at::full({1}, 0.0, at::kDouble));
-  }
+  explicit NativeAggregation(Message const& layout) : layout_(layout) {}
   void add(Message const& message, ClientTask const& task) override {
+    begin();
     add_part(kMean, message.mean, task.weight, name_of(task));
     add_part(kSum, message.sum, 1, name_of(task));
     sums_.at(kWeight).add_(task.weight);
   }
   Message reduce(Collective& collective) override {
+    begin();
     collective.reduce_sum(sums_, 0);
     if (collective.communicator().rank() != 0) return {};
     double const weight = sums_.at(kWeight).item<double>();
@@ -73,6 +71,13 @@ class NativeAggregation : public Aggregation {
   }
 
  private:
+  /// Sums take their memory when a client has ended, not beside its gradients and optimiser.
+  void begin() {
+    if (!sums_.empty()) return;
+    for (auto const& [name, tensor] : layout_.mean) sums_.emplace(kMean + name, at::zeros_like(tensor));
+    for (auto const& [name, tensor] : layout_.sum) sums_.emplace(kSum + name, at::zeros_like(tensor));
+    sums_.emplace(kWeight, at::full({1}, 0.0, at::kDouble));
+  }
   void add_part(std::string const& prefix, TensorMap const& part, double weight, std::string const& who) {
     for (auto const& [name, tensor] : part) {
       FSLLM_CHECK(tensor.isfinite().all().item<bool>(),
@@ -81,6 +86,7 @@ class NativeAggregation : public Aggregation {
       sums_.at(prefix + name).add_(tensor, weight);
     }
   }
+  Message layout_;
   TensorMap sums_;
 };
 

@@ -95,7 +95,9 @@ RankWork::RankWork(Federation& federation, Participants const& who)
           return training_of(turn, f_.parameters, hook_of(turn, algorithm_.gradients),
                              algorithm_.parts.front(), f_.train_config(turn.task.client), shard);
         },
-        [this](LocalTraining const& training, ClientTurn& turn) { note_result(turn, training); });
+        [this](LocalTraining const& training, ClientTurn& turn) {
+          note_result(turn, training.result(), training.moves());
+        });
 }
 
 RankWork::~RankWork() = default;
@@ -216,11 +218,12 @@ std::unique_ptr<LocalTraining> RankWork::training_of(ClientTurn const& turn, Ten
 }
 
 /// What follows the last step of a training goes into `turn`.
-void RankWork::note_result(ClientTurn& turn, LocalTraining const& training) const {
-  check_training(f_.model, turn.parameters, training.result(),
+void RankWork::note_result(ClientTurn& turn, TrainResult const& result,
+                           std::vector<ZerothOrderMove> moves) const {
+  check_training(f_.model, turn.parameters, result,
                  fmt::format("client {}, round {}", turn.task.client, turn.plan.round + 1));
-  turn.result += training.result();
-  turn.moves = training.moves();
+  turn.result += result;
+  turn.moves = std::move(moves);
   turn.update = subtract(turn.parameters, turn.start);
 }
 
@@ -242,7 +245,7 @@ TensorMap RankWork::take_part(ClientTurn& turn, GradientHook const& hook, TurnPa
   set_activity(fmt::format("reading the shard of client {}", client));
   auto const shard = f_.data.shard(client);
   auto const steps = planned_steps(config, shard->train.samples());
-  auto const training = training_of(turn, f_.parameters, hook, part, config, *shard);
+  auto training = training_of(turn, f_.parameters, hook, part, config, *shard);
   training->load_state({{}, optimizer});
   training->weigh_rows(std::move(row_weights));
   for (int64_t next = 1; !training->done(); ++next) {
@@ -252,8 +255,12 @@ TensorMap RankWork::take_part(ClientTurn& turn, GradientHook const& hook, TurnPa
     stop_where_asked();
     if (step.taken) progress.advance(1, fmt::format("client {}, loss {:.3f}", client, step.loss));
   }
-  note_result(turn, *training);
-  return f_.config.keep_optimizer ? training->state().optimizer : TensorMap{};
+  auto kept = f_.config.keep_optimizer ? training->state().optimizer : TensorMap{};
+  auto const result = training->result();
+  auto moves = training->moves();
+  training.reset();  // its memory is what the update takes
+  note_result(turn, result, std::move(moves));
+  return kept;
 }
 
 /// The state that a client keeps of its own model.
@@ -342,7 +349,7 @@ std::vector<ClientReport> RankWork::train_cohort(RoundPlan const& plan, std::vec
   }
   std::vector<ClientReport> reports;
   for (auto& member : members) {
-    note_result(member->turn, *member->training);
+    note_result(member->turn, member->training->result(), member->training->moves());
     auto const message = message_of(algorithm_, member->turn);
     reports.push_back({member->turn.task.client, member->turn.result, l2_norm(member->turn.update),
                        member->turn.task.version});

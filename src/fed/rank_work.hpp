@@ -74,7 +74,7 @@ class RankWork {
   std::unique_ptr<LocalTraining> training_of(ClientTurn const& turn, TensorMap& parameters,
                                              GradientHook const& hook, TurnPart const& part,
                                              TrainConfig const& config, ClientShard const& shard);
-  void note_result(ClientTurn& turn, LocalTraining const& training) const;
+  void note_result(ClientTurn& turn, TrainResult const& result, std::vector<ZerothOrderMove> moves) const;
   std::vector<ClientReport> train_cohort(RoundPlan const& plan, std::vector<ClientTask> const& cohort,
                                          ServerState const& server, Aggregation& aggregation,
                                          Progress& progress);

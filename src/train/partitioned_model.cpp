@@ -14,15 +14,6 @@
 namespace fsllm::detail {
 namespace {
 
-/// Gives the storage of a tensor, and so of all its views, memory for the tensor, or none.
-void resize_storage(at::Tensor const& tensor, bool full) {
-  auto* const storage = tensor.storage().unsafeGetStorageImpl();
-  auto const bytes = full ? tensor.numel() * static_cast<int64_t>(tensor.element_size()) : 0;
-  if (static_cast<int64_t>(storage->nbytes()) == bytes) return;
-  storage->set_data_ptr_noswap(storage->allocator()->allocate(static_cast<size_t>(bytes)));
-  storage->set_nbytes(static_cast<size_t>(bytes));
-}
-
 /// A gradient in the layout of whole tensors.
 at::Tensor padded(at::Tensor const& gradient, int64_t elements) {
   auto const flat = gradient.contiguous().view(-1);
@@ -59,6 +50,24 @@ PartitionedModel::PartitionedModel(Collective& collective, CausalLM& model, Grou
   for (auto const& [name, values] : rest) add(outside_, model, name, values);
 }
 
+/// Memory for a tensor, and so for all views of it.
+void PartitionedModel::fill_storage(at::Tensor const& whole) {
+  auto* const storage = whole.storage().unsafeGetStorageImpl();
+  auto const bytes = static_cast<size_t>(whole.numel()) * whole.element_size();
+  if (storage->nbytes() == bytes) return;
+  auto found = idle_.extract(bytes);
+  storage->set_data_ptr_noswap(found ? std::move(found.mapped()) : storage->allocator()->allocate(bytes));
+  storage->set_nbytes(bytes);
+}
+
+void PartitionedModel::empty_storage(at::Tensor const& whole) {
+  auto* const storage = whole.storage().unsafeGetStorageImpl();
+  if (storage->nbytes() == 0) return;
+  auto memory = storage->set_data_ptr(storage->allocator()->allocate(0));
+  idle_.emplace(storage->nbytes(), std::move(memory));
+  storage->set_nbytes(0);
+}
+
 at::Tensor PartitionedModel::own_place(Part const& part) const {
   return part.whole.narrow(0, rank_ * part.part.size(0), part.part.size(0));
 }
@@ -67,7 +76,7 @@ void PartitionedModel::add(Unit& unit, CausalLM& model, std::string const& name,
   auto const size = partition_size(values.numel(), ranks_);
   auto const type = trained_ ? compute_ : values.scalar_type();
   auto const kept = trained_ && !is_wide(type) ? at::kFloat : type;
-  Part part{name, {}, {}, {}};
+  Part part{name, {}, {}, {}, {}};
   part.whole = unit.stays ? at::zeros({size * ranks_}, values.options().dtype(type))
                           : at::empty({size * ranks_}, values.options().dtype(type));
   bool const shares = unit.stays && kept == type;
@@ -80,7 +89,7 @@ void PartitionedModel::add(Unit& unit, CausalLM& model, std::string const& name,
   part.part.set_requires_grad(trained_);
   part.live = part.whole.narrow(0, 0, values.numel()).view(values.sizes()).variable_data();
   part.live.set_requires_grad(trained_);
-  if (!unit.stays) resize_storage(part.whole, false);
+  if (!unit.stays) empty_storage(part.whole);
   shapes_.emplace(name, values.sizes().vec());
   model.set_parameter(name, part.live);
   unit.parts.push_back(std::move(part));
@@ -98,7 +107,7 @@ void PartitionedModel::gather(Unit& unit) {
   at::NoGradGuard const no_grad;
   std::vector<at::Tensor> whole;
   for (auto& part : unit.parts) {
-    if (!unit.stays) resize_storage(part.whole, true);
+    if (!unit.stays) fill_storage(part.whole);
     auto const place = own_place(part);
     if (place.const_data_ptr() != part.part.const_data_ptr()) place.copy_(part.part.detach());
     whole.push_back(part.whole);
@@ -118,7 +127,7 @@ void PartitionedModel::release(Unit& unit) {
   if (unit.coming) unit.coming->finish();
   unit.coming.reset();
   unit.there = false;
-  for (auto const& part : unit.parts) resize_storage(part.whole, false);
+  for (auto const& part : unit.parts) empty_storage(part.whole);
 }
 
 /// Begins to add up the gradients of a unit into those of its parts.
@@ -128,8 +137,10 @@ void PartitionedModel::reduce(Unit& unit) {
   for (auto& part : unit.parts) {
     auto& gradient = part.live.mutable_grad();
     if (!gradient.defined()) continue;
+    if (!part.sum.defined())
+      part.sum = at::empty(part.part.sizes(), part.part.options().requires_grad(false));
     auto& sum = part.part.mutable_grad();
-    if (!sum.defined()) sum = at::zeros(part.part.sizes(), part.part.options().requires_grad(false));
+    if (!sum.defined()) sum = part.sum.zero_();
     whole.push_back(padded(gradient, part.whole.size(0)));
     sums.push_back(sum);
     gradient.reset();

@@ -44,6 +44,7 @@ class PartitionedModel final : public LayerHooks {
     at::Tensor part;   ///< [partition_size], of this rank
     at::Tensor whole;  ///< [ranks · partition_size]; its storage may be empty. No graph counts its versions
     at::Tensor live;   ///< the model's parameter: a view of it
+    at::Tensor sum;    ///< memory of the part's gradient
   };
   struct Unit {
     std::vector<Part> parts;
@@ -58,6 +59,8 @@ class PartitionedModel final : public LayerHooks {
   void reduce(Unit& unit);
   void await_reduction();
   at::Tensor own_place(Part const& part) const;
+  void fill_storage(at::Tensor const& whole);
+  void empty_storage(at::Tensor const& whole);
 
   Collective& collective_;
   int rank_, ranks_;
@@ -68,6 +71,8 @@ class PartitionedModel final : public LayerHooks {
   std::vector<Unit> blocks_;
   Unit outside_;
   std::unique_ptr<Exchange> reduction_;
+  /// Memory by its bytes that blocks have let go: between what lives longer, malloc would not find it again.
+  std::multimap<size_t, at::DataPtr> idle_;
 };
 
 }  // namespace fsllm::detail
