@@ -112,7 +112,8 @@ for file in "$out"/libexec/*; do
   name=$(basename "$file")
   [[ $name == launch ]] || ln -s ../libexec/launch "$out/bin/$name"
 done
-for part in configs datasets/quickstart tests/reference/llama tests/reference/federated tests/bench tools/gpu_day tools/gpu_day.sh; do
+# tests/text/golden: e2e_test reads it whenever it starts.
+for part in configs datasets/quickstart tests/reference/llama tests/reference/federated tests/text/golden tests/bench tools/gpu_day tools/gpu_day.sh; do
   if [[ -e $part ]]; then
     mkdir -p "$out/share/fsllm/$(dirname "$part")"
     cp -r "$part" "$out/share/fsllm/$part"

@@ -42,7 +42,7 @@ class Day:
         bundled = bin_folder / "mpirun"
         self.mpirun = str(bundled) if bundled.exists() else "mpirun"
         self.environment = dict(
-            os.environ, FSLLM_SOURCE_DIR=str(root), FSLLM_BIN_DIR=str(bin_folder), FSLLM_MPIEXEC=self.mpirun,
+            os.environ, FSLLM_SOURCE_DIR=str(root), FSLLM_BIN_DIR=str(bin_folder), FSLLM_MPIEXEC=self.mpirun, GTEST_COLOR="no",
             OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1",
             OMPI_MCA_hwloc_base_binding_policy="none", OMPI_MCA_mpi_yield_when_idle="1",
             OMPI_MCA_btl_vader_single_copy_mechanism="none")

@@ -51,10 +51,10 @@ def tests(day):
             continue
         code, text, took, _ = day.run(words, 300)
         count = {k: sum(map(int, re.findall(rf"\[\s*{k}\s*\] (\d+) test", text))) for k in ("PASSED", "SKIPPED", "FAILED")}
-        good = code == 0 and count["PASSED"] > 0
+        good = code == 0 and (count["PASSED"] > 0 or "2 ranks" in name and len(day.gpus) < 2)
         day.failed += not good
         rows.append(dict(what, passed=count["PASSED"], skipped=count["SKIPPED"], failed=count["FAILED"], seconds=f"{took:.0f}",
-                         result="ok" if good else "only skips" if code == 0 else f"FAILED (exit {code})"))
+                         result="only skips" if code == 0 and not count["PASSED"] else "ok" if good else f"FAILED (exit {code})"))
     return rows
 
 
