@@ -29,6 +29,21 @@ def ask(words):
         return ""
 
 
+def end(process):
+    """Ends a program at once, and mpirun with its ranks."""
+    if "mpirun" in str(process.args[0]):
+        process.terminate()  # it ends its ranks, which are in groups of their own
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
 class Day:
     def __init__(self, root, bin_folder, work, log):
         self.root, self.bin, self.work, self.log, self.failed = root, bin_folder, work, log, 0
@@ -93,8 +108,7 @@ class Day:
                 time.sleep(0.1)
                 code = process.poll()
                 if code is None and (late := time.monotonic() - start > limit) or code is None and until and until():
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+                    end(process)
                     code = 124 if late else 0
         took = time.monotonic() - start
         used = 0
