@@ -27,6 +27,13 @@ if(LLD_PROGRAM AND CMAKE_CXX_COMPILER_ID MATCHES Clang)
   add_link_options(-fuse-ld=lld)
 endif()
 
+# For tools/bundle.sh: a module is one file, not a part of every program. The objects are the same.
+option(FSLLM_SHARED "Modules as shared libraries" OFF)
+set(FSLLM_MODULE_KIND STATIC)
+if(FSLLM_SHARED)
+  set(FSLLM_MODULE_KIND SHARED)
+endif()
+
 function(fsllm_unity TARGET)
   if(FSLLM_UNITY)
     set_target_properties(${TARGET} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 20)
@@ -37,7 +44,8 @@ endfunction()
 # fsllm_module(core SOURCES a.cpp b.cpp DEPS fmt::fmt): the static library fsllm_core.
 function(fsllm_module NAME)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
-  add_library(fsllm_${NAME} STATIC ${ARG_SOURCES})
+  add_library(fsllm_${NAME} ${FSLLM_MODULE_KIND} ${ARG_SOURCES})
+  set_target_properties(fsllm_${NAME} PROPERTIES DEFINE_SYMBOL "")
   target_include_directories(fsllm_${NAME} PUBLIC ${PROJECT_SOURCE_DIR}/include)
   target_link_libraries(fsllm_${NAME} PUBLIC ${ARG_DEPS} PRIVATE fsllm_options ${ARG_PRIVATE_DEPS})
   fsllm_unity(fsllm_${NAME})

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model folder of random bf16 weights in the shape of a config.json, to see how large models load and train.
 
-    python3 tests/bench/make_random_model.py --config config.json --out DIR      (LLaMA-like models; numpy)
+    python3 tests/bench/make_random_model.py --config config.json --out DIR      (LLaMA-like models)
 """
 import argparse
+import array
 import json
+import math
 import pathlib
-
-import numpy as np
+import random
 
 
 def shapes_of(c):
@@ -31,7 +32,7 @@ def shapes_of(c):
 
 
 def bf16(values):
-    return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return memoryview(array.array("H", (bits >> 16 for bits in array.array("I", array.array("f", values).tobytes()))))
 
 
 def main():
@@ -44,18 +45,19 @@ def main():
     (a.out / "config.json").write_text(json.dumps(config, indent=1))
     header, end = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in shapes_of(config):
-        begin, end = end, end + 2 * int(np.prod(shape))
+        begin, end = end, end + 2 * math.prod(shape)
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    noise = bf16(np.random.default_rng(0).normal(0, 0.02, 1 << 24))
-    ones = bf16(np.ones(1 << 16))
+    chance = random.Random(0)
+    noise = bf16(chance.gauss(0, 0.02) for _ in range(1048573))  # a prime: rows of a matrix differ
+    ones = bf16([1.0] * (1 << 16))
     with open(a.out / "model.safetensors", "wb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
         for name, shape in shapes_of(config):
-            source, left = (ones if len(shape) == 1 else noise), int(np.prod(shape))
+            source, left = (ones if len(shape) == 1 else noise), math.prod(shape)
             while left > 0:
-                out.write(source[:left].tobytes())
+                out.write(source[:left])
                 left -= min(left, len(source))
     print(f"{end / 2e9:.2f} billion parameters, {end / 2**30:.1f} GiB in {a.out}")
 
