@@ -78,7 +78,8 @@ MpiSession::MpiSession(int& argc, char**& argv) {
   start_alone_quickly();
   if (!launched().by.empty()) launcher = ::getppid();
   int provided = MPI_THREAD_SINGLE;
-  check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  // With a GPU, LibTorch runs backward passes, and so the exchanges of a group, on a thread of its own.
+  check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &provided), "MPI_Init_thread");
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN);
   FSLLM_CHECK(provided >= MPI_THREAD_FUNNELED,

@@ -89,7 +89,10 @@ void PartitionedModel::add(Unit& unit, CausalLM& model, std::string const& name,
   part.part.set_requires_grad(trained_);
   part.live = part.whole.narrow(0, 0, values.numel()).view(values.sizes()).variable_data();
   part.live.set_requires_grad(trained_);
-  if (!unit.stays) empty_storage(part.whole), idle_.clear();
+  if (!unit.stays) {
+    empty_storage(part.whole);
+    idle_.clear();
+  }
   shapes_.emplace(name, values.sizes().vec());
   model.set_parameter(name, part.live);
   unit.parts.push_back(std::move(part));
