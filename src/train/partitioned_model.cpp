@@ -36,6 +36,7 @@ PartitionedModel::PartitionedModel(Collective& collective, CausalLM& model, Grou
       ranks_(collective.communicator().size()),
       stage_(config.stage),
       trained_(what.trained),
+      on_host_(config.offload == "params" || (config.offload == "optimizer" && what.trained)),
       compute_(parse_dtype(what.compute_type, "train.compute_dtype")) {
   at::NoGradGuard const no_grad;
   auto rest = model.parameters();
@@ -79,9 +80,12 @@ void PartitionedModel::add(Unit& unit, CausalLM& model, std::string const& name,
   Part part{name, {}, {}, {}, {}};
   part.whole = unit.stays ? at::zeros({size * ranks_}, values.options().dtype(type))
                           : at::empty({size * ranks_}, values.options().dtype(type));
-  bool const shares = unit.stays && kept == type;
-  if (!unit.stays) part.part = at::zeros({size}, values.options().dtype(kept));
-  if (unit.stays && !shares) part.part = at::zeros({size}, values.options().dtype(kept));
+  bool const elsewhere = on_host_ && !values.is_cpu();
+  bool const shares = unit.stays && kept == type && !elsewhere;
+  if (!shares)
+    part.part =
+        at::zeros({size}, values.options().dtype(kept).device(elsewhere ? at::kCPU : values.device()));
+  if (elsewhere) part.part = part.part.pin_memory();
   if (shares) part.part = part.whole.narrow(0, rank_ * size, size).detach();
   auto const begin = std::min(rank_ * size, values.numel());
   auto const count = std::min(size, values.numel() - begin);

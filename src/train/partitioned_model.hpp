@@ -65,7 +65,7 @@ class PartitionedModel final : public LayerHooks {
   Collective& collective_;
   int rank_, ranks_;
   int64_t stage_;
-  bool trained_;
+  bool trained_, on_host_;  ///< on_host_: parts of what lies on a GPU
   at::ScalarType compute_;
   std::map<std::string, std::vector<int64_t>> shapes_;
   std::vector<Unit> blocks_;
