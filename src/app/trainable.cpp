@@ -117,6 +117,7 @@ Trainable load_trainable(Setup const& s) {
   auto options = s.load;
   options.cache_dir = weight_cache(s);
   t.model = load_grown(s, options);
+  set_checkpointing(*t.model, s.run.checkpointing);
   if (s.run.peft.method.empty()) {
     t.model->make_trainable("fp32");
     t.parameters = t.model->parameters();
