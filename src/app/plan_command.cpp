@@ -20,7 +20,7 @@ namespace {
 
 constexpr double kMiB = 1 << 20;
 /// Resident set of a run that trains next to nothing: LibTorch, MPI and their buffers.
-constexpr double kProcess = 150 * kMiB;
+constexpr double kProcess = 180 * kMiB;
 /// Frozen weights of another type are converted into these (frozen_matmul).
 constexpr double kPanel = 4 * (4 << 20);
 /// Rows of logits that are there at once (train/loss.cpp).
@@ -66,6 +66,15 @@ double moments_of(OptimizerConfig const& c) {
 
 double numbers_in(FedAlgorithm::Layout const& layout, TensorMap const& weights) {
   return layout ? static_cast<double>(num_parameters(layout(weights))) : 0;
+}
+
+/// Is a frozen weight stored in another type than that of activations?
+bool converts(CausalLM& model, Setup const& s) {
+  auto const compute = parse_dtype(s.load.compute_dtype, "train.compute_dtype");
+  auto const linears = model.linears();
+  return std::any_of(linears.begin(), linears.end(), [&](Linear const* linear) {
+    return linear->quantized || (!linear->weight.requires_grad() && linear->weight.scalar_type() != compute);
+  });
 }
 
 /// What learns, without values: as load_trainable() makes it.
@@ -124,7 +133,7 @@ PlanInput input_of(Setup const& s, Choice const& choice) {
   auto const weights = empty_trainable(s, t);
   in.parameters = static_cast<double>(num_parameters(weights) * s.run.fed.clients_per_pass);
   in.each.optimizer = 4 * moments_of(s.run.train.optimizer);
-  if (!in.full_model) in.buffers = kPanel;
+  if (converts(*t.model, s)) in.buffers = kPanel;
   if (s.run.fed.algorithm.changes_base)
     for (auto const& target : t.peft->low_rank_targets()) {
       auto const& linear = module_of(*t.model, target.module);
