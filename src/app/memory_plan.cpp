@@ -28,6 +28,8 @@ StateBytes over_group(StateBytes const& each, int64_t ranks, int stage) {
 MemoryPlan plan_memory(PlanInput const& in) {
   auto const each = over_group(in.each, in.group_ranks, in.zero_stage);
   constexpr double kNumber = 4, kInteger = 8;
+  double const sums = (in.exact ? kInteger : kNumber) * in.messages;
+  bool const late = in.one_client && !in.exact;
   std::vector<MemoryItem> items{
       {"program and libraries", in.process},
       {"base weights, mapped", in.full_model ? 0 : in.mapped, true},
@@ -35,16 +37,17 @@ MemoryPlan plan_memory(PlanInput const& in) {
       {"trainable parameters", each.weights * in.parameters},
       {"optimiser state", each.optimizer * in.parameters},
       {"global state", kNumber * in.server_numbers},
-      {"sums of messages", (in.exact ? kInteger : kNumber) * in.messages},
+      {"sums of messages", late ? 0 : sums},
       {"state of a client", in.client_state},
       {"overlays", in.overlays, true},
   };
-  auto const moment = larger({{"gradients", each.gradients * in.parameters},
-                              {"activations of the largest pass", in.activations},
-                              {"a block computed again", in.one_block},
-                              {"short-lived tensors", in.working},
-                              {"logits", in.loss}},
-                             {{"a client's update", kNumber * in.messages}});
+  auto const moment =
+      larger({{"gradients", each.gradients * in.parameters},
+              {"activations of the largest pass", in.activations},
+              {"a block computed again", in.one_block},
+              {"short-lived tensors", in.working},
+              {"logits", in.loss}},
+             {{"a client's update", kNumber * in.messages}, {"sums of messages", late ? sums : 0}});
   items.insert(items.end(), moment.begin(), moment.end());
   MemoryPlan plan;
   double own = 0, shared = 0;
@@ -55,7 +58,7 @@ MemoryPlan plan_memory(PlanInput const& in) {
   plan.node = static_cast<double>(in.ranks_on_node) * own + shared;
   std::erase_if(items, [](MemoryItem const& item) { return item.bytes < 1; });
   plan.items = std::move(items);
-  plan.up = (in.exact ? kInteger : kNumber) * in.messages;
+  plan.up = sums;
   plan.down = kNumber * in.server_numbers;
   return plan;
 }

@@ -26,6 +26,7 @@ struct PlanInput {
   bool full_model = false;
   double messages = 0;        ///< numbers that a client sends
   bool exact = true;          ///< messages are added as 64-bit integers
+  bool one_client = false;    ///< of a rank in a round: sums in fp32 are touched when its steps are over
   double server_numbers = 0;  ///< of the global state: weights and what goes out beside them
   double client_state = 0, overlays = 0;
   double activations = 0;  ///< of the largest pass

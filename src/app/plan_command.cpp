@@ -56,6 +56,13 @@ PassShape largest_pass(Setup const& s, std::vector<ClientSource> const& sources)
   return shape;
 }
 
+int64_t clients_a_round(Setup const& s, std::vector<ClientSource> const& sources) {
+  auto const& fed = s.run.fed;
+  if (fed.algorithm.merges) return 1;
+  if (fed.sample_client_num > 0) return fed.sample_client_num;
+  return std::max<int64_t>(fed.client_num, std::ssize(sources));
+}
+
 /// Numbers that the optimiser keeps of each parameter.
 double moments_of(OptimizerConfig const& c) {
   if (c.type == "Adam" || c.type == "AdamW") return c.amsgrad ? 3 : 2;
@@ -107,7 +114,7 @@ void add_passes(PlanInput& in, Setup const& s, CausalLM& model, PassShape const&
   in.working = number * shape.tokens() * (3 * inner + 4 * width);
   in.loss = model.head_requires_grad()
                 ? 3 * 4 * shape.targets * vocab
-                : 3 * 4 * std::min(kLossRows, shape.targets) * vocab + 2 * number * shape.targets * width;
+                : 2 * 4 * std::min(kLossRows, shape.targets) * vocab + 2 * number * shape.targets * width;
 }
 
 /// What a user can choose to make a run smaller.
@@ -116,6 +123,7 @@ struct Choice {
   Checkpointing checkpointing = Checkpointing::none;
   std::string storage_dtype;
   int64_t ranks_on_node = 1;
+  bool one_client = false;  ///< of a rank in a round
 };
 
 PlanInput input_of(Setup const& s, Choice const& choice) {
@@ -127,6 +135,7 @@ PlanInput input_of(Setup const& s, Choice const& choice) {
   t.model = load_grown(s, options);
   PlanInput in;
   in.ranks_on_node = choice.ranks_on_node;
+  in.one_client = choice.one_client;
   in.process = kProcess;
   in.mapped = static_cast<double>(weight_bytes(*t.model));
   in.full_model = s.run.peft.method.empty();
@@ -211,7 +220,8 @@ int plan_command(Setup const& s, Communicator const& comm) {
     if (comm.rank() != 0) return;
     auto const sources =
         s.run.data.shards.empty() ? std::vector<ClientSource>{} : sources_in(s.run.data.shards);
-    Choice const chosen{largest_pass(s, sources), s.run.checkpointing, s.load.storage_dtype, ranks_on_node};
+    Choice const chosen{largest_pass(s, sources), s.run.checkpointing, s.load.storage_dtype, ranks_on_node,
+                        clients_a_round(s, sources) <= comm.size()};
     auto const plan = plan_memory(input_of(s, chosen));
     print_plan(plan, chosen);
     auto const available = static_cast<double>(available_memory());
