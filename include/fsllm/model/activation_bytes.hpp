@@ -7,11 +7,11 @@
 
 namespace fsllm {
 
-/// What training keeps for the backward pass of a forward pass through all blocks, in bytes: of each row of L
-/// tokens fixed + linear·L + square·L².
+/// What training keeps for the backward pass of a forward pass through all blocks, in bytes: fixed (converted
+/// weights, say), and linear·L + square·L² of each row of L tokens.
 struct ActivationBytes {
   double fixed = 0, linear = 0, square = 0;
-  double of(double rows, double length) const { return rows * (fixed + length * (linear + square * length)); }
+  double of(double rows, double length) const { return fixed + rows * length * (linear + square * length); }
 };
 
 /// Counts what three short passes save, whatever the weights are (LoadOptions::values may be false): it holds
