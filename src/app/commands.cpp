@@ -19,6 +19,7 @@
 #include "fsllm/fed/round.hpp"
 #include "fsllm/io/checkpoint.hpp"
 #include "fsllm/io/files.hpp"
+#include "plan_command.hpp"
 #include "ready_shards.hpp"
 #include "run_record.hpp"
 #include "setup.hpp"
@@ -363,6 +364,7 @@ int run_command(CommandLine const& line, Communicator const& world) {
     if (world.rank() == 0) fmt::print("{}", setup.resolved_yaml);
     return 0;
   }
+  if (line.has("plan")) return plan_command(setup, world);
   return line.has("check") ? check_command(setup, world) : train_command(line, setup, world);
 }
 

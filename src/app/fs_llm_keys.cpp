@@ -82,7 +82,6 @@ constexpr ForeignKey kForeignKeys[] = {
     {"trainer.sam", nullptr, "nothing for this trainer"},
     {"trainer.local_entropy", nullptr, "nothing for this trainer"},
     {"train.data_para_dids", "[]", nullptr},
-    {"train.activation_checkpointing", "none", nullptr},
     {"finetune.freeze_param", "", nullptr},
     {"finetune.scheduler.type", "", nullptr},
     {"finetune.scheduler", nullptr, "finetune.optimizer.lr, which stays as it is"},

@@ -3,20 +3,17 @@
 
 #include <sys/resource.h>
 #include <unistd.h>
-#if __has_include(<malloc.h>)
-#include <malloc.h>
-#endif
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
-#include <limits>
 #include <new>
 #include <system_error>
 #include <thread>
 
+#include "fsllm/core/allocator.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
@@ -120,11 +117,7 @@ void prepare_process() {
   ignore_write_signals();
   // Without it MKL's GEMM changes bits with the alignment of its operands.
   setenv("MKL_CBWR", "AUTO,STRICT", 0);
-#ifdef __GLIBC__
-  // Activations are freed and asked for again in every step: kept, their pages need not be cleared each time.
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-#endif
+  keep_freed_memory();
 }
 
 bool is_silent_rank() {

@@ -167,6 +167,12 @@ RunConfig load_run_config(Config& config) {
                                  "Type of activations and GEMMs; auto: fp32, or bf16 where weights are bf16 "
                                  "and the device of every rank multiplies bf16 fast; decided once for a run.",
                                  one_of({"auto", "fp32", "bf16", "fp16"}));
+  run.checkpointing = parse_checkpointing(config.get(
+      "train.activation_checkpointing", "none",
+      "What the backward pass computes again instead of keeping it, to the same bits: block: all of a block "
+      "but its input; selective: norms, activations, masks of dropout and attention itself, while what "
+      "other matrix products gave is kept.",
+      one_of({"none", "block", "selective"})));
   check_role(config);
   run.data = load_data_config(config);
   run.peft = load_peft_config(config);
@@ -286,7 +292,8 @@ std::vector<std::string> conflicting_keys(std::string const& old_yaml, Config co
                                              "hpc.ranks_per_client",
                                              "hpc.zero_stage",
                                              "hpc.offload",
-                                             "hpc.stall_warning_s"};
+                                             "hpc.stall_warning_s",
+                                             "train.activation_checkpointing"};
   auto const before = Config::parse(old_yaml, "config.yaml of the run directory"),
              now = Config::parse(resolved.dump(), "configuration");
   std::map<std::string, std::optional<std::string>> defaults;

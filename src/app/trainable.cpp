@@ -131,6 +131,7 @@ Trainable load_trainable(Setup const& s, Collective* group) {
   auto options = s.load;
   options.cache_dir = weight_cache(s);
   t.model = load_grown(s, options);
+  set_checkpointing(*t.model, s.run.checkpointing);
   if (s.run.peft.method.empty()) {
     make_model_trainable(s, t, group);
     return t;

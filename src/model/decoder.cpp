@@ -16,6 +16,7 @@
 #include "fsllm/model/dropout.hpp"
 #include "functions.hpp"
 #include "pass_plan.hpp"
+#include "recompute.hpp"
 
 namespace fsllm::detail {
 namespace {
@@ -34,6 +35,19 @@ at::Tensor activate(at::Tensor const& x, ActivationKind kind) {
   return x;
 }
 
+at::Tensor activated(at::Tensor const& x, ActivationKind kind) {
+  return cheap(activate(x, kind), [x, kind] { return activate(x, kind); });
+}
+
+/// The linear whose output is only added to the stream that leaves the block, if its adapter looks at no more
+/// of it.
+Linear const* last_addend(Block const& block, BlockForm form) {
+  bool const is_normed = form == BlockForm::post_norm || form == BlockForm::sandwich_norm;
+  auto const* adapter = dynamic_cast<AddsToOutput const*>(block.down.adapter.get());
+  bool const only_added = !is_normed && !block.adapter && adapter != nullptr && adapter->only_adds();
+  return only_added ? &block.down : nullptr;
+}
+
 }  // namespace
 
 at::Tensor Decoder::hidden_states(at::Tensor const& ids, Pass const& pass) const {
@@ -50,14 +64,12 @@ at::Tensor Decoder::hidden_states(at::Tensor const& ids, Pass const& pass) const
 }
 
 at::Tensor Decoder::run_layer(size_t layer, at::Tensor x, Pass const& pass) const {
-  auto const& block = blocks_[layer];
   auto const number = static_cast<int64_t>(layer);
   if (hooks_) {
     hooks_->before_forward(number);
     x = with_backward_call(x, [hooks = hooks_, number] { hooks->after_backward(number); });
   }
-  x = run_block(block, std::move(x), number, pass);
-  if (block.adapter) x = block.adapter->apply(x, pass);
+  x = run_checkpointed(layer, std::move(x), pass);
   if (hooks_) {
     hooks_->after_forward(number);
     x = with_backward_call(x, [hooks = hooks_, number] { hooks->before_backward(number); });
@@ -65,27 +77,48 @@ at::Tensor Decoder::run_layer(size_t layer, at::Tensor x, Pass const& pass) cons
   return x;
 }
 
+at::Tensor Decoder::run_checkpointed(size_t layer, at::Tensor x, Pass const& pass) const {
+  auto const& block = blocks_[layer];
+  auto const run = [this, &block, layer](at::Tensor input, Pass const& all) {
+    auto const y = run_block(block, std::move(input), static_cast<int64_t>(layer), all);
+    return block.adapter ? block.adapter->apply(y, all) : y;
+  };
+  switch (checkpointing_) {
+    case Checkpointing::none:
+      break;
+    case Checkpointing::block:
+      return recomputed(
+          {x}, [run, pass](auto const& inputs) { return run(inputs[0], pass); },
+          last_addend(block, config_.block_form));
+    case Checkpointing::selective: {
+      CheapValues const not_kept;
+      return run(std::move(x), pass);
+    }
+  }
+  return run(std::move(x), pass);
+}
+
 at::Tensor Decoder::run_block(Block const& block, at::Tensor x, int64_t layer, Pass const& pass) const {
   switch (config_.block_form) {
     case BlockForm::pre_norm:
-      x = at::add(x, attention(block, norm(x, block.norm1), layer, pass));
-      return at::add(x, adapted_mlp(block, x, norm(x, block.norm2), pass));
+      x = at::add(x, attention(block, sublayer_norm(x, block.norm1), layer, pass));
+      return at::add(x, adapted_mlp(block, x, sublayer_norm(x, block.norm2), pass));
     case BlockForm::post_norm:
       x = norm(at::add(x, attention(block, x, layer, pass)), block.norm1);
       return norm(at::add(x, adapted_mlp(block, x, x, pass)), block.norm2);
     case BlockForm::sandwich_norm: {
-      auto const mixed = attention(block, norm(x, block.norm1), layer, pass);
+      auto const mixed = attention(block, sublayer_norm(x, block.norm1), layer, pass);
       x = at::add(x, norm(mixed, block.norm1_after));
-      auto const inner = adapted_mlp(block, x, norm(x, block.norm2), pass);
+      auto const inner = adapted_mlp(block, x, sublayer_norm(x, block.norm2), pass);
       return at::add(x, norm(inner, block.norm2_after));
     }
     case BlockForm::parallel:
     case BlockForm::parallel_one_norm: {
-      auto const normed = norm(x, block.norm1);
+      auto const normed = sublayer_norm(x, block.norm1);
       auto const mixed = attention(block, normed, layer, pass);
       bool const shared = config_.block_form == BlockForm::parallel_one_norm;
       auto const stream = at::add(x, mixed);
-      auto const inner = adapted_mlp(block, stream, shared ? normed : norm(x, block.norm2), pass);
+      auto const inner = adapted_mlp(block, stream, shared ? normed : sublayer_norm(x, block.norm2), pass);
       return at::add(stream, inner);
     }
   }
@@ -163,6 +196,10 @@ at::Tensor Decoder::norm(at::Tensor const& x, Norm const& norm) const {
   return x;
 }
 
+at::Tensor Decoder::sublayer_norm(at::Tensor const& x, Norm const& by) const {
+  return cheap(norm(x, by), [this, x, &by] { return norm(x, by); });
+}
+
 /// q [N, heads, D], k and v [N, kv_heads, D].
 std::tuple<at::Tensor, at::Tensor, at::Tensor> Decoder::project_qkv(Block const& block, at::Tensor const& x,
                                                                     Pass const& pass) const {
@@ -198,13 +235,16 @@ at::Tensor Decoder::attention(Block const& block, at::Tensor const& x, int64_t l
     q = rotate(q, plan.cos, plan.sin, config_.rotary_neighbours);
     k = rotate(k, plan.cos, plan.sin, config_.rotary_neighbours);
   }
-  auto const mixed = plan.attention.attend(q, k, v, layer, config_.window_of(static_cast<size_t>(layer)));
+  auto const window = config_.window_of(static_cast<size_t>(layer));
+  auto const mixed = cheap({q, k, v}, [pass, layer, window](auto const& qkv) {
+    return pass.plan().attention.attend(qkv[0], qkv[1], qkv[2], layer, window);
+  });
   return dropped_residual(block.out.forward(mixed, pass), block.out, pass);
 }
 
 at::Tensor Decoder::mlp(Block const& block, at::Tensor const& x, Pass const& pass) const {
   auto const inner =
-      config_.gated_mlp ? gated(block, x, pass) : activate(block.up.forward(x, pass), config_.activation);
+      config_.gated_mlp ? gated(block, x, pass) : activated(block.up.forward(x, pass), config_.activation);
   return dropped_residual(block.down.forward(inner, pass), block.down, pass);
 }
 
@@ -222,8 +262,10 @@ at::Tensor Decoder::gated(Block const& block, at::Tensor const& x, Pass const& p
     up = block.up.forward(x, pass);
     gate = block.gate.forward(x, pass);
   }
-  return config_.activation == ActivationKind::silu ? swiglu(gate, up)
-                                                    : at::mul(activate(gate, config_.activation), up);
+  auto const kind = config_.activation;
+  if (kind == ActivationKind::silu) return cheap(swiglu(gate, up), [gate, up] { return swiglu(gate, up); });
+  return cheap(at::mul(activated(gate, kind), up),
+               [gate, up, kind] { return at::mul(activate(gate, kind), up); });
 }
 
 at::Tensor Decoder::adapted_mlp(Block const& block, at::Tensor const& x, at::Tensor const& normed,
@@ -233,3 +275,16 @@ at::Tensor Decoder::adapted_mlp(Block const& block, at::Tensor const& x, at::Ten
 }
 
 }  // namespace fsllm::detail
+
+namespace fsllm {
+
+Checkpointing parse_checkpointing(std::string const& name) {
+  if (name == "block") return Checkpointing::block;
+  return name == "selective" ? Checkpointing::selective : Checkpointing::none;
+}
+
+void set_checkpointing(CausalLM& model, Checkpointing checkpointing) {
+  dynamic_cast<detail::Decoder&>(model).set_checkpointing(checkpointing);
+}
+
+}  // namespace fsllm

@@ -8,6 +8,7 @@
 #include "attention.hpp"
 #include "families/family.hpp"
 #include "fsllm/model/causal_lm.hpp"
+#include "fsllm/model/checkpointing.hpp"
 #include "rope.hpp"
 
 namespace fsllm::detail {
@@ -69,6 +70,8 @@ class Decoder final : public CausalLM {
   void make_trainable(std::string const& dtype) override;
   std::string device() const override { return device_.str(); }
 
+  void set_checkpointing(Checkpointing checkpointing) { checkpointing_ = checkpointing; }
+
   /// Every tensor the file must hold, each once, in forward order.
   std::vector<Parameter> const& layout() const { return layout_; }
 
@@ -89,6 +92,10 @@ class Decoder final : public CausalLM {
   /// The head as logits() needs it: with the embedding's weight where it is tied to it.
   Linear current_head() const;
   at::Tensor norm(at::Tensor const& x, Norm const& norm) const;
+  /// Of the input of a sublayer: cheap.
+  at::Tensor sublayer_norm(at::Tensor const& x, Norm const& norm) const;
+  /// Block `layer` with its adapter, and what the backward pass keeps of it.
+  at::Tensor run_checkpointed(size_t layer, at::Tensor x, Pass const& pass) const;
   at::Tensor run_layer(size_t layer, at::Tensor x, Pass const& pass) const;
   at::Tensor run_block(Block const& block, at::Tensor x, int64_t layer, Pass const& pass) const;
   std::tuple<at::Tensor, at::Tensor, at::Tensor> project_qkv(Block const& block, at::Tensor const& x,
@@ -106,6 +113,7 @@ class Decoder final : public CausalLM {
   ModelConfig config_;
   at::ScalarType compute_;
   c10::Device device_;
+  Checkpointing checkpointing_ = Checkpointing::none;
   std::optional<RopeTable> rope_, long_rope_;
   ScoreRule score_rule_;
   at::Tensor embedding_, positions_;  ///< [vocab, embedding_size], [position_offset + max_positions, hidden]

@@ -10,6 +10,7 @@
 #include "dropout_masks.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/rng.hpp"
+#include "recompute.hpp"
 
 namespace fsllm {
 
@@ -35,7 +36,10 @@ at::Tensor keep_mask(at::Tensor const& x, double probability, Pass const& pass, 
   int64_t const width = x.size(-1);
   if (tokens.seed.numel() * width != x.numel())
     fail_internal(__FILE__, __LINE__, "dropout of other tokens than those of the pass: " + site);
-  return keep_mask(tokens, width, probability, site).view(x.sizes());
+  auto const draw = [tokens, width, probability, site, shape = x.sizes().vec()] {
+    return keep_mask(tokens, width, probability, site).view(shape);
+  };
+  return detail::cheap(draw(), draw);
 }
 
 at::Tensor dropped(at::Tensor const& x, double probability, Pass const& pass, std::string const& site) {

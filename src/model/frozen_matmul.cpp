@@ -59,6 +59,7 @@ struct StoredMatrix final : torch::CustomClassHolder {
 at::Tensor times_transposed(at::Tensor const& x, StoredMatrix const& matrix) {
   auto const type = x.scalar_type();
   int64_t const rows = matrix.rows(), step = matrix.panel_rows(type);
+  if (x.size(0) == 0) return at::empty({0, rows}, x.options());
   if (step >= rows) return at::mm(x, matrix.panel(0, rows, type).t());
   auto y = at::empty({x.size(0), rows}, x.options());
   for (int64_t begin = 0; begin < rows; begin += step) {
@@ -73,6 +74,7 @@ at::Tensor times_transposed(at::Tensor const& x, StoredMatrix const& matrix) {
 at::Tensor times(at::Tensor const& x, StoredMatrix const& matrix) {
   auto const type = x.scalar_type();
   int64_t const rows = matrix.rows(), step = matrix.panel_rows(type);
+  if (x.size(0) == 0) return at::empty({0, matrix.columns()}, x.options());
   if (step >= rows) return at::mm(x, matrix.panel(0, rows, type));
   auto y = at::zeros({x.size(0), matrix.columns()}, x.options());
   for (int64_t begin = 0; begin < rows; begin += step) {

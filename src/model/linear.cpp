@@ -2,9 +2,11 @@
 #include "fsllm/model/linear.hpp"
 
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
 #include "functions.hpp"
+#include "recompute.hpp"
 
 namespace fsllm {
 namespace {
@@ -15,6 +17,14 @@ at::Tensor plain(at::Tensor const& x, at::Tensor const& weight, at::Tensor const
   return bias.defined() ? at::addmm(bias.to(x.scalar_type()), x, matrix) : at::mm(x, matrix);
 }
 
+at::Tensor product(at::Tensor const& x, Linear const& linear) {
+  auto const &weight = linear.weight, &bias = linear.bias;
+  if (!linear.quantized && (weight.requires_grad() || weight.scalar_type() == x.scalar_type()))
+    return plain(x, linear.matrix(), bias);
+  auto const y = detail::frozen_matmul(x, linear);
+  return bias.defined() ? y.add_(bias.to(x.scalar_type())) : y;
+}
+
 }  // namespace
 
 void Linear::set_weight(at::Tensor const& values) {
@@ -23,15 +33,11 @@ void Linear::set_weight(at::Tensor const& values) {
 }
 
 at::Tensor Linear::forward(at::Tensor const& given, Pass const& pass) const {
-  auto const x = adapter ? adapter->input(given, pass) : given;
-  at::Tensor y;
-  if (!quantized && (weight.requires_grad() || weight.scalar_type() == x.scalar_type())) {
-    y = plain(x, matrix(), bias);
-  } else {
-    y = detail::frozen_matmul(x, *this);
-    if (bias.defined()) y = y.add_(bias.to(x.scalar_type()));
-  }
-  return adapter ? adapter->apply(x, y, *this, pass) : y;
+  if (!adapter) return product(given, *this);
+  auto const x = adapter->input(given, pass);
+  if (detail::product_is_wanted(*this)) return adapter->apply(x, product(x, *this), *this, pass);
+  auto const none = product(x.narrow(0, 0, 0), *this);  // saves what the product would
+  return adapter->apply(x, at::empty({x.size(0), none.size(1)}, none.options()), *this, pass);
 }
 
 }  // namespace fsllm

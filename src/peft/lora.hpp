@@ -8,6 +8,7 @@
 
 #include "arguments.hpp"
 #include "biases.hpp"
+#include "fsllm/model/checkpointing.hpp"
 #include "fsllm/model/pass.hpp"
 #include "fsllm/peft/peft.hpp"
 
@@ -38,7 +39,7 @@ at::Tensor add_low_rank(at::Tensor const& x, at::Tensor const& y, at::Tensor con
                         double scale);
 
 /// LoRA's part of one Linear, or DoRA's where there is a magnitude.
-struct LoraAdapter final : LinearAdapter {
+struct LoraAdapter final : LinearAdapter, AddsToOutput {
   at::Tensor a, b;              ///< [r, in], [out, r], fp32, requires_grad
   at::Tensor magnitude;         ///< [out], or undefined
   at::Tensor row_squares;       ///< of the frozen weight, [out]; with a magnitude
@@ -47,6 +48,7 @@ struct LoraAdapter final : LinearAdapter {
   at::Tensor core_slots;        ///< likewise; a_slots and b_slots are not there then
   double scale = 1, dropout = 0;
   at::Tensor apply(at::Tensor const& x, at::Tensor const& y, Linear const& base, Pass const& pass) override;
+  bool only_adds() const override { return !magnitude.defined(); }
 
  private:
   at::Tensor apply_dora(at::Tensor const& x, at::Tensor const& y, Linear const& base, Pass const& pass) const;

@@ -10,6 +10,7 @@
 #include "fsllm/fed/config.hpp"
 #include "fsllm/fed/run_directory.hpp"
 #include "fsllm/model/causal_lm.hpp"
+#include "fsllm/model/checkpointing.hpp"
 #include "fsllm/peft/peft.hpp"
 #include "fsllm/train/trainer.hpp"
 
@@ -27,6 +28,7 @@ struct RunConfig {
   std::string stage_dir;                 ///< place of converted weights; empty: the run directory
   bool half = false;                     ///< train.is_enable_half
   std::string storage_dtype, compute_dtype;
+  Checkpointing checkpointing = Checkpointing::none;  ///< of activations
   DataConfig data;
   PeftConfig peft;
   TrainConfig train;
