@@ -65,6 +65,7 @@ class Decoder final : public CausalLM {
   void set_vocabulary(TensorMap const& tensors) override;
   void make_trainable(std::string const& dtype) override;
   std::string device() const override { return device_.str(); }
+  at::ScalarType compute_type() const override { return compute_; }
 
   /// Every tensor the file must hold, each once, in forward order.
   std::vector<Parameter> const& layout() const { return layout_; }
