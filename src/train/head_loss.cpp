@@ -181,7 +181,7 @@ double upstream_of(at::Tensor const& hidden, double upstream) {
 
 struct SummedLoss : torch::autograd::Function<SummedLoss> {
   static at::Tensor forward(AutogradContext* ctx, ScoredTokens const& tokens, double upstream,
-                            at::Tensor const& hidden, variable_list const& /*learned*/, CausalLM* model) {
+                            at::Tensor const& hidden, at::TensorList /*learned*/, CausalLM* model) {
     auto sums = head_gradients(*model, tokens, {upstream, {}});
     ctx->save_for_backward({at::cat(sums.hidden)});
     ctx->saved_data["parameters"] = sums.parameters;
@@ -236,7 +236,7 @@ at::Tensor losses_without_gradients(CausalLM& model, ScoredTokens const& tokens)
 /// The losses of tokens under a head that learns.
 struct LearningHeadLosses : torch::autograd::Function<LearningHeadLosses> {
   static at::Tensor forward(AutogradContext* ctx, ScoredTokens const& tokens, at::Tensor const& hidden,
-                            variable_list const& /*learned*/, CausalLM* model) {
+                            at::TensorList /*learned*/, CausalLM* model) {
     auto kept = c10::make_intrusive<Recomputed>();
     kept->tokens = {hidden.detach(), tokens.ids, tokens.pass};
     kept->model = model;
@@ -272,9 +272,11 @@ struct WeightedLoss : torch::autograd::Function<WeightedLoss> {
 }  // namespace
 
 at::Tensor summed_head_loss(CausalLM& model, ScoredTokens const& tokens, double upstream) {
-  if (at::GradMode::is_enabled())
-    return SummedLoss::apply(tokens, upstream_of(tokens.hidden, upstream), tokens.hidden, learned(model),
-                             &model);
+  if (at::GradMode::is_enabled()) {
+    auto const parameters = learned(model);  // as a vector, they would be no inputs
+    return SummedLoss::apply(tokens, upstream_of(tokens.hidden, upstream), tokens.hidden,
+                             at::TensorList(parameters), &model);
+  }
   auto sum = at::zeros({}, tokens.hidden.options().dtype(at::kDouble));
   for_each_chunk(model, tokens, [&](int64_t, ScoredTokens const& rows) {
     auto const losses = take_losses(in_sum_type(model.logits(rows.hidden, rows.pass)), rows.ids, false);
@@ -288,7 +290,7 @@ at::Tensor head_losses(CausalLM& model, ScoredTokens const& tokens, double upstr
   auto const parameters = learned(model);
   if (parameters.empty())
     return FrozenHeadLosses::apply(tokens, upstream_of(tokens.hidden, upstream), tokens.hidden, &model);
-  return LearningHeadLosses::apply(tokens, tokens.hidden, parameters, &model);
+  return LearningHeadLosses::apply(tokens, tokens.hidden, at::TensorList(parameters), &model);
 }
 
 at::Tensor weighted_head_loss(CausalLM& model, ScoredTokens const& tokens, at::Tensor const& weights,
