@@ -102,7 +102,8 @@ TEST(LossScale, LeavesFp32Alone) {
 
 TEST(LossScale, TrainsInFp16AsInFp32) {
   std::string const yaml =
-      "dataloader: {batch_size: 3}\ntrain: {local_update_steps: 60, initial_scale_power: 12, optimizer: {type: AdamW, lr: 0.005}}";
+      "dataloader: {batch_size: 3}\ntrain: {local_update_steps: 60, initial_scale_power: 12, optimizer: "
+      "{type: AdamW, lr: 0.005}}";
   for (std::string const adapter :
        {"", "r: 4, lora_dropout: 0.1", "r: 4, target_modules: [q_proj, lm_head]"}) {
     auto const half = train("fp16", yaml, adapter), full = train("fp32", yaml, adapter);
