@@ -81,6 +81,7 @@ DevicePlan choose_device(std::string const& use_gpu, Communicator const& world) 
 std::string choose_compute_dtype(RunConfig const& run, std::filesystem::path const& model_dir,
                                  DevicePlan const& device, Communicator const& world) {
   if (run.compute_dtype != "auto") return run.compute_dtype;
+  if (run.half && run.storage_dtype == "fp16") return world.any(device.gpu < 0) ? "fp32" : "fp16";
   bool half = false;
   agree(world, [&] {
     if (world.rank() == 0)

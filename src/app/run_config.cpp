@@ -152,8 +152,10 @@ RunConfig load_run_config(Config& config) {
       "use_gpu", "auto",
       "auto: GPUs where every rank has one, else the CPU; True: GPUs, or an error; False: the CPU.");
   run.use_gpu = parse_use_gpu(use_gpu, config.where("use_gpu"));
-  run.half = config.get("train.is_enable_half", false,
-                        "Keep frozen weights in fp16 (storage type; LoRA and optimiser stay fp32).");
+  run.half =
+      config.get("train.is_enable_half", false,
+                 "Keep frozen weights in fp16, and compute in it on GPUs (train.compute_dtype: auto); what "
+                 "is trained and the optimiser stay fp32.");
   run.stage_dir = get_path(config, "hpc.stage_dir", "",
                            "Folder (of the node, say) for weights that must be converted: GGUF, another "
                            "storage type; empty: the run directory.");
@@ -165,7 +167,8 @@ RunConfig load_run_config(Config& config) {
       one_of({"auto", "fp32", "bf16", "fp16", "int8", "nf4"}));
   run.compute_dtype = config.get("train.compute_dtype", "auto",
                                  "Type of activations and GEMMs; auto: fp32, or bf16 where weights are bf16 "
-                                 "and the device of every rank multiplies bf16 fast; decided once for a run.",
+                                 "and the device of every rank multiplies bf16 fast; decided once for a run. "
+                                 "fp16 trains with a loss scale (train.loss_scale).",
                                  one_of({"auto", "fp32", "bf16", "fp16"}));
   run.checkpointing = parse_checkpointing(config.get(
       "train.activation_checkpointing", "none",
@@ -201,11 +204,6 @@ RunConfig load_run_config(Config& config) {
       "{} = {} (its reference is the model without adapter, and without llm.adapter the model itself is "
       "trained). Set llm.adapter.use: True.",
       config.where("train.loss"), name_of(run.train.loss));
-  FSLLM_CHECK(
-      run.compute_dtype != "fp16",
-      "{} = fp16 (gradients would vanish: there is no loss scaling in this version). Use bf16 or fp32; "
-      "train.storage_dtype may be fp16.",
-      config.where("train.compute_dtype"));
   FSLLM_CHECK(run.shard_roots.empty() || run.data.shards.empty(),
               "{} = {} (hpc.shard_roots names the shards already). Leave one of them out.",
               config.where("data.shards"), run.data.shards);

@@ -18,12 +18,19 @@ void check_training(CausalLM& model, TensorMap const& parameters, TrainResult co
               rate);
 }
 
-void check_steps(std::vector<ClientReport> const& clients, int64_t round) {
-  int64_t steps = 0, skipped = 0;
+void check_steps(std::vector<ClientReport> const& clients, int64_t round, bool go_on) {
+  int64_t steps = 0, skipped = 0, overflowed = 0;
   for (auto const& client : clients) {
     steps += client.result.steps;
     skipped += client.result.skipped_steps;
+    overflowed += client.result.overflow_steps;
   }
+  FSLLM_CHECK(
+      overflowed == 0 || overflowed + skipped < steps || go_on,
+      "round {}: no step was taken (the gradients of {} of {} overflowed under the loss scale). Lower "
+      "train.initial_scale_power, or train.loss_scale where it is set; or let clients keep the scale that "
+      "they find with federate.keep_optimizer: True.",
+      round, overflowed, steps);
   FSLLM_CHECK(steps == 0 || skipped < steps,
               "round {}: no step was taken (all {} had a loss or gradient that is not finite, although the "
               "model's weights are). Lower train.optimizer.lr, or use train.compute_dtype: fp32.",

@@ -13,8 +13,9 @@ namespace fsllm {
 void check_training(CausalLM& model, TensorMap const& parameters, TrainResult const& result,
                     std::string const& who, std::string const& rate = "train.optimizer.lr");
 
-/// A round without a step teaches nothing, and neither would the next.
-void check_steps(std::vector<ClientReport> const& clients, int64_t round);
+/// A round without a step teaches nothing, and neither would the next; unless gradients overflowed under loss
+/// scales that `go_on` from where they are.
+void check_steps(std::vector<ClientReport> const& clients, int64_t round, bool go_on);
 
 /// Before training the losses depend on the model and the adapter that training starts from.
 void check_first_losses(ClientLosses const& losses, CausalLM& model);

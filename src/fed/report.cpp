@@ -50,6 +50,10 @@ Json train_json(TrainResult const& result) {
             {"samples", result.samples},
             {"steps", result.steps},
             {"skipped_steps", result.skipped_steps}};
+  if (result.loss_scale > 0) {
+    json["overflow_steps"] = result.overflow_steps;
+    json["loss_scale"] = result.loss_scale;
+  }
   if (result.redrawn > 0) json["redrawn"] = result.redrawn;
   return json;
 }
@@ -230,6 +234,9 @@ std::string round_line(RoundReport const& report, int64_t rounds) {
   }
   if (auto const error = report.facts.find("aggregation_error"); error != report.facts.end())
     line += fmt::format(" aggregation error {:.2g},", error->second);
+  if (train.overflow_steps > 0)
+    line += fmt::format(" {} of {} steps overflowed (loss scale {:g}),", train.overflow_steps, train.steps,
+                        train.loss_scale);
   if (report.best) line += " best so far,";
   if (double const seconds = seconds_of(report, "train"); seconds > 0)
     line += fmt::format(" {:.0f} tokens/s,", static_cast<double>(train.tokens) / seconds);

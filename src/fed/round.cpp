@@ -151,7 +151,7 @@ RoundReport Run::train_round(int64_t round) {
       plan, [&](int64_t version) -> ServerState const& { return state_.version(version); }, *aggregation);
   if (work_.stopped()) return report;
   state_.schedule = std::move(schedule);
-  check_steps(report.clients, report.round);
+  check_steps(report.clients, report.round, config_.keep_optimizer);
   check_same_state(report.round);
   clock.lap("train");
   if (algorithm_.kind != Kind::none) serve(aggregation->reduce(f_.collective), plan);

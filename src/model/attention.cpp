@@ -32,7 +32,9 @@ at::Tensor explicit_attention(at::Tensor const& q, at::Tensor const& k, at::Tens
   auto const shared = q.size(1) / k.size(1);
   auto const keys = shared == 1 ? k : at::repeat_interleave(k, shared, 1);
   auto const values = shared == 1 ? v : at::repeat_interleave(v, shared, 1);
-  auto scores = at::matmul(q, keys.transpose(-1, -2)).mul_(rule.scale);
+  bool const half = q.scalar_type() == at::kHalf;  // whose largest number unscaled scores may pass
+  auto const transposed = keys.transpose(-1, -2);
+  auto scores = half ? at::matmul(q.mul(rule.scale), transposed) : at::matmul(q, transposed).mul_(rule.scale);
   if (rule.softcap > 0) scores = soft_cap(scores, rule.softcap);
   if (mask)
     scores = mask->scalar_type() == at::kBool

@@ -69,6 +69,7 @@ class Decoder final : public CausalLM {
   void set_vocabulary(TensorMap const& tensors) override;
   void make_trainable(std::string const& dtype) override;
   std::string device() const override { return device_.str(); }
+  at::ScalarType compute_type() const override { return compute_; }
 
   void set_checkpointing(Checkpointing checkpointing) { checkpointing_ = checkpointing; }
 

@@ -47,6 +47,7 @@ struct LoraAdapter final : LinearAdapter, AddsToOutput {
   at::Tensor a_slots, b_slots;  ///< [clients, …], or undefined
   at::Tensor core_slots;        ///< likewise; a_slots and b_slots are not there then
   double scale = 1, dropout = 0;
+  std::vector<at::Tensor> parameters() const override { return {a, b, magnitude, core}; }
   at::Tensor apply(at::Tensor const& x, at::Tensor const& y, Linear const& base, Pass const& pass) override;
   bool only_adds() const override { return !magnitude.defined(); }
 

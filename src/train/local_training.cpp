@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/div.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
@@ -39,10 +40,7 @@ double gradient_norm(TensorMap const& parameters) {
   return std::sqrt(value_of(squares));
 }
 
-/// torch.nn.utils.clip_grad_norm_: factor max_norm / (norm + 1e-6), never above 1.
-void scale_gradients(TensorMap const& parameters, double norm, double max_norm) {
-  double const factor = max_norm / (norm + 1e-6);
-  if (factor >= 1) return;
+void scale_gradients(TensorMap const& parameters, double factor) {
   for (auto const& [name, tensor] : parameters)
     if (tensor.grad().defined()) tensor.grad().mul_(factor);
 }
@@ -53,26 +51,33 @@ constexpr int64_t kMostRedraws = 10;
 /// The summed loss of a forward pass: of pairs, or of rows, each with its weight (by row of the data; none:
 /// 1).
 at::Tensor loss_of_batch(CausalLM& model, TrainConfig const& config, Batch const& batch,
-                         DropoutKey const& dropout, std::vector<double> const& row_weights) {
+                         LocalTraining::Prepared const& step, std::vector<double> const& row_weights) {
+  auto const& dropout = step.dropout;
+  double const upstream = step.loss_scale / static_cast<double>(step.terms());
   if (learns_from_pairs(config.loss))
-    return summed_pair_loss(model, batch, {config.loss, config.beta}, dropout);
-  if (row_weights.empty()) return summed_loss(model, batch, dropout);
+    return summed_pair_loss(model, batch, {config.loss, config.beta}, dropout, upstream);
+  if (row_weights.empty()) return summed_loss(model, batch, dropout, upstream);
   std::vector<double> weights;
   for (int64_t const row : batch.rows) weights.push_back(row_weights[static_cast<size_t>(row)]);
-  auto const losses = row_losses(model, batch, dropout);
+  auto const losses = row_losses(model, batch, dropout, upstream);
   return losses.mul(at::tensor(weights, losses.options().requires_grad(false))).sum();
 }
 
-/// Forward and backward of one step; the gradients are those of the mean loss per target, or pair. Returns
-/// the summed loss.
+void backward_of_mean(at::Tensor const& loss, LocalTraining::Prepared const& step) {
+  auto const mean = at::div(loss, static_cast<double>(step.terms()));
+  (step.loss_scale == 1 ? mean : at::mul(mean, step.loss_scale)).backward();
+}
+
+/// Forward and backward of one step; the gradients are those of the mean loss per target, or pair, times the
+/// loss scale. Returns the summed loss.
 double accumulate_gradients(CausalLM& model, TrainConfig const& config,
                             LocalTraining::Prepared const& prepared, std::vector<double> const& row_weights) {
   at::Tensor sum;
   for (auto const& batch : prepared.batches) {
     if (batch.num_targets() == 0) continue;
-    auto const loss = loss_of_batch(model, config, batch, prepared.dropout, row_weights);
+    auto const loss = loss_of_batch(model, config, batch, prepared, row_weights);
     add_to(sum, loss.detach().to(at::kDouble));
-    at::div(loss, static_cast<double>(prepared.terms())).backward();
+    backward_of_mean(loss, prepared);
   }
   return value_of(sum);
 }
@@ -85,9 +90,9 @@ double accumulate_gradients(CausalLM& model, TrainConfig const& config,
   for (auto const& batch : prepared.batches) {
     if (batch.num_targets() == 0) continue;
     auto const share = group.share_of(batch);
-    auto const loss = loss_of_batch(model, config, share.batch, prepared.dropout, row_weights);
+    auto const loss = loss_of_batch(model, config, share.batch, prepared, row_weights);
     if (share.counts) add_to(sum, loss.detach().to(at::kDouble));
-    at::div(share.counts ? loss : loss.mul(0), static_cast<double>(prepared.terms())).backward();
+    backward_of_mean(share.counts ? loss : loss.mul(0), prepared);
     group.end_backward();
   }
   group.sum_gradients(parameters);
@@ -102,7 +107,7 @@ double loss_without_gradients(CausalLM& model, TrainConfig const& config,
   at::Tensor sum;
   for (auto const& batch : prepared.batches)
     if (batch.num_targets() > 0)
-      add_to(sum, loss_of_batch(model, config, batch, prepared.dropout, row_weights).to(at::kDouble));
+      add_to(sum, loss_of_batch(model, config, batch, prepared, row_weights).to(at::kDouble));
   return value_of(sum);
 }
 
@@ -120,8 +125,10 @@ struct LocalTraining::Impl {
         steps(planned_steps(config_, data.samples())),
         step_batches(data, config_, which_, steps / config_.steps_per_batch, reference,
                      group_ ? group_->size() : 1),
+        scale(config_.loss_scale, model_.compute_type() == at::kHalf && !config_.zeroth_order()),
         optimizer(config_.zeroth_order() ? OptimizerConfig{.type = "SGD"} : config_.optimizer, parameters_) {
     result.of_pairs = data.pairs;
+    if (scale.in_use()) result.loss_scale = scale.value();
   }
 
   /// The rows of the step that comes next.
@@ -132,7 +139,7 @@ struct LocalTraining::Impl {
 
   /// The rows that are drawn, counted; their gradients may come.
   Prepared prepare() {
-    Prepared prepared{batches, 0, 0, {which.seed, which.client, which.round, result.steps}};
+    Prepared prepared{batches, 0, 0, {which.seed, which.client, which.round, result.steps}, 0, scale.value()};
     for (auto const& batch : batches) {
       prepared.tokens += batch.num_tokens();
       prepared.targets += batch.num_targets();
@@ -167,8 +174,28 @@ struct LocalTraining::Impl {
                                                       which.total_rounds * steps);
   }
 
-  void update(double norm) {
-    if (config.grad_clip > 0) scale_gradients(parameters, norm, config.grad_clip);
+  /// Of the gradients, also where other ranks have parts of them.
+  double norm() const {
+    double const own = gradient_norm(parameters);
+    return group && group->partitions() ? std::sqrt(group->sum(own * own)) : own;
+  }
+
+  /// Makes the gradients those of the loss itself; false where they have overflowed. Without a scale that
+  /// could be blamed they are left alone.
+  bool unscale() {
+    if (!scale.in_use()) return true;
+    bool const finite = std::isfinite(norm());
+    bool const overflow = !finite && scale.value() > 1;
+    if (finite) scale_gradients(parameters, 1 / scale.value());
+    if (finite || overflow) scale.update(overflow);
+    result.loss_scale = scale.value();
+    return !overflow;
+  }
+
+  void update(double length) {
+    // torch.nn.utils.clip_grad_norm_
+    if (config.grad_clip > 0 && config.grad_clip < length + 1e-6)
+      scale_gradients(parameters, config.grad_clip / (length + 1e-6));
     double const lr = rate();
     optimizer.set_lr(lr);
     optimizer.step();
@@ -193,9 +220,11 @@ struct LocalTraining::Impl {
   }
 
   /// What is told of a step.
-  StepResult count(Prepared const& prepared, double sum, bool taken) {
+  StepResult count(Prepared const& prepared, double sum, bool taken, bool overflow = false) {
     StepResult step{prepared.tokens, 0, taken};
-    if (taken) {
+    if (overflow) {
+      ++result.overflow_steps;
+    } else if (taken) {
       step.loss = prepared.terms() > 0 ? sum / static_cast<double>(prepared.terms()) : 0;
       result.loss_sum += sum;
       result.targets += prepared.targets;
@@ -215,6 +244,9 @@ struct LocalTraining::Impl {
           "client {}, round {}: {} of {} steps skipped (loss or gradient not finite). Lower "
           "train.optimizer.lr.",
           which.client, which.round + 1, result.skipped_steps, steps);
+    if (result.overflow_steps > 0 && !scale.dynamic())
+      log_warning("client {}, round {}: the gradients of {} of {} steps overflowed. Lower train.loss_scale.",
+                  which.client, which.round + 1, result.overflow_steps, steps);
     if (result.redrawn > 0)
       log_warning("client {}, round {}: steps took other rows {} times (loss not finite)", which.client,
                   which.round + 1, result.redrawn);
@@ -229,6 +261,7 @@ struct LocalTraining::Impl {
   int64_t steps;
   StepBatches step_batches;
   std::vector<Batch> batches;  ///< of the step that comes next, or was last
+  LossScale scale;
   Optimizer optimizer;
   std::vector<double> row_weights;  ///< empty: all 1
   TrainResult result;
@@ -266,9 +299,9 @@ LocalTraining::Prepared LocalTraining::prepare() {
 
 StepResult LocalTraining::finish(Prepared const& prepared, double sum) {
   auto& own = *impl_;
+  if (std::isfinite(sum) && !own.unscale()) return own.count(prepared, sum, false, /*overflow=*/true);
   if (own.hook) own.hook(own.parameters);
-  double norm = gradient_norm(own.parameters);
-  if (own.group && own.group->partitions()) norm = std::sqrt(own.group->sum(norm * norm));
+  double const norm = own.norm();
   bool const taken = std::isfinite(sum) && std::isfinite(norm);
   if (taken) own.update(norm);
   return own.count(prepared, sum, taken);
@@ -296,13 +329,17 @@ StepResult LocalTraining::step() {
 }
 
 TrainingState LocalTraining::state() const {
-  return {impl_->result, impl_->optimizer.state(), impl_->moves};
+  auto optimizer = impl_->optimizer.state();
+  impl_->scale.save(optimizer);
+  return {impl_->result, std::move(optimizer), impl_->moves};
 }
 
 void LocalTraining::load_state(TrainingState const& state) {
   impl_->result = state.result;
   impl_->result.of_pairs = learns_from_pairs(impl_->config.loss);
   impl_->optimizer.load_state(state.optimizer);
+  impl_->scale.load(state.optimizer);
+  if (impl_->scale.in_use()) impl_->result.loss_scale = impl_->scale.value();
   impl_->moves = state.moves;
 }
 

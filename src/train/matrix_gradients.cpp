@@ -8,6 +8,7 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "fsllm/core/finite.hpp"
 #include "fsllm/train/loss.hpp"
 
 namespace fsllm {
@@ -31,6 +32,7 @@ struct AddNothing : torch::autograd::Function<AddNothing> {
 
 struct GradientProbe final : LinearAdapter {
   at::Tensor v;
+  std::vector<at::Tensor> parameters() const override { return {v}; }
   at::Tensor apply(at::Tensor const& x, at::Tensor const& y, Linear const&, Pass const&) override {
     return AddNothing::apply(x, y, v);
   }
@@ -77,11 +79,17 @@ class Probes {
 
 TensorMap matrix_gradients(CausalLM& model, std::vector<std::string> const& modules,
                            LocalTraining::Prepared const& step) {
-  Probes const probes(model, modules);
-  for (auto const& batch : step.batches)
-    if (batch.num_targets() > 0)
-      at::div(summed_loss(model, batch, step.dropout), static_cast<double>(step.targets)).backward();
-  return probes.gradients();
+  for (double scale = step.loss_scale;; scale /= 2) {
+    Probes const probes(model, modules);
+    auto const targets = static_cast<double>(step.targets);
+    for (auto const& batch : step.batches)
+      if (batch.num_targets() > 0)
+        at::div(summed_loss(model, batch, step.dropout, scale / targets), targets).mul(scale).backward();
+    auto gradients = probes.gradients();
+    if (scale > 1 && !first_not_finite(gradients).empty()) continue;
+    for (auto const& [name, gradient] : gradients) gradient.div_(scale);
+    return gradients;
+  }
 }
 
 at::Tensor first_update(OptimizerConfig const& config, at::Tensor const& gradient) {

@@ -20,12 +20,12 @@ double weight_of(PairLoss const& loss, int64_t targets) {
 }  // namespace
 
 at::Tensor summed_pair_loss(CausalLM& model, Batch const& batch, PairLoss const& loss,
-                            std::optional<DropoutKey> const& dropout) {
+                            std::optional<DropoutKey> const& dropout, double upstream) {
   auto const rows = batch.num_rows();
   FSLLM_ASSERT(rows == static_cast<int64_t>(batch.reference.size()) && rows % 2 == 0);
   std::vector<double> weights;
   for (int64_t const targets : targets_by_row(batch)) weights.push_back(weight_of(loss, targets));
-  auto const losses = row_losses(model, batch, dropout);
+  auto const losses = row_losses(model, batch, dropout, upstream * loss.beta);
   auto const constant = [&](std::vector<double> const& values) {
     return at::tensor(values, at::kDouble).to(losses.device());
   };

@@ -17,8 +17,8 @@ std::vector<ClientBatch> batches_of(std::vector<std::optional<Prepared>> const& 
   std::vector<ClientBatch> batches;
   for (size_t i = 0; i < prepared.size(); ++i)
     if (prepared[i] && pass < prepared[i]->batches.size() && prepared[i]->batches[pass].num_targets() > 0)
-      batches.push_back(
-          {prepared[i]->batches[pass], prepared[i]->dropout, static_cast<int64_t>(i), prepared[i]->targets});
+      batches.push_back({prepared[i]->batches[pass], prepared[i]->dropout, static_cast<int64_t>(i),
+                         prepared[i]->targets, prepared[i]->loss_scale});
   return batches;
 }
 

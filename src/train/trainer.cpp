@@ -24,6 +24,8 @@ TrainResult& TrainResult::operator+=(TrainResult const& more) {
   samples += more.samples;
   steps += more.steps;
   skipped_steps += more.skipped_steps;
+  overflow_steps += more.overflow_steps;
+  if (loss_scale == 0 || (more.loss_scale > 0 && more.loss_scale < loss_scale)) loss_scale = more.loss_scale;
   redrawn += more.redrawn;
   pairs += more.pairs;
   of_pairs = of_pairs || more.of_pairs;
@@ -51,6 +53,7 @@ void load_optimizer(Config& config, TrainConfig& c) {
   refuse(c.optimizer.weight_decay > 0, "train.optimizer.weight_decay");
   refuse(c.grad_clip > 0, "grad.grad_clip");
   refuse(c.redraws, "llm.retry_on_nan_loss");
+  refuse(c.loss_scale.fixed > 0, "train.loss_scale");
 }
 
 }  // namespace
@@ -72,6 +75,7 @@ TrainConfig load_train_config(Config& config) {
                          "A step whose loss is not finite takes the rows that come after those of the round, "
                          "up to ten times, before it is skipped.");
   c.loss = load_loss(config);
+  c.loss_scale = load_loss_scale_config(config);
   load_optimizer(config, c);
   c.schedule = load_schedule_config(config);
   c.batch = load_batch_config(config);

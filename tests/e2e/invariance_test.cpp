@@ -89,6 +89,10 @@ INSTANTIATE_TEST_SUITE_P(
         std::vector<std::string>{"federate.keep_optimizer", "True", "train.optimizer",
                                  "{type: AdamW, lr: 0.01}", "federate.sample_client_num", "2"},
         // half of each client's parameters its own, a server with Adam's moments
+        // fp16 under a loss scale that begins too large, all parameters
+        std::vector<std::string>{"train.compute_dtype", "fp16", "train.initial_scale_power", "28",
+                                 "federate.keep_optimizer", "True", "train.optimizer",
+                                 "{type: AdamW, lr: 0.01}"},
         std::vector<std::string>{"personalization.local_param", "[lora_B]", "fedopt.use", "True",
                                  "fedopt.optimizer", "{type: FedYogi, lr: 0.01}",
                                  "federate.sample_client_num", "2"},

@@ -130,10 +130,6 @@ TEST_F(ModelForms, AdaptersAndMergesThatAreNotFiniteAreNamed) {
   expect_refused(merge("fp32"), b + " holds values that are not finite");
 }
 
-TEST_F(ModelForms, Fp16ComputeIsNotForTraining) {
-  expect_refused(train({}, {"train.compute_dtype", "fp16"}), "there is no loss scaling in this version");
-}
-
 TEST_F(ModelForms, TrainingThatDivergesIsNamed) {
   SmallRun small;
   small.optimizer = "{type: SGD, lr: 1e38}";

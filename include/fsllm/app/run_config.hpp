@@ -85,7 +85,7 @@ struct DevicePlan {
 DevicePlan choose_device(std::string const& use_gpu, Communicator const& world);
 
 /// Collective: `train.compute_dtype`; auto is decided for all ranks at once: bf16 where the weights are bf16
-/// and every rank's device multiplies it fast, else fp32.
+/// and every rank's device multiplies it fast, fp16 under train.is_enable_half on GPUs, else fp32.
 std::string choose_compute_dtype(RunConfig const& config, std::filesystem::path const& model_dir,
                                  DevicePlan const& device, Communicator const& world);
 

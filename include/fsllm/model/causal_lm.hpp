@@ -99,6 +99,7 @@ class CausalLM {
   /// Full-parameter training: replaces every parameter by an own writable copy in `dtype` with requires_grad.
   virtual void make_trainable(std::string const& dtype) = 0;
   virtual std::string device() const = 0;
+  virtual at::ScalarType compute_type() const = 0;  ///< of activations
 };
 
 /// The Linear (or head) of this path; an Error says that the adapter was made for another model.

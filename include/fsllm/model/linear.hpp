@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "fsllm/model/quantized.hpp"
 
@@ -16,6 +17,8 @@ struct Linear;
 /// A PEFT method's part of one Linear: turns the base output y = W x + b into the adapted output.
 struct LinearAdapter {
   virtual ~LinearAdapter() = default;
+  /// What it learns, undefined and frozen tensors among them. Those that may stand at a head must say it.
+  virtual std::vector<at::Tensor> parameters() const { return {}; }
   /// What the base is applied to in the place of x [N, in].
   virtual at::Tensor input(at::Tensor const& x, Pass const&) { return x; }
   /// x [N, in], y [N, out] → [N, out]. May overwrite y.

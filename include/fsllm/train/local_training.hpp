@@ -19,7 +19,7 @@ using GradientHook = std::function<void(TensorMap const& parameters)>;
 /// How far a LocalTraining has come, beside the parameters.
 struct TrainingState {
   TrainResult result;
-  TensorMap optimizer;
+  TensorMap optimizer;  ///< its state, and the loss scale
   std::vector<ZerothOrderMove> moves = {};
 };
 
@@ -44,16 +44,18 @@ class LocalTraining {
   void weigh_rows(std::vector<double> weights);
 
   bool done() const;
-  /// One optimiser step. A loss or gradient that is not finite skips it and is counted.
+  /// One optimiser step. A loss or gradient that is not finite skips it and is counted, gradients that
+  /// overflow under a loss scale apart.
   StepResult step();
   /// What step() is made of, for clients that share a pass (shared_step): the rows of the next step, cut into
-  /// forward passes (good until the next call); and, when its gradients of the mean loss per target stand in
-  /// `parameters`, the rest of it, given the summed loss.
+  /// forward passes (good until the next call); and, when its scaled gradients of the mean loss per target
+  /// stand in `parameters`, the rest of it, given the summed loss.
   struct Prepared {
     std::span<Batch const> batches;
     int64_t tokens = 0, targets = 0;
     DropoutKey dropout;
-    int64_t pairs = 0;  ///< 0 where rows have one answer
+    int64_t pairs = 0;      ///< 0 where rows have one answer
+    double loss_scale = 1;  ///< what gradients are to be multiplied by
     int64_t terms() const { return pairs > 0 ? pairs : targets; }
   };
   Prepared prepare();

@@ -13,11 +13,14 @@ namespace fsllm {
 class RankGroup;
 
 /// Cross-entropy summed over the batch's targets (scalar, fp32; differentiable). The head runs at positions
-/// with a target only. `dropout`: of which step masks are drawn; without, nothing is dropped.
-at::Tensor summed_loss(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout = {});
+/// with a target only. `dropout`: of which step masks are drawn; without, nothing is dropped. `upstream`:
+/// what the backward pass will begin with, where it is known (fp16 gradients are computed in that size).
+at::Tensor summed_loss(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout = {},
+                       double upstream = 1);
 
 /// The same row by row, fp64 [rows]: -log p of each row's answer.
-at::Tensor row_losses(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout = {});
+at::Tensor row_losses(CausalLM& model, Batch const& batch, std::optional<DropoutKey> const& dropout = {},
+                      double upstream = 1);
 
 /// One client's part of a pass that several share.
 struct ClientBatch {
@@ -25,9 +28,11 @@ struct ClientBatch {
   DropoutKey dropout;
   int64_t slot = 0;     ///< PassSegment::slot
   int64_t targets = 0;  ///< of the client's whole step, above 0
+  double loss_scale = 1;
 };
-/// Σ over clients of (summed loss / targets): each adapter's gradient is that of its client's mean loss.
-/// `sums` are the summed losses, fp64 [clients], without gradients. The head must be frozen.
+/// Σ over clients of (loss scale · summed loss / targets): each adapter's gradient is that of its client's
+/// mean loss, scaled. `sums` are the summed losses, fp64 [clients], without gradients. The head must be
+/// frozen.
 at::Tensor shared_loss(CausalLM& model, std::vector<ClientBatch> const& clients, at::Tensor& sums);
 
 /// Loss of a split: of rows with one answer summed over targets, of pairs over these.

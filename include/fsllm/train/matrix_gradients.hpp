@@ -8,7 +8,8 @@
 namespace fsllm {
 
 /// The gradients of frozen matrices that full fine-tuning would take its first step with: module → [out, in]
-/// in fp32, of the mean loss per target over `step`. Adapters of these modules take no part.
+/// in fp32, of the mean loss per target over `step`, by way of its loss scale or a smaller one. Adapters of
+/// these modules take no part.
 TensorMap matrix_gradients(CausalLM& model, std::vector<std::string> const& modules,
                            LocalTraining::Prepared const& step);
 

@@ -20,9 +20,9 @@ struct PairLoss {
 };
 
 /// Loss summed over the batch's pairs (scalar, fp64; differentiable). Its `reference` holds row_losses of the
-/// reference model.
+/// reference model. `upstream` as in summed_loss.
 at::Tensor summed_pair_loss(CausalLM& model, Batch const& batch, PairLoss const& loss,
-                            std::optional<DropoutKey> const& dropout = {});
+                            std::optional<DropoutKey> const& dropout = {}, double upstream = 1);
 
 /// The loss of all pairs of a split, without gradients, given row_losses of the reference.
 SplitLoss evaluate_pairs(CausalLM& model, TokenSplit const& split, std::span<double const> reference,

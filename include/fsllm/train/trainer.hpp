@@ -6,6 +6,7 @@
 #include "fsllm/data/batch.hpp"
 #include "fsllm/data/loss_kind.hpp"
 #include "fsllm/model/causal_lm.hpp"
+#include "fsllm/train/loss_scale.hpp"
 #include "fsllm/train/optimizer.hpp"
 #include "fsllm/train/schedule.hpp"
 
@@ -22,6 +23,7 @@ struct TrainConfig {
   double grad_clip = -1;
   double zo_eps = 1e-3;  ///< how far MeZO looks along z
   OptimizerConfig optimizer;
+  LossScaleConfig loss_scale;
   /// MeZO: steps along random directions, without gradients (zeroth_order.hpp).
   bool zeroth_order() const { return optimizer.type == "MeZO"; }
   ScheduleConfig schedule;
@@ -42,11 +44,13 @@ struct ClientRound {
 struct TrainResult {
   double loss_sum = 0;  ///< over terms()
   int64_t targets = 0, tokens = 0, samples = 0, steps = 0;
-  int64_t skipped_steps = 0;  ///< loss or gradient not finite
-  int64_t redrawn = 0;        ///< times that a step took other rows
-  int64_t pairs = 0;          ///< of the steps that were taken
-  bool of_pairs = false;      ///< rows are pairs of answers
-  double lr_sum = 0;          ///< of the steps that were taken
+  int64_t skipped_steps = 0;   ///< loss or gradient not finite
+  int64_t overflow_steps = 0;  ///< skipped too: gradients overflowed under the loss scale
+  double loss_scale = 0;       ///< after the last step, the lowest of several clients; 0: none is used
+  int64_t redrawn = 0;         ///< times that a step took other rows
+  int64_t pairs = 0;           ///< of the steps that were taken
+  bool of_pairs = false;       ///< rows are pairs of answers
+  double lr_sum = 0;           ///< of the steps that were taken
   double seconds = 0;
   /// What the loss is a mean over: pairs, or targets.
   int64_t terms() const { return of_pairs ? pairs : targets; }
