@@ -161,7 +161,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"dora", "llama",
                          "r: 4, use_dora: True, lora_dropout: 0.2, target_modules: [lm_head]"},
                     Case{"lora_and_bias", "gptj", "r: 4, bias: all, target_modules: [lm_head]"}),
-    [](auto const& info) { return info.param.name; });
+    [](auto const& one) { return one.param.name; });
 
 }  // namespace
 }  // namespace fsllm
