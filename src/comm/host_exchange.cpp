@@ -10,7 +10,7 @@
 namespace fsllm {
 namespace {
 
-constexpr int kTag = 3;
+constexpr int kExchangeTag = 3;
 
 /// Bytes that a rank receives at once to add them: larger tensors are cut.
 constexpr int64_t kReceivedAtOnce = int64_t{64} << 20;
@@ -32,7 +32,7 @@ class Messages {
     auto const size = static_cast<int64_t>(part.nbytes());
     bytes_ += size;
     for_each_part(size, [&](int64_t offset, int count) {
-      check_mpi(MPI_Isend(from + offset, count, MPI_BYTE, rank, kTag, comm_.handle().comm,
+      check_mpi(MPI_Isend(from + offset, count, MPI_BYTE, rank, kExchangeTag, comm_.handle().comm,
                           &requests_.emplace_back()),
                 "MPI_Isend");
     });
@@ -41,9 +41,9 @@ class Messages {
   void receive(at::Tensor const& part, int rank) {
     auto* to = static_cast<std::byte*>(part.data_ptr());
     for_each_part(static_cast<int64_t>(part.nbytes()), [&](int64_t offset, int count) {
-      check_mpi(
-          MPI_Irecv(to + offset, count, MPI_BYTE, rank, kTag, comm_.handle().comm, &requests_.emplace_back()),
-          "MPI_Irecv");
+      check_mpi(MPI_Irecv(to + offset, count, MPI_BYTE, rank, kExchangeTag, comm_.handle().comm,
+                          &requests_.emplace_back()),
+                "MPI_Irecv");
     });
   }
   void finish() {

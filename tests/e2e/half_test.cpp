@@ -39,7 +39,7 @@ class HalfTraining : public testing::Test {
 };
 
 TEST_F(HalfTraining, OverflowsAreSkippedCountedAndReported) {
-  auto const outcome = train("run", {"train.initial_scale_power", "28"});
+  auto const outcome = train("run", {"train.initial_scale_power", "18"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
   auto const result = last_round("run").at("train");
   auto const overflows = result.at("overflow_steps").get<int64_t>(),
@@ -47,7 +47,7 @@ TEST_F(HalfTraining, OverflowsAreSkippedCountedAndReported) {
   EXPECT_GT(overflows, 0);
   EXPECT_LT(overflows, steps);
   EXPECT_EQ(result.at("skipped_steps"), 0);
-  EXPECT_LT(result.at("loss_scale").get<double>(), 0x1p28);
+  EXPECT_LT(result.at("loss_scale").get<double>(), 0x1p18);
   EXPECT_THAT(outcome.out + outcome.err,
               testing::HasSubstr(fmt::format("{} of {} steps overflowed (loss scale ", overflows, steps)));
   EXPECT_THAT(outcome.err, testing::Not(testing::HasSubstr("Lower train.optimizer.lr")));
@@ -63,7 +63,7 @@ TEST_F(HalfTraining, ARoundWithoutAStepIsNamed) {
 
 /// The scale that a client has found goes on with its optimiser, over a resume too.
 TEST_F(HalfTraining, ScalesGoOnWithOptimisers) {
-  Words const keep{"federate.keep_optimizer", "True", "train.initial_scale_power", "28"};
+  Words const keep{"federate.keep_optimizer", "True", "train.initial_scale_power", "18"};
   auto const whole = train("whole", keep, 2);
   ASSERT_EQ(whole.exit_code, 0) << whole.err << whole.out;
   EXPECT_EQ(last_round("whole").at("train").at("overflow_steps"), 0) << "found in the first round";
