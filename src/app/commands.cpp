@@ -179,7 +179,18 @@ struct Groups {
   std::unique_ptr<Collective> across;
 };
 
+/// Of a run: what checks and plans need not be started on as many ranks.
+void check_group_size(Setup const& s, Communicator const& comm) {
+  int64_t const ranks = s.run.group.ranks;
+  FSLLM_CHECK(comm.size() % ranks == 0,
+              "hpc.ranks_per_client = {} ({} ranks were started, which make no whole groups of {}). Start {} "
+              "ranks, or "
+              "another multiple of it.",
+              ranks, comm.size(), ranks, (comm.size() / ranks + 1) * ranks);
+}
+
 int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
+  agree(comm, [&] { check_group_size(s, comm); });
   set_signal_note(comm.rank() == 0 && !s.resume
                       ? "stopped before the first round: there is no checkpoint, start it again"
                       : "",

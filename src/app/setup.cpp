@@ -121,15 +121,6 @@ void check_owners(Setup const& s, Communicator const& comm) {
       owners, comm.size(), owners);
 }
 
-void check_group_size(Setup const& s, Communicator const& comm) {
-  int64_t const ranks = s.run.group.ranks;
-  FSLLM_CHECK(comm.size() % ranks == 0,
-              "hpc.ranks_per_client = {} ({} ranks were started, which make no whole groups of {}). Start {} "
-              "ranks, or "
-              "another multiple of it.",
-              ranks, comm.size(), ranks, (comm.size() / ranks + 1) * ranks);
-}
-
 }  // namespace
 
 bool restarted_by_slurm() {
@@ -160,7 +151,6 @@ Setup set_up(CommandLine const& line, Communicator const& comm) {
   agree(comm, [&] {
     configure_clients(s, *s.config, clients);
     check_owners(s, comm);
-    check_group_size(s, comm);
     check_ranks(s.run.fed.asyn, comm.size());
   });
   choose_types(s, line, comm);

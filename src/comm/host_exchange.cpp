@@ -2,7 +2,8 @@
 #include "host_exchange.hpp"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros_like.h>
+
+#include <algorithm>
 
 #include "fsllm/core/error.hpp"
 #include "mpi.hpp"

@@ -296,7 +296,7 @@ ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task,
   kept.optimizer = take_steps(turn, algorithm_.gradients, algorithm_.parts, kept.optimizer, progress);
   scale_lora(0);
   auto const message = message_of(algorithm_, turn);
-  double const norm = f_.group ? f_.group->norm(turn.update) : l2_norm(turn.update);
+  double const own = l2_norm(turn.update), norm = f_.group ? f_.group->norm(own) : own;
   ClientReport const report{task.client, turn.result, norm, task.version};
   if (algorithm_.kind != Kind::none) aggregation.add(message, task);
   if (algorithm_.personal_training) train_personal(turn, progress);

@@ -177,7 +177,7 @@ struct LocalTraining::Impl {
   /// Of the gradients, also where other ranks have parts of them.
   double norm() const {
     double const own = gradient_norm(parameters);
-    return group && group->partitions() ? std::sqrt(group->sum(own * own)) : own;
+    return group ? group->norm(own) : own;
   }
 
   /// Makes the gradients those of the loss itself; false where they have overflowed. Without a scale that

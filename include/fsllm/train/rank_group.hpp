@@ -30,8 +30,8 @@ struct GroupModel {
 /// are summed (data parallelism). By ZeRO (Rajbhandari et al. 2020) they also partition what training keeps:
 /// from stage 1 the trained model's fp32 values and optimiser state, from 2 its gradients, at 3 the blocks'
 /// weights, which are gathered block by block, the next one while one computes. An adapter is small: every
-/// rank has all of it, and stage 3 partitions the frozen blocks below. All members but rank(), size() and
-/// partitions() are Collective.
+/// rank has all of it, and stage 3 partitions the frozen blocks below. From end_backward() on
+/// members are Collective.
 class RankGroup {
  public:
   /// `collective` joins the ranks of the group; it and `model` must outlive the object. From now on passes of
@@ -49,7 +49,7 @@ class RankGroup {
   /// What is trained of the model, as this rank has it: whole tensors, or parts of partition_size() elements
   /// whose padding is 0. Live, require gradients; empty where an adapter is trained.
   TensorMap parameters() const;
-  /// Not collective: parameters() have been given other values.
+  /// parameters() have been given other values.
   void note_change();
   /// Shapes of the whole parameters.
   std::map<std::string, std::vector<int64_t>> const& shapes() const;
@@ -68,8 +68,8 @@ class RankGroup {
   /// Σ over ranks, in their order.
   double sum(double value) const;
   bool any(bool value) const;
-  /// Global L2 norm of values laid out as parameters() are.
-  double norm(TensorMap const& values) const;
+  /// L2 norm of all values laid out as parameters() are, given that of this rank's.
+  double norm(double own) const;
   /// A whole parameter from the ranks' parts, on rank 0; elsewhere undefined.
   at::Tensor gathered(std::string const& name, at::Tensor const& part) const;
 
