@@ -17,6 +17,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/core/matmul.hpp"
 #include "fsllm/core/utf8.hpp"
 
 namespace fsllm {
@@ -118,6 +119,7 @@ void prepare_process() {
   // Without it MKL's GEMM changes bits with the alignment of its operands.
   setenv("MKL_CBWR", "AUTO,STRICT", 0);
   keep_freed_memory();
+  use_matmul_library();
 }
 
 bool is_silent_rank() {

@@ -17,6 +17,7 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/core/matmul.hpp"
 #include "fsllm/io/checksum.hpp"
 #include "fsllm/io/files.hpp"
 
@@ -82,6 +83,7 @@ ordered_json computed_here(Setup const& s) {
                      {"instructions", at::get_cpu_capability()},
                      {"libtorch", TORCH_VERSION},
                      {"math_library", math_library()},
+                     {"matmul", matmul_library()},
                      {"threads", at::get_num_threads()},
                      {"memory_limit",
                       limit.rlim_cur == RLIM_INFINITY ? ordered_json("none") : ordered_json(limit.rlim_cur)}};

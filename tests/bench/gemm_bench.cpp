@@ -10,6 +10,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "fsllm/core/matmul.hpp"
 #include "fsllm/model/causal_lm.hpp"
 
 int main(int argc, char** argv) {
@@ -18,6 +19,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   setenv("MKL_CBWR", "AUTO,STRICT", 0);
+  fsllm::use_matmul_library();
   at::set_num_threads(1);
   c10::InferenceMode const no_grad;
   auto const model = fsllm::load_model(argv[1]);

@@ -179,7 +179,8 @@ TEST_F(ResumeInputs, WhatComputesIsRecordedAndCompared) {
   auto const record = [&] { return nlohmann::json::parse(read_text(dir_ / "a/run.json")); };
   auto const first = record().at("computed_on");
   ASSERT_EQ(first.size(), 1U);
-  for (auto const* key : {"fsllm_hpc", "processor", "instructions", "libtorch", "math_library", "threads"})
+  for (auto const* key :
+       {"fsllm_hpc", "processor", "instructions", "libtorch", "math_library", "matmul", "threads"})
     EXPECT_TRUE(first[0].contains(key)) << key;
   go_back("a");
   setenv("ATEN_CPU_CAPABILITY", "avx2", 1);
