@@ -119,7 +119,7 @@ void prepare_process() {
   // Without it MKL's GEMM changes bits with the alignment of its operands.
   setenv("MKL_CBWR", "AUTO,STRICT", 0);
   keep_freed_memory();
-  use_matmul_library();
+  use_matmul_kernels();
 }
 
 bool is_silent_rank() {

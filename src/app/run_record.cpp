@@ -83,7 +83,7 @@ ordered_json computed_here(Setup const& s) {
                      {"instructions", at::get_cpu_capability()},
                      {"libtorch", TORCH_VERSION},
                      {"math_library", math_library()},
-                     {"matmul", matmul_library()},
+                     {"matmul", matmul_kernels()},
                      {"threads", at::get_num_threads()},
                      {"memory_limit",
                       limit.rlim_cur == RLIM_INFINITY ? ordered_json("none") : ordered_json(limit.rlim_cur)}};

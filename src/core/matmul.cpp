@@ -6,25 +6,55 @@
 #include <ATen/ops/addmm_cpu_dispatch.h>
 #include <ATen/ops/mm_cpu_dispatch.h>
 #include <c10/util/Exception.h>
+#include <fmt/format.h>
 #include <torch/library.h>
 
 namespace fsllm {
 namespace {
 
-bool has_unused_avx512() {
+struct Kernels {
+  bool onednn_fp32 = false;  ///< instead of MKL
+  bool wide_fp16 = false, wide_bf16 = false;
+};
+
+Kernels kernels_here() {
 #ifdef __x86_64__
-  return !__builtin_cpu_is("intel") && __builtin_cpu_supports("avx512f") &&
-         __builtin_cpu_supports("avx512bw");
+  bool const avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
+  return {avx512 && !__builtin_cpu_is("intel"), !__builtin_cpu_supports("avx512fp16"),
+          !__builtin_cpu_supports("avx512bf16")};
 #else
-  return false;
+  return {};
 #endif
 }
+
+Kernels const kKernels = kernels_here();
 
 /// Multiplications from which on oneDNN, which takes 10 µs a call, gains, and the same for long sums, at
 /// which MKL is slower where there are few columns (measured on Zen 5).
 constexpr int64_t kSmallestProduct = int64_t{1} << 20, kSmallestOfLongSums = int64_t{1} << 18, kLongSum = 512;
 /// Sums with fewer terms move memory: there adding in place counts more.
 constexpr int64_t kFewestTermsOfSum = 64;
+
+/// Smaller products of halves are no faster in fp32.
+constexpr int64_t kSmallestWide = int64_t{1} << 15;
+
+bool is_product(at::Tensor const& a, at::Tensor const& b) {
+  return a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0) && a.scalar_type() == b.scalar_type();
+}
+
+int64_t multiplications(at::Tensor const& a, at::Tensor const& b) {
+  return a.numel() * b.size(1);
+}
+
+bool has_size_of_product(at::Tensor const& c, at::Tensor const& a, at::Tensor const& b) {
+  return c.scalar_type() == a.scalar_type() && c.sizes() == at::IntArrayRef{a.size(0), b.size(1)};
+}
+
+bool is_wide(at::Tensor const& a, at::Tensor const& b) {
+  bool const type = (kKernels.wide_fp16 && a.scalar_type() == at::kHalf) ||
+                    (kKernels.wide_bf16 && a.scalar_type() == at::kBFloat16);
+  return type && is_product(a, b) && multiplications(a, b) >= kSmallestWide;
+}
 
 /// Is one of the two strides of rows or columns 1, as a GEMM wants it?
 bool is_dense(at::Tensor const& matrix) {
@@ -33,11 +63,10 @@ bool is_dense(at::Tensor const& matrix) {
          (rows_apart == 1 && columns_apart >= matrix.size(0));
 }
 
-bool gains(at::Tensor const& a, at::Tensor const& b) {
-  if (a.scalar_type() != at::kFloat || b.scalar_type() != at::kFloat || a.dim() != 2 || b.dim() != 2)
-    return false;
-  int64_t const terms = a.size(1), smallest = terms < kLongSum ? kSmallestProduct : kSmallestOfLongSums;
-  return terms == b.size(0) && a.size(0) > 1 && a.numel() * b.size(1) >= smallest && is_dense(b);
+bool is_for_onednn(at::Tensor const& a, at::Tensor const& b) {
+  if (!kKernels.onednn_fp32 || a.scalar_type() != at::kFloat || !is_product(a, b)) return false;
+  auto const smallest = a.size(1) < kLongSum ? kSmallestProduct : kSmallestOfLongSums;
+  return a.size(0) > 1 && multiplications(a, b) >= smallest && is_dense(b);
 }
 
 /// a b (+ bias), a [m, k], b [k, n], by oneDNN.
@@ -52,27 +81,30 @@ at::Tensor onednn(at::Tensor const& a, at::Tensor const& b, std::optional<at::Te
 }
 
 at::Tensor mm(at::Tensor const& a, at::Tensor const& b) {
-  return gains(a, b) ? onednn(a, b) : at::cpu::mm(a, b);
+  if (is_wide(a, b)) return mm(a.to(at::kFloat), b.to(at::kFloat)).to(a.scalar_type());
+  return is_for_onednn(a, b) ? onednn(a, b) : at::cpu::mm(a, b);
 }
 
 at::Tensor& mm_out(at::Tensor const& a, at::Tensor const& b, at::Tensor& out) {
-  bool const fits =
-      gains(a, b) && out.scalar_type() == at::kFloat && out.sizes() == at::IntArrayRef{a.size(0), b.size(1)};
-  return fits ? out.copy_(onednn(a, b)) : at::cpu::mm_out(out, a, b);
+  bool const other = is_wide(a, b) || is_for_onednn(a, b);
+  return other && has_size_of_product(out, a, b) ? out.copy_(mm(a, b)) : at::cpu::mm_out(out, a, b);
 }
 
 at::Tensor addmm(at::Tensor const& c, at::Tensor const& a, at::Tensor const& b, at::Scalar const& beta,
                  at::Scalar const& alpha) {
-  bool const is_bias =
-      c.dim() == 1 && c.scalar_type() == at::kFloat && c.is_contiguous() && beta.equal(1) && alpha.equal(1);
-  return is_bias && gains(a, b) && c.size(0) == b.size(1) ? onednn(a, b, c)
-                                                          : at::cpu::addmm(c, a, b, beta, alpha);
+  auto const type = a.scalar_type();
+  if (is_wide(a, b) && c.scalar_type() == type)
+    return addmm(c.to(at::kFloat), a.to(at::kFloat), b.to(at::kFloat), beta, alpha).to(type);
+  bool const is_bias = c.dim() == 1 && c.scalar_type() == type && c.is_contiguous() &&
+                       c.size(0) == b.size(1) && beta.equal(1) && alpha.equal(1);
+  return is_bias && is_for_onednn(a, b) ? onednn(a, b, c) : at::cpu::addmm(c, a, b, beta, alpha);
 }
 
 at::Tensor& addmm_(at::Tensor& c, at::Tensor const& a, at::Tensor const& b, at::Scalar const& beta,
                    at::Scalar const& alpha) {
-  bool const fits = gains(a, b) && a.size(1) >= kFewestTermsOfSum && beta.equal(1) &&
-                    c.scalar_type() == at::kFloat && c.sizes() == at::IntArrayRef{a.size(0), b.size(1)};
+  if (is_wide(a, b) && has_size_of_product(c, a, b)) return c.copy_(addmm(c, a, b, beta, alpha));
+  bool const fits =
+      is_for_onednn(a, b) && has_size_of_product(c, a, b) && a.size(1) >= kFewestTermsOfSum && beta.equal(1);
   return fits ? c.add_(onednn(a, b), alpha) : at::cpu::addmm_(c, a, b, beta, alpha);
 }
 
@@ -83,19 +115,20 @@ struct NoWarnings final : c10::WarningHandler {
 
 }  // namespace
 
-char const* matmul_library() {
-  return has_unused_avx512() ? "oneDNN" : "MKL";
+std::string matmul_kernels() {
+  auto const half = [](bool wide) { return wide ? "in fp32" : "by oneDNN"; };
+  return fmt::format("fp32 by {}, bf16 {}, fp16 {}", kKernels.onednn_fp32 ? "oneDNN" : "MKL",
+                     half(kKernels.wide_bf16), half(kKernels.wide_fp16));
 }
 
-void use_matmul_library() {
-  if (!has_unused_avx512()) return;
+void use_matmul_kernels() {
   NoWarnings quiet;
   c10::WarningUtils::WarningHandlerGuard const guard(&quiet);
-  static torch::Library kernels(torch::Library::IMPL, "aten", c10::DispatchKey::CPU, __FILE__, __LINE__);
-  kernels.impl("mm", TORCH_FN(mm));
-  kernels.impl("mm.out", TORCH_FN(mm_out));
-  kernels.impl("addmm", TORCH_FN(addmm));
-  kernels.impl("addmm_", TORCH_FN(addmm_));
+  static torch::Library library(torch::Library::IMPL, "aten", c10::DispatchKey::CPU, __FILE__, __LINE__);
+  library.impl("mm", TORCH_FN(mm));
+  library.impl("mm.out", TORCH_FN(mm_out));
+  library.impl("addmm", TORCH_FN(addmm));
+  library.impl("addmm_", TORCH_FN(addmm_));
 }
 
 }  // namespace fsllm

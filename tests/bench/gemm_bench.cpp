@@ -19,7 +19,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   setenv("MKL_CBWR", "AUTO,STRICT", 0);
-  fsllm::use_matmul_library();
+  fsllm::use_matmul_kernels();
   at::set_num_threads(1);
   c10::InferenceMode const no_grad;
   auto const model = fsllm::load_model(argv[1]);

@@ -84,7 +84,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   setenv("MKL_CBWR", "AUTO,STRICT", 0);
-  fsllm::use_matmul_library();
+  fsllm::use_matmul_kernels();
   at::set_num_threads(1);
   int64_t const vocabulary = std::atoll(argv[1]), hidden = std::atoll(argv[2]), tokens = std::atoll(argv[3]);
   auto const dir = fs::temp_directory_path() / ("head_loss_bench_" + std::to_string(getpid()));

@@ -19,7 +19,7 @@ constexpr int64_t kShapes[][3] = {{64, 576, 192}, {1, 576, 4096},  {64, 2048, 8}
 
 class Matmul : public testing::Test {
  protected:
-  static void SetUpTestSuite() { use_matmul_library(); }
+  static void SetUpTestSuite() { use_matmul_kernels(); }
 };
 
 /// The largest distance from the product in float64, by the size of what is added up.
@@ -47,6 +47,23 @@ TEST_F(Matmul, ProductsInEveryLayoutAreThoseOfFloat64) {
   }
 }
 
+/// Each rounded once (fp16 has 11 bits, bf16 8), whatever the number of terms.
+TEST_F(Matmul, HalvesAreRoundedOnce) {
+  for (auto const& [type, bound] : {std::pair{at::kHalf, 0x1p-10}, std::pair{at::kBFloat16, 0x1p-7}})
+    for (auto const& [m, k, n] : kShapes) {
+      auto const a = at::randn({m, k}).to(type), b = at::randn({n, k}).to(type).t(),
+                 c = at::randn({n}).to(type);
+      auto const product = at::mm(a, b), sum = at::addmm(c, a, b);
+      EXPECT_EQ(product.scalar_type(), type);
+      EXPECT_LT(error_of(product, a, b), bound);
+      EXPECT_LT(error_of(sum.to(at::kDouble).sub(c), a, b), 2 * bound);
+      EXPECT_LT(
+          error_of(at::empty({m, n}, product.options()).copy_(product).addmm_(a, b).to(at::kDouble).div(2), a,
+                   b),
+          2 * bound);
+    }
+}
+
 TEST_F(Matmul, GradientsAreProductsToo) {
   auto const a = at::randn({64, 576}).set_requires_grad(true);
   auto const b = at::randn({576, 192}).set_requires_grad(true), g = at::randn({64, 192});
@@ -65,7 +82,7 @@ TEST_F(Matmul, NotANumberStaysOne) {
 
 /// Weights lie where a file has them: the same product must not depend on where.
 TEST_F(Matmul, BitsDoNotDependOnAlignment) {
-  if (std::string(matmul_library()) != "oneDNN")
+  if (!matmul_kernels().starts_with("fp32 by oneDNN"))
     GTEST_SKIP() << "MKL takes MKL_CBWR from the start of a program";
   for (auto const& [m, k, n] : kShapes) {
     if (m == 1 || m * k * n < int64_t{1} << 20) continue;  // MKL's
