@@ -4,10 +4,14 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/addmm_cpu_dispatch.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm_cpu_dispatch.h>
+#include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 #include <torch/library.h>
+
+#include <algorithm>
 
 namespace fsllm {
 namespace {
@@ -37,6 +41,8 @@ constexpr int64_t kFewestTermsOfSum = 64;
 
 /// Smaller products of halves are no faster in fp32.
 constexpr int64_t kSmallestWide = int64_t{1} << 15;
+/// Values of a half matrix that are there in fp32 at a time: 16 MiB.
+constexpr int64_t kPanelValues = int64_t{4} << 20;
 
 bool is_product(at::Tensor const& a, at::Tensor const& b) {
   return a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0) && a.scalar_type() == b.scalar_type();
@@ -80,8 +86,35 @@ at::Tensor onednn(at::Tensor const& a, at::Tensor const& b, std::optional<at::Te
   return linear.call(a, b.t(), bias, "none", Scalars(), "");
 }
 
+at::Tensor mm(at::Tensor const& a, at::Tensor const& b);
+at::Tensor& addmm_(at::Tensor& c, at::Tensor const& a, at::Tensor const& b, at::Scalar const& beta,
+                   at::Scalar const& alpha);
+
+/// a b in fp32, as the halves they are; of a large b a part at a time is there in fp32.
+at::Tensor wide_product(at::Tensor const& a, at::Tensor const& b) {
+  auto const type = a.scalar_type();
+  auto const wide = a.to(at::kFloat);
+  if (b.numel() <= kPanelValues) return mm(wide, b.to(at::kFloat)).to(type);
+  int64_t const terms = b.size(0), columns = b.size(1),
+                step = std::max(kLongSum, kPanelValues / std::min(terms, columns));
+  if (columns < terms) {
+    auto sum = at::zeros({a.size(0), columns}, wide.options());
+    for (int64_t begin = 0; begin < terms; begin += step) {
+      int64_t const count = std::min(step, terms - begin);
+      addmm_(sum, wide.narrow(1, begin, count), b.narrow(0, begin, count).to(at::kFloat), 1, 1);
+    }
+    return sum.to(type);
+  }
+  auto const product = at::empty({a.size(0), columns}, a.options());
+  for (int64_t begin = 0; begin < columns; begin += step) {
+    int64_t const count = std::min(step, columns - begin);
+    product.narrow(1, begin, count).copy_(mm(wide, b.narrow(1, begin, count).to(at::kFloat)));
+  }
+  return product;
+}
+
 at::Tensor mm(at::Tensor const& a, at::Tensor const& b) {
-  if (is_wide(a, b)) return mm(a.to(at::kFloat), b.to(at::kFloat)).to(a.scalar_type());
+  if (is_wide(a, b)) return wide_product(a, b);
   return is_for_onednn(a, b) ? onednn(a, b) : at::cpu::mm(a, b);
 }
 
@@ -93,7 +126,7 @@ at::Tensor& mm_out(at::Tensor const& a, at::Tensor const& b, at::Tensor& out) {
 at::Tensor addmm(at::Tensor const& c, at::Tensor const& a, at::Tensor const& b, at::Scalar const& beta,
                  at::Scalar const& alpha) {
   auto const type = a.scalar_type();
-  if (is_wide(a, b) && c.scalar_type() == type)
+  if (is_wide(a, b) && c.scalar_type() == type && b.numel() <= kPanelValues)
     return addmm(c.to(at::kFloat), a.to(at::kFloat), b.to(at::kFloat), beta, alpha).to(type);
   bool const is_bias = c.dim() == 1 && c.scalar_type() == type && c.is_contiguous() &&
                        c.size(0) == b.size(1) && beta.equal(1) && alpha.equal(1);
@@ -102,7 +135,8 @@ at::Tensor addmm(at::Tensor const& c, at::Tensor const& a, at::Tensor const& b, 
 
 at::Tensor& addmm_(at::Tensor& c, at::Tensor const& a, at::Tensor const& b, at::Scalar const& beta,
                    at::Scalar const& alpha) {
-  if (is_wide(a, b) && has_size_of_product(c, a, b)) return c.copy_(addmm(c, a, b, beta, alpha));
+  if (is_wide(a, b) && has_size_of_product(c, a, b) && b.numel() <= kPanelValues)
+    return c.copy_(addmm(c, a, b, beta, alpha));
   bool const fits =
       is_for_onednn(a, b) && has_size_of_product(c, a, b) && a.size(1) >= kFewestTermsOfSum && beta.equal(1);
   return fits ? c.add_(onednn(a, b), alpha) : at::cpu::addmm_(c, a, b, beta, alpha);
