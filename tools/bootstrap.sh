@@ -57,6 +57,7 @@ program ninja             | ninja-build                  | ninja
 program pkg-config        | pkg-config                   | pkgconf
 mpi     mpi.h             | libopenmpi-dev               | openmpi
 program mpiexec           | openmpi-bin                  | openmpi
+package hwloc             | libhwloc-dev                 | hwloc
 hdf5    hdf5.h            | libhdf5-dev                  | hdf5
 header  yaml-cpp/yaml.h   | libyaml-cpp-dev              | yaml-cpp
 library boost_program_options | libboost-program-options-dev | boost

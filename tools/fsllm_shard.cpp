@@ -10,6 +10,7 @@
 #include "fsllm/app/program.hpp"
 #include "fsllm/app/run_config.hpp"
 #include "fsllm/app/vocabulary.hpp"
+#include "fsllm/comm/cores.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/utf8.hpp"
 #include "fsllm/data/split_report.hpp"
@@ -136,7 +137,8 @@ int shard(CommandLine const& line, Communicator const& world) {
     });
     return 0;
   }
-  job.threads = preparing_threads(world);
+  take_cores(world);
+  job.threads = preparing_threads();
   std::unique_ptr<OutputFolder> folder;
   agree(world, [&] {
     if (world.rank() == 0) folder = std::make_unique<OutputFolder>(out, FileAccess::owner_only);

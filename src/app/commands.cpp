@@ -9,6 +9,7 @@
 #include "fsllm/app/merge.hpp"
 #include "fsllm/app/prepare_data.hpp"
 #include "fsllm/app/program.hpp"
+#include "fsllm/comm/cores.hpp"
 #include "fsllm/comm/nccl.hpp"
 #include "fsllm/comm/stall.hpp"
 #include "fsllm/core/error.hpp"
@@ -77,7 +78,7 @@ std::filesystem::path shards_of(Setup const& s, Communicator const& comm) {
       comm.max(comm.rank() == 0 && s.resume && std::filesystem::exists(dir / "index.json") ? 1 : 0) != 0;
   if (ready) return dir;
   log_info("sharding {} for {} clients", s.run.data.type, s.run.fed.client_num);
-  make_shards({prepare_job(s, preparing_threads(comm)), s.run.fed.client_num, s.resolved_yaml},
+  make_shards({prepare_job(s, preparing_threads()), s.run.fed.client_num, s.resolved_yaml},
               {s.directory.root, "shards", s.output.get()}, comm);
   return dir;
 }
@@ -132,6 +133,14 @@ void warn_of_settings(ClientData const& data, int64_t ranks_per_client, Communic
         "one rank, although SLURM_NTASKS = {}: {} tasks are idle. Start it with srun --mpi=pmix or mpirun.",
         idle + 1, idle);
   auto const clients = static_cast<int64_t>(data.clients().size());
+  int const threads = at::get_num_threads(), cores = cores_of_rank();
+  if (threads > cores)
+    log_warning(
+        "{} threads on {} cores (hpc.threads or OMP_NUM_THREADS, and what the launcher leaves to a rank): "
+        "they "
+        "wait for each other. Set hpc.threads: {}, or start with mpirun --map-by slot:PE={} or srun "
+        "--cpus-per-task={}.",
+        threads, cores, cores, threads, threads);
   if (int64_t const needed = clients * ranks_per_client; comm.size() > needed)
     log_warning("{} ranks for {} clients{}: {} never train. Start fewer ranks.", comm.size(), clients,
                 ranks_per_client > 1 ? fmt::format(", {} each", ranks_per_client) : "", comm.size() - needed);
@@ -196,7 +205,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
                       : "",
                   OnSignal::end_process);
   prepare_directory(s, line.has("overwrite"), comm);
-  at::set_num_threads(threads_per_rank(s.run, comm.split_by_node().size()));
+  at::set_num_threads(threads_per_rank(s.run));
   auto sources = clients_of(s, comm);
   s.info = info_of(s, comm);
   Groups const groups(s, comm);

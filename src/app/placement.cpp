@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <sched.h>
-
 #include <algorithm>
 
 #include "fsllm/app/program.hpp"
 #include "fsllm/app/run_config.hpp"
+#include "fsllm/comm/cores.hpp"
 #include "fsllm/comm/nccl.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
@@ -12,12 +11,6 @@
 #include "fsllm/io/safetensors.hpp"
 
 namespace fsllm {
-
-int usable_cores() {
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  return sched_getaffinity(0, sizeof(cores), &cores) == 0 ? std::max(1, CPU_COUNT(&cores)) : 1;
-}
 
 namespace {
 
@@ -39,13 +32,15 @@ bool file_is_bf16(std::filesystem::path const& model_dir) {
 
 }  // namespace
 
-int threads_per_rank(RunConfig const& run, int ranks_on_node) {
+int threads_per_rank(RunConfig const& run) {
   if (run.threads != "auto") return std::stoi(run.threads);
   bool const exact = run.fed.reduce == "exact" || (run.fed.reduce == "auto" && !run.peft.method.empty());
-  return exact ? 1 : std::max(1, usable_cores() / std::max(1, ranks_on_node));
+  return exact ? 1 : cores_of_rank();
 }
 
-DevicePlan choose_device(std::string const& use_gpu, Communicator const& world) {
+namespace {
+
+DevicePlan device_for(std::string const& use_gpu, Communicator const& world) {
   DevicePlan plan;
   plan.fast_bf16 = cpu_has_bf16();
   if (use_gpu == "False") return plan;
@@ -75,6 +70,14 @@ DevicePlan choose_device(std::string const& use_gpu, Communicator const& world) 
   plan.nccl = std::adjacent_find(uuids.begin(), uuids.end()) == uuids.end();
   if (!plan.nccl && world.rank() == 0)
     log_warning("two ranks share a GPU: updates travel through host memory. Start one rank a GPU for NCCL.");
+  return plan;
+}
+
+}  // namespace
+
+DevicePlan choose_device(std::string const& use_gpu, Communicator const& world) {
+  auto plan = device_for(use_gpu, world);
+  take_cores(world, plan.gpu < 0 ? "" : cuda_device_cores(plan.gpu));
   return plan;
 }
 

@@ -8,6 +8,7 @@
 
 #include "fsllm/app/program.hpp"
 #include "fsllm/app/run_config.hpp"
+#include "fsllm/comm/cores.hpp"
 #include "fsllm/comm/stall.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
@@ -183,10 +184,10 @@ void warn_of_truncation(PrepareCounts const& counts, int64_t tok_len) {
                 counts.rows + counts.dropped_too_long, tok_len);
 }
 
-int preparing_threads(Communicator const& comm) {
+int preparing_threads() {
   if (char const* const set = std::getenv("OMP_NUM_THREADS"); set != nullptr && std::atoi(set) > 0)
     return std::atoi(set);
-  return std::max(1, usable_cores() / comm.split_by_node().size());
+  return cores_of_rank();
 }
 
 ShardIndex make_shards(ShardJob const& job, ShardPlace const& place, Communicator const& comm) {

@@ -8,7 +8,9 @@
 #include <nccl.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstring>
+#include <fstream>
 #include <limits>
 #include <optional>
 #include <tuple>
@@ -239,6 +241,15 @@ std::string cuda_device_uuid(int device) {
   for (char const byte : properties.uuid.bytes)
     text += fmt::format("{:02x}", static_cast<unsigned char>(byte));
   return text;
+}
+
+std::string cuda_device_cores(int device) {
+  char id[32] = "";
+  check_cuda(cudaDeviceGetPCIBusId(id, sizeof id, device), "cudaDeviceGetPCIBusId");
+  std::string name = id, cores;
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::getline(std::ifstream("/sys/bus/pci/devices/" + name + "/local_cpulist") >> std::ws, cores);
+  return cores;
 }
 
 CudaMemory cuda_memory(int device) {

@@ -21,6 +21,10 @@ std::string cuda_device_uuid(int) {
   return "";
 }
 
+std::string cuda_device_cores(int) {
+  return "";
+}
+
 CudaMemory cuda_memory(int) {
   return {};
 }

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/core/matmul.hpp"
 
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/addmm_cpu_dispatch.h>
@@ -21,15 +25,23 @@ struct Kernels {
   bool wide_fp16 = false, wide_bf16 = false;
 };
 
-Kernels kernels_here() {
 #ifdef __x86_64__
-  bool const avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
-  return {avx512 && !__builtin_cpu_is("intel"), !__builtin_cpu_supports("avx512fp16"),
-          !__builtin_cpu_supports("avx512bf16")};
-#else
-  return {};
-#endif
+/// CPUID's leaf 7, which not every compiler's __builtin_cpu_supports knows.
+bool has_avx512_fp16() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __builtin_cpu_supports("avx512f") && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 &&
+         (d >> 23 & 1) != 0;
 }
+
+Kernels kernels_here() {
+  bool const avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
+  return {avx512 && !__builtin_cpu_is("intel"), !has_avx512_fp16(), !__builtin_cpu_supports("avx512bf16")};
+}
+#else
+Kernels kernels_here() {
+  return {};
+}
+#endif
 
 Kernels const kKernels = kernels_here();
 

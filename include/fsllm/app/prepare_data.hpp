@@ -33,6 +33,6 @@ ShardIndex make_shards(ShardJob const& job, ShardPlace const& place, Communicato
 void warn_of_truncation(PrepareCounts const& counts, int64_t tok_len);
 
 /// Threads for this rank's share of the node's cores; OMP_NUM_THREADS goes before.
-int preparing_threads(Communicator const& comm);
+int preparing_threads();
 
 }  // namespace fsllm

@@ -63,11 +63,8 @@ std::filesystem::path resolve_model(RunConfig const& config);
 
 RunDirectory run_directory(RunConfig const& config);
 
-/// OpenMP threads of this rank: hpc.threads, or one under exact reduction, else the cores this process may
-/// use divided by the ranks of its node.
-/// Cores that this process may run on.
-int usable_cores();
-int threads_per_rank(RunConfig const& config, int ranks_on_node);
+/// OpenMP threads of this rank: hpc.threads, or one under exact reduction, else its cores.
+int threads_per_rank(RunConfig const& config);
 
 /// auto, True or False, of the spellings of YAML.
 std::string parse_use_gpu(std::string const& given, std::string const& place);
@@ -79,9 +76,9 @@ struct DevicePlan {
   bool nccl = false;       ///< every rank has a GPU of its own
   bool fast_bf16 = false;  ///< multiplies bf16 matrices faster than fp32 ones
 };
-/// Collective: GPU = local rank modulo the GPUs of the node. `use_gpu` auto: the CPU where a rank has none;
-/// True: an Error there. Two ranks on one GPU are warned of and use host collectives, which NCCL's refusal
-/// makes necessary.
+/// Collective: GPU = local rank modulo the GPUs of the node; the rank is bound to cores of its own, near its
+/// GPU. `use_gpu` auto: the CPU where a rank has none; True: an Error there. Two ranks on one GPU are warned
+/// of and use host collectives, which NCCL's refusal makes necessary.
 DevicePlan choose_device(std::string const& use_gpu, Communicator const& world);
 
 /// Collective: `train.compute_dtype`; auto is decided for all ranks at once: bf16 where the weights are bf16

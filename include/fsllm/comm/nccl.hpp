@@ -13,6 +13,8 @@ bool is_cuda_build();
 int cuda_device_count();
 /// The GPU's UUID in hexadecimal, for the placement table and to notice two ranks on one GPU.
 std::string cuda_device_uuid(int device);
+/// Hardware threads of its NUMA domain, as "0-15,32-47"; "" where the system does not say.
+std::string cuda_device_cores(int device);
 /// Does the GPU multiply bf16 matrices in hardware (compute capability 8.0 and above)?
 bool cuda_device_has_bf16(int device);
 /// Bytes that tensors hold on the GPU now, and the most they have held.
