@@ -114,14 +114,19 @@ std::unique_ptr<CausalLM> load_grown(Setup const& s, LoadOptions const& options)
 
 namespace {
 
+/// Do the ranks of a group share a model that they train?
+bool has_parts(Setup const& s, Collective const* group) {
+  return group != nullptr && s.run.group.stage > 0;
+}
+
 /// Of a model without adapter.
 void make_model_trainable(Setup const& s, Trainable& t, Collective* group) {
-  bool const has_parts = group != nullptr && s.run.group.stage > 0;
-  if (!has_parts) t.model->make_trainable("fp32");
+  bool const parts = has_parts(s, group);
+  if (!parts) t.model->make_trainable("fp32");
   if (group != nullptr)
     t.group = std::make_unique<RankGroup>(*group, *t.model, s.run.group,
                                           GroupModel{.trained = true, .compute_type = s.load.compute_dtype});
-  t.parameters = has_parts ? t.group->parameters() : t.model->parameters();
+  t.parameters = parts ? t.group->parameters() : t.model->parameters();
 }
 
 }  // namespace
@@ -130,6 +135,8 @@ Trainable load_trainable(Setup const& s, Collective* group) {
   Trainable t;
   auto options = s.load;
   options.cache_dir = weight_cache(s);
+  options.weights_on_host =
+      s.run.peft.method.empty() && has_parts(s, group);  // no device need hold them whole
   t.model = load_grown(s, options);
   set_checkpointing(*t.model, s.run.checkpointing);
   if (s.run.peft.method.empty()) {

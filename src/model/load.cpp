@@ -189,7 +189,7 @@ std::vector<std::filesystem::path> model_files(std::filesystem::path const& mode
 
 std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOptions const& options) {
   auto opened = open_model(model, options);
-  c10::Device const device(options.device);
+  c10::Device const device(options.weights_on_host ? "cpu" : options.device);
   bool const convert = options.values && !options.cache_dir.empty() && !fits_as_is(opened);
   if (convert)
     opened.source = detail::open_safetensors(

@@ -74,17 +74,16 @@ at::Tensor PartitionedModel::own_place(Part const& part) const {
 }
 
 void PartitionedModel::add(Unit& unit, CausalLM& model, std::string const& name, at::Tensor const& values) {
+  at::Device const device(model.device());
   auto const size = partition_size(values.numel(), ranks_);
   auto const type = trained_ ? compute_ : values.scalar_type();
   auto const kept = trained_ && !is_wide(type) ? at::kFloat : type;
   Part part{name, {}, {}, {}, {}};
-  part.whole = unit.stays ? at::zeros({size * ranks_}, values.options().dtype(type))
-                          : at::empty({size * ranks_}, values.options().dtype(type));
-  bool const elsewhere = on_host_ && !values.is_cpu();
+  auto const options = at::TensorOptions(device).dtype(type);
+  part.whole = unit.stays ? at::zeros({size * ranks_}, options) : at::empty({size * ranks_}, options);
+  bool const elsewhere = on_host_ && !device.is_cpu();
   bool const shares = unit.stays && kept == type && !elsewhere;
-  if (!shares)
-    part.part =
-        at::zeros({size}, values.options().dtype(kept).device(elsewhere ? at::kCPU : values.device()));
+  if (!shares) part.part = at::zeros({size}, options.dtype(kept).device(elsewhere ? at::kCPU : device));
   if (elsewhere) part.part = part.part.pin_memory();
   if (shares) part.part = part.whole.narrow(0, rank_ * size, size).detach();
   auto const begin = std::min(rank_ * size, values.numel());

@@ -29,7 +29,8 @@ struct LoadOptions {
   /// quantised, other matrices halves.
   std::string storage_dtype = "auto";
   std::string compute_dtype = "fp32";  ///< type of activations: fp32, bf16, fp16 (fp64 in tests)
-  std::string device = "cpu";
+  std::string device = "cpu";          ///< where the model computes
+  bool weights_on_host = false;        ///< until something moves them there
   /// Where weights of another type or format than wanted are kept after conversion, one mapped copy for all
   /// ranks of a node and for the next run; empty: every process converts in its own memory.
   std::filesystem::path cache_dir = {};
