@@ -177,6 +177,11 @@ RunConfig load_run_config(Config& config) {
       "other matrix products gave is kept.",
       one_of({"none", "block", "selective"})));
   check_role(config);
+  config.get("llm.deepspeed.use", false,
+             "Take settings from DeepSpeed's JSON (docs/DEEPSPEED.md). What it says stands in the run's "
+             "config.yaml as keys of this program, and this as False.");
+  get_path(config, "llm.deepspeed.ds_config", "",
+           "The JSON file: from the working directory, or else beside the YAML.");
   run.data = load_data_config(config);
   run.peft = load_peft_config(config);
   run.train = load_train_config(config);
