@@ -4,8 +4,8 @@
 #include <ATen/ops/equal.h>
 #include <fmt/core.h>
 
-#include "federation.hpp"
 #include "fsllm/io/safetensors.hpp"
+#include "preference.hpp"
 
 namespace fsllm::test {
 namespace {
@@ -136,6 +136,26 @@ TEST_F(Groups, ClientsAloneLearnWhatSingleRanksTeach) {
   }
 }
 
+/// Also where the reference is a model of which a rank has parts.
+TEST_F(Groups, LearnFromPairs) {
+  auto const pairs = on_pairs(
+      {"train.loss", "dpo", "data.splits", "[0.7, 0.3, 0.0]", "llm.adapter.args[0].lora_dropout", "0.1"});
+  expect_trained("pairs", 2, pairs);
+  auto const val = [&](std::string const& name, size_t event) {
+    return event_of(dir_ / name, event).at("val").at("loss_per_pair").get<double>();
+  };
+  EXPECT_NE(val("pairs", 2), val("pairs", 0));
+  for (auto const& [np, stage] : {std::pair{2, 0}, std::pair{4, 2}, std::pair{2, 3}, std::pair{4, 3}}) {
+    auto const name = fmt::format("pairs_{}_{}", np, stage);
+    expect_trained(name, np, in_groups(2, stage, pairs));
+    auto const expected = result("pairs"), got = result(name);
+    ASSERT_EQ(got.size(), expected.size());
+    for (auto const& [tensor, values] : expected)
+      EXPECT_TRUE(tensors_near(got.at(tensor), values, 1e-5)) << name << tensor;
+    EXPECT_NEAR(val(name, 2), val("pairs", 2), 1e-6) << name;
+  }
+}
+
 TEST_F(Groups, TheNumberOfGroupsDoesNotMatter) {
   for (auto const& [kind, more] :
        std::map<std::string, Words>{{"full", kFull},
@@ -197,8 +217,6 @@ TEST_F(Groups, WhatCannotBeIsRefused) {
   expect_refused(2, in_groups(2, 3, {"train.storage_dtype", "int8"}), "not partitioned");
   expect_refused(2, in_groups(2, 0, {"hpc.offload", "optimizer"}), "nothing is partitioned");
   expect_refused(2, in_groups(2, 4, kFull), "hpc.zero_stage = 4");
-  expect_refused(2, in_groups(2, 3, {"train.loss", "dpo"}),
-                 "its reference is computed by one rank, which needs");
 }
 
 }  // namespace
