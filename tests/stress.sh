@@ -5,7 +5,7 @@
 #   kills    N (default 70) random kills each of training, sharding and export, continued at other rank counts
 #   faults   what the machine refuses, files of others, damaged files
 #   mutants  N (default 20000) mutations of every fuzz corpus, with sanitizers: no signal, none above 10 s or 1 GiB
-#   billion  a step of 968 million parameters under 5 GiB a rank: four ranks train them, one has no room (16 GiB, 4 GB of disk)
+#   billion  a step of 968 million parameters under 4.5 GiB a rank: four ranks train them, one has no room (takes 16 GiB and 6 GB of disk)
 #   clients  N (default 10000) clients, 100 a round, 50 rounds: memory and files against those of 200 clients
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

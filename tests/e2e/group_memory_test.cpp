@@ -153,7 +153,7 @@ TEST(Billion, IsTrainedWhereOneRankHasNoRoom) {
       "lr: "
       "0.01}}}}\nllm: {{tok_len: 64, adapter: {{use: False}}}}\ncheckpoint: {{every_rounds: 0}}\n",
       dir.path().string(), reference_dir("federated").string());
-  uint64_t const limit = uint64_t{5} << 30;
+  uint64_t const limit = uint64_t{4608} << 20;
   auto const config = write_config(dir.path(), yaml).string();
   auto const alone = run_limited(dir.path(), 1, {"fsllm_hpc", "--cfg", config}, RLIMIT_DATA, limit);
   std::cout << alone.err.substr(0, 500) << "\n";
