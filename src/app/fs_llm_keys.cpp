@@ -13,7 +13,7 @@ namespace {
 
 /// A key (or section) of FS-LLM that is not read. `off` lists, separated by '|', the values that ask for
 /// nothing; any other value is an Error. Without `off` every value is accepted, and `instead` says what is
-/// used.
+/// used; after an Error, which key to use.
 struct ForeignKey {
   char const* path;
   char const* off;
@@ -85,8 +85,8 @@ constexpr ForeignKey kForeignKeys[] = {
     {"finetune.freeze_param", "", nullptr},
     {"finetune.scheduler.type", "", nullptr},
     {"finetune.scheduler", nullptr, "finetune.optimizer.lr, which stays as it is"},
-    {"llm.deepspeed.use", "False", nullptr},
-    {"llm.deepspeed", nullptr, "hpc.*"},
+    {"llm.accelation.use", "False", "llm.deepspeed.use"},  // FS-LLM's README says so, its code does not
+    {"llm.accelation", nullptr, "llm.deepspeed.use, llm.deepspeed.ds_config"},
     {"llm.offsite_tuning.use", "False", nullptr},
     {"llm.offsite_tuning", nullptr, "nothing while llm.offsite_tuning.use is False"},
     {"personalization.share_non_trainable_para", "False", nullptr},
@@ -176,8 +176,10 @@ void accept_fs_llm_keys(Config& config) {
     auto const value = config.text(key.path);
     if (key.off != nullptr)
       FSLLM_CHECK(value && is_off(*value, key.off),
-                  "{} = {} is not available in this version. Set it to {}, or leave it out.",
-                  config.where(key.path), value.value_or("(a section)"), *key.off == '\0' ? "''" : key.off);
+                  "{} = {} is not available in this version{}. Set it to {}, or leave it out.",
+                  config.where(key.path), value.value_or("(a section)"),
+                  key.instead == nullptr ? "" : fmt::format(" (use {})", key.instead),
+                  *key.off == '\0' ? "''" : key.off);
     else
       add_unread(unread, key);
     config.accept_all_under(key.path);

@@ -94,8 +94,6 @@ void check_group(RunConfig const& run, Config const& config) {
   refuse(algorithm.trains_cores, "federate.lora_aggregation = fedsb", "it begins with gradients of one rank");
   refuse(run.fed.asyn.use && run.fed.asyn.real, "asyn.clock = real", "turns end where single ranks are");
   refuse(!run.shard_roots.empty(), "hpc.shard_roots", "a client's shard must be seen by all its ranks");
-  refuse(run.data.pairs && run.group.stage == 3, "train.loss of pairs and hpc.zero_stage = 3",
-         "its reference is computed by one rank, which needs the whole model");
   refuse(has_parts && algorithm.whole_updates,
          "a method that looks at whole updates and hpc.zero_stage above 0", "no rank has one");
   refuse(adapter && run.group.stage == 3 && quantization_of(run.storage_dtype) != Quantization::none,
@@ -177,6 +175,11 @@ RunConfig load_run_config(Config& config) {
       "other matrix products gave is kept.",
       one_of({"none", "block", "selective"})));
   check_role(config);
+  config.get("llm.deepspeed.use", false,
+             "Take settings from DeepSpeed's JSON (docs/DEEPSPEED.md). What it says stands in the run's "
+             "config.yaml as keys of this program, and this as False.");
+  get_path(config, "llm.deepspeed.ds_config", "",
+           "The JSON file: from the working directory, or else beside the YAML.");
   run.data = load_data_config(config);
   run.peft = load_peft_config(config);
   run.train = load_train_config(config);

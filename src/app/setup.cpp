@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "deepspeed.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
@@ -36,10 +37,25 @@ void read_adapter_text(Setup& s) {
   peft.init_ids = s.tokenizer()->encode(peft.init_text);
 }
 
+/// Collective: the YAML with the words of the command line, and the file of llm.deepspeed as keys.
+Config given_keys(CommandLine const& line, std::string const& source, Communicator const& comm) {
+  auto const yaml = shared_file(source, comm);
+  auto config = Config::parse("", "");
+  std::string file;
+  agree(comm, [&] {
+    config = Config::parse(yaml, source);
+    for (auto const& [key, value] : line.overrides) config.set(key, value);
+    if (comm.rank() == 0) file = deepspeed_file(config, source);
+  });
+  comm.broadcast(file, 0);
+  if (file.empty()) return config;
+  auto const json = shared_file(file, comm);
+  agree(comm, [&] { config = with_deepspeed(config, json, file, comm.size()); });
+  return config;
+}
+
 /// The configuration, and the model's own.
-Config configure(Setup& s, CommandLine const& line, std::string const& yaml, std::string const& source) {
-  auto config = Config::parse(yaml, source);
-  for (auto const& [key, value] : line.overrides) config.set(key, value);
+Config configure(Setup& s, CommandLine const& line, Config config) {
   s.run = load_run_config(config);
   s.model_dir = resolve_model(s.run);
   s.run.data.prompt.model = s.model_dir.string();
@@ -143,9 +159,9 @@ Setup set_up(CommandLine const& line, Communicator const& comm) {
       if (comm.rank() == 0) RunDirectory{resumed}.check_holds_run();
     });
   auto const source = cfg.empty() ? RunDirectory{resumed}.config().string() : cfg;
-  auto const yaml = shared_file(source, comm);
+  auto const given = given_keys(line, source, comm);
   Setup s;
-  agree(comm, [&] { s.config = configure(s, line, yaml, source); });
+  agree(comm, [&] { s.config = configure(s, line, given); });
   auto const clients = client_file(s, line, comm);
   s.client_yaml = shared_file(clients, comm);
   agree(comm, [&] {

@@ -239,6 +239,7 @@ struct LocalTraining::Impl {
 
   void end() {
     optimizer.zero_grad();
+    if (group) group->end_training();
     if (result.skipped_steps > 0)
       log_warning(
           "client {}, round {}: {} of {} steps skipped (loss or gradient not finite). Lower "

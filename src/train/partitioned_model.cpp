@@ -215,6 +215,17 @@ void PartitionedModel::sum_gradients() {
   await_reduction();
 }
 
+void PartitionedModel::drop_gradients() {
+  auto const drop = [](Unit& unit) {
+    for (auto& part : unit.parts) {
+      part.part.mutable_grad().reset();
+      part.sum.reset();
+    }
+  };
+  for (auto& block : blocks_) drop(block);
+  drop(outside_);
+}
+
 TensorMap PartitionedModel::parts() const {
   TensorMap parts;
   if (!trained_) return parts;

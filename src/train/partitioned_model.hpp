@@ -32,6 +32,7 @@ class PartitionedModel final : public LayerHooks {
   void end_backward();
   /// Stage 1: reduces the gradients of all passes.
   void sum_gradients();
+  void drop_gradients();
   /// Parts have other values: whole tensors that stay are renewed before the next pass.
   void note_change();
   /// The trained parts by name.

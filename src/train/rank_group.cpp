@@ -107,6 +107,10 @@ void RankGroup::sum_gradients(TensorMap const& parameters) {
   all_reduce_sum(impl_->collective, gradients);
 }
 
+void RankGroup::end_training() {
+  if (impl_->model) impl_->model->drop_gradients();
+}
+
 double RankGroup::sum(double value) const {
   return sum_in_order(impl_->collective.communicator(), value);
 }

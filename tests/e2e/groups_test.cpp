@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Several ranks train a client (hpc.ranks_per_client, hpc.zero_stage), through the program.
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
 #include <fmt/core.h>
 
-#include "federation.hpp"
 #include "fsllm/io/safetensors.hpp"
+#include "preference.hpp"
 
 namespace fsllm::test {
 namespace {
@@ -88,6 +89,70 @@ TEST_F(Groups, EveryStageFederatesAsSingleRanksDo) {
       // FedAdam's first steps go by the signs of what clients learn.
       expect_near(kind, name, kind == "fedopt" ? 1e-4 : 1e-5);
     }
+  }
+}
+
+/// federate.method local: a group's clients never meet those of another, and each has a state of its own.
+TEST_F(Groups, ClientsAloneLearnWhatSingleRanksTeach) {
+  auto const clients_of = [&](std::string const& run, bool full) {
+    std::map<std::string, TensorMap> clients;
+    for (auto const& entry : std::filesystem::directory_iterator(dir_ / run / (full ? "model" : "adapter")))
+      clients[entry.path().filename()] =
+          SafetensorsReader(entry.path(), full ? "model" : "adapter_model").tensors();
+    return clients;
+  };
+  for (bool const full : {true, false}) {
+    Words const local{"federate.method", "local", "llm.adapter.use", full ? "False" : "True"};
+    std::string const kind = full ? "full" : "lora";
+    expect_trained(kind, 2, local);
+    auto const expected = clients_of(kind, full);
+    ASSERT_EQ(expected.size(), 3U);
+    EXPECT_FALSE(tensors_near(expected.begin()->second.begin()->second,
+                              expected.rbegin()->second.begin()->second, 1e-5))
+        << "clients learn different things";
+    for (auto const& [np, stage] : {std::pair{2, 2}, std::pair{4, 2}, std::pair{2, 3}, std::pair{4, 3}}) {
+      auto const name = fmt::format("{}_{}_{}", kind, np, stage);
+      expect_trained(name, np, in_groups(2, stage, local));
+      auto const got = clients_of(name, full);
+      ASSERT_EQ(got.size(), expected.size());
+      for (auto const& [client, tensors] : expected)
+        for (auto const& [tensor, values] : tensors)
+          EXPECT_TRUE(tensors_near(got.at(client).at(tensor), values, 1e-5)) << name << client << tensor;
+    }
+    for (auto const& [client, tensors] : clients_of(kind + "_2_2", full))
+      for (auto const& [tensor, values] : tensors)
+        EXPECT_TRUE(at::equal(values, clients_of(kind + "_4_2", full).at(client).at(tensor)))
+            << "the number of groups";
+    // Its clients' states go on too.
+    auto longer = in_groups(2, 3, local);
+    longer.insert(longer.end(), {"federate.total_round_num", "4"});
+    expect_trained(kind + "_long", 4, longer);
+    longer.emplace_back("--resume");
+    expect_trained(kind + "_4_3", 4, longer);
+    for (auto const& [client, tensors] : clients_of(kind + "_long", full))
+      for (auto const& [tensor, values] : tensors)
+        EXPECT_TRUE(at::equal(values, clients_of(kind + "_4_3", full).at(client).at(tensor)))
+            << client << tensor;
+  }
+}
+
+/// Also where the reference is a model of which a rank has parts.
+TEST_F(Groups, LearnFromPairs) {
+  auto const pairs = on_pairs(
+      {"train.loss", "dpo", "data.splits", "[0.7, 0.3, 0.0]", "llm.adapter.args[0].lora_dropout", "0.1"});
+  expect_trained("pairs", 2, pairs);
+  auto const val = [&](std::string const& name, size_t event) {
+    return event_of(dir_ / name, event).at("val").at("loss_per_pair").get<double>();
+  };
+  EXPECT_NE(val("pairs", 2), val("pairs", 0));
+  for (auto const& [np, stage] : {std::pair{2, 0}, std::pair{4, 2}, std::pair{2, 3}, std::pair{4, 3}}) {
+    auto const name = fmt::format("pairs_{}_{}", np, stage);
+    expect_trained(name, np, in_groups(2, stage, pairs));
+    auto const expected = result("pairs"), got = result(name);
+    ASSERT_EQ(got.size(), expected.size());
+    for (auto const& [tensor, values] : expected)
+      EXPECT_TRUE(tensors_near(got.at(tensor), values, 1e-5)) << name << tensor;
+    EXPECT_NEAR(val(name, 2), val("pairs", 2), 1e-6) << name;
   }
 }
 

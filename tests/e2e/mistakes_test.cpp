@@ -114,6 +114,9 @@ void write_configurations(fs::path const& dir) {
   write(dir / "bracket.yaml", std::string(run).replace(run.find("0.0]}"), 5, "0.0}"));
   write(dir / "tab.yaml", run + adapter + "eval:\n\tfreq: 2\n");
   write(dir / "client.yaml", run + adapter + "distribute: {use: True, role: client}\n");
+  write(dir / "rate.json", "{\"optimizer\": {\"type\": \"Adam\", \"params\": {\n\"lr\": 0.001}}}\n");
+  write(dir / "nvme.json",
+        "{\"zero_optimization\": {\"stage\": 3, \"offload_param\": {\"device\": \"nvme\"}}}\n");
   write(dir / "client_9.yaml", "client_9: {train: {optimizer: {lr: 0.1}}}\n");
   write(dir / "other_adapter.yaml",
         run + "llm: {tok_len: 48, adapter: {use: True, init_from: other_adapter}}\n");

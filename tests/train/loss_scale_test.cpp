@@ -35,6 +35,23 @@ TEST(LossScale, MovesAsGradScaler) {
   EXPECT_EQ(other.value(), 2) << "the third step in a row";
 }
 
+/// DeepSpeed's DynamicLossScaler(init_scale=256, scale_window=3, delayed_shift=2) after each of these steps.
+TEST(LossScale, MovesAsDeepSpeedsUnderHysteresis) {
+  LossScaleConfig const config{.initial_power = 8, .window = 3, .hysteresis = 2};
+  LossScale scale(config, /*half=*/true);
+  std::vector<double> values;
+  for (bool const overflow : {true,  true, true, false, false, false, true,  false, false, false, true,
+                              false, true, true, false, false, false, false, false, false, true,  false}) {
+    scale.update(overflow), values.push_back(scale.value());
+    TensorMap state;  // as between the rounds of a client that keeps its optimiser
+    scale.save(state);
+    scale = LossScale(config, true);
+    scale.load(state);
+  }
+  EXPECT_EQ(values, (std::vector<double>{256, 128, 64, 64, 64, 128, 128, 128, 128, 256, 256,
+                                         256, 128, 64, 64, 64, 128, 128, 128, 256, 256, 256}));
+}
+
 TEST(LossScale, IsForFp16OrWhatIsSet) {
   EXPECT_FALSE(LossScale({}, false).in_use());
   EXPECT_EQ(LossScale({}, true).value(), 65536);

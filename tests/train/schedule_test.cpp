@@ -30,6 +30,34 @@ TEST(Schedule, AgreesWithTransformers) {
   }
 }
 
+/// Rates of the optimiser at ten steps, with lr 1, as DeepSpeed's own classes set them.
+TEST(Schedule, AgreesWithDeepSpeed) {
+  struct {
+    ScheduleConfig config;
+    std::vector<double> factors;
+  } const cases[] = {
+      {{.type = "WarmupLR", .warmup_steps = 4}, {0, 0, 0.5, 0.792481250360578, 1, 1, 1, 1, 1, 1}},
+      {{.type = "WarmupLR", .warmup_steps = 3, .log_warmup = false, .warmup_min_ratio = 0.1},
+       {0.1, 0.1, 0.4, 0.7, 1, 1, 1, 1, 1, 1}},
+      {{.type = "WarmupDecayLR", .warmup_steps = 3, .warmup_min_ratio = 0.1},
+       {0.1, 0.1, 0.667836778214312, 1, 1, 0.82, 0.64, 0.46, 0.28, 0.1}},
+      {{.type = "WarmupDecayLR", .warmup_steps = 1, .log_warmup = false},
+       {0, 0, 0.5, 1, 0.833333333333333, 0.666666666666667, 0.5, 0.333333333333333, 0.166666666666667, 0}},
+      {{.type = "WarmupCosineLR", .warmup_steps = 3, .warmup_min_ratio = 0.1, .cos_min_ratio = 0.01},
+       {0, 0.1, 0.667836778214312, 1, 0.905463412215599, 0.657963412215599, 0.352036587784401,
+        0.104536587784401, 0.01, 0.104536587784401}},
+  };
+  for (auto config : cases)
+    for (int64_t step = 0; step < 10; ++step) {
+      EXPECT_NEAR(learning_rate_factor(config.config, step, 8), config.factors[static_cast<size_t>(step)],
+                  1e-14);
+      config.config.total_steps = 8;
+      EXPECT_NEAR(learning_rate_factor(config.config, step, 3), config.factors[static_cast<size_t>(step)],
+                  1e-14);
+      config.config.total_steps = 0;
+    }
+}
+
 TEST(Schedule, WithoutTypeIsConstant) {
   EXPECT_EQ(learning_rate_factor({"", 0, 0}, 7, 10), 1);
 }

@@ -65,6 +65,8 @@ class RankGroup {
   /// `parameters` are those of the group.
   void end_backward();
   void sum_gradients(TensorMap const& parameters);
+  /// After the last step of a client: what follows may have the memory of the parts' gradients.
+  void end_training();
   /// Σ over ranks, in their order.
   double sum(double value) const;
   bool any(bool value) const;
