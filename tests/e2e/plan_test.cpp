@@ -143,7 +143,7 @@ TEST(Plan, IsWhatGroupsTake) {
     std::string compute;
   };
   for (auto const& [ranks, stage, compute] : std::vector<Case>{{1, 0, "fp32"},
-                                                               {2, 0, "fp32"},
+                                                              
                                                                {2, 1, "fp32"},
                                                                {2, 2, "fp32"},
                                                                {2, 3, "fp32"},
