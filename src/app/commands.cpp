@@ -207,6 +207,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   prepare_directory(s, line.has("overwrite"), comm);
   at::set_num_threads(threads_per_rank(s.run));
   auto sources = clients_of(s, comm);
+  check_memory(s, sources, line.has("ignore-plan"), comm);
   s.info = info_of(s, comm);
   Groups const groups(s, comm);
   Trainable trainable;
@@ -384,7 +385,7 @@ int run_command(CommandLine const& line, Communicator const& world) {
     if (world.rank() == 0) fmt::print("{}", setup.resolved_yaml);
     return 0;
   }
-  if (line.has("plan")) return plan_command(setup, world);
+  if (line.has("plan")) return plan_command(line, setup, world);
   return line.has("check") ? check_command(setup, world) : train_command(line, setup, world);
 }
 

@@ -19,6 +19,7 @@ StateBytes over_group(StateBytes const& each, int64_t ranks, int stage);
 /// What a plan follows from. Bytes, unless said otherwise.
 struct PlanInput {
   double process = 0;     ///< the program itself with its libraries
+  double context = 0;     ///< of a GPU: the driver's own and libraries
   double mapped = 0;      ///< base weights, one copy for the ranks of a node
   double buffers = 0;     ///< panels of converted weights
   double parameters = 0;  ///< numbers that learn
@@ -36,19 +37,32 @@ struct PlanInput {
   int64_t group_ranks = 1;
   int zero_stage = 0;
   int64_t ranks_on_node = 1;
+  int64_t passes = 1;       ///< of a step
+  double compute = 4;       ///< a number of weights that compute
+  double outside = 0;       ///< numbers of a trained model outside of its blocks
+  double head = 0;          ///< of these, what has a gradient from the begin of the backward pass on
+  double block = 0;         ///< numbers of its largest block
+  double frozen = 0;        ///< bytes of frozen blocks that a group partitions
+  double frozen_block = 0;  ///< of the largest of them
+  bool gpu = false;         ///< passes and what they need are in a GPU's memory
+  bool offload = false;     ///< fp32 parts, their gradients and the optimiser's state are not
 };
+
+enum class Place { rank, node, gpu };  ///< memory of a rank alone, shared by a node's ranks, of its GPU
 
 struct MemoryItem {
   std::string what;
   double bytes = 0;
-  bool of_node = false;  ///< once for all ranks of a node
+  Place place = Place::rank;
 };
 
 struct MemoryPlan {
-  std::vector<MemoryItem> items;  ///< what is there at once when most is
-  double rank = 0;                ///< resident set of one rank, shared pages included
-  double node = 0;                ///< of all ranks of a node
-  double up = 0, down = 0;        ///< a rank and round
+  std::vector<MemoryItem> items;     ///< what is there at once when most is
+  double rank = 0;                   ///< resident set of one rank, shared pages included
+  double node = 0;                   ///< of all ranks of a node
+  double gpu = 0;                    ///< of a rank's GPU
+  double up = 0, down = 0;           ///< a rank and round
+  double gathered = 0, reduced = 0;  ///< that a rank sends to others of its group in a step
 };
 MemoryPlan plan_memory(PlanInput const& input);
 

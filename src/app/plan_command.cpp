@@ -1,164 +1,102 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plan_command.hpp"
 
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 
 #include "fsllm/app/program.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/log.hpp"
 #include "fsllm/core/process.hpp"
-#include "fsllm/model/activation_bytes.hpp"
-#include "fsllm/model/dtype.hpp"
-#include "fsllm/train/loss.hpp"
-#include "memory_plan.hpp"
-#include "ready_shards.hpp"
-#include "trainable.hpp"
+#include "plan_search.hpp"
 
 namespace fsllm {
 namespace {
 
-constexpr double kMiB = 1 << 20;
-/// Resident set of a run that trains next to nothing: LibTorch, MPI and their buffers.
-constexpr double kProcess = 180 * kMiB;
-/// Frozen weights of another type are converted into these (frozen_matmul).
-constexpr double kPanel = 4 * (4 << 20);
-/// Rows of logits that are there at once (train/loss.cpp).
-constexpr double kLossRows = 128;
+constexpr double kMiB = 1 << 20, kGiB = 1 << 30;
 
-/// The largest forward pass: rows, tokens a row, and how many of these are scored.
-struct PassShape {
-  double rows = 1, length = 0, targets = 0;
-  double tokens() const { return rows * length; }
-};
+/// "32GiB", "384G", "64000MB"; K, M, G, T alone are powers of 1024, as Slurm's --mem has them.
+double size_in(CommandLine const& line, std::string const& option) {
+  auto const text = line.text(option);
+  double number = 0;
+  auto const [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
+  std::string const unit(end, text.data() + text.size());
+  static std::map<std::string, double> const units{{"M", kMiB},        {"MiB", kMiB},       {"MB", 1e6},
+                                                   {"G", kGiB},        {"GiB", kGiB},       {"GB", 1e9},
+                                                   {"T", 1024 * kGiB}, {"TiB", 1024 * kGiB}};
+  auto const found = units.find(unit);
+  FSLLM_CHECK(problem == std::errc() && found != units.end() && number > 0 && std::isfinite(number),
+              "--{} {} (a size is needed: a number with M, MiB, MB, G, GiB, GB, T or TiB). Write --{} 32GiB.",
+              option, text, option);
+  return number * found->second;
+}
 
-/// The longest rows of ready shards (of 64 clients at most); rows that are not made yet are taken to be as
-/// long as allowed, and scored as a whole.
-PassShape largest_pass(Setup const& s, std::vector<ClientSource> const& sources) {
-  auto const& train = s.run.train;
-  auto const batch = train.batch.batch_size;
-  PassShape shape;
-  shape.rows =
-      static_cast<double>(train.micro_batch_size > 0 ? std::min(train.micro_batch_size, batch) : batch);
-  shape.rows *= static_cast<double>(s.run.fed.clients_per_pass * (s.run.data.pairs ? 2 : 1));
-  double longest = 0, tokens = 0, targets = 0;
-  constexpr size_t kMost = 64;
-  for (size_t i = 0; i < std::min(kMost, sources.size()); ++i) {
-    if (sources[i].path.empty()) continue;
-    auto const lengths = row_lengths(read_shard(sources[i].path).train);
-    for (auto const length : lengths) longest = std::max(longest, static_cast<double>(length));
-    tokens += static_cast<double>(sources[i].summary.train.tokens);
-    targets += static_cast<double>(sources[i].summary.train.targets);
+int64_t count_in(CommandLine const& line, std::string const& option) {
+  auto const number = line.number(option, "a number from 1");
+  FSLLM_CHECK(number >= 1 && number <= 1000000, "--{} {} (a number from 1 is needed). Write --{} 4.", option,
+              line.text(option), option);
+  return number;
+}
+
+/// This one, unless the command line describes another.
+Machine machine_of(CommandLine const& line, int64_t nodes, int64_t ranks_on_node, bool gpu) {
+  Machine machine{nodes, ranks_on_node, static_cast<double>(available_memory()), 0, gpu};
+  if (line.has("plan-nodes")) machine.nodes = count_in(line, "plan-nodes");
+  if (line.has("plan-tasks-per-node")) machine.ranks_per_node = count_in(line, "plan-tasks-per-node");
+  if (line.has("plan-node-memory")) machine.node_memory = size_in(line, "plan-node-memory");
+  if (!line.has("plan-gpu-memory")) return machine;
+  machine.gpu_memory = size_in(line, "plan-gpu-memory");
+  machine.gpu = true;
+  return machine;
+}
+
+void print_items(MemoryPlan const& plan, Place place) {
+  for (auto const& item : plan.items)
+    if (item.place == place) fmt::print("{:34}{:12.1f}\n", item.what, item.bytes / kMiB);
+}
+
+void print_plan(MemoryPlan const& plan, Choice const& choice, PassShape const& shape, int64_t passes) {
+  fmt::print("largest pass: {:.0f} rows of {:.0f} tokens, {:.0f} of them scored\n\n{:34}{:>12}\n", shape.rows,
+             shape.length, shape.targets, "MiB of a rank", "");
+  print_items(plan, Place::rank);
+  for (auto const& item : plan.items)
+    if (item.place == Place::node)
+      fmt::print("{:34}{:12.1f}  shared by a node's ranks\n", item.what, item.bytes / kMiB);
+  fmt::print("{:34}{:12.1f}\n{:34}{:12.1f}\n", "resident set of a rank", plan.rank / kMiB,
+             fmt::format("a node with {} ranks", choice.ranks_on_node), plan.node / kMiB);
+  if (choice.gpu) {
+    fmt::print("\n{}\n", "MiB of its GPU");
+    print_items(plan, Place::gpu);
+    fmt::print("{:34}{:12.1f}\n", "a GPU", plan.gpu / kMiB);
   }
-  bool const known = longest > 0;
-  shape.length = known ? longest : static_cast<double>(s.run.data.tok_len);
-  shape.targets = shape.tokens() * (known ? targets / tokens : 1);
-  return shape;
+  fmt::print("\na round sends {:.1f} MiB from and {:.1f} MiB to each rank\n", plan.up / kMiB,
+             plan.down / kMiB);
+  if (choice.group.ranks > 1)
+    fmt::print(
+        "a step of {} passes sends {:.1f} MiB from each rank to its group: {:.1f} of weights, {:.1f} of "
+        "gradients\n",
+        passes, (plan.gathered + plan.reduced) / kMiB, plan.gathered / kMiB, plan.reduced / kMiB);
 }
 
-int64_t clients_a_round(Setup const& s, std::vector<ClientSource> const& sources) {
-  auto const& fed = s.run.fed;
-  if (fed.algorithm.merges) return 1;
-  if (fed.sample_client_num > 0) return fed.sample_client_num;
-  return std::max<int64_t>(fed.client_num, std::ssize(sources));
+std::string memory_of(Proposal const& p) {
+  auto text = fmt::format("{:.1f} GiB a node", p.plan.node / kGiB);
+  if (p.choice.gpu) text += fmt::format(", {:.1f} GiB a GPU", p.plan.gpu / kGiB);
+  return text;
 }
 
-/// Numbers that the optimiser keeps of each parameter.
-double moments_of(OptimizerConfig const& c) {
-  if (c.type == "Adam" || c.type == "AdamW") return c.amsgrad ? 3 : 2;
-  if (c.type == "RMSprop") return 1 + (c.momentum > 0 ? 1 : 0) + (c.centered ? 1 : 0);
-  if (c.type == "SGD") return c.momentum > 0 ? 1 : 0;
-  return 1;  // Adagrad; MeZO's copy of the parameters
-}
-
-double numbers_in(FedAlgorithm::Layout const& layout, TensorMap const& weights) {
-  return layout ? static_cast<double>(num_parameters(layout(weights))) : 0;
-}
-
-/// Is a frozen weight stored in another type than that of activations?
-bool converts(CausalLM& model, Setup const& s) {
-  auto const compute = parse_dtype(s.load.compute_dtype, "train.compute_dtype");
-  auto const linears = model.linears();
-  return std::any_of(linears.begin(), linears.end(), [&](Linear const* linear) {
-    return linear->quantized || (!linear->weight.requires_grad() && linear->weight.scalar_type() != compute);
-  });
-}
-
-/// What learns, without values: as load_trainable() makes it.
-TensorMap empty_trainable(Setup const& s, Trainable& t) {
-  if (!s.run.peft.method.empty()) {
-    t.peft = make_peft(s.run.peft, *t.model, s.run.fed.seed);
-    if (s.run.fed.algorithm.trains_cores) t.peft->train_cores();
-    return t.peft->state();
-  }
-  for (auto const& [name, tensor] : t.model->parameters())
-    t.model->set_parameter(name, at::empty(tensor.sizes(), at::kFloat).set_requires_grad(true));
-  return t.model->parameters();
-}
-
-void add_federation(PlanInput& in, Setup const& s, TensorMap const& weights) {
-  auto const& algorithm = s.run.fed.algorithm;
-  in.exact = s.run.fed.reduce == "exact" || (s.run.fed.reduce == "auto" && !in.full_model);
-  in.messages = numbers_in(algorithm.averaged, weights) + numbers_in(algorithm.summed, weights);
-  in.server_numbers = in.parameters + numbers_in(algorithm.server_extra, weights);
-  in.client_state = 4 * numbers_in(algorithm.client_state, weights);
-  if (s.run.fed.keep_optimizer) in.client_state += in.each.optimizer * in.parameters;
-}
-
-/// What the passes of a step hold beside what training keeps, for tokens N of width D.
-void add_passes(PlanInput& in, Setup const& s, CausalLM& model, PassShape const& shape) {
-  auto const& config = model.config();
-  double const number = parse_dtype(s.load.compute_dtype, "train.compute_dtype") == at::kFloat ? 4 : 2;
-  auto const width = static_cast<double>(config.hidden_size), vocab = static_cast<double>(config.vocab_size);
-  auto const inner = static_cast<double>(config.intermediate_size);
-  in.working = number * shape.tokens() * (3 * inner + 4 * width);
-  in.loss = model.head_requires_grad()
-                ? 3 * 4 * shape.targets * vocab
-                : 2 * 4 * std::min(kLossRows, shape.targets) * vocab + 2 * number * shape.targets * width;
-}
-
-/// What a user can choose to make a run smaller.
-struct Choice {
-  PassShape shape;
-  Checkpointing checkpointing = Checkpointing::none;
-  std::string storage_dtype;
-  int64_t ranks_on_node = 1;
-  bool one_client = false;  ///< of a rank in a round
-};
-
-PlanInput input_of(Setup const& s, Choice const& choice) {
-  auto const& shape = choice.shape;
-  Trainable t;
-  auto options = s.load;
-  options.values = false;
-  options.storage_dtype = choice.storage_dtype;
-  t.model = load_grown(s, options);
-  PlanInput in;
-  in.ranks_on_node = choice.ranks_on_node;
-  in.one_client = choice.one_client;
-  in.process = kProcess;
-  in.mapped = static_cast<double>(weight_bytes(*t.model));
-  in.full_model = s.run.peft.method.empty();
-  auto const weights = empty_trainable(s, t);
-  in.parameters = static_cast<double>(num_parameters(weights) * s.run.fed.clients_per_pass);
-  in.each.optimizer = 4 * moments_of(s.run.train.optimizer);
-  if (converts(*t.model, s)) in.buffers = kPanel;
-  if (s.run.fed.algorithm.changes_base)
-    for (auto const& target : t.peft->low_rank_targets()) {
-      auto const& linear = module_of(*t.model, target.module);
-      in.overlays += 4 * static_cast<double>(linear.in_features() * linear.out_features());
-    }
-  add_federation(in, s, weights);
-  add_passes(in, s, *t.model, shape);
-  if (s.run.train.zeroth_order()) {
-    in.each.gradients = 0;
-    return in;
-  }
-  in.activations = count_activations(*t.model, weights, choice.checkpointing).of(shape.rows, shape.length);
-  if (choice.checkpointing == Checkpointing::block)
-    in.one_block = count_activations(*t.model, weights, Checkpointing::none).of(shape.rows, shape.length) /
-                   static_cast<double>(s.model.num_layers);
-  return in;
+void print_proposals(std::vector<Proposal> const& all) {
+  auto const& c = all.front().choice;
+  if (all.front().use > 1 - kReserve)
+    fmt::print("\nnothing was found that fits; the nearest ({}):\n", memory_of(all.front()));
+  else
+    fmt::print("\nproposed, {} clients at a time ({}):\n", c.ranks / c.group.ranks, memory_of(all.front()));
+  fmt::print("hpc:\n  ranks_per_client: {}\n  zero_stage: {}\n", c.group.ranks, c.group.stage);
+  if (c.gpu) fmt::print("  offload: {}\n", c.group.offload);
+  fmt::print("train:\n  micro_batch_size: {}\n  activation_checkpointing: {}\n", c.micro_batch,
+             name_of(c.checkpointing));
+  for (size_t i = 1; i < all.size(); ++i)
+    fmt::print("or {} ({})\n", keys_of(all[i].choice), memory_of(all[i]));
 }
 
 struct Change {
@@ -166,73 +104,64 @@ struct Change {
   double node = 0;
 };
 
-/// What takes less, from the largest saving.
-std::vector<Change> changes(Setup const& s, Choice const& chosen, double node) {
+/// Single changes that take less, from the largest saving.
+std::vector<Change> changes(Setup const& s, PlanSource& source, Choice const& chosen, double node) {
   std::vector<Change> found;
-  auto const try_out = [&](std::string const& what, Choice const& other) {
-    double const now = plan_memory(input_of(s, other)).node;
+  auto const try_out = [&](bool possible, std::string const& what, auto const& change) {
+    if (!possible) return;
+    auto other = chosen;
+    change(other);
+    double const now = plan_memory(source.input(other)).node;
     if (now < node) found.push_back({what, now});
   };
-  if (chosen.checkpointing != Checkpointing::block && !s.run.train.zeroth_order()) {
-    auto other = chosen;
-    other.checkpointing = Checkpointing::block;
-    try_out("train.activation_checkpointing: block", other);
-  }
-  auto const fewest = static_cast<double>(s.run.fed.clients_per_pass * (s.run.data.pairs ? 2 : 1));
-  if (chosen.shape.rows > fewest) {
-    auto other = chosen;
-    other.shape.targets *= fewest / chosen.shape.rows;
-    other.shape.rows = fewest;
-    try_out("train.micro_batch_size: 1", other);
-  }
-  if (!s.run.peft.method.empty() && chosen.storage_dtype != "nf4") {
-    auto other = chosen;
-    other.storage_dtype = "nf4";
-    try_out("train.storage_dtype: nf4", other);
-  }
-  if (chosen.ranks_on_node > 1) {
-    auto other = chosen;
-    other.ranks_on_node = (chosen.ranks_on_node + 1) / 2;
-    try_out("half as many ranks a node", other);
-  }
+  try_out(chosen.checkpointing != Checkpointing::block && !s.run.train.zeroth_order(),
+          "train.activation_checkpointing: block", [](Choice& c) { c.checkpointing = Checkpointing::block; });
+  try_out(chosen.micro_batch != 1, "train.micro_batch_size: 1", [](Choice& c) { c.micro_batch = 1; });
+  try_out(!s.run.peft.method.empty() && chosen.storage_dtype != "nf4" && chosen.group.stage < 3,
+          "train.storage_dtype: nf4", [](Choice& c) { c.storage_dtype = "nf4"; });
+  try_out(chosen.ranks_on_node > 1 && chosen.group.ranks == 1, "half as many ranks a node",
+          [](Choice& c) { c.ranks_on_node = (c.ranks_on_node + 1) / 2; });
   std::sort(found.begin(), found.end(), [](Change const& a, Change const& b) { return a.node < b.node; });
   return found;
 }
 
-void print_plan(MemoryPlan const& plan, Choice const& chosen) {
-  auto const& shape = chosen.shape;
-  fmt::print("largest pass: {:.0f} rows of {:.0f} tokens, {:.0f} of them scored\n\n{:34}{:>12}\n", shape.rows,
-             shape.length, shape.targets, "MiB of a rank", "");
-  for (auto const& item : plan.items)
-    fmt::print("{:34}{:12.1f}{}\n", item.what, item.bytes / kMiB,
-               item.of_node ? "  shared by a node's ranks" : "");
-  fmt::print("{:34}{:12.1f}\n{:34}{:12.1f}\n", "resident set of a rank", plan.rank / kMiB,
-             fmt::format("a node with {} ranks", chosen.ranks_on_node), plan.node / kMiB);
-  fmt::print("\na round sends {:.1f} MiB from and {:.1f} MiB to each rank\n", plan.up / kMiB,
-             plan.down / kMiB);
+void print_fit(Setup const& s, PlanSource& source, Choice const& chosen, MemoryPlan const& plan,
+               Machine const& machine, bool other_machine) {
+  if (machine.node_memory == 0) return;
+  bool const fits = use_of(plan, machine) <= 1;
+  auto const has = fmt::format("{:.1f} MiB", machine.node_memory / kMiB);
+  auto const gpu =
+      machine.gpu_memory > 0 ? fmt::format(" and {:.1f} MiB a GPU", machine.gpu_memory / kMiB) : "";
+  fmt::print("{} has {}{}{}: the run {}\n", other_machine ? "a node" : "this node", has,
+             other_machine ? "" : " to spare", gpu, fits ? "fits" : "does not fit");
+  if (!fits)
+    for (auto const& [what, node] : changes(s, source, chosen, plan.node))
+      fmt::print("  {}: {:.1f} MiB less{}\n", what, (plan.node - node) / kMiB,
+                 node <= machine.node_memory && !machine.gpu ? ", which fits" : "");
+  if (!fits || other_machine) print_proposals(proposals(s, source, machine));
+}
+
+bool describes_machine(CommandLine const& line) {
+  for (auto const* option : {"plan-nodes", "plan-tasks-per-node", "plan-gpu-memory", "plan-node-memory"})
+    if (line.has(option)) return true;
+  return false;
 }
 
 }  // namespace
 
-int plan_command(Setup const& s, Communicator const& comm) {
+int plan_command(CommandLine const& line, Setup const& s, Communicator const& comm) {
   int64_t const ranks_on_node = comm.max(comm.split_by_node().size());
   agree(comm, [&] {
     if (comm.rank() != 0) return;
-    auto const sources =
-        s.run.data.shards.empty() ? std::vector<ClientSource>{} : sources_in(s.run.data.shards);
-    Choice const chosen{largest_pass(s, sources), s.run.checkpointing, s.load.storage_dtype, ranks_on_node,
-                        clients_a_round(s, sources) <= comm.size()};
-    auto const plan = plan_memory(input_of(s, chosen));
-    print_plan(plan, chosen);
-    auto const available = static_cast<double>(available_memory());
-    if (available == 0) return;
-    bool const fits = plan.node <= available;
-    fmt::print("this node has {:.1f} MiB to spare: the run {}\n", available / kMiB,
-               fits ? "fits" : "does not fit");
-    if (fits) return;
-    for (auto const& [what, node] : changes(s, chosen, plan.node))
-      fmt::print("  {}: {:.1f} MiB less{}\n", what, (plan.node - node) / kMiB,
-                 node <= available ? ", which fits" : "");
+    int64_t const nodes = (comm.size() + ranks_on_node - 1) / ranks_on_node;
+    auto const machine = machine_of(line, nodes, ranks_on_node, s.device.gpu >= 0);
+    PlanSource source(
+        s, s.run.data.shards.empty() ? std::vector<ClientSource>{} : sources_in(s.run.data.shards));
+    auto const chosen = chosen_by(s, machine.ranks(), machine.ranks_per_node, machine.gpu);
+    auto const input = source.input(chosen);
+    auto const plan = plan_memory(input);
+    print_plan(plan, chosen, source.largest_pass(chosen), input.passes);
+    print_fit(s, source, chosen, plan, machine, describes_machine(line));
   });
   return 0;
 }

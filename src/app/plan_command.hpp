@@ -4,8 +4,16 @@
 
 namespace fsllm {
 
-/// Collective: --plan. Prints what memory the run takes by kind, what travels in a round, whether a node has
-/// that memory, and if not what to change; nothing is trained, and no weights are read.
-int plan_command(Setup const& s, Communicator const& comm);
+/// Collective: --plan. Prints what memory the run takes by kind, what travels in a round, whether there is
+/// that memory, and what would fit; on this machine, or on one that --plan-... describe. Nothing is trained,
+/// and no weights are read.
+int plan_command(CommandLine const& line, Setup const& s, Communicator const& comm);
+
+/// Collective: whether this node's memory will do for a full model, before it is loaded. A run whose weights,
+/// gradients, optimiser and messages alone exceed by a tenth what is available, or the limits of its cgroup
+/// and processes, is an Error that says what would fit (`ignore`: a warning, as it is where they nearly do).
+/// Passes and mapped weights do not count, so that no run is refused that would fit; nor do runs on GPUs.
+void check_memory(Setup const& s, std::vector<ClientSource> const& sources, bool ignore,
+                  Communicator const& comm);
 
 }  // namespace fsllm

@@ -112,7 +112,7 @@ std::string client_file(Setup const& s, CommandLine const& line, Communicator co
 
 /// Collective: where every rank computes and in which type. A run that goes on keeps its type.
 void choose_types(Setup& s, CommandLine const& line, Communicator const& comm) {
-  bool const prints = line.has("print-config");
+  bool const prints = line.has("print-config") || line.has("plan");
   s.device = choose_device(prints && s.run.use_gpu == "True" ? "auto" : s.run.use_gpu, comm);
   std::string decided;
   agree(comm, [&] {

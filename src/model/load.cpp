@@ -187,6 +187,17 @@ std::vector<std::filesystem::path> model_files(std::filesystem::path const& mode
   return files;
 }
 
+std::unique_ptr<CausalLM> model_of_shapes(ModelConfig const& config, LoadOptions const& options) {
+  auto const& family = detail::find_family(config.family, "config.json");
+  auto const compute = parse_dtype(options.compute_dtype, "train.compute_dtype");
+  c10::Device const device(options.device);
+  auto decoder = std::make_unique<Decoder>(config, family, family.prefix, compute, device);
+  auto const type = parse_storage(options.storage_dtype).type.value_or(at::kFloat);
+  for (auto const& parameter : decoder->layout())
+    *parameter.tensor = at::empty(parameter.shape, at::TensorOptions(device).dtype(type));
+  return decoder;
+}
+
 std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOptions const& options) {
   auto opened = open_model(model, options);
   c10::Device const device(options.weights_on_host ? "cpu" : options.device);

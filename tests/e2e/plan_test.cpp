@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // fsllm_hpc --plan: the memory that a run takes, known before it.
+#include <ATen/ops/full.h>
+#include <fmt/core.h>
+
 #include <fstream>
 #include <regex>
+#include <sstream>
 
+#include "fsllm/io/safetensors.hpp"
 #include "preference.hpp"
 
 namespace fsllm::test {
@@ -77,6 +82,148 @@ TEST(Plan, IsWhatTheRunTakes) {
     double const peak = event_of(dir / "run", 0).at("peak_rss_bytes").get<double>() / (1 << 20);
     std::printf("%s: planned %.0f MiB, taken %.0f\n", value.c_str(), plan, peak);
     EXPECT_NEAR(plan, peak, 0.1 * peak) << value;
+  }
+}
+
+/// A LLaMA shape of 29 million parameters in bf16, all alike small, with rows of 12 tokens.
+void write_shape(fs::path const& folder) {
+  constexpr int64_t kWidth = 512, kInner = 2048, kTokens = 4096, kLayers = 6;
+  TensorMap weights;
+  auto const add = [&](std::string const& name, std::vector<int64_t> const& shape) {
+    weights.emplace(name, at::full(shape, 0.01, at::kBFloat16));
+  };
+  add("model.embed_tokens.weight", {kTokens, kWidth});
+  add("lm_head.weight", {kTokens, kWidth});
+  add("model.norm.weight", {kWidth});
+  for (int64_t layer = 0; layer < kLayers; ++layer) {
+    auto const block = "model.layers." + std::to_string(layer) + ".";
+    for (auto const* name : {"q", "k", "v", "o"})
+      add(block + "self_attn." + name + "_proj.weight", {kWidth, kWidth});
+    for (auto const* name : {"gate", "up"}) add(block + "mlp." + name + "_proj.weight", {kInner, kWidth});
+    add(block + "mlp.down_proj.weight", {kWidth, kInner});
+    for (auto const* name : {"input", "post_attention"}) add(block + name + "_layernorm.weight", {kWidth});
+  }
+  write_safetensors(folder / "model.safetensors", weights);
+  nlohmann::json const config{{"architectures", {"LlamaForCausalLM"}},
+                              {"model_type", "llama"},
+                              {"hidden_size", kWidth},
+                              {"intermediate_size", kInner},
+                              {"num_hidden_layers", kLayers},
+                              {"num_attention_heads", 8},
+                              {"num_key_value_heads", 8},
+                              {"vocab_size", kTokens},
+                              {"rms_norm_eps", 1e-5},
+                              {"max_position_embeddings", 2048},
+                              {"tie_word_embeddings", false}};
+  std::ofstream(folder / "config.json") << config;
+  std::ofstream rows(folder / "rows.jsonl");
+  for (int row = 0; row < 4; ++row) {
+    std::vector<int> ids;
+    for (int i = 0; i < 12; ++i) ids.push_back(1 + 37 * i + row);
+    rows << nlohmann::json{{"input_ids", ids}, {"labels", ids}} << "\n";
+  }
+}
+
+/// One client on several ranks: memory within a tenth, and the group's messages to the byte.
+TEST(Plan, IsWhatGroupsTake) {
+  TempDir dir;
+  write_shape(dir.path());
+  auto const folder = dir.path().string();
+  auto const config =
+      write_config(dir.path(),
+                   "outdir: " + folder + "\nuse_gpu: False\nmodel: {type: " + folder +
+                       "}\ndata: {root: " + folder +
+                       ", type: rows.jsonl, splits: [1.0, 0.0, 0.0]}\nfederate: {client_num: 1, "
+                       "total_round_num: 1}\ndataloader: {batch_size: 4}\ncheckpoint: {every_rounds: 0}\n"
+                       "train: {compute_dtype: fp32, local_update_steps: 2, optimizer: {type: AdamW, lr: "
+                       "0.00001}}\nllm: {tok_len: 12, adapter: {use: False}}\n")
+          .string();
+  struct Case {
+    int ranks, stage;
+    std::string compute;
+  };
+  for (auto const& [ranks, stage, compute] : std::vector<Case>{{1, 0, "fp32"},
+                                                              
+                                                               {2, 1, "fp32"},
+                                                               {2, 2, "fp32"},
+                                                               {2, 3, "fp32"},
+                                                               {4, 1, "fp32"},
+                                                               {4, 2, "fp32"},
+                                                               {4, 3, "fp32"},
+                                                               {2, 2, "bf16"},
+                                                               {2, 3, "bf16"}}) {
+    auto const name = fmt::format("np{}_stage{}_{}", ranks, stage, compute);
+    std::vector<std::string> words{"fsllm_hpc",
+                                   "--cfg",
+                                   config,
+                                   "expname",
+                                   name,
+                                   "hpc.ranks_per_client",
+                                   std::to_string(ranks),
+                                   "hpc.zero_stage",
+                                   std::to_string(stage),
+                                   "train.compute_dtype",
+                                   compute};
+    auto const trained = run(dir.path(), ranks, words);
+    ASSERT_EQ(trained.exit_code, 0) << name << trained.err << trained.out;
+    words.emplace_back("--plan");
+    auto const planned = run(dir.path(), ranks, words);
+    ASSERT_EQ(planned.exit_code, 0) << name << planned.err << planned.out;
+    double const plan = number_behind(planned.out, "resident set of a rank");
+    auto const event = event_of(dir / name, 0);
+    double const peak = event.at("peak_rss_bytes").get<double>() / (1 << 20);
+    std::printf("%s: planned %.0f MiB, taken %.0f (%+.1f %%)\n", name.c_str(), plan, peak,
+                100 * (plan / peak - 1));
+    EXPECT_NEAR(plan, peak, 0.1 * peak) << name << planned.out;
+  }
+}
+
+/// The figures in the headers of jobs are what the planner says for the machine in their command.
+TEST(Plan, JobsOfSevenBillionParametersSayWhatItSays) {
+  TempDir dir;
+  auto const jobs = source_file("jobs");
+  for (std::string const job : {"full_7b_4xV100", "full_7b_4nodes"}) {
+    auto const text = read_text(jobs / (job + ".sbatch"));
+    std::smatch command;
+    ASSERT_TRUE(
+        std::regex_search(text, command, std::regex("# fsllm_hpc (--cfg full_7b.yaml --plan [^\n]*)")))
+        << job;
+    std::istringstream list(command[1]);
+    std::vector<std::string> words{"fsllm_hpc"};
+    for (std::string word; list >> word;)
+      words.push_back(word == "full_7b.yaml" ? (jobs / word).string() : word);
+    words.insert(words.end(), {"model.type", (jobs / "llama_7b").string(), "use_gpu", "False"});
+    auto const outcome = run(dir.path(), 0, words);
+    ASSERT_EQ(outcome.exit_code, 0) << job << outcome.err << outcome.out;
+    EXPECT_NE(outcome.out.find("the run fits"), std::string::npos) << outcome.out;
+    std::string said;
+    std::istringstream lines(outcome.out);
+    for (std::string line; std::getline(lines, line);) said += line.empty() ? "#\n" : "# " + line + "\n";
+    EXPECT_NE(text.find(said), std::string::npos) << job << " does not say\n" << said;
+  }
+}
+
+TEST(Plan, ProposesWhatFits) {
+  TempDir dir;
+  auto const job = source_file("jobs");
+  auto const plan = [&](std::vector<std::string> const& more) {
+    std::vector<std::string> words{"fsllm_hpc", "--cfg",      (job / "full_7b.yaml").string(),
+                                   "--plan",    "model.type", (job / "llama_7b").string(),
+                                   "use_gpu",   "False"};
+    words.insert(words.end(), more.begin(), more.end());
+    return run(dir.path(), 0, words);
+  };
+  auto const small = plan({"--plan-nodes", "1", "--plan-tasks-per-node", "4", "--plan-gpu-memory", "4GiB",
+                           "--plan-node-memory", "32GiB"});
+  EXPECT_NE(small.out.find("does not fit"), std::string::npos) << small.out << small.err;
+  EXPECT_NE(small.out.find("nothing was found that fits"), std::string::npos) << small.out;
+  auto const four =
+      plan({"--plan-tasks-per-node", "4", "--plan-gpu-memory", "32GiB", "--plan-node-memory", "384GiB"});
+  EXPECT_NE(four.out.find("ranks_per_client: 4"), std::string::npos) << four.out << four.err;
+  for (std::string const wrong : {"32GX", "0GiB", "GiB", "-1G", "infG"}) {
+    auto const outcome = plan({"--plan-gpu-memory=" + wrong});
+    EXPECT_EQ(outcome.exit_code, 2) << wrong << outcome.out;
+    EXPECT_NE(outcome.err.find("Write --plan-gpu-memory 32GiB"), std::string::npos) << outcome.err;
   }
 }
 

@@ -119,6 +119,9 @@ std::vector<std::filesystem::path> model_files(std::filesystem::path const& mode
 /// Loads an HF folder (config.json + safetensors) or a GGUF file. Missing, unexpected and mis-shaped tensors
 /// are Errors with names.
 std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOptions const& options = {});
+/// A model of the shapes that `config` says, without values; no file is read. Types are those of
+/// storage_dtype (auto and quantised ones: fp32).
+std::unique_ptr<CausalLM> model_of_shapes(ModelConfig const& config, LoadOptions const& options);
 
 /// Writes config.json, model.safetensors and the tokenizer files of `source_dir` as an HF folder; `dtype` is
 /// fp32, bf16, fp16, or auto for the types the live tensors have.
