@@ -20,6 +20,7 @@
 #include "fsllm/fed/round.hpp"
 #include "fsllm/io/checkpoint.hpp"
 #include "fsllm/io/files.hpp"
+#include "groups.hpp"
 #include "plan_command.hpp"
 #include "ready_shards.hpp"
 #include "run_record.hpp"
@@ -165,37 +166,6 @@ void log_start(Setup const& s, Trainable const& t, ClientData const& data, Commu
     log_info(
         "memory before training: {:.0f} MiB on all ranks, {:.0f} MiB on the largest (shared pages divided)",
         static_cast<double>(all) / 1048576, static_cast<double>(largest) / 1048576);
-}
-
-std::unique_ptr<Collective> make_collective(Setup const& s, Communicator const& comm) {
-  return s.device.nccl ? make_nccl_collective(comm, s.device.gpu) : make_host_collective(comm);
-}
-
-/// Ranks one after another train a client together; ranks of the same number in their groups meet between
-/// rounds.
-struct Groups {
-  /// Collective.
-  Groups(Setup const& s, Communicator const& world) : across_ranks(world) {
-    auto const size = static_cast<int>(s.run.group.ranks);
-    if (size > 1) {
-      across_ranks = world.split(world.rank() % size, world.rank());
-      group = make_collective(s, world.split(world.rank() / size, world.rank()));
-    }
-    across = make_collective(s, across_ranks);
-  }
-  Communicator across_ranks;
-  std::unique_ptr<Collective> group;  ///< null: a rank trains a client alone
-  std::unique_ptr<Collective> across;
-};
-
-/// Of a run: what checks and plans need not be started on as many ranks.
-void check_group_size(Setup const& s, Communicator const& comm) {
-  int64_t const ranks = s.run.group.ranks;
-  FSLLM_CHECK(comm.size() % ranks == 0,
-              "hpc.ranks_per_client = {} ({} ranks were started, which make no whole groups of {}). Start {} "
-              "ranks, or "
-              "another multiple of it.",
-              ranks, comm.size(), ranks, (comm.size() / ranks + 1) * ranks);
 }
 
 int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "fsllm/comm/collective.hpp"
+
 namespace fsllm {
 namespace {
 
@@ -67,7 +69,8 @@ Items lasting(PlanInput const& in) {
       {"converted panels", in.buffers, computing(in)},
       {"frozen blocks, a part", in.gpu ? 0 : in.frozen * (1 - others(in))},
       {"global state", kNumber * in.server_numbers * share(in)},
-      {"what the client starts from", in.gpu ? kNumber * in.parameters * share(in) : 0, training(in)},
+      {"what the client starts from", in.gpu && !in.offload ? kNumber * in.parameters * share(in) : 0,
+       training(in)},
       {"sums of messages", sums_late(in) ? 0 : sums_of(in)},
       {"gradients of the part", has_parts(in) ? kNumber * in.parameters * share(in) : 0, training(in)},
       {"state of a client", in.client_state * share(in)},
@@ -100,6 +103,12 @@ Items middle_of_pass(PlanInput const& in) {
           {"logits", in.loss, at}};
 }
 
+/// Stage 0: a bucket of gradients, what is received of it, and the part that is summed here.
+double summed_at_once(PlanInput const& in) {
+  if (in.group_ranks == 1) return 0;
+  return 2 * kNumber * std::min(in.parameters, static_cast<double>(kSumBucketElements));
+}
+
 /// The end of the backward pass.
 Items end_of_pass(PlanInput const& in) {
   bool const parts = has_parts(in), few = parts && in.zero_stage >= 2;
@@ -109,7 +118,7 @@ Items end_of_pass(PlanInput const& in) {
           {"gradients under way",
            few     ? under_way(in, 1) + in.compute * in.outside * others(in)
            : parts ? 2 * in.compute * in.block * others(in)
-                   : 0,
+                   : summed_at_once(in),
            at},
           {"blocks, gathered", in.zero_stage == 3 && few ? 2 * in.compute * in.block : 0, at}};
 }

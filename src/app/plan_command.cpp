@@ -10,6 +10,7 @@
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/process.hpp"
 #include "plan_search.hpp"
+#include "plan_time.hpp"
 
 namespace fsllm {
 namespace {
@@ -149,20 +150,24 @@ bool describes_machine(CommandLine const& line) {
 
 }  // namespace
 
-int plan_command(CommandLine const& line, Setup const& s, Communicator const& comm) {
+int plan_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   int64_t const ranks_on_node = comm.max(comm.split_by_node().size());
+  std::vector<ClientSource> sources;
+  bool measured = false;
   agree(comm, [&] {
+    if (!s.run.data.shards.empty()) sources = sources_in(s.run.data.shards);
     if (comm.rank() != 0) return;
     int64_t const nodes = (comm.size() + ranks_on_node - 1) / ranks_on_node;
     auto const machine = machine_of(line, nodes, ranks_on_node, s.device.gpu >= 0);
-    PlanSource source(
-        s, s.run.data.shards.empty() ? std::vector<ClientSource>{} : sources_in(s.run.data.shards));
+    PlanSource source(s, sources);
     auto const chosen = chosen_by(s, machine.ranks(), machine.ranks_per_node, machine.gpu);
     auto const input = source.input(chosen);
     auto const plan = plan_memory(input);
     print_plan(plan, chosen, source.largest_pass(chosen), input.passes);
     print_fit(s, source, chosen, plan, machine, describes_machine(line));
+    measured = !describes_machine(line) && source.has_weights() && use_of(plan, machine) <= 1;
   });
+  if (comm.any(measured)) print_time(s, sources, comm);
   return 0;
 }
 

@@ -5,9 +5,9 @@
 namespace fsllm {
 
 /// Collective: --plan. Prints what memory the run takes by kind, what travels in a round, whether there is
-/// that memory, and what would fit; on this machine, or on one that --plan-... describe. Nothing is trained,
-/// and no weights are read.
-int plan_command(CommandLine const& line, Setup const& s, Communicator const& comm);
+/// that memory, and what would fit; on this machine, or on one that --plan-... describe. Nothing is kept
+/// of the few steps that predict seconds.
+int plan_command(CommandLine const& line, Setup& s, Communicator const& comm);
 
 /// Collective: whether this node's memory will do for a full model, before it is loaded. A run whose weights,
 /// gradients, optimiser and messages alone exceed by a tenth what is available, or the limits of its cgroup

@@ -15,28 +15,56 @@ int64_t partition_size(int64_t elements, int ranks) {
   return (steps + ranks - 1) / ranks * kStep;
 }
 
-void all_reduce_sum(Collective& collective, std::vector<at::Tensor> const& tensors) {
+namespace {
+
+/// Sums the pieces, which hold `elements` together, over ranks, in the order of ranks.
+void sum_pieces(Collective& collective, std::vector<at::Tensor> const& pieces, int64_t elements) {
   int const ranks = collective.communicator().size(), rank = collective.communicator().rank();
-  if (ranks == 1 || tensors.empty()) return;
-  auto const type = tensors.front().scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  int64_t elements = 0;
-  for (auto const& tensor : tensors) elements += tensor.numel();
+  auto const type = pieces.front().scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   auto const size = partition_size(elements, ranks);
-  auto const whole = at::zeros({size * ranks}, tensors.front().options().dtype(type).requires_grad(false));
+  auto const whole = at::zeros({size * ranks}, pieces.front().options().dtype(type));
   int64_t at = 0;
-  for (auto const& tensor : tensors) {
-    whole.narrow(0, at, tensor.numel()).copy_(tensor.detach().reshape(-1));
-    at += tensor.numel();
+  for (auto const& piece : pieces) {
+    whole.narrow(0, at, piece.numel()).copy_(piece);
+    at += piece.numel();
   }
   auto const sums = at::zeros({size}, whole.options());
   collective.reduce_scatter({whole}, {sums})->finish();
   whole.narrow(0, rank * size, size).copy_(sums);
   collective.all_gather({whole})->finish();
   at = 0;
-  for (auto const& tensor : tensors) {
-    tensor.detach().copy_(whole.narrow(0, at, tensor.numel()).view(tensor.sizes()));
-    at += tensor.numel();
+  for (auto const& piece : pieces) {
+    piece.copy_(whole.narrow(0, at, piece.numel()));
+    at += piece.numel();
   }
+}
+
+}  // namespace
+
+void all_reduce_sum(Collective& collective, std::vector<at::Tensor> const& tensors) {
+  if (collective.communicator().size() == 1) return;
+  std::vector<at::Tensor> pieces;
+  int64_t filled = 0;
+  for (auto const& tensor : tensors) {
+    auto const values = tensor.detach();
+    auto const flat = values.contiguous().view(-1);
+    for (int64_t begin = 0; begin < flat.numel();) {
+      int64_t const count = std::min(kSumBucketElements - filled, flat.numel() - begin);
+      pieces.push_back(flat.narrow(0, begin, count));
+      begin += count;
+      filled += count;
+      if (filled < kSumBucketElements) continue;
+      sum_pieces(collective, pieces, filled);
+      pieces.clear();
+      filled = 0;
+    }
+    if (values.is_contiguous()) continue;
+    if (filled > 0) sum_pieces(collective, pieces, filled);
+    pieces.clear();
+    filled = 0;
+    values.copy_(flat.view(values.sizes()));
+  }
+  if (filled > 0) sum_pieces(collective, pieces, filled);
 }
 
 double sum_in_order(Communicator const& comm, double value) {

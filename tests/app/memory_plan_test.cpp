@@ -33,7 +33,8 @@ TEST(MemoryPlan, AddsUpWhatIsThereAtOnce) {
   EXPECT_EQ(plan.down, 40);
   in.activations = in.loss = 0;
   in.each.gradients = 0;
-  EXPECT_EQ(plan_memory(in).rank, own + 1000 - 500 - 50 - 40) << "no gradients; the update comes when the optimiser has gone";
+  EXPECT_EQ(plan_memory(in).rank, own + 1000 - 500 - 50 - 40)
+      << "no gradients; the update comes when the optimiser has gone";
   in.full_model = true;
   EXPECT_EQ(plan_memory(in).rank, 100 + 1000 + 40) << "the moment of loading";
 }

@@ -2,6 +2,7 @@
 // fsllm_hpc --plan: the memory that a run takes, known before it.
 #include <ATen/ops/full.h>
 #include <fmt/core.h>
+#include <sys/resource.h>
 
 #include <fstream>
 #include <regex>
@@ -124,7 +125,7 @@ void write_shape(fs::path const& folder) {
   }
 }
 
-/// One client on several ranks: memory within a tenth, and the group's messages to the byte.
+/// One client on several ranks: memory within a tenth, and what it sends to its group.
 TEST(Plan, IsWhatGroupsTake) {
   TempDir dir;
   write_shape(dir.path());
@@ -143,7 +144,7 @@ TEST(Plan, IsWhatGroupsTake) {
     std::string compute;
   };
   for (auto const& [ranks, stage, compute] : std::vector<Case>{{1, 0, "fp32"},
-                                                              
+
                                                                {2, 1, "fp32"},
                                                                {2, 2, "fp32"},
                                                                {2, 3, "fp32"},
@@ -175,6 +176,80 @@ TEST(Plan, IsWhatGroupsTake) {
     std::printf("%s: planned %.0f MiB, taken %.0f (%+.1f %%)\n", name.c_str(), plan, peak,
                 100 * (plan / peak - 1));
     EXPECT_NEAR(plan, peak, 0.1 * peak) << name << planned.out;
+  }
+}
+
+/// A full model under a limit that its weights and optimiser exceed is refused before it is loaded.
+TEST(Plan, RefusesWhatCannotFit) {
+  TempDir dir;
+  write_shape(dir.path());
+  auto const folder = dir.path().string();
+  auto const config =
+      write_config(dir.path(), "outdir: " + folder + "\nexpname: run\nuse_gpu: False\nmodel: {type: " +
+                                   folder + "}\ndata: {root: " + folder +
+                                   ", type: rows.jsonl, splits: [1.0, 0.0, 0.0]}\nfederate: "
+                                   "{client_num: 1, total_round_num: 1}\ndataloader: "
+                                   "{batch_size: 4}\nllm: {tok_len: 12, adapter: {use: False}}\n")
+          .string();
+  auto const refused =
+      run_limited(dir.path(), 0, {"fsllm_hpc", "--cfg", config}, RLIMIT_DATA, uint64_t{400} << 20);
+  EXPECT_EQ(refused.exit_code, 2) << refused.out;
+  EXPECT_THAT(refused.err, testing::HasSubstr("the run takes"));
+  EXPECT_THAT(refused.err, testing::HasSubstr("--ignore-plan"));
+  EXPECT_FALSE(fs::exists(dir / "run/metrics.jsonl"));
+  auto const tried =
+      run_limited(dir.path(), 0, {"fsllm_hpc", "--cfg", config, "--overwrite", "--ignore-plan"}, RLIMIT_DATA,
+                  uint64_t{400} << 20);
+  EXPECT_THAT(tried.err, testing::HasSubstr("out of memory"));
+  auto const fits = run_limited(dir.path(), 0, {"fsllm_hpc", "--cfg", config, "--overwrite"}, RLIMIT_DATA,
+                                uint64_t{2} << 30);
+  EXPECT_EQ(fits.exit_code, 0) << fits.err;
+}
+
+/// Training and evaluation of clients of unequal size, on one rank and on two: within a fifth, at one of
+/// three times, as the machine may be busy with other things.
+TEST(Plan, SecondsAreThoseOfTheRun) {
+  FSLLM_NEED_TEST_DATA("models/stories260K");
+  TempDir dir;
+  std::ofstream rows(dir / "rows.jsonl");
+  for (int row = 0; row < 300; ++row) {
+    std::vector<int> ids;
+    for (int i = 0; i < 100 + row % 150; ++i) ids.push_back(3 + (37 * i + row) % 400);
+    rows << nlohmann::json{{"input_ids", ids}, {"labels", ids}} << "\n";
+  }
+  rows.close();
+  auto const folder = dir.path().string();
+  auto const config =
+      write_config(dir.path(),
+                   "outdir: " + folder + "\nexpname: run\nuse_gpu: False\nmodel: {type: " +
+                       test_data("models/stories260K").string() + "}\ndata: {root: " + folder +
+                       ", type: rows.jsonl, splits: [0.7, 0.3, 0.0]}\nfederate: {client_num: 3, "
+                       "total_round_num: 2}\ndataloader: {batch_size: 4}\ncheckpoint: {every_rounds: 0}\n"
+                       "train: {batch_or_epoch: epoch, local_update_steps: 3, optimizer: {type: AdamW, lr: "
+                       "0.0001}}\nllm: {tok_len: 300, adapter: {use: True, args: [{r: 8}]}}\n")
+          .string();
+  auto const sharded = run(dir.path(), 0, {"fsllm_shard", "--cfg", config, "--out", folder + "/shards"});
+  ASSERT_EQ(sharded.exit_code, 0) << sharded.err;
+  for (int const ranks : {1, 2}) {
+    double train = 0, evaluate = 0;
+    for (int time = 0; time < 3; ++time) {
+      std::vector<std::string> words{"fsllm_hpc", "--cfg", config, "data.shards", folder + "/shards"};
+      auto plan = words;
+      plan.emplace_back("--plan");
+      auto const planned = run(dir.path(), ranks, plan);
+      ASSERT_EQ(planned.exit_code, 0) << planned.err << planned.out;
+      words.emplace_back("--overwrite");
+      auto const trained = run(dir.path(), ranks, words);
+      ASSERT_EQ(trained.exit_code, 0) << trained.err << trained.out;
+      auto const seconds = event_of(dir / "run", 1).at("seconds");
+      train = number_behind(planned.out, "seconds of training a round") / seconds.at("train").get<double>();
+      evaluate =
+          number_behind(planned.out, "seconds of an evaluation") / seconds.at("evaluate").get<double>();
+      std::printf("np %d: planned over taken: training %.3f, evaluation %.3f\n", ranks, train, evaluate);
+      if (std::abs(train - 1) < 0.2 && std::abs(evaluate - 1) < 0.2) break;
+    }
+    EXPECT_NEAR(train, 1, 0.2) << ranks;
+    EXPECT_NEAR(evaluate, 1, 0.2) << ranks;
   }
 }
 

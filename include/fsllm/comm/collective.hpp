@@ -53,6 +53,8 @@ std::unique_ptr<Collective> make_host_collective(Communicator const& comm, int64
 std::unique_ptr<Collective> make_host_collective(Communicator const& comm, Communicator const& node,
                                                  int64_t chunk_bytes);
 
+/// Of what all_reduce_sum() adds up at a time: 16 MiB, so that buffers stay small beside a model.
+constexpr int64_t kSumBucketElements = int64_t{4} << 20;
 /// Collective: sums over ranks of every tensor, in place on every rank, by reduce_scatter() and all_gather().
 void all_reduce_sum(Collective& collective, std::vector<at::Tensor> const& tensors);
 /// Collective: the sum over ranks in their order, on every rank.
