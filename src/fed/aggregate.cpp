@@ -2,14 +2,15 @@
 #include "fsllm/fed/aggregate.hpp"
 
 #include <ATen/ops/aminmax.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <cmath>
 #include <optional>
 
 #include "fsllm/comm/fixed_point.hpp"
+#include "fsllm/comm/huge_pages.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/tensor_bytes.hpp"
 
@@ -71,6 +72,12 @@ bool add_finite(at::Tensor const& sum, at::Tensor const& values, double weight) 
   return true;
 }
 
+at::Tensor zeros_like(at::Tensor const& tensor) {
+  auto zeros = at::empty_like(tensor);
+  if (zeros.is_cpu()) advise_huge_pages(zeros.mutable_data_ptr(), static_cast<int64_t>(zeros.nbytes()));
+  return zeros.zero_();
+}
+
 class NativeAggregation : public Aggregation {
  public:
   explicit NativeAggregation(Message const& layout) : layout_(layout) {}
@@ -97,8 +104,8 @@ class NativeAggregation : public Aggregation {
   /// Sums take their memory when a client has ended, not beside its gradients and optimiser.
   void begin() {
     if (!sums_.empty()) return;
-    for (auto const& [name, tensor] : layout_.mean) sums_.emplace(kMean + name, at::zeros_like(tensor));
-    for (auto const& [name, tensor] : layout_.sum) sums_.emplace(kSum + name, at::zeros_like(tensor));
+    for (auto const& [name, tensor] : layout_.mean) sums_.emplace(kMean + name, zeros_like(tensor));
+    for (auto const& [name, tensor] : layout_.sum) sums_.emplace(kSum + name, zeros_like(tensor));
     sums_.emplace(kWeight, at::full({1}, 0.0, at::kDouble));
   }
   void add_part(std::string const& prefix, TensorMap const& part, double weight, std::string const& who) {

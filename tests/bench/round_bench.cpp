@@ -38,8 +38,8 @@ int64_t status_of(std::string const& key) {
 
 /// A model's weights in zeros: up to 128 MiB LoRA's of rank 10 on width 4096, beyond a LLaMA's of width 2048.
 TensorMap model_of(int64_t bytes) {
-  std::vector<int64_t> const shapes = bytes <= 128 << 20 ? std::vector<int64_t>{10 * 4096}
-                                                          : std::vector<int64_t>{2048 * 2048, 2048 * 5632};
+  std::vector<int64_t> const shapes =
+      bytes <= 128 << 20 ? std::vector<int64_t>{10 * 4096} : std::vector<int64_t>{2048 * 2048, 2048 * 5632};
   TensorMap weights;
   for (int64_t left = bytes / 4, i = 0; left > 0; ++i) {
     int64_t const count = std::min(left, shapes[static_cast<size_t>(i) % shapes.size()]);
@@ -110,8 +110,8 @@ class Bench {
     return laps;
   }
 
-  /// Collective: the same bytes by memcpy, all ranks at once: each update of this rank's clients once, and the
-  /// global state once.
+  /// Collective: the same bytes by memcpy, all ranks at once: each update of this rank's clients once, and
+  /// the global state once.
   double copy(TensorMap& to) {
     comm_.barrier();
     auto const start = Clock::now();
