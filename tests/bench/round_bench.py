@@ -199,7 +199,8 @@ def main():
             if ours:
                 row = json.loads(ours[0])
                 seconds = [row["seconds"]]
-                rows[name][2].append(f"{row['ratio']:.2f} x memcpy of {row['ranks']}, peak {row['peak_mib']} MiB a rank, of which updates {row['buffer_mib']}")
+                rows[name][2].append(f"{row['ratio']:.2f} x memcpy on as many ranks (best of each: {row['ratio_of_best']:.2f}), peak "
+                                     f"{row['peak_mib']} MiB a rank with {row['buffer_mib']} of updates")
                 if row["ranks"] == 1:
                     copies.append(row["memcpy_seconds"])
             elif theirs:
