@@ -6,7 +6,10 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
+#include <type_traits>
 
+#include "fsllm/comm/huge_pages.hpp"
 #include "fsllm/core/error.hpp"
 
 namespace fsllm {
@@ -22,55 +25,76 @@ constexpr int64_t kBlock = 512;
 /// Unit of the bound on the largest sum, so that the bound itself cannot overflow.
 constexpr int kBoundShift = 24;
 
-/// Largest magnitude of a whole block; a value that is not finite gives infinity. Independent lanes, as
-/// compilers may not reorder one running maximum.
-double largest_of(double const* values) {
-  constexpr int kLanes = 8;
-  double largest[kLanes] = {}, poison[kLanes] = {};  // 0·x is not a number unless x is finite
-  for (int64_t i = 0; i < kBlock; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      double const magnitude = std::fabs(values[i + lane]);
-      largest[lane] = magnitude > largest[lane] ? magnitude : largest[lane];
-      poison[lane] += 0 * magnitude;
-    }
-  }
-  bool const finite = std::all_of(poison, poison + kLanes, [](double sum) { return sum == 0; });
-  return finite ? *std::max_element(largest, largest + kLanes) : HUGE_VAL;
+#define FSLLM_ALWAYS_INLINE __attribute__((always_inline))
+
+#ifdef __x86_64__
+template <class Loop>
+[[gnu::target("avx2")]] auto with_avx2(Loop const& loop) {
+  return loop();
+}
+#endif
+
+/// Runs a loop, all of which is always inlined, compiled for AVX2 where the processor has it. The same bits,
+/// as this file is compiled with -ffp-contract=off.
+template <class Loop>
+auto with_widest_vectors(Loop const& loop) {
+#ifdef __x86_64__
+  if (__builtin_cpu_supports("avx2")) return with_avx2(loop);
+#endif
+  return loop();
+}
+
+/// Largest magnitude, or what is not finite where a value is not: as integers, bits of magnitudes have their
+/// order, infinity and what is not a number come last, and a maximum may be taken in any order.
+template <class T>
+FSLLM_ALWAYS_INLINE inline T largest_of(T const* values, int64_t count) {
+  using Bits = std::conditional_t<std::is_same_v<T, float>, int32_t, int64_t>;
+  Bits largest = 0;
+  for (int64_t i = 0; i < count; ++i)
+    largest = std::max(largest, std::bit_cast<Bits>(values[i]) & std::numeric_limits<Bits>::max());
+  return std::bit_cast<T>(largest);
 }
 
 /// Put or add: what encode() and add() do with the integers of a value, modulo 2^64.
 enum class Into { empty, sum };
 
 template <Into into>
-void put(int64_t& out, int64_t value) {
+FSLLM_ALWAYS_INLINE inline void put(int64_t& out, int64_t value) {
   out = into == Into::empty ? value
                             : static_cast<int64_t>(static_cast<uint64_t>(out) + static_cast<uint64_t>(value));
 }
 
-template <Into into>
-void round_to(int64_t* out, double const* values, int64_t count, double largest) {
+/// scale·values rounded, for |scale·values| up to `largest`.
+template <Into into, class T>
+FSLLM_ALWAYS_INLINE inline void round_to(int64_t* out, T const* values, int64_t count, double scale,
+                                         double largest) {
+  auto const scaled = [&](int64_t i) { return static_cast<double>(values[i]) * scale; };
   if (largest < kMagicLimit) {
     for (int64_t i = 0; i < count; ++i)
-      put<into>(out[i], std::bit_cast<int64_t>(values[i] + kMagic) - std::bit_cast<int64_t>(kMagic));
+      put<into>(out[i], std::bit_cast<int64_t>(scaled(i) + kMagic) - std::bit_cast<int64_t>(kMagic));
   } else {
-    for (int64_t i = 0; i < count; ++i) put<into>(out[i], std::llrint(values[i]));
+    for (int64_t i = 0; i < count; ++i) put<into>(out[i], std::llrint(scaled(i)));
   }
 }
 
-/// scale·values rounded; gives the largest magnitude met, at or above kLimit where it stopped.
+/// The same for any values; gives the largest magnitude met, at or above kLimit where it stopped.
 template <Into into, class T>
-double encode_scaled(int64_t* out, T const* values, int64_t count, double scale) {
-  double scaled[kBlock], largest = 0;
+FSLLM_ALWAYS_INLINE inline double encode_blocks(int64_t* out, T const* values, int64_t count, double scale) {
+  double largest = 0;
   for (int64_t begin = 0; begin < count; begin += kBlock) {
     int64_t const length = std::min(kBlock, count - begin);
-    for (int64_t i = 0; i < length; ++i) scaled[i] = static_cast<double>(values[begin + i]) * scale;
-    std::fill(scaled + length, scaled + kBlock, 0.0);
-    double const here = largest_of(scaled);
+    double const here = std::fabs(static_cast<double>(largest_of(values + begin, length)) * scale);
+    if (!(here < kLimit)) return std::isfinite(here) ? here : HUGE_VAL;
     largest = std::max(largest, here);
-    if (!(largest < kLimit)) break;
-    round_to<into>(out + begin, scaled, length, here);
+    round_to<into>(out + begin, values + begin, length, scale, here);
   }
   return largest;
+}
+
+template <Into into, class T>
+double encode_scaled(int64_t* out, T const* values, int64_t count, double scale) {
+  return with_widest_vectors(
+      [=]() FSLLM_ALWAYS_INLINE { return encode_blocks<into>(out, values, count, scale); });
 }
 
 template <Into into>
@@ -91,11 +115,31 @@ double encode_tensor(int64_t* out, at::Tensor const& tensor, double scale, std::
   }
 }
 
+/// static_cast<double>(value), which AVX2 has no vector instruction for: the upper half, exact, and the lower
+/// half are put into mantissas, and the one addition rounds.
+FSLLM_ALWAYS_INLINE inline double to_double(int64_t value) {
+  constexpr uint64_t kLower = 0x4330000000000000, kUpper = 0x4530000080000000;  // 2^52, 2^84 + 2^63
+  auto const bits = static_cast<uint64_t>(value);
+  auto const lower = std::bit_cast<double>((bits & 0xffffffff) | kLower);
+  auto const upper = std::bit_cast<double>((bits >> 32) ^ kUpper);
+  return upper - (0x1p84 + 0x1p63 + 0x1p52) + lower;
+}
+
+template <class T>
+void divide(T* out, int64_t const* sums, int64_t count, double divisor) {
+  with_widest_vectors([=]() FSLLM_ALWAYS_INLINE {
+    for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(to_double(sums[i]) / divisor);
+  });
+}
+
 }  // namespace
 
 FixedPointSum::FixedPointSum(TensorMap const& layout, int bits) : layout_(layout), bits_(bits) {
   FSLLM_CHECK(bits >= 2 && bits <= 60, "hpc.fixed_point_bits = {} (must be in [2, 60]). Use 48.", bits);
-  values_.resize(static_cast<size_t>(num_parameters(layout)) + 2);
+  auto const size = static_cast<size_t>(num_parameters(layout)) + 2;
+  values_.reserve(size);
+  advise_huge_pages(values_.data(), static_cast<int64_t>(size * sizeof(int64_t)));
+  values_.resize(size);
 }
 
 template <bool adds>
@@ -167,11 +211,16 @@ TensorMap FixedPointSum::divided_by(double divisor) const {
   TensorMap result;
   int64_t const* position = values_.data();
   for (auto const& [name, tensor] : layout_) {
-    auto const values = at::empty(tensor.sizes(), at::TensorOptions().dtype(at::kDouble));
-    auto* const out = values.mutable_data_ptr<double>();
-    for (int64_t i = 0; i < tensor.numel(); ++i) out[i] = static_cast<double>(position[i]) / divisor;
+    auto const count = tensor.numel();
+    auto const options =
+        at::TensorOptions().dtype(tensor.scalar_type() == at::kFloat ? at::kFloat : at::kDouble);
+    auto const values = at::empty(tensor.sizes(), options);
+    if (options.dtype() == at::kFloat)
+      divide(values.mutable_data_ptr<float>(), position, count, divisor);
+    else
+      divide(values.mutable_data_ptr<double>(), position, count, divisor);
     result.emplace(name, values.to(tensor.options()));
-    position += tensor.numel();
+    position += count;
   }
   return result;
 }

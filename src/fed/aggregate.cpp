@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/fed/aggregate.hpp"
 
+#include <ATen/ops/aminmax.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "fsllm/comm/fixed_point.hpp"
+#include "fsllm/comm/huge_pages.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/tensor_bytes.hpp"
 
@@ -48,6 +52,32 @@ TensorMap part_of(TensorMap const& all, std::string const& prefix) {
   return part;
 }
 
+/// Elements that are looked at and added before the next ones, while they lie in the second-level cache.
+constexpr int64_t kBlock = 1 << 16;
+
+/// sum += weight·values; false, and the sum is of no use, where a value is not finite.
+bool add_finite(at::Tensor const& sum, at::Tensor const& values, double weight) {
+  if (values.numel() > kBlock && values.is_cpu() && values.is_contiguous() && sum.is_contiguous()) {
+    auto const from = values.view({-1}), to = sum.view({-1});
+    for (int64_t begin = 0; begin < from.numel(); begin += kBlock) {
+      int64_t const length = std::min(kBlock, from.numel() - begin);
+      if (!add_finite(to.narrow(0, begin, length), from.narrow(0, begin, length), weight)) return false;
+    }
+    return true;
+  }
+  if (values.numel() == 0) return true;
+  auto const [least, largest] = at::aminmax(values);  // both not a number where one value is
+  if (!std::isfinite(least.item<double>()) || !std::isfinite(largest.item<double>())) return false;
+  sum.add_(values, weight);
+  return true;
+}
+
+at::Tensor zeros_like(at::Tensor const& tensor) {
+  auto zeros = at::empty_like(tensor);
+  if (zeros.is_cpu()) advise_huge_pages(zeros.mutable_data_ptr(), static_cast<int64_t>(zeros.nbytes()));
+  return zeros.zero_();
+}
+
 class NativeAggregation : public Aggregation {
  public:
   explicit NativeAggregation(Message const& layout) : layout_(layout) {}
@@ -74,17 +104,15 @@ class NativeAggregation : public Aggregation {
   /// Sums take their memory when a client has ended, not beside its gradients and optimiser.
   void begin() {
     if (!sums_.empty()) return;
-    for (auto const& [name, tensor] : layout_.mean) sums_.emplace(kMean + name, at::zeros_like(tensor));
-    for (auto const& [name, tensor] : layout_.sum) sums_.emplace(kSum + name, at::zeros_like(tensor));
+    for (auto const& [name, tensor] : layout_.mean) sums_.emplace(kMean + name, zeros_like(tensor));
+    for (auto const& [name, tensor] : layout_.sum) sums_.emplace(kSum + name, zeros_like(tensor));
     sums_.emplace(kWeight, at::full({1}, 0.0, at::kDouble));
   }
   void add_part(std::string const& prefix, TensorMap const& part, double weight, std::string const& who) {
-    for (auto const& [name, tensor] : part) {
-      FSLLM_CHECK(tensor.isfinite().all().item<bool>(),
+    for (auto const& [name, tensor] : part)
+      FSLLM_CHECK(add_finite(sums_.at(prefix + name), tensor, weight),
                   "{} of {} is not finite (the client's training diverged). Lower train.optimizer.lr.", name,
                   who);
-      sums_.at(prefix + name).add_(tensor, weight);
-    }
   }
   Message layout_;
   TensorMap sums_;

@@ -139,6 +139,22 @@ TEST(FixedPointSum, RoundsToNearestEven) {
 }
 
 /// A client's integers exist before they are added: masks that two clients agree upon go away in the sum.
+/// Sums of every size, of both signs, become the double next to them, with vectors and in the rest of a loop.
+TEST(FixedPointSum, MeanRoundsTheSumOnce) {
+  constexpr int64_t kCount = 1003;
+  FixedPointSum sum({{"x", at::zeros({kCount}, at::kDouble)}}, 20);
+  std::vector<int64_t> values(kCount + 2);
+  Philox random(11, Purpose::test);
+  for (int64_t i = 0; i < kCount; ++i)
+    values[static_cast<size_t>(i)] =
+        static_cast<int64_t>(random.normal() * std::ldexp(1.0, 4 + static_cast<int>(i % 56))) + i;
+  values[kCount + 1] = 3 << 20;
+  sum.add(values);
+  auto const mean = sum.mean().at("x");
+  for (int64_t i = 0; i < kCount; ++i)
+    EXPECT_EQ(mean[i].item<double>(), static_cast<double>(values[static_cast<size_t>(i)]) / (3 << 20)) << i;
+}
+
 TEST(FixedPointSum, MasksOfPairsCancel) {
   FixedPointSum plain(update_of(0), kBits), masked(update_of(0), kBits);
   Philox random(7, Purpose::test);

@@ -92,6 +92,29 @@ TEST(NativeAggregation, IsTheMeanUpToRoundingInFp32) {
   }
 }
 
+/// Large tensors are added a part at a time: the bits are those of the whole, and every part is looked at.
+TEST(NativeAggregation, AddsLargeTensorsInParts) {
+  constexpr int64_t kCount = 3 * (1 << 16) + 5;
+  TensorMap const layout{{"large", at::zeros({kCount})}};
+  auto const aggregation = make_native_aggregation({layout, {}, {}});
+  auto whole = at::zeros({kCount});
+  for (int client = 0; client < 3; ++client) {
+    auto const update = at::randn({kCount});
+    aggregation->add({{{"large", update}}, {}, {}}, {client + 1, 0, weight_of(client)});
+    whole.add_(update, weight_of(client));
+  }
+  whole.div_(weight_of(0) + weight_of(1) + weight_of(2));
+  auto const mean = aggregation->reduce(*make_host_collective(Communicator::self())).mean;
+  EXPECT_TRUE(at::equal(mean.at("large"), whole));
+  for (int64_t const place : {int64_t{0}, int64_t{1} << 16, kCount - 1})
+    for (double const bad : {INFINITY, -INFINITY, NAN}) {
+      auto const update = at::zeros({kCount});
+      update[place] = bad;
+      EXPECT_ERROR(aggregation->add({{{"large", update}}, {}, {}}, {1, 0, 0.5}),
+                   "large of client 1 is not finite");
+    }
+}
+
 TEST(ExactAggregation, IsTheMeanRoundedOnce) {
   auto const world = Communicator::world();
   constexpr int kBits = 48;
