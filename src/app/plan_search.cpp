@@ -14,7 +14,7 @@ std::vector<int64_t> stages_of(Setup const& s) {
   std::vector<int64_t> stages{0};
   if (!adapter && !s.run.fed.algorithm.whole_updates) stages.insert(stages.end(), {1, 2});
   bool const quantized = adapter && quantization_of(s.load.storage_dtype) != Quantization::none;
-  if (!s.run.data.pairs && !quantized && (adapter || stages.size() > 1)) stages.push_back(3);
+  if (!quantized && (adapter || stages.size() > 1)) stages.push_back(3);
   return stages;
 }
 
