@@ -143,14 +143,13 @@ void print_time(Setup& s, std::vector<ClientSource> const& sources, Communicator
   auto const& fed = s.run.fed;
   double const train = work.train * rate.train, evaluate = work.evaluate * rate.evaluate;
   auto const rounds = static_cast<double>(fed.rounds);
-  auto const evaluations =
-      static_cast<double>((fed.rounds + fed.selection.eval_every - 1) / fed.selection.eval_every);
+  int64_t const evaluations = (fed.rounds + fed.selection.eval_every - 1) / fed.selection.eval_every;
   fmt::print(
       "\nmeasured now: {:.0f} tokens/s a {} to train, {:.0f} to evaluate\n"
       "seconds of training a round {:.2f}\nseconds of an evaluation {:.2f}\nseconds of all {} rounds "
       "{:.1f}\n",
       1 / rate.train, groups.group ? "group" : "rank", 1 / rate.evaluate, train, evaluate, fed.rounds,
-      rounds * train + evaluations * evaluate);
+      rounds * train + static_cast<double>(evaluations) * evaluate);
 }
 
 }  // namespace fsllm
