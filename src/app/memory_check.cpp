@@ -15,7 +15,7 @@
 namespace fsllm {
 namespace {
 
-constexpr double kMiB = 1 << 20, kNoLimit = std::numeric_limits<double>::infinity();
+constexpr double kNoLimit = std::numeric_limits<double>::infinity();
 
 double number_in(std::string const& file, double otherwise) {
   double number = 0;

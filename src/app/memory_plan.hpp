@@ -6,6 +6,8 @@
 
 namespace fsllm {
 
+constexpr double kMiB = 1 << 20;
+
 /// Bytes a parameter: fp32 training with Adam; mixed precision has {2, 2, 12}.
 struct StateBytes {
   double weights = 4, gradients = 4, optimizer = 8;

@@ -15,7 +15,7 @@
 namespace fsllm {
 namespace {
 
-constexpr double kMiB = 1 << 20, kGiB = 1 << 30;
+constexpr double kGiB = 1 << 30;
 
 /// "32GiB", "384G", "64000MB"; K, M, G, T alone are powers of 1024, as Slurm's --mem has them.
 double size_in(CommandLine const& line, std::string const& option) {

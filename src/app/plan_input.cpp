@@ -14,7 +14,6 @@
 namespace fsllm {
 namespace {
 
-constexpr double kMiB = 1 << 20;
 /// Resident set of a run that trains next to nothing: LibTorch, MPI and their buffers.
 constexpr double kProcess = 180 * kMiB;
 /// Of a GPU before the first tensor: CUDA's context, cuBLAS and NCCL. Assumed, not measured.
