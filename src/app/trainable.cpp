@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainable.hpp"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
 #include <cmath>
@@ -107,8 +108,18 @@ void check_shared_passes(Setup const& s, Trainable& t) {
 
 std::unique_ptr<CausalLM> load_grown(Setup const& s, LoadOptions const& options) {
   auto model = load_model(s.model_dir, options);
-  if (model->config().vocab_size < s.model.vocab_size)
+  if (model->config().vocab_size >= s.model.vocab_size) return model;
+  if (options.values) {
     model->set_vocabulary(grown_vocabulary(model->vocabulary(), s.model.vocab_size));
+    return model;
+  }
+  TensorMap shapes;
+  for (auto const& [name, rows] : model->vocabulary()) {
+    auto shape = rows.sizes().vec();
+    shape[0] = s.model.vocab_size;
+    shapes.emplace(name, at::empty(shape, rows.options()));
+  }
+  model->set_vocabulary(shapes);
   return model;
 }
 

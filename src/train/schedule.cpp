@@ -52,8 +52,14 @@ void load_deepspeeds(Config& config, ScheduleConfig& c) {
                                       "WarmupDecayLR, WarmupCosineLR: steps of a client until the end of the "
                                       "decay; 0: those of all rounds.",
                                       at_least(0));
-  for (auto const* key : {"warmup_type", "warmup_min_ratio", "cos_min_ratio", "total_steps"})
-    FSLLM_CHECK(is_deepspeeds(c.type) || !config.has(std::string("train.scheduler.") + key),
+  if (is_deepspeeds(c.type)) return;
+  // A run's own config.yaml holds the defaults of all keys.
+  ScheduleConfig const fresh;
+  for (auto const& [key, changed] : {std::pair{"warmup_type", c.log_warmup != fresh.log_warmup},
+                                     {"warmup_min_ratio", c.warmup_min_ratio != fresh.warmup_min_ratio},
+                                     {"cos_min_ratio", c.cos_min_ratio != fresh.cos_min_ratio},
+                                     {"total_steps", c.total_steps != fresh.total_steps}})
+    FSLLM_CHECK(!changed,
                 "{} (train.scheduler.type is '{}', which has no such argument). Leave it out, or choose "
                 "WarmupLR, WarmupDecayLR or WarmupCosineLR.",
                 config.where(std::string("train.scheduler.") + key), c.type);
