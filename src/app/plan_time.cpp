@@ -22,6 +22,7 @@ namespace {
 
 constexpr int64_t kSteps = 4;                ///< measured, after one that brings in memory and kernels
 constexpr int64_t kEvaluationTokens = 2048;  ///< of a batch (fed/evaluate.cpp)
+constexpr size_t kBatches = 4;               ///< measured, after the first
 
 /// Seconds a token, of a client's batches; of the busiest rank.
 struct Rate {
@@ -48,12 +49,17 @@ std::string reason_against(Setup const& s, std::vector<ClientSource> const& sour
   return "";
 }
 
-Batch evaluation_batch(TokenSplit const& split, BatchConfig const& config) {
-  Batch batch;
-  batch.packing = config.packing;
-  for (int64_t row = 0; row < split.rows() && batch.num_tokens() < kEvaluationTokens; ++row)
-    append_row(batch, split, row);
-  return batch;
+/// Some batches as an evaluation has them; the first one brings in memory and kernels.
+std::vector<Batch> evaluation_batches(TokenSplit const& split, BatchConfig const& config) {
+  std::vector<Batch> batches;
+  for (int64_t row = 0; row < split.rows(); ++row) {
+    if (batches.empty() || batches.back().num_tokens() >= kEvaluationTokens) {
+      if (batches.size() > kBatches) break;
+      batches.emplace_back().packing = config.packing;
+    }
+    append_row(batches.back(), split, row);
+  }
+  return batches;
 }
 
 /// Collective over a group.
@@ -71,13 +77,22 @@ Rate measure(Setup const& s, Trainable& t, ClientSource const& source) {
     while (!training.done()) tokens += training.step().tokens;
   });
   auto const& judged = shard.val.rows() > 0 ? shard.val : shard.test.rows() > 0 ? shard.test : shard.train;
-  auto const batch = evaluation_batch(judged, config.batch);
-  auto const own = group ? group->share_of(batch).batch : batch;
+  auto const batches = evaluation_batches(judged, config.batch);
   at::NoGradGuard const no_grad;
-  auto const evaluate = [&] { summed_loss(*t.model, own).item<double>(); };
-  evaluate();
+  auto const evaluate = [&](Batch const& batch) {
+    summed_loss(*t.model, group ? group->share_of(batch).batch : batch).item<double>();
+  };
+  evaluate(batches.front());
+  size_t const first = batches.size() > 1 ? 1 : 0;
+  int64_t evaluated = 0;
+  double const seconds = seconds_of([&] {
+    for (size_t i = first; i < batches.size(); ++i) {
+      evaluate(batches[i]);
+      evaluated += batches[i].num_tokens();
+    }
+  });
   return {steps / static_cast<double>(std::max<int64_t>(1, tokens)),
-          seconds_of(evaluate) / static_cast<double>(batch.num_tokens())};
+          seconds / static_cast<double>(evaluated)};
 }
 
 /// Tokens that a client trains on in a round.

@@ -144,7 +144,7 @@ TEST(Plan, IsWhatGroupsTake) {
     std::string compute;
   };
   for (auto const& [ranks, stage, compute] : std::vector<Case>{{1, 0, "fp32"},
-
+                                                               {2, 0, "fp32"},
                                                                {2, 1, "fp32"},
                                                                {2, 2, "fp32"},
                                                                {2, 3, "fp32"},
@@ -176,6 +176,9 @@ TEST(Plan, IsWhatGroupsTake) {
     std::printf("%s: planned %.0f MiB, taken %.0f (%+.1f %%)\n", name.c_str(), plan, peak,
                 100 * (plan / peak - 1));
     EXPECT_NEAR(plan, peak, 0.1 * peak) << name << planned.out;
+    if (ranks == 1) continue;
+    double const steps = 2, sent = event.at("bytes_in_groups").get<double>() / (1 << 20);
+    EXPECT_NEAR(steps * ranks * number_behind(planned.out, "passes sends"), sent, 0.01 * sent) << name;
   }
 }
 
