@@ -19,11 +19,6 @@
 namespace fsllm {
 namespace {
 
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
-  return text;
-}
-
 std::optional<double> as_number(std::string const& text) {
   double value = 0;
   auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -45,7 +40,7 @@ bool same_value(std::string const& a, std::string const& b) {
     return same_value("[" + a.substr(comma_a + 1), "[" + b.substr(comma_b + 1));
   }
   auto const x = as_number(a), y = as_number(b);
-  return x && y ? *x == *y : lower(a) == lower(b);
+  return x && y ? *x == *y : lower_case(a) == lower_case(b);
 }
 
 bool is_one_of(std::string const& value, std::string choices) {
@@ -86,7 +81,7 @@ class Translation {
   /// What stands there; nothing for what is absent, null or "auto".
   std::optional<std::string> given(std::string const& path) const {
     auto const text = file_.text(path);
-    if (!text || text->empty() || lower(*text) == "auto") return {};
+    if (!text || text->empty() || lower_case(*text) == "auto") return {};
     return text;
   }
   std::optional<double> number(std::string const& path) const {
@@ -99,7 +94,7 @@ class Translation {
   std::optional<bool> flag(std::string const& path) const {
     auto const text = given(path);
     if (!text) return {};
-    auto const value = lower(*text);
+    auto const value = lower_case(*text);
     FSLLM_CHECK(value == "true" || value == "false", "{} = '{}' (must be true or false). Change it.",
                 file_.where(path), *text);
     return value == "true";
@@ -254,10 +249,10 @@ class Translation {
                                                             {"sgd", "SGD"},
                                                             {"adagrad", "Adagrad"},
                                                             {"rmsprop", "RMSprop"}};
-      auto const found = names.find(lower(*type));
+      auto const found = names.find(lower_case(*type));
       if (found == names.end())
         return refuse("optimizer.type", "there are Adam, AdamW, SGD, Adagrad and RMSprop");
-      bool const decoupled = lower(*type) == "adamw" || flag(params + "adam_w_mode").value_or(true);
+      bool const decoupled = lower_case(*type) == "adamw" || flag(params + "adam_w_mode").value_or(true);
       auto const name = found->second == "AdamW" && !decoupled ? "Adam" : found->second;
       set("optimizer.type", ours + "type", name);
       if (!file_.has(params + "weight_decay") && name == "AdamW" &&
@@ -342,7 +337,7 @@ void tell(Translation const& made, std::string const& source) {
 }  // namespace
 
 std::string deepspeed_file(Config const& config, std::string const& yaml) {
-  auto const use = lower(config.text("llm.deepspeed.use").value_or("false"));
+  auto const use = lower_case(config.text("llm.deepspeed.use").value_or("false"));
   if (use != "true" && use != "yes" && use != "on") return "";
   namespace fs = std::filesystem;
   fs::path const given = expand_path(config.text("llm.deepspeed.ds_config").value_or(""),

@@ -7,6 +7,7 @@
 #include "fsllm/app/run_config.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/core/names.hpp"
 
 namespace fsllm {
 namespace {
@@ -116,19 +117,10 @@ constexpr ForeignKey kForeignKeys[] = {
     {"regularizer", nullptr, "nothing while regularizer.type is empty"},
 };
 
-bool same_text(std::string a, std::string b) {
-  auto const lower = [](std::string& text) {
-    std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
-  };
-  lower(a);
-  lower(b);
-  return a == b;
-}
-
 bool is_off(std::string const& value, std::string const& off) {
   std::istringstream choices(off);
   for (std::string choice; std::getline(choices, choice, '|');)
-    if (same_text(value, choice)) return true;
+    if (lower_case(value) == lower_case(choice)) return true;
   return off.empty() && value.empty();
 }
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/names.hpp"
 #include "fsllm/core/paths.hpp"
 
 namespace fsllm {
@@ -51,8 +52,7 @@ void check_threads(Config const& config, std::string const& threads) {
 }  // namespace
 
 std::string parse_use_gpu(std::string const& given, std::string const& place) {
-  auto lower = given;
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  auto const lower = lower_case(given);
   if (lower == "auto") return "auto";
   if (lower == "true" || lower == "yes" || lower == "on") return "True";
   if (lower == "false" || lower == "no" || lower == "off") return "False";

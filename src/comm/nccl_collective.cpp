@@ -8,7 +8,6 @@
 #include <nccl.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cstring>
 #include <fstream>
 #include <limits>
@@ -17,6 +16,7 @@
 
 #include "fsllm/comm/nccl.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/names.hpp"
 
 namespace fsllm {
 namespace {
@@ -246,8 +246,8 @@ std::string cuda_device_uuid(int device) {
 std::string cuda_device_cores(int device) {
   char id[32] = "";
   check_cuda(cudaDeviceGetPCIBusId(id, sizeof id, device), "cudaDeviceGetPCIBusId");
-  std::string name = id, cores;
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::string cores;
+  auto const name = lower_case(id);
   std::getline(std::ifstream("/sys/bus/pci/devices/" + name + "/local_cpulist") >> std::ws, cores);
   return cores;
 }

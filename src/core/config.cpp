@@ -79,8 +79,7 @@ T parse_scalar(std::string const& place, std::string const& text, Constraint con
 
 template <>
 bool parse_scalar<bool>(std::string const& place, std::string const& text, Constraint const&) {
-  std::string lower = text;
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  auto const lower = lower_case(text);
   if (lower == "true" || lower == "yes" || lower == "on") return true;
   if (lower == "false" || lower == "no" || lower == "off") return false;
   fail(fmt::format("{} = '{}' (must be True or False). Change it.", place, text));

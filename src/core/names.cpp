@@ -9,14 +9,6 @@
 namespace fsllm {
 namespace {
 
-/// Upper and lower case are alike to people.
-std::string lower_case(std::string_view text) {
-  std::string lower(text);
-  for (auto& c : lower)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  return lower;
-}
-
 /// Insertions, deletions, substitutions and swaps of neighbours (optimal string alignment).
 size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::vector<size_t>> d(a.size() + 1, std::vector<size_t>(b.size() + 1));
@@ -38,6 +30,13 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 bool has_any(std::string const& name, std::vector<std::string> const& words) {
   return std::any_of(words.begin(), words.end(),
                      [&](std::string const& word) { return name.find(word) != std::string::npos; });
+}
+
+std::string lower_case(std::string_view text) {
+  std::string lower(text);
+  for (auto& c : lower)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return lower;
 }
 
 std::string nearest_name(std::string_view name, std::vector<std::string> const& known) {

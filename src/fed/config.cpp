@@ -6,21 +6,17 @@
 #include <algorithm>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/names.hpp"
 #include "fsllm/fed/algorithm.hpp"
 
 namespace fsllm {
 namespace {
 
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
-  return text;
-}
-
 std::string load_method(Config& config) {
   auto const given = config.get("federate.method", "fedavg",
                                 "Federated algorithm. " + named_with_meaning(algorithm_table()) + ".");
   auto const known = names_of(algorithm_table());
-  auto const name = lower(given);
+  auto const name = lower_case(given);
   FSLLM_CHECK(std::find(known.begin(), known.end(), name) != known.end(), "{} = '{}' (not a known method).{}",
               config.where("federate.method"), given, did_you_mean(name, known));
   return name;

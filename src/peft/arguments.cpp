@@ -4,9 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cctype>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/names.hpp"
 
 namespace fsllm::detail {
 namespace {
@@ -143,9 +143,7 @@ std::string Arguments::word(std::string const& name, char const* fallback, std::
                               : value.is_string() ? value.get<std::string>()
                                                   : value.dump();
   auto const given = config_.get(kArgs + "." + name, initial, doc);
-  auto text = saved() ? initial : given;
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
-  return text;
+  return lower_case(saved() ? initial : given);
 }
 
 void Arguments::assume(Json const& defaults) {

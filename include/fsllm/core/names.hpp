@@ -9,6 +9,9 @@ namespace fsllm {
 /// Is one of these words a part of the name?
 bool has_any(std::string const& name, std::vector<std::string> const& words);
 
+/// The text with A to Z as a to z.
+std::string lower_case(std::string_view text);
+
 /// The known name nearest to `name` (edit distance, swaps included, at most 3 and half its length), or "".
 std::string nearest_name(std::string_view name, std::vector<std::string> const& known);
 
