@@ -127,8 +127,11 @@ Choice chosen_by(Setup const& s, int64_t ranks, int64_t ranks_on_node, bool gpu)
 }
 
 PlanSource::PlanSource(Setup const& s, std::vector<ClientSource> sources)
-    : s_(s), has_weights_(weights_in(s.model_dir)), sources_(std::move(sources)) {
-  longest_ = static_cast<double>(s.run.data.tok_len);
+    : s_(s), has_weights_(weights_in(s.model_dir)), sources_(std::move(sources)) {}
+
+void PlanSource::measure_rows() {
+  if (longest_ > 0) return;
+  longest_ = static_cast<double>(s_.run.data.tok_len);
   double longest = 0, tokens = 0, targets = 0;
   constexpr size_t kMost = 64;
   for (size_t i = 0; i < std::min(kMost, sources_.size()); ++i) {
@@ -143,7 +146,8 @@ PlanSource::PlanSource(Setup const& s, std::vector<ClientSource> sources)
   scored_ = targets / tokens;
 }
 
-PassShape PlanSource::largest_pass(Choice const& choice) const {
+PassShape PlanSource::largest_pass(Choice const& choice) {
+  measure_rows();
   auto samples = samples_of_rank(s_, choice);
   if (choice.micro_batch > 0) samples = std::min(samples, choice.micro_batch);
   PassShape shape{static_cast<double>(samples * rows_a_sample(s_)), longest_, 0};
@@ -224,7 +228,6 @@ PlanSource::Counted const& PlanSource::counted(Choice const& choice, bool passes
 
 PlanInput PlanSource::input(Choice const& choice, bool passes) {
   auto const& count = counted(choice, passes);
-  auto const shape = largest_pass(choice);
   auto in = count.input;
   in.process = kProcess;
   in.gpu = choice.gpu;
@@ -240,6 +243,7 @@ PlanInput PlanSource::input(Choice const& choice, bool passes) {
   int64_t const at_once = choice.micro_batch > 0 ? std::min(choice.micro_batch, samples) : samples;
   in.passes = batches * ((samples + at_once - 1) / at_once);
   if (!passes) return in;
+  auto const shape = largest_pass(choice);
   auto const& config = s_.model;
   double const number = compute_type(s_) == at::kFloat ? 4 : 2;
   auto const width = static_cast<double>(config.hidden_size), vocab = static_cast<double>(config.vocab_size);

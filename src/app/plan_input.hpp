@@ -28,11 +28,13 @@ class PlanSource {
   PlanSource(Setup const& s, std::vector<ClientSource> sources);
   /// `passes` false: without what forward and backward passes take, which has to be counted by running some.
   PlanInput input(Choice const& choice, bool passes = true);
-  PassShape largest_pass(Choice const& choice) const;
+  PassShape largest_pass(Choice const& choice);
   int64_t clients_a_round() const;
   bool has_weights() const { return has_weights_; }
 
  private:
+  /// Reads shards, so not before a pass is asked for.
+  void measure_rows();
   /// What a model of one storage type and a way of checkpointing takes, counted once.
   struct Counted;
   Counted const& counted(Choice const& choice, bool passes);
