@@ -7,6 +7,7 @@
 
 #include "functions.hpp"
 #include "recompute.hpp"
+#include "skinny_matmul.hpp"
 
 namespace fsllm {
 namespace {
@@ -19,6 +20,8 @@ at::Tensor plain(at::Tensor const& x, at::Tensor const& weight, at::Tensor const
 
 at::Tensor product(at::Tensor const& x, Linear const& linear) {
   auto const &weight = linear.weight, &bias = linear.bias;
+  if (auto const y = detail::skinny_matmul(x, linear))
+    return bias.defined() ? y->add_(bias.to(x.scalar_type())) : *y;
   if (!linear.quantized && (weight.requires_grad() || weight.scalar_type() == x.scalar_type()))
     return plain(x, linear.matrix(), bias);
   auto const y = detail::frozen_matmul(x, linear);

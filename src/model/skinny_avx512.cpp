@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compiled for AVX-512; called where the processor has it.
+#include "skinny_kernels.hpp"
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+
+namespace fsllm::detail {
+namespace {
+
+using Lanes = __m512;
+constexpr int64_t kLanes = 16;
+constexpr int kTileWeights = 4, kTileRows = 4;
+
+inline float half_value(uint16_t bits) {
+  return _cvtsh_ss(bits);
+}
+inline Lanes zeros() {
+  return _mm512_setzero_ps();
+}
+inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) {
+  return _mm512_fmadd_ps(a, b, sum);
+}
+inline float total(Lanes x) {
+  return _mm512_reduce_add_ps(x);
+}
+inline Lanes load(float const* from) {
+  return _mm512_loadu_ps(from);
+}
+inline Lanes load(int8_t const* from) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(from))));
+}
+struct BFloat16Bits;
+struct HalfBits;
+inline Lanes load(BFloat16Bits const* from) {
+  auto const bits = _mm256_loadu_si256(reinterpret_cast<__m256i const*>(from));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+inline Lanes load(HalfBits const* from) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(from)));
+}
+
+}  // namespace
+}  // namespace fsllm::detail
+
+#include "skinny_tiles.hpp"
+
+namespace fsllm::detail {
+
+void skinny_avx512(SkinnyProduct const& product, int64_t begin, int64_t end) {
+  any_type(product, begin, end);
+}
+
+}  // namespace fsllm::detail
+#endif

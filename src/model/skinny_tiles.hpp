@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loops of skinny products over vectors `Lanes`, which the including file defines for its instruction
+// set.
+#pragma once
+#include <cstring>
+
+#include "skinny_kernels.hpp"
+
+namespace fsllm::detail {
+namespace {
+
+struct BFloat16Bits {
+  uint16_t bits;
+};
+struct HalfBits {
+  uint16_t bits;
+};
+
+inline float value_of(float x) {
+  return x;
+}
+inline float value_of(int8_t x) {
+  return x;
+}
+inline float value_of(BFloat16Bits x) {
+  uint32_t const wide = static_cast<uint32_t>(x.bits) << 16;
+  float value = 0;
+  std::memcpy(&value, &wide, sizeof value);
+  return value;
+}
+inline float value_of(HalfBits x) {
+  return half_value(x.bits);
+}
+
+/// Dots of kWeights rows of W with kRows rows of x.
+template <int kWeights, int kRows, class T>
+inline void tile(SkinnyProduct const& p, T const* weight, int64_t column, int64_t row) {
+  Lanes sums[kWeights][kRows];
+  for (auto& of_weight : sums)
+    for (auto& sum : of_weight) sum = zeros();
+  float const* const x = p.x + row * p.terms;
+  int64_t i = 0;
+  for (; i + kLanes <= p.terms; i += kLanes) {
+    Lanes w[kWeights];
+    for (int a = 0; a < kWeights; ++a) w[a] = load(weight + a * p.terms + i);
+    for (int b = 0; b < kRows; ++b) {
+      auto const values = load(x + b * p.terms + i);
+      for (int a = 0; a < kWeights; ++a) sums[a][b] = multiply_add(w[a], values, sums[a][b]);
+    }
+  }
+  for (int a = 0; a < kWeights; ++a)
+    for (int b = 0; b < kRows; ++b) {
+      float sum = total(sums[a][b]);
+      for (int64_t rest = i; rest < p.terms; ++rest)
+        sum += value_of(weight[a * p.terms + rest]) * x[b * p.terms + rest];
+      p.y[(row + b) * p.stride + column + a] = p.scales == nullptr ? sum : sum * p.scales[column + a];
+    }
+}
+
+template <int kWeights, class T>
+inline void rows_of_tile(SkinnyProduct const& p, T const* weight, int64_t column) {
+  int64_t row = 0;
+  for (; row + kTileRows <= p.rows; row += kTileRows) tile<kWeights, kTileRows>(p, weight, column, row);
+  for (; row < p.rows; ++row) tile<kWeights, 1>(p, weight, column, row);
+}
+
+template <class T>
+inline void columns(SkinnyProduct const& p, int64_t begin, int64_t end) {
+  auto const* const weight = static_cast<T const*>(p.weight);
+  int64_t column = begin;
+  for (; column + kTileWeights <= end; column += kTileWeights)
+    rows_of_tile<kTileWeights>(p, weight + column * p.terms, column);
+  for (; column < end; ++column) rows_of_tile<1>(p, weight + column * p.terms, column);
+}
+
+inline void any_type(SkinnyProduct const& p, int64_t begin, int64_t end) {
+  switch (p.type) {
+    case StoredType::fp32:
+      return columns<float>(p, begin, end);
+    case StoredType::bf16:
+      return columns<BFloat16Bits>(p, begin, end);
+    case StoredType::fp16:
+      return columns<HalfBits>(p, begin, end);
+    case StoredType::int8:
+      return columns<int8_t>(p, begin, end);
+  }
+}
+
+}  // namespace
+}  // namespace fsllm::detail
