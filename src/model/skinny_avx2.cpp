@@ -21,6 +21,12 @@ inline Lanes zeros() {
 inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) {
   return _mm256_fmadd_ps(a, b, sum);
 }
+inline Lanes add(Lanes a, Lanes b) {
+  return _mm256_add_ps(a, b);
+}
+inline void prefetch(char const* from) {
+  _mm_prefetch(from, _MM_HINT_T0);
+}
 inline float total(Lanes x) {
   auto const halves = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
   auto const quarters = _mm_add_ps(halves, _mm_movehl_ps(halves, halves));

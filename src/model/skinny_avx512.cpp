@@ -21,6 +21,12 @@ inline Lanes zeros() {
 inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) {
   return _mm512_fmadd_ps(a, b, sum);
 }
+inline Lanes add(Lanes a, Lanes b) {
+  return _mm512_add_ps(a, b);
+}
+inline void prefetch(char const* from) {
+  _mm_prefetch(from, _MM_HINT_T0);
+}
 inline float total(Lanes x) {
   return _mm512_reduce_add_ps(x);
 }
