@@ -5,7 +5,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 
-#include "skinny_kernels.hpp"
+#include "cpu_kernels.hpp"
 
 namespace fsllm::detail {
 namespace {
@@ -14,19 +14,6 @@ namespace {
 constexpr int64_t kMostRows = 16;
 /// Multiplications that are worth a thread.
 constexpr int64_t kGrain = int64_t{1} << 18;
-
-using Kernel = void (*)(SkinnyProduct const&, int64_t, int64_t);
-
-Kernel kernel_here() {
-#ifdef __x86_64__
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("f16c")) return skinny_avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-    return skinny_avx2;
-#endif
-  return nullptr;
-}
-
-Kernel const kKernel = kernel_here();
 
 std::optional<StoredType> stored_type(at::Tensor const& weight) {
   switch (weight.scalar_type()) {
@@ -46,7 +33,7 @@ std::optional<StoredType> stored_type(at::Tensor const& weight) {
 }  // namespace
 
 std::optional<at::Tensor> skinny_matmul(at::Tensor const& x, Linear const& linear) {
-  bool const fits = kKernel != nullptr && x.is_cpu() && x.size(0) > 0 && x.size(0) <= kMostRows &&
+  bool const fits = cpu_kernels() != nullptr && x.is_cpu() && x.size(0) > 0 && x.size(0) <= kMostRows &&
                     x.scalar_type() != at::kDouble && !at::GradMode::is_enabled() && !linear.conv1d;
   if (!fits || (linear.quantized && linear.quantized->kind() != Quantization::int8)) return {};
   auto const [weight, scales] =
@@ -65,7 +52,7 @@ std::optional<at::Tensor> skinny_matmul(at::Tensor const& x, Linear const& linea
                               .y = y.mutable_data_ptr<float>(),
                               .stride = columns};
   at::parallel_for(0, columns, std::max<int64_t>(1, kGrain / terms),
-                   [&](int64_t begin, int64_t end) { kKernel(product, begin, end); });
+                   [&](int64_t begin, int64_t end) { cpu_kernels()->skinny_product(product, begin, end); });
   return y.to(x.scalar_type());
 }
 

@@ -4,7 +4,7 @@
 #pragma once
 #include <cstring>
 
-#include "skinny_kernels.hpp"
+#include "cpu_kernels.hpp"
 
 namespace fsllm::detail {
 namespace {
@@ -88,7 +88,7 @@ inline void columns(SkinnyProduct const& p, int64_t begin, int64_t end) {
   for (; column < end; ++column) rows_of_tile<1>(p, weight + column * p.terms, column);
 }
 
-inline void any_type(SkinnyProduct const& p, int64_t begin, int64_t end) {
+inline void skinny_product(SkinnyProduct const& p, int64_t begin, int64_t end) {
   switch (p.type) {
     case StoredType::fp32:
       return columns<float>(p, begin, end);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Compiled for AVX2; called where the processor has it.
-#include "skinny_kernels.hpp"
+#include "cpu_kernels.hpp"
 
 #ifdef __AVX2__
 #include <immintrin.h>
@@ -17,6 +17,25 @@ inline float half_value(uint16_t bits) {
 }
 inline Lanes zeros() {
   return _mm256_setzero_ps();
+}
+inline Lanes all(float x) {
+  return _mm256_set1_ps(x);
+}
+inline void store(float* to, Lanes x) {
+  _mm256_storeu_ps(to, x);
+}
+inline Lanes multiply(Lanes a, Lanes b) {
+  return _mm256_mul_ps(a, b);
+}
+inline Lanes largest(Lanes a, Lanes b) {
+  return _mm256_max_ps(a, b);
+}
+inline Lanes rounded(Lanes x) {
+  return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+inline Lanes times_power_of_two(Lanes x, Lanes n) {
+  return _mm256_castsi256_ps(
+      _mm256_add_epi32(_mm256_castps_si256(x), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23)));
 }
 inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) {
   return _mm256_fmadd_ps(a, b, sum);
@@ -51,13 +70,12 @@ inline Lanes load(HalfBits const* from) {
 }  // namespace
 }  // namespace fsllm::detail
 
+#include "attention_tiles.hpp"
 #include "skinny_tiles.hpp"
 
 namespace fsllm::detail {
 
-void skinny_avx2(SkinnyProduct const& product, int64_t begin, int64_t end) {
-  any_type(product, begin, end);
-}
+CpuKernels const kAvx2Kernels{skinny_product, one_query};
 
 }  // namespace fsllm::detail
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Compiled for AVX-512; called where the processor has it.
-#include "skinny_kernels.hpp"
+#include "cpu_kernels.hpp"
 
 #ifdef __AVX512F__
 #include <immintrin.h>
@@ -17,6 +17,24 @@ inline float half_value(uint16_t bits) {
 }
 inline Lanes zeros() {
   return _mm512_setzero_ps();
+}
+inline Lanes all(float x) {
+  return _mm512_set1_ps(x);
+}
+inline void store(float* to, Lanes x) {
+  _mm512_storeu_ps(to, x);
+}
+inline Lanes multiply(Lanes a, Lanes b) {
+  return _mm512_mul_ps(a, b);
+}
+inline Lanes largest(Lanes a, Lanes b) {
+  return _mm512_max_ps(a, b);
+}
+inline Lanes rounded(Lanes x) {
+  return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+inline Lanes times_power_of_two(Lanes x, Lanes n) {
+  return _mm512_scalef_ps(x, n);
 }
 inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) {
   return _mm512_fmadd_ps(a, b, sum);
@@ -49,13 +67,12 @@ inline Lanes load(HalfBits const* from) {
 }  // namespace
 }  // namespace fsllm::detail
 
+#include "attention_tiles.hpp"
 #include "skinny_tiles.hpp"
 
 namespace fsllm::detail {
 
-void skinny_avx512(SkinnyProduct const& product, int64_t begin, int64_t end) {
-  any_type(product, begin, end);
-}
+CpuKernels const kAvx512Kernels{skinny_product, one_query};
 
 }  // namespace fsllm::detail
 #endif
