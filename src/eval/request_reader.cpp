@@ -69,7 +69,8 @@ void RequestReader::refuse_unknown() const {
       {"loglikelihood_rolling", {"text", "ids"}},
       {"generate_until",
        {"context", "context_ids", "until", "stop", "max_tokens", "max_gen_toks", "max_new_tokens",
-        "temperature", "top_k", "top_p", "repetition_penalty", "do_sample", "seed"}}};
+        "temperature", "top_k", "top_p", "repetition_penalty", "num_beams", "length_penalty", "do_sample",
+        "seed"}}};
   auto known = fields.at(type_);
   known.insert(known.end(), {"id", "type"});
   for (auto const& [key, value] : json_.items())
@@ -99,6 +100,14 @@ GenerateRow RequestReader::generated(int64_t default_tokens) const {
   row.top_k = integer("top_k", 0);
   row.top_p = number("top_p", 1);
   row.repetition_penalty = number("repetition_penalty", 1);
+  row.num_beams = integer("num_beams", 1);
+  row.length_penalty = number("length_penalty", 1);
+  if (row.num_beams == 0) refuse("'num_beams' = 0 (1 is no search, above 1 that many beams). Correct it.");
+  if (row.num_beams > 1 && (row.temperature > 0 || row.repetition_penalty != 1))
+    refuse(fmt::format(
+        "'num_beams' = {} with a temperature or a repetition penalty (beams are ordered by the model's "
+        "own probabilities). Leave these out.",
+        row.num_beams));
   if (row.top_p == 0 || row.top_p > 1)
     refuse(fmt::format("'top_p' = {} (a probability above 0 is needed; 1 is all tokens). Correct it.",
                        row.top_p));

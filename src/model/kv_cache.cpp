@@ -86,7 +86,11 @@ void KvCache::restart(int64_t row) {
 void KvCache::keep(std::vector<int64_t> const& rows) {
   for (auto& layer : slots_) {
     std::vector<Slot> kept;
-    for (auto const row : rows) kept.push_back(layer[static_cast<size_t>(row)]);
+    for (auto const row : rows) {
+      auto& slot = layer[static_cast<size_t>(row)];
+      kept.push_back(slot);
+      slot.shared = true;  // where it is kept once more
+    }
     layer = std::move(kept);
   }
   std::vector<int64_t> past;

@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
+#include "fsllm/model/pass.hpp"
 #include "functions.hpp"
 #include "recompute.hpp"
 #include "skinny_matmul.hpp"

@@ -15,7 +15,7 @@ constexpr int64_t kMostRows = 16;
 /// Multiplications that are worth a thread.
 constexpr int64_t kGrain = int64_t{1} << 18;
 
-std::optional<StoredType> stored_type(at::Tensor const& weight) {
+std::optional<StoredType> type_of_storage(at::Tensor const& weight) {
   switch (weight.scalar_type()) {
     case at::kFloat:
       return StoredType::fp32;
@@ -38,7 +38,7 @@ std::optional<at::Tensor> skinny_matmul(at::Tensor const& x, Linear const& linea
   if (!fits || (linear.quantized && linear.quantized->kind() != Quantization::int8)) return {};
   auto const [weight, scales] =
       linear.quantized ? linear.quantized->int8_rows() : std::pair(linear.weight, at::Tensor());
-  auto const type = stored_type(weight);
+  auto const type = type_of_storage(weight);
   if (!type || !weight.is_contiguous()) return {};
   auto const values = x.to(at::kFloat).contiguous();
   int64_t const columns = weight.size(0), terms = weight.size(1);

@@ -37,7 +37,7 @@ class KvCache {
   void add_row(KvCache const& other, int64_t row, int64_t tokens);
   /// Forgets what the row has seen.
   void restart(int64_t row);
-  /// Forgets all rows but these, in this order.
+  /// Forgets all rows but these, in this order; one may come several times.
   void keep(std::vector<int64_t> const& rows);
 
  private:
