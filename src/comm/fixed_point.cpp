@@ -4,8 +4,10 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 
@@ -125,10 +127,17 @@ FSLLM_ALWAYS_INLINE inline double to_double(int64_t value) {
   return upper - (0x1p84 + 0x1p63 + 0x1p52) + lower;
 }
 
+/// sums / divisor; `out` may be the memory that the sums lie in, not behind their begin.
 template <class T>
-void divide(T* out, int64_t const* sums, int64_t count, double divisor) {
+void divide(std::byte* out, int64_t const* sums, int64_t count, double divisor) {
   with_widest_vectors([=]() FSLLM_ALWAYS_INLINE {
-    for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(to_double(sums[i]) / divisor);
+    std::array<T, kBlock> quotients;
+    for (int64_t begin = 0; begin < count; begin += kBlock) {
+      auto const length = static_cast<size_t>(std::min(kBlock, count - begin));
+      for (size_t i = 0; i < length; ++i)
+        quotients[i] = static_cast<T>(to_double(sums[begin + static_cast<int64_t>(i)]) / divisor);
+      std::memcpy(out + begin * static_cast<int64_t>(sizeof(T)), quotients.data(), length * sizeof(T));
+    }
   });
 }
 
@@ -136,10 +145,10 @@ void divide(T* out, int64_t const* sums, int64_t count, double divisor) {
 
 FixedPointSum::FixedPointSum(TensorMap const& layout, int bits) : layout_(layout), bits_(bits) {
   FSLLM_CHECK(bits >= 2 && bits <= 60, "hpc.fixed_point_bits = {} (must be in [2, 60]). Use 48.", bits);
-  auto const size = static_cast<size_t>(num_parameters(layout)) + 2;
-  values_.reserve(size);
-  advise_huge_pages(values_.data(), static_cast<int64_t>(size * sizeof(int64_t)));
-  values_.resize(size);
+  memory_ = at::empty({num_parameters(layout) + 2}, at::kLong);
+  advise_huge_pages(memory_.mutable_data_ptr(), static_cast<int64_t>(memory_.nbytes()));
+  memory_.zero_();
+  values_ = {memory_.mutable_data_ptr<int64_t>(), static_cast<size_t>(memory_.numel())};
 }
 
 template <bool adds>
@@ -184,22 +193,28 @@ void FixedPointSum::add(TensorMap const& update, double weight, std::string cons
 }
 
 void FixedPointSum::reduce(Collective& collective, int root) {
-  collective.reduce_sum(std::span<int64_t>(values_), root);
+  collective.reduce_sum(values_, root);
 }
 
 double FixedPointSum::weight() const {
   return std::ldexp(static_cast<double>(values_.back()), -bits_);
 }
 
-TensorMap FixedPointSum::mean() const {
+TensorMap FixedPointSum::mean() const& {
+  FixedPointSum copy(layout_, bits_);
+  copy.add(values_);
+  return std::move(copy).mean();
+}
+
+TensorMap FixedPointSum::mean() && {
   return divided_by(static_cast<double>(values_.back()));
 }
 
-TensorMap FixedPointSum::total() const {
+TensorMap FixedPointSum::total() && {
   return divided_by(std::ldexp(1.0, bits_));
 }
 
-TensorMap FixedPointSum::divided_by(double divisor) const {
+TensorMap FixedPointSum::divided_by(double divisor) {
   FSLLM_CHECK(
       values_.back() != 0,
       "no weight arrived (every client of the round failed or has no rows). Check the clients' data.");
@@ -209,17 +224,18 @@ TensorMap FixedPointSum::divided_by(double divisor) const {
       "hpc.fixed_point_bits, or use hpc.reduce: native.",
       std::ldexp(1.0, 63 - bits_), bits_);
   TensorMap result;
-  int64_t const* position = values_.data();
+  int64_t position = 0;
   for (auto const& [name, tensor] : layout_) {
     auto const count = tensor.numel();
-    auto const options =
-        at::TensorOptions().dtype(tensor.scalar_type() == at::kFloat ? at::kFloat : at::kDouble);
-    auto const values = at::empty(tensor.sizes(), options);
-    if (options.dtype() == at::kFloat)
-      divide(values.mutable_data_ptr<float>(), position, count, divisor);
+    auto const type = tensor.scalar_type() == at::kFloat ? at::kFloat : at::kDouble;
+    auto const values = memory_.narrow(0, position, count).view(type).narrow(0, 0, count);
+    auto* const out = static_cast<std::byte*>(values.mutable_data_ptr());
+    auto const* const sums = values_.data() + position;
+    if (type == at::kFloat)
+      divide<float>(out, sums, count, divisor);
     else
-      divide(values.mutable_data_ptr<double>(), position, count, divisor);
-    result.emplace(name, values.to(tensor.options()));
+      divide<double>(out, sums, count, divisor);
+    result.emplace(name, values.view(tensor.sizes()).to(tensor.options()));
     position += count;
   }
   return result;

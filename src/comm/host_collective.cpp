@@ -165,49 +165,59 @@ class HostCollective : public Collective {
     if (comm_.rank() == root) stream.finish();
   }
 
+  /// Chunk after chunk in two buffers: while all load one, they add the slices of the one before, so that
+  /// ranks meet once a chunk. A root that does not lead its node reads what is its leader's slot, and costs
+  /// one more.
   template <class T, class Load, class Store>
   void reduce_chunks(int64_t total, int root, Load&& load, Store&& store) {
-    if (comm_.size() == 1) return;
+    if (comm_.size() == 1 || total == 0) return;
     int64_t const largest = window_.buffer_bytes() / static_cast<int64_t>(sizeof(T));
-    for (int64_t begin = 0; begin < total; begin += largest) {
-      int64_t const count = std::min(largest, total - begin);
-      load(begin, count, slot<T>(node_.rank()));
-      traffic_.reduce_bytes += count * static_cast<int64_t>(sizeof(T));
+    auto const count_at = [&](int64_t begin) { return std::min(largest, total - begin); };
+    for (int64_t begin = 0; begin < total + largest; begin += largest) {
+      if (begin < total) {
+        load(begin, count_at(begin), slot<T>(node_.rank(), buffer_));
+        traffic_.reduce_bytes += count_at(begin) * static_cast<int64_t>(sizeof(T));
+      }
+      int64_t const before = begin - largest;
+      int const summed = buffer_ ^ 1;
+      if (before >= 0) add_my_slice<T>(count_at(before), summed);
       window_.synchronize();
-      add_my_slice<T>(count);
-      window_.synchronize();
-      if (nodes_ > 1 && leads()) reduce_leaders<T>(count, place(root).node);
-      if (needs_relay(root)) window_.synchronize();
-      if (comm_.rank() == root) store(begin, count, slot<T>(0));
-      buffer_ ^= 1;
+      if (before >= 0) {
+        if (nodes_ > 1 && leads()) reduce_leaders<T>(count_at(before), place(root).node, summed);
+        if (needs_relay(root)) window_.synchronize();
+        if (comm_.rank() == root) store(before, count_at(before), slot<T>(0, summed));
+        if (place(root).rank_in_node != 0) window_.synchronize();
+      }
+      if (begin < total) buffer_ ^= 1;
     }
   }
 
   template <class T>
-  T* slot(int node_rank) const {
-    return reinterpret_cast<T*>(window_.slot(node_rank, buffer_));
+  T* slot(int node_rank, int buffer) const {
+    return reinterpret_cast<T*>(window_.slot(node_rank, buffer));
   }
 
   /// Adds this rank's part of [0, count) of all slots into slot 0, slot after slot.
   template <class T>
-  void add_my_slice(int64_t count) const {
+  void add_my_slice(int64_t count, int buffer) const {
     int64_t const lines = (count * static_cast<int64_t>(sizeof(T)) + 63) / 64,
                   per_line = 64 / static_cast<int64_t>(sizeof(T));
     int64_t const begin = std::min(lines * node_.rank() / node_.size() * per_line, count);
     int64_t const end = std::min(lines * (node_.rank() + 1) / node_.size() * per_line, count);
     for (int64_t block = begin; block < end; block += kAddedAtOnce)
       for (int from = 1; from < node_.size(); ++from)
-        add(slot<T>(0) + block, slot<T>(from) + block, std::min(kAddedAtOnce, end - block));
+        add(slot<T>(0, buffer) + block, slot<T>(from, buffer) + block, std::min(kAddedAtOnce, end - block));
   }
 
   template <class T>
-  void reduce_leaders(int64_t count, int root_node) {
+  void reduce_leaders(int64_t count, int root_node, int buffer) {
     bool const receives = leaders_.rank() == root_node;
     // Not MPI_IN_PLACE: with it MPICH 4.0 to 4.1.1 crash at roots other than 0 (pmodels/mpich#6540).
-    auto const* const mine = reinterpret_cast<std::byte const*>(slot<T>(0));
+    auto* const sum = slot<T>(0, buffer);
+    auto const* const mine = reinterpret_cast<std::byte const*>(sum);
     if (receives) own_part_.assign(mine, mine + count * static_cast<int64_t>(sizeof(T)));
-    void const* const send = receives ? static_cast<void const*>(own_part_.data()) : slot<T>(0);
-    void* const receive = receives ? slot<T>(0) : nullptr;
+    void const* const send = receives ? static_cast<void const*>(own_part_.data()) : sum;
+    void* const receive = receives ? sum : nullptr;
     MPI_Request request = MPI_REQUEST_NULL;
     check_mpi(MPI_Ireduce(send, receive, static_cast<int>(count), mpi_type<T>(), MPI_SUM, root_node,
                           leaders_.handle().comm, &request),

@@ -9,7 +9,8 @@
 namespace fsllm {
 namespace {
 
-constexpr size_t kMostRows = 64;
+/// Rows of a running batch: enough to fill it, few enough that all ranks have some.
+constexpr size_t kFewestRows = 16, kMostRows = 128, kBatches = 16;
 
 size_t first_stop(std::string const& text, std::vector<std::string> const& stops) {
   size_t found = std::string::npos;
@@ -52,10 +53,10 @@ size_t lasting_size(std::string_view text, std::vector<std::string> const& stops
 }
 
 void continue_batch(CausalLM& model, Tokenizer const* tokenizer, std::vector<Continuation> const& rows,
-                    std::vector<size_t> const& batch, std::vector<NewToken>& tokens) {
+                    std::vector<size_t> const& batch, int64_t batch_tokens, std::vector<NewToken>& tokens) {
   std::vector<GenerateRow> texts;
   for (auto const row : batch) texts.push_back(rows[row].row);
-  GenerateOptions options;
+  GenerateOptions options{.most_tokens = batch_tokens};
   options.stop_ids = model.config().eos_ids;
   if (tokenizer != nullptr && tokenizer->eos_id()) options.stop_ids.push_back(*tokenizer->eos_id());
   options.stop = [&](int64_t i, std::vector<int32_t> const& ids) {
@@ -72,21 +73,20 @@ void continue_batch(CausalLM& model, Tokenizer const* tokenizer, std::vector<Con
 std::vector<NewToken> continue_rows(CausalLM& model, Tokenizer const* tokenizer,
                                     std::vector<Continuation> const& rows, int64_t batch_tokens,
                                     BatchShare share) {
-  auto const length = [&](size_t row) { return static_cast<int64_t>(rows[row].row.prompt.size()); };
   std::vector<size_t> order(rows.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::ranges::stable_sort(order, std::greater{}, length);
+  // Neighbours begin alike.
+  std::ranges::stable_sort(
+      order, {}, [&](size_t row) -> auto const& { return rows[row].row.prompt; });
+  auto const size = std::clamp((rows.size() + kBatches - 1) / kBatches, kFewestRows, kMostRows);
   std::vector<NewToken> tokens;
-  int64_t batch = 0;
-  for (size_t first = 0; first < order.size(); ++batch) {
-    auto const fitting = static_cast<size_t>(std::max<int64_t>(1, batch_tokens / length(order[first])));
-    auto const end = std::min({order.size(), first + fitting, first + kMostRows});
-    if (share.has(batch))
-      continue_batch(model, tokenizer, rows,
-                     {order.begin() + static_cast<std::ptrdiff_t>(first),
-                      order.begin() + static_cast<std::ptrdiff_t>(end)},
-                     tokens);
-    first = end;
+  for (size_t first = 0; first < order.size(); first += size) {
+    if (!share.has(static_cast<int64_t>(first / size))) continue;
+    auto const end = std::min(order.size(), first + size);
+    continue_batch(model, tokenizer, rows,
+                   {order.begin() + static_cast<std::ptrdiff_t>(first),
+                    order.begin() + static_cast<std::ptrdiff_t>(end)},
+                   batch_tokens, tokens);
   }
   return tokens;
 }

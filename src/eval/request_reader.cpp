@@ -69,7 +69,7 @@ void RequestReader::refuse_unknown() const {
       {"loglikelihood_rolling", {"text", "ids"}},
       {"generate_until",
        {"context", "context_ids", "until", "stop", "max_tokens", "max_gen_toks", "max_new_tokens",
-        "temperature", "do_sample", "seed"}}};
+        "temperature", "top_k", "top_p", "repetition_penalty", "do_sample", "seed"}}};
   auto known = fields.at(type_);
   known.insert(known.end(), {"id", "type"});
   for (auto const& [key, value] : json_.items())
@@ -90,8 +90,21 @@ char const* RequestReader::one_of(std::initializer_list<char const*> names) cons
   return found != nullptr ? found : *names.begin();
 }
 
-int64_t RequestReader::max_tokens(int64_t fallback) const {
-  return integer(one_of({"max_tokens", "max_gen_toks", "max_new_tokens"}), fallback);
+GenerateRow RequestReader::generated(int64_t default_tokens) const {
+  GenerateRow row;
+  row.max_tokens = integer(one_of({"max_tokens", "max_gen_toks", "max_new_tokens"}), default_tokens);
+  row.prompt = prompt(row.max_tokens);
+  row.temperature = temperature();
+  row.seed = static_cast<uint64_t>(integer("seed", 0));
+  row.top_k = integer("top_k", 0);
+  row.top_p = number("top_p", 1);
+  row.repetition_penalty = number("repetition_penalty", 1);
+  if (row.top_p == 0 || row.top_p > 1)
+    refuse(fmt::format("'top_p' = {} (a probability above 0 is needed; 1 is all tokens). Correct it.",
+                       row.top_p));
+  if (row.repetition_penalty == 0)
+    refuse("'repetition_penalty' = 0 (1 is none, above 1 repeats less). Correct it.");
+  return row;
 }
 
 double RequestReader::temperature() const {

@@ -24,15 +24,11 @@ class RequestReader {
   ScoredRow continuation() const;
   /// loglikelihood_rolling.
   std::vector<ScoredRow> windows() const;
-  /// generate_until: ids to continue, cut from the left so that max_tokens fit.
-  std::vector<int32_t> prompt(int64_t max_tokens) const;
+  /// generate_until: what is to be continued, cut from the left so that its new tokens fit. `default_tokens`
+  /// are generated where the request does not say how many.
+  GenerateRow generated(int64_t default_tokens) const;
   /// `until`, or OpenAI's `stop`.
   std::vector<std::string> stop_strings() const;
-  /// `max_tokens`, the harness' `max_gen_toks` or transformers' `max_new_tokens`.
-  int64_t max_tokens(int64_t fallback) const;
-  /// 0 where `do_sample` is false, as transformers reads it.
-  double temperature() const;
-  int64_t integer(char const* key, int64_t fallback) const;
 
  private:
   [[noreturn]] void refuse(std::string const& message) const;
@@ -40,7 +36,11 @@ class RequestReader {
   void refuse_unknown() const;
   /// The one of these names for the same thing that is given, else the first.
   char const* one_of(std::initializer_list<char const*> names) const;
+  /// 0 where `do_sample` is false, as transformers reads it.
+  double temperature() const;
+  int64_t integer(char const* key, int64_t fallback) const;
   double number(char const* key, double fallback) const;
+  std::vector<int32_t> prompt(int64_t max_tokens) const;
   std::string text(char const* key) const;
   std::vector<int32_t> ids(char const* key) const;
   Tokenizer const& tokenizer() const;

@@ -27,12 +27,7 @@ RequestWork::RequestWork(std::vector<Request> const& requests, ModelConfig const
     if (request.type() == "generate_until") {
       item.kind = Kind::continued;
       item.first = continued_.size();
-      auto const max_tokens = request.max_tokens(default_tokens);
-      continued_.push_back({{.prompt = request.prompt(max_tokens),
-                             .max_tokens = max_tokens,
-                             .temperature = request.temperature(),
-                             .seed = static_cast<uint64_t>(request.integer("seed", 0))},
-                            request.stop_strings()});
+      continued_.push_back({request.generated(default_tokens), request.stop_strings()});
     } else {
       item.first = scored_.size();
       auto rows = item.kind == Kind::rolling ? request.windows() : std::vector{request.continuation()};

@@ -13,6 +13,7 @@
 #include <map>
 
 #include "fsllm/model/finite.hpp"
+#include "shared_prefix.hpp"
 
 namespace fsllm {
 namespace {
@@ -20,11 +21,11 @@ namespace {
 /// Logits held at once, so that a large vocabulary does not multiply into gigabytes.
 constexpr int64_t kMostLogits = int64_t{1} << 24;
 
-/// One distinct input and the rows that it answers.
-struct DistinctInput {
-  std::vector<int32_t> input;
-  std::vector<size_t> rows;
-};
+/// Tokens whose keys and values are held beside those of the prefixes.
+constexpr int64_t kMostCached = 8192;
+
+using detail::PrefixFamily;
+using detail::ScoredInput;
 
 /// What is fed for a row: all but the last token, cut from the left to the model's positions.
 std::vector<int32_t> input_of(ScoredRow const& row, int64_t max_length) {
@@ -32,14 +33,16 @@ std::vector<int32_t> input_of(ScoredRow const& row, int64_t max_length) {
   return {end - std::min<int64_t>(max_length, end - row.ids.begin()), end};
 }
 
-std::vector<DistinctInput> distinct_inputs(std::vector<ScoredRow> const& rows, int64_t max_length) {
+/// In lexicographic order.
+std::vector<ScoredInput> distinct_inputs(std::vector<ScoredRow> const& rows, int64_t max_length) {
   std::map<std::vector<int32_t>, std::vector<size_t>> rows_of;
   for (size_t row = 0; row < rows.size(); ++row) rows_of[input_of(rows[row], max_length)].push_back(row);
-  std::vector<DistinctInput> inputs;
-  for (auto& [input, indices] : rows_of) inputs.push_back({input, std::move(indices)});
-  std::stable_sort(inputs.begin(), inputs.end(), [](DistinctInput const& a, DistinctInput const& b) {
-    return a.input.size() > b.input.size();
-  });
+  std::vector<ScoredInput> inputs;
+  for (auto& [ids, indices] : rows_of) {
+    int64_t targets = 0;
+    for (auto const row : indices) targets = std::max(targets, rows[row].targets);
+    inputs.push_back({ids, std::ssize(ids) - targets, std::move(indices)});
+  }
   return inputs;
 }
 
@@ -74,22 +77,87 @@ void add_scores(CausalLM& model, at::Tensor const& hidden, std::vector<Target> c
   }
 }
 
-void score_batch(CausalLM& model, std::vector<ScoredRow> const& rows,
-                 std::vector<DistinctInput> const& inputs, size_t first, size_t end,
-                 std::vector<RowScore>& scores) {
+/// Rows of a forward pass: of each the tokens from `begin` on.
+struct Fed {
+  RaggedInput input;
   std::vector<int64_t> ids;
   std::vector<Target> targets;
-  RaggedInput input;
-  for (size_t i = first; i < end; ++i) {
-    ids.insert(ids.end(), inputs[i].input.begin(), inputs[i].input.end());
-    input.offsets.push_back(static_cast<int64_t>(ids.size()));
-    for (auto const row : inputs[i].rows)
-      for (int64_t back = rows[row].targets; back > 0; --back)
-        targets.push_back({input.offsets.back() - back, rows[row].ids[rows[row].ids.size() - back], row});
+
+  void add(std::vector<int32_t> const& tokens, int64_t begin, int64_t end) {
+    ids.insert(ids.end(), tokens.begin() + begin, tokens.begin() + end);
+    input.offsets.push_back(std::ssize(ids));
   }
-  input.ids = at::tensor(ids, at::kLong);
-  add_scores(model, model.hidden_states(input.ids, model.pass(input)), targets, scores);
-}
+  void add(ScoredInput const& scored, int64_t begin, std::vector<ScoredRow> const& rows) {
+    add(scored.ids, begin, std::ssize(scored.ids));
+    for (auto const row : scored.rows)
+      for (int64_t back = rows[row].targets; back > 0; --back)
+        targets.push_back({std::ssize(ids) - back, rows[row].ids[rows[row].ids.size() - back], row});
+  }
+  at::Tensor forward(CausalLM& model, KvCache* cache) {
+    input.ids = at::tensor(ids, at::kLong);
+    auto const pass = model.pass(input, {}, cache);
+    auto hidden = model.hidden_states(input.ids, pass);
+    if (cache != nullptr) pass.advance_cache();
+    return hidden;
+  }
+};
+
+/// Scores of one batch: prefixes in one pass, what follows them in as many as batch_tokens asks for.
+class Batch {
+ public:
+  Batch(CausalLM& model, std::vector<ScoredRow> const& rows, std::vector<ScoredInput> const& inputs,
+        int64_t batch_tokens, std::vector<RowScore>& scores)
+      : model_(model), rows_(rows), inputs_(inputs), batch_tokens_(batch_tokens), scores_(scores) {}
+
+  void score(std::vector<PrefixFamily> const& families) {
+    Fed alone, prefixes;
+    for (auto const& family : families) {
+      if (family.prefix == 0)
+        alone.add(inputs_[family.first], 0, rows_);
+      else
+        prefixes.add(inputs_[family.first].ids, 0, family.prefix);
+    }
+    if (!alone.ids.empty()) add_scores(model_, alone.forward(model_, nullptr), alone.targets, scores_);
+    if (prefixes.ids.empty()) return;
+    KvCache cache(model_.config().num_layers, prefixes.input.num_rows());
+    prefixes.forward(model_, &cache);
+    score_after(families, cache);
+  }
+
+ private:
+  void score_after(std::vector<PrefixFamily> const& families, KvCache const& prefixes) {
+    int64_t prefix = 0;
+    for (auto const& family : families) {
+      if (family.prefix == 0) continue;
+      for (size_t i = family.first; i < family.end; ++i) {
+        int64_t const length = std::ssize(inputs_[i].ids), own = length - family.prefix;
+        if (!fed_.ids.empty() &&
+            (std::ssize(fed_.ids) + own > batch_tokens_ || cached_ + length > kMostCached))
+          flush();
+        cached_ += length;
+        cache_.add_row(prefixes, prefix, prefixes.past(prefix));
+        fed_.add(inputs_[i], family.prefix, rows_);
+      }
+      ++prefix;
+    }
+    flush();
+  }
+  void flush() {
+    add_scores(model_, fed_.forward(model_, &cache_), fed_.targets, scores_);
+    fed_ = {};
+    cache_ = KvCache(model_.config().num_layers, 0);
+    cached_ = 0;
+  }
+
+  CausalLM& model_;
+  std::vector<ScoredRow> const& rows_;
+  std::vector<ScoredInput> const& inputs_;
+  int64_t batch_tokens_;
+  std::vector<RowScore>& scores_;
+  Fed fed_;
+  KvCache cache_{model_.config().num_layers, 0};
+  int64_t cached_ = 0;
+};
 
 }  // namespace
 
@@ -99,18 +167,14 @@ std::vector<RowScore> score_rows(CausalLM& model, std::vector<ScoredRow> const& 
   std::vector<RowScore> all(rows.size()), scores;
   std::vector<size_t> computed;
   auto const inputs = distinct_inputs(rows, model.config().max_positions);
-  int64_t batch = 0;
-  for (size_t first = 0; first < inputs.size(); ++batch) {
-    auto tokens = static_cast<int64_t>(inputs[first].input.size());
-    size_t end = first + 1;
-    while (end < inputs.size() && tokens + static_cast<int64_t>(inputs[end].input.size()) <= batch_tokens)
-      tokens += static_cast<int64_t>(inputs[end++].input.size());
-    if (share.has(batch)) {
-      score_batch(model, rows, inputs, first, end, all);
-      for (size_t i = first; i < end; ++i)
+  auto const batches =
+      detail::family_batches(inputs, detail::prefix_families(inputs, model.config()), batch_tokens);
+  for (size_t batch = 0; batch < batches.size(); ++batch) {
+    if (!share.has(static_cast<int64_t>(batch))) continue;
+    Batch(model, rows, inputs, batch_tokens, all).score(batches[batch]);
+    for (auto const& family : batches[batch])
+      for (size_t i = family.first; i < family.end; ++i)
         computed.insert(computed.end(), inputs[i].rows.begin(), inputs[i].rows.end());
-    }
-    first = end;
   }
   std::ranges::sort(computed);
   for (auto const row : computed) {

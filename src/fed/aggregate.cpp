@@ -34,7 +34,7 @@ class ExactAggregation : public Aggregation {
     mean_.reduce(collective, 0);
     if (sum_) sum_->reduce(collective, 0);
     if (collective.communicator().rank() != 0) return {};
-    return {mean_.mean(), sum_ ? sum_->total() : TensorMap{}, {}};
+    return {std::move(mean_).mean(), sum_ ? std::move(*sum_).total() : TensorMap{}, {}};
   }
 
  private:

@@ -2,6 +2,7 @@
 // Names that the evaluation harness and other programs give to fields, ids as they were written, stop
 // strings.
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "character_tokenizer.hpp"
 #include "fixture.hpp"
@@ -65,6 +66,18 @@ TEST_F(RequestFields, IdsComeBackAsTheyWereWritten) {
   EXPECT_TRUE(line(R"({"i\u0064":7,)" + kScore + "}").starts_with("{\"id\":7,"));
 }
 
+TEST_F(RequestFields, WhatTheNextTokenIsDrawnFrom) {
+  std::string const hot = R"("context_ids":[5,6],"max_tokens":8,"temperature":3,"seed":4)";
+  auto const greedy = generated(R"("context_ids":[5,6],"max_tokens":8)"), free = generated(hot);
+  EXPECT_NE(free, greedy);
+  EXPECT_EQ(generated(hot + R"(,"top_k":1)"), greedy);
+  EXPECT_EQ(generated(hot + R"(,"top_p":1e-9)"), greedy);
+  EXPECT_EQ(generated(hot + R"(,"top_k":0,"top_p":1,"repetition_penalty":1)"), free);
+  auto const once = generated(R"("context_ids":[5,6],"max_tokens":8,"repetition_penalty":1e9)").at("ids");
+  std::set<int> const different(once.begin(), once.end());
+  EXPECT_EQ(different.size(), once.size()) << "a token came twice: " << once;
+}
+
 TEST_F(RequestFields, OtherNamesOfTheSameFields) {
   std::string const context = R"("context_ids":[5,6],)";
   auto const plain = generated(context + R"("max_tokens":4)");
@@ -89,8 +102,8 @@ TEST_F(RequestFields, OtherNamesOfTheSameFields) {
 }
 
 TEST_F(RequestFields, UnknownFieldsAreNamed) {
-  EXPECT_ERROR(generated(R"("context_ids":[5],"top_p":0.9)"),
-               "in.jsonl:1: 'top_p' (no field of a generate_until");
+  EXPECT_ERROR(generated(R"("context_ids":[5],"min_p":0.9)"),
+               "in.jsonl:1: 'min_p' (no field of a generate_until");
   EXPECT_ERROR(generated(R"("context_ids":[5],"max_token":9)"), "Did you mean 'max_tokens'?");
   EXPECT_ERROR(line("{\"id\":1,\"until\":[\"a\"]," + kScore + "}"),
                "'until' (no field of a loglikelihood request)");

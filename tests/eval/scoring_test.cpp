@@ -54,6 +54,44 @@ TEST_P(EveryFamilyScores, LoglikelihoodsAgreeWithTransformersForAnyBatchSize) {
   }
 }
 
+/// Counts the tokens that go through its block.
+struct TokenCounter final : BlockAdapter {
+  int64_t tokens = 0;
+  at::Tensor apply(at::Tensor const& x, Pass const&) override {
+    tokens += x.size(0);
+    return x;
+  }
+};
+
+TEST_P(EveryFamilyScores, PrefixesInCommonAreComputedOnceAndChangeNothing) {
+  auto const reference = load_reference(GetParam());
+  auto const model = load_model(reference.dir);
+  std::vector<int32_t> prefix(33);
+  for (size_t i = 0; i < prefix.size(); ++i) prefix[i] = static_cast<int32_t>((7 * i + 11) % 96);
+  std::vector<ScoredRow> rows;
+  for (int32_t question = 0; question < 9; ++question) {
+    auto ids = prefix;
+    for (int32_t i = 0; i <= question % 4 + 1; ++i) ids.push_back((13 * question + 5 * i + 3) % 96);
+    rows.push_back({ids, question % 2 + 1});
+    rows.push_back({{ids.rbegin(), ids.rend()}, 3});
+  }
+  std::vector<RowScore> alone;
+  for (auto const& row : rows) alone.push_back(score_rows(*model, {row}, 4096).front());
+  auto const counter = std::make_shared<TokenCounter>();
+  model->set_block_adapter(0, counter);
+  for (int64_t const batch_tokens : {1, 20, 4096}) {
+    counter->tokens = 0;
+    auto const scores = score_rows(*model, rows, batch_tokens);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      EXPECT_NEAR(scores[i].loglikelihood, alone[i].loglikelihood, 1e-5) << i;
+      EXPECT_EQ(scores[i].is_greedy, alone[i].is_greedy) << i;
+    }
+    int64_t fed = 0;
+    for (auto const& row : rows) fed += std::ssize(row.ids) - 1;
+    EXPECT_TRUE(batch_tokens < 4096 || counter->tokens == fed - 8 * 33) << counter->tokens << " of " << fed;
+  }
+}
+
 TEST(Scoring, GreedyTextIsGreedy) {
   auto const reference = load_reference("llama");
   auto const model = load_model(reference.dir);

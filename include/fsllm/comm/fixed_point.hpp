@@ -16,6 +16,8 @@ class FixedPointSum {
  public:
   /// `layout` gives names and shapes; 2 <= bits <= 60.
   FixedPointSum(TensorMap const& layout, int bits);
+  FixedPointSum(FixedPointSum const&) = delete;
+  FixedPointSum& operator=(FixedPointSum const&) = delete;
 
   /// weight·update as integers, which add() takes: what masks are added to, and what provenance can be shown
   /// for. Fails, naming tensor and `who`, when a value is not finite or |weight·value| >= 2^(62-bits).
@@ -30,17 +32,20 @@ class FixedPointSum {
   double weight() const;
   /// total / weight(), in the dtypes of the layout. Valid on the root after reduce(). Fails when no weight
   /// arrived or when the clients together could have left the range of 64 bits.
-  TensorMap mean() const;
+  TensorMap mean() const&;
+  /// The same in the memory of the sum, which is of no use afterwards.
+  TensorMap mean() &&;
   /// The same without the division.
-  TensorMap total() const;
+  TensorMap total() &&;
 
  private:
   template <bool adds>
   void encode_into(int64_t* out, TensorMap const& update, double weight, std::string const& who) const;
-  TensorMap divided_by(double divisor) const;
+  TensorMap divided_by(double divisor);
   TensorMap layout_;
   int bits_;
-  std::vector<int64_t>
+  at::Tensor memory_;
+  std::span<int64_t>
       values_;  ///< all tensors in name order, then the bound on the largest sum, then the weight
 };
 

@@ -22,8 +22,8 @@ struct NewToken {
   int64_t id = 0;
 };
 
-/// Continues rows in batches of at most `batch_tokens` prompt tokens and 64 rows, longest first; the tokens
-/// of this share. `tokenizer` may be null where no row has stop strings.
+/// Continues rows in running batches of 16 to 128, which begin with at most `batch_tokens` prompt tokens at
+/// once; the tokens of this share. `tokenizer` may be null where no row has stop strings.
 std::vector<NewToken> continue_rows(CausalLM& model, Tokenizer const* tokenizer,
                                     std::vector<Continuation> const& rows, int64_t batch_tokens,
                                     BatchShare share = {});

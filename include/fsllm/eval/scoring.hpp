@@ -26,9 +26,10 @@ struct RowScore {
   bool is_greedy = true;     ///< every target is the most likely token at its place
 };
 
-/// Scores rows in batches of at most `batch_tokens` tokens (and at least one row), longest first, and returns
-/// those of this share by ascending row. The last token is not fed; rows longer than the model's positions +
-/// 1 lose their beginning; rows that feed the same tokens share one pass.
+/// Scores rows in passes of at most `batch_tokens` tokens (and at least one row), and returns those of this
+/// share by ascending row. The last token is not fed; rows longer than the model's positions + 1 lose their
+/// beginning; rows that feed the same tokens share one pass, and what several begin with (the examples of a
+/// few-shot prompt) is computed once.
 std::vector<RowScore> score_rows(CausalLM& model, std::vector<ScoredRow> const& rows, int64_t batch_tokens,
                                  BatchShare share = {});
 

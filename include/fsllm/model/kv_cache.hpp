@@ -23,14 +23,20 @@ class KvCache {
                                            at::Tensor const& v);
   /// Ends a forward pass that appended `tokens` to the row in every layer.
   void advance(int64_t row, int64_t tokens) { past_[static_cast<size_t>(row)] += tokens; }
+  /// A further row, behind the others, that has seen nothing.
+  void add_row();
+  /// A further row that has seen the first `tokens` of a row of `other`; it takes memory of its own when
+  /// something is appended to it.
+  void add_row(KvCache const& other, int64_t row, int64_t tokens);
   /// Forgets what the row has seen.
-  void restart(int64_t row) { past_[static_cast<size_t>(row)] = 0; }
+  void restart(int64_t row);
   /// Forgets all rows but these, in this order.
   void keep(std::vector<int64_t> const& rows);
 
  private:
   struct Slot {
     at::Tensor keys, values;  ///< [capacity, kv_heads, head_dim]
+    bool shared = false;      ///< the memory is another row's
   };
   std::vector<std::vector<Slot>> slots_;  ///< [layer][row]
   std::vector<int64_t> past_;
