@@ -212,7 +212,7 @@ bool HttpServer::Impl::serve_request(Connection& connection) {
     mine.head_is_read = true;
     connection.begin_body();
     mine.method = request.method;
-    mine.path = std::exchange(request.path, "/");  // routes are found here, not by regular expressions
+    mine.path = std::exchange(request.path, std::string("/"));  // routes are found here, not by regular expressions
     request.ranges.clear();
   });
   turn = nullptr;
