@@ -5,7 +5,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
-#include <iostream>
+#include <optional>
 #include <thread>
 
 #include "fsllm/app/adapter_info.hpp"
@@ -13,7 +13,6 @@
 #include "fsllm/app/program.hpp"
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
-#include "fsllm/core/utf8.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/model/dtype.hpp"
 #include "fsllm/serve/openai.hpp"
@@ -43,7 +42,7 @@ Program const kProgram{
      {"batch_tokens", "N", "tokens in one forward pass", "2048"},
      {"queue", "N", "choices that may run or wait; more are told to come again (503)", "2048"}}};
 
-constexpr milliseconds kGrace(5000), kLastMoment(9000);
+constexpr milliseconds kGrace(4000), kLastMoment(7000);
 
 /// The end of the process once a signal has come, should a forward pass or the loading of a model last.
 class Deadline {
@@ -58,10 +57,11 @@ class Deadline {
 
  private:
   void watch() {
-    constexpr milliseconds kSlice(50);
-    for (auto passed = milliseconds(0); !done_; std::this_thread::sleep_for(kSlice)) {
-      if (interrupted()) passed += kSlice;
-      if (interrupted() && (!serving_ || passed >= kLastMoment)) std::_Exit(0);
+    using Clock = std::chrono::steady_clock;
+    std::optional<Clock::time_point> last;
+    for (; !done_; std::this_thread::sleep_for(milliseconds(50))) {
+      if (interrupted() && !last) last = Clock::now() + kLastMoment;
+      if (last && (!serving_ || Clock::now() >= *last)) std::_Exit(0);
     }
   }
   std::atomic<bool> done_{false}, serving_{false};
@@ -116,9 +116,9 @@ int64_t positive(CommandLine const& line, char const* option) {
 
 int serve(CommandLine const& line) {
   Deadline deadline;
+  line.need("port");
   auto const port = line.number("port", "a port from 0 to 65535");
-  FSLLM_CHECK(line.has("port") && port <= 65535, "--port {} (a port from 0 to 65535 is needed). Give one.",
-              line.text("port"));
+  FSLLM_CHECK(port <= 65535, "--port {} (a port from 0 to 65535 is needed). Choose one.", port);
   EngineOptions options;
   options.batch.most_rows = positive(line, "batch_rows");
   options.batch.most_tokens = positive(line, "batch_tokens");
@@ -144,13 +144,15 @@ int serve(CommandLine const& line) {
 int main(int argc, char** argv) {
   auto const start = start_program(kProgram, argc, argv);
   if (!start.line) return start.exit_code;
-  set_signal_note("fsllm_serve: ends", OnSignal::deferred);
-  try {
-    start_log(0, 1, LogLevel::info);
-    return serve(*start.line);
-  } catch (std::exception const& error) {
-    auto const [message, code] = failure_of(error);
-    std::cerr << "error: " << printable(message) << std::endl;
+  set_signal_note("", OnSignal::deferred);
+  return run_program(argc, argv, [&](Communicator const& world) {
+    int code = 0;
+    agree(world, [&] {
+      FSLLM_CHECK(world.size() == 1,
+                  "fsllm_serve on {} ranks (it is a program for one). Start it without mpirun.",
+                  world.size());
+      code = serve(*start.line);
+    });
     return code;
-  }
+  });
 }

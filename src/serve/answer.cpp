@@ -26,7 +26,9 @@ std::string dump(ordered_json const& json) {
 }
 
 std::string error_body(HttpError const& error) {
-  auto const or_null = [](std::string const& text) { return text.empty() ? ordered_json() : ordered_json(text); };
+  auto const or_null = [](std::string const& text) {
+    return text.empty() ? ordered_json() : ordered_json(text);
+  };
   auto const type = error.status < 500 ? "invalid_request_error" : "server_error";
   return dump({{"error",
                 {{"message", error.what()},

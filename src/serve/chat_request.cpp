@@ -29,20 +29,22 @@ std::string content_of(json const& message) {
     if (sound) text += part.at("text").get_ref<std::string const&>();
   }
   if (!sound)
-    throw HttpError(400,
-                    fmt::format("'messages' holds {} (its content is neither a text nor a list of parts of type "
-                                "text). Correct it.",
-                                shown(message)),
-                    kField);
+    throw HttpError(
+        400,
+        fmt::format("'messages' holds {} (its content is neither a text nor a list of parts of type "
+                    "text). Correct it.",
+                    shown(message)),
+        kField);
   return text;
 }
 
 std::vector<ChatMessage> read_messages(json const& given) {
   if (!given.is_array() || given.empty())
-    throw HttpError(400,
-                    fmt::format("'messages' = {} (a list of {{\"role\", \"content\"}} is needed). Correct it.",
-                                shown(given)),
-                    kField);
+    throw HttpError(
+        400,
+        fmt::format("'messages' = {} (a list of {{\"role\", \"content\"}} is needed). Correct it.",
+                    shown(given)),
+        kField);
   std::vector<ChatMessage> messages;
   for (auto const& message : given) {
     auto const role = message.is_object() ? message.value("role", json()) : json();
@@ -61,11 +63,12 @@ std::string prompt_of(std::vector<ChatMessage> const& messages, ServedModel cons
   auto const& prompt = *model.prompt;
   if (prompt.chat) return chat_prompt(prompt, messages, *model.tokenizer);
   if (messages.size() != 1 || messages.front().role != "user")
-    throw HttpError(400,
-                    fmt::format("'messages' ('{}' answers in the prompt template {}, which is no chat and takes "
-                                "one question). Send one message of role user.",
-                                model.id, prompt.name),
-                    kField);
+    throw HttpError(
+        400,
+        fmt::format("'messages' ('{}' answers in the prompt template {}, which is no chat and takes "
+                    "one question). Send one message of role user.",
+                    model.id, prompt.name),
+        kField);
   Sample question;
   question.instruction = messages.front().content;
   return prompt_text(prompt, question);
@@ -110,7 +113,8 @@ CompletionRequest parse_chat_request(std::string_view body, std::vector<ServedMo
   bool const wanted = fields.flag("logprobs", false);
   auto const best = fields.integer("top_logprobs", 0, 0, detail::kMostLogprobs);
   if (best > 0 && !wanted)
-    throw HttpError(400, "'top_logprobs' without \"logprobs\": true (there is nowhere to write them). Add it.",
+    throw HttpError(400,
+                    "'top_logprobs' without \"logprobs\": true (there is nowhere to write them). Add it.",
                     "top_logprobs");
   if (wanted) request.logprobs = best;
   request.prompts.push_back(read_prompt(fields, model));

@@ -60,7 +60,8 @@ void Choice::take(NewTokenEvent event) {
     ++tokens_;
     if (request_.logprobs) entries_.push_back({*event.token, std::move(event.logprobs)});
     if (event.end != End::stop_id) ids_.push_back(*event.token);
-    if (!request_.stops.empty() && is_stopped(*model_.tokenizer, ids_, request_.stops)) finish_reason_ = "stop";
+    if (!request_.stops.empty() && is_stopped(*model_.tokenizer, ids_, request_.stops))
+      finish_reason_ = "stop";
   }
   if (!done() && event.end != End::no) finish_reason_ = event.end == End::stop_id ? "stop" : "length";
 }

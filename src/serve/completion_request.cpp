@@ -55,8 +55,8 @@ std::vector<ServedPrompt> read_prompts(json const& given, ServedModel const& mod
   } else if (given.is_array() && (all_of(given, is_text) || all_of(given, is_list))) {
     if (given.size() > static_cast<size_t>(detail::kMostRows))
       throw HttpError(400,
-                      fmt::format("'prompt' holds {} prompts ({} at most). Send several requests.", given.size(),
-                                  detail::kMostRows),
+                      fmt::format("'prompt' holds {} prompts ({} at most). Send several requests.",
+                                  given.size(), detail::kMostRows),
                       "prompt");
     for (auto const& each : given)
       prompts.push_back(each.is_string() ? prompt_of_text(each, model) : prompt_of_ids(each, model));
@@ -82,7 +82,8 @@ CompletionRequest parse_completion_request(std::string_view body, std::vector<Se
   request.echo = fields.flag("echo", false);
   if (fields.has("logprobs")) request.logprobs = fields.integer("logprobs", 0, 0, detail::kMostLogprobs);
   if (fields.integer("best_of", request.n, 1, detail::kMostChoices) != request.n)
-    throw HttpError(400, "'best_of' differs from 'n' (choices are not compared here). Leave it out.", "best_of");
+    throw HttpError(400, "'best_of' differs from 'n' (choices are not compared here). Leave it out.",
+                    "best_of");
   request.prompts = read_prompts(fields.at("prompt"), model);
   fields.finish();
   detail::check_room(request, model, "prompt");

@@ -16,7 +16,8 @@ using std::chrono::milliseconds;
 namespace {
 
 milliseconds left_until(std::chrono::steady_clock::time_point deadline) {
-  return std::max(milliseconds(0), std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now()));
+  return std::max(milliseconds(0),
+                  std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now()));
 }
 
 }  // namespace

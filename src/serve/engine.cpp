@@ -16,7 +16,9 @@ HttpError unavailable(std::string const& why) {
   return {503, why + " Come again in a second.", "", "overloaded"};
 }
 
-bool is_empty(GenerateRow const& row) { return row.max_tokens == 0 && !row.prompt_logprobs; }
+bool is_empty(GenerateRow const& row) {
+  return row.max_tokens == 0 && !row.prompt_logprobs;
+}
 
 }  // namespace
 
@@ -55,8 +57,8 @@ std::shared_ptr<Generation> Engine::submit(size_t model, std::vector<GenerateRow
   std::lock_guard const lock(mutex_);
   if (closed_) throw unavailable("The server is going down (it was told to end).");
   if (rows_ + count > options_.most_rows)
-    throw unavailable(fmt::format("The server is full ({} choices run or wait, {} at most).", rows_,
-                                  options_.most_rows));
+    throw unavailable(
+        fmt::format("The server is full ({} choices run or wait, {} at most).", rows_, options_.most_rows));
   rows_ += count;
   waiting_.push_back(generation);
   changed_.notify_all();

@@ -53,15 +53,15 @@ class Exchange final : public HttpExchange {
   void stream(Stream next) override {
     response_.status = 200;
     response_.set_header("Cache-Control", "no-cache");
-    response_.set_chunked_content_provider(
-        "text/event-stream", [next = std::move(next)](size_t, httplib::DataSink& sink) {
-          auto const send = [&](std::string const& events) {
-            sink.write(events.data(), events.size());
-            return !turn->connection->closes();
-          };
-          if (!next(send, turn->connection->gone())) sink.done();
-          return true;
-        });
+    response_.set_chunked_content_provider("text/event-stream",
+                                           [next = std::move(next)](size_t, httplib::DataSink& sink) {
+                                             auto const send = [&](std::string const& events) {
+                                               sink.write(events.data(), events.size());
+                                               return !turn->connection->closes();
+                                             };
+                                             if (!next(send, turn->connection->gone())) sink.done();
+                                             return true;
+                                           });
   }
 
  private:
@@ -127,7 +127,8 @@ struct HttpServer::Impl final : httplib::Server {
 
   /// The signature differs from version to version of cpp-httplib.
   template <class AnyStream>
-  bool process(AnyStream& stream, bool close, bool& closed, std::function<void(httplib::Request&)> const& setup) {
+  bool process(AnyStream& stream, bool close, bool& closed,
+               std::function<void(httplib::Request&)> const& setup) {
     if constexpr (requires { this->process_request(stream, close, closed, setup); })
       return this->process_request(stream, close, closed, setup);
     else
@@ -212,20 +213,22 @@ bool HttpServer::Impl::serve_request(Connection& connection) {
     mine.head_is_read = true;
     connection.begin_body();
     mine.method = request.method;
-    mine.path = std::exchange(request.path, std::string("/"));  // routes are found here, not by regular expressions
+    mine.path =
+        std::exchange(request.path, std::string("/"));  // routes are found here, not by regular expressions
     request.ranges.clear();
   });
   turn = nullptr;
   if (int const status = connection.refused(); status != 0) {
-    auto const body = detail::error_body(
-        {status, status == 408 ? "The request did not arrive in time." : "The head of the request is too large."});
+    auto const body = detail::error_body({status, status == 408 ? "The request did not arrive in time."
+                                                                : "The head of the request is too large."});
     connection.write_all(fmt::format(
-        "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{}",
+        "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: "
+        "close\r\n\r\n{}",
         status, status == 408 ? "Request Timeout" : "Request Header Fields Too Large", body.size(), body));
   }
   bool const goes_on =
       answered && connection.refused() == 0 && mine.head_is_read && !closed && !close && !connection.closes();
-  if (!goes_on) connection.linger();
+  if (!goes_on && !closing) connection.linger();
   return goes_on;
 }
 
@@ -248,7 +251,8 @@ bool HttpServer::Impl::before_body(httplib::Request const& request, httplib::Res
 }
 
 void HttpServer::Impl::check_head(httplib::Request const& request) const {
-  if (!api_key.empty() && !same_key(request.get_header_value("Authorization"), fmt::format("Bearer {}", api_key)))
+  if (!api_key.empty() &&
+      !same_key(request.get_header_value("Authorization"), fmt::format("Bearer {}", api_key)))
     throw HttpError(401, "The API key is missing or wrong. Send it as \"Authorization: Bearer KEY\".", "",
                     "invalid_api_key");
   if (turn->method != "POST") return;
@@ -279,7 +283,8 @@ void HttpServer::Impl::with_body(httplib::Response& response, httplib::ContentRe
     exchange.answer(413, detail::error_body({413, fmt::format("The body is too large ({} bytes at most).",
                                                               limits.body_bytes)}));
   else if (!whole)
-    exchange.answer(400, detail::error_body({400, "The body ends before its length, or is encoded wrongly."}));
+    exchange.answer(400,
+                    detail::error_body({400, "The body ends before its length, or is encoded wrongly."}));
   else
     dispatch(exchange);
 }
@@ -294,7 +299,8 @@ void HttpServer::Impl::dispatch(Exchange& exchange) const {
       known = true;
       if (route.method == method) return route.answer(exchange, turn->path.substr(route.path.size()));
     }
-    if (known) throw HttpError(405, fmt::format("{:.200} does not know the method {:.20}.", turn->path, turn->method));
+    if (known)
+      throw HttpError(405, fmt::format("{:.200} does not know the method {:.20}.", turn->path, turn->method));
     throw HttpError(404, fmt::format("{:.200} is no path of this server.", turn->path));
   } catch (HttpError const& error) {
     exchange.answer(error.status, detail::error_body(error));

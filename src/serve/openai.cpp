@@ -78,7 +78,8 @@ std::vector<HttpRoute> openai_routes(std::vector<ServedModel> const& models, Eng
   auto const one = [&models, created](HttpExchange& exchange, std::string const& id) {
     for (auto const& model : models)
       if (model.id == id) return exchange.answer(200, detail::dump(describe(model, created)));
-    throw HttpError(404, fmt::format("model '{:.80}' (it is not served here).", id), "model", "model_not_found");
+    throw HttpError(404, fmt::format("model '{:.80}' (it is not served here).", id), "model",
+                    "model_not_found");
   };
   auto const post = [&models, &engine](Parse parse) {
     return [&models, &engine, parse](HttpExchange& exchange, std::string const&) {

@@ -74,11 +74,10 @@ int64_t RequestFields::integer(char const* name, int64_t fallback, int64_t low, 
   // Numbers near 2^63 are no int64_t, though as doubles they look like the limit.
   bool const exact = fits && (!value.is_number_unsigned() || value.get<uint64_t>() <= uint64_t{INT64_MAX});
   if (!exact || value.get<int64_t>() < low || value.get<int64_t>() > high)
-    throw HttpError(
-        400,
-        fmt::format("'{}' = {} (a whole number from {} to {} is needed). Correct it.", name, shown(value),
-                    low, high),
-        name);
+    throw HttpError(400,
+                    fmt::format("'{}' = {} (a whole number from {} to {} is needed). Correct it.", name,
+                                shown(value), low, high),
+                    name);
   return value.get<int64_t>();
 }
 
@@ -118,17 +117,17 @@ void RequestFields::finish() {
                      [&, key = std::string_view(name)](Neutral const& each) { return each.name == key; });
     if (row == std::end(kNeutral)) {
       auto const hint = did_you_mean(name, {known_.begin(), known_.end()});
-      throw HttpError(400,
-                      fmt::format("'{:.40}' (no field of this request).{}", name,
-                                  nearest_name(name, {known_.begin(), known_.end()}).empty() ? " Remove it."
-                                                                                            : hint),
-                      name);
+      throw HttpError(
+          400,
+          fmt::format("'{:.40}' (no field of this request).{}", name,
+                      nearest_name(name, {known_.begin(), known_.end()}).empty() ? " Remove it." : hint),
+          name);
     }
     if (row->value != nullptr && value != json::parse(row->value))
-      throw HttpError(400,
-                      fmt::format("'{}' = {} (this server has {} alone). Remove it.", name, shown(value),
-                                  row->value),
-                      name);
+      throw HttpError(
+          400,
+          fmt::format("'{}' = {} (this server has {} alone). Remove it.", name, shown(value), row->value),
+          name);
   }
 }
 

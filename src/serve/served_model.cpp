@@ -40,9 +40,12 @@ void ModelWithAdapters::add(ServedAdapter const& adapter, std::optional<Template
   auto peft = adapter.dir.empty() ? nullptr : make_peft(read_adapter_config(adapter.dir), *model_, 0);
   adapters_.push_back({std::move(peft), model_->vocabulary()});
   used_ = adapters_.size() - 1;
-  ServedModel served{adapter.id, tokenizer_of(tokenizer_source(model_dir_, adapter.dir)),
-                     chat_template(adapter.id, model_dir_, prompt), model_->config().vocab_size,
-                     model_->config().max_positions, model_->config().eos_ids};
+  ServedModel served{adapter.id,
+                     tokenizer_of(tokenizer_source(model_dir_, adapter.dir)),
+                     chat_template(adapter.id, model_dir_, prompt),
+                     model_->config().vocab_size,
+                     model_->config().max_positions,
+                     model_->config().eos_ids};
   if (served.tokenizer && served.tokenizer->eos_id()) served.stop_ids.push_back(*served.tokenizer->eos_id());
   served_.push_back(std::move(served));
 }

@@ -53,8 +53,7 @@ std::vector<ChatMessage> messages_of(Sample const& sample) {
 JinjaTemplate::Output render_chat(JinjaTemplate const& chat, std::span<ChatMessage const> messages,
                                   ordered_json variables, bool generation_prompt) {
   auto& list = variables["messages"] = ordered_json::array();
-  for (auto const& message : messages)
-    list.push_back({{"role", message.role}, {"content", message.content}});
+  for (auto const& message : messages) list.push_back({{"role", message.role}, {"content", message.content}});
   variables["add_generation_prompt"] = generation_prompt;
   return chat.render(variables);
 }

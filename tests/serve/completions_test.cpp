@@ -5,8 +5,8 @@
 #include <numeric>
 #include <set>
 
+#include "text_fixture.hpp"
 #include "server.hpp"
-#include "../e2e/text_fixture.hpp"
 
 namespace fsllm::test {
 namespace {
@@ -25,7 +25,8 @@ class Completions : public testing::Test {
 
   /// Greedy and without randomness, unless `more` says otherwise.
   json complete(json const& prompt, int max_tokens, json const& more = json::object()) const {
-    json body{{"model", model_.filename()}, {"prompt", prompt}, {"max_tokens", max_tokens}, {"temperature", 0}};
+    json body{
+        {"model", model_.filename()}, {"prompt", prompt}, {"max_tokens", max_tokens}, {"temperature", 0}};
     body.update(more);
     return server_->complete(body);
   }
@@ -60,7 +61,8 @@ TEST_F(Completions, LogprobsAreThoseOfFsllmEval) {
     json context = json::array(), continuation = json::array();
     for (int k = 0; k < 5 + i; ++k) context.push_back((7 * k + 3 * i) % 60 + 3);
     for (int k = 0; k < 1 + i % 4; ++k) continuation.push_back((5 * k + i) % 60 + 3);
-    requests.push_back({{"type", "loglikelihood"}, {"context_ids", context}, {"continuation_ids", continuation}});
+    requests.push_back(
+        {{"type", "loglikelihood"}, {"context_ids", context}, {"continuation_ids", continuation}});
     auto whole = context;
     whole.insert(whole.end(), continuation.begin(), continuation.end());
     prompts.push_back(whole);
@@ -171,12 +173,14 @@ TEST_F(Completions, DrawsFollowTheSeed) {
   EXPECT_EQ(draw(7, 1, {{"top_k", 1}}).front(), greedy);
   EXPECT_EQ(draw(7, 1, {{"top_p", 1e-6}}).front(), greedy);
   json const open{{"temperature", 1.5}};  // no seed: another draw each time
-  EXPECT_NE(complete("Once", 30, open)["choices"][0]["text"], complete("Once", 30, open)["choices"][0]["text"]);
+  EXPECT_NE(complete("Once", 30, open)["choices"][0]["text"],
+            complete("Once", 30, open)["choices"][0]["text"]);
 }
 
 TEST_F(Completions, StreamsHoldWholeCharacters) {
   // Nearly uniform draws: most tokens of a vocabulary with byte tokens are parts of characters.
-  json const wild{{"temperature", 1000}, {"seed", 3}, {"n", 3}, {"stop", {"z", "ing", "\n\n"}}, {"logprobs", 2}};
+  json const wild{
+      {"temperature", 1000}, {"seed", 3}, {"n", 3}, {"stop", {"z", "ing", "\n\n"}}, {"logprobs", 2}};
   auto const whole = complete("A", 120, wild);
   auto body = wild;
   body.update({{"prompt", "A"}, {"max_tokens", 120}, {"stream_options", {{"include_usage", true}}}});
@@ -232,18 +236,21 @@ TEST(Adapters, AreChosenByName) {
     EXPECT_NEAR(score("again"), tuned, 1e-5);
   }
   auto const text = json{{"model", "tuned"}, {"prompt", "a text"}};
-  EXPECT_NE(server.post("/v1/completions", text, 400)["error"]["message"].get<std::string>().find("tokenizer"),
-            std::string::npos);
+  EXPECT_NE(
+      server.post("/v1/completions", text, 400)["error"]["message"].get<std::string>().find("tokenizer"),
+      std::string::npos);
 }
 
 TEST(Chats, AreTheTemplatesText) {
   TempDir dir;
   write_chat_model(dir / "talker");
   Server const server(dir.path(), {"--model", (dir / "talker").string()});
-  json const messages{{{"role", "system"}, {"content", "Be short."}},
-                      {{"role", "user"}, {"content", {{{"type", "text"}, {"text", "Who"}}, {{"type", "text"}, {"text", "?"}}}}}};
-  json const chat{{"model", "talker"}, {"messages", messages}, {"max_tokens", 12}, {"temperature", 0},
-                  {"logprobs", true}, {"top_logprobs", 2}};
+  json const messages{
+      {{"role", "system"}, {"content", "Be short."}},
+      {{"role", "user"},
+       {"content", {{{"type", "text"}, {"text", "Who"}}, {{"type", "text"}, {"text", "?"}}}}}};
+  json const chat{{"model", "talker"}, {"messages", messages}, {"max_tokens", 12},
+                  {"temperature", 0},  {"logprobs", true},     {"top_logprobs", 2}};
   auto const answer = server.post("/v1/chat/completions", chat);
   auto const text = server.complete({{"prompt", "<s>system: Be short.\nuser: Who?\nassistant: "},
                                      {"max_tokens", 12},

@@ -111,7 +111,8 @@ TEST_F(Hostile, PathsAndMethods) {
   auto const& server = start();
   EXPECT_EQ(server.get("/v1/models")["data"][0]["id"], "model");
   server.get("/health");
-  for (auto const* path : {"/", "/v1", "/v2/models", "/v1/models/other", "/v1/completions/x", "/../etc/passwd"})
+  for (auto const* path :
+       {"/", "/v1", "/v2/models", "/v1/models/other", "/v1/completions/x", "/../etc/passwd"})
     EXPECT_TRUE(server.get(path, 404).contains("error")) << path;
   server.post("/v1/embeddings", json::object(), 404);
   server.get("/v1/completions", 405);
@@ -186,7 +187,8 @@ TEST_F(Hostile, ClientsThatVanishHarmNobody) {
     for (int i = 0; i < 30; ++i) {
       json const body{{"prompt", "Tom and"}, {"max_tokens", 50}, {"n", 8}, {"stream", stream}};
       auto const text = body.dump();
-      auto const bytes = "POST /v1/completions HTTP/1.1\r\nContent-Length: " + std::to_string(text.size()) + "\r\n\r\n" + text;
+      auto const bytes = "POST /v1/completions HTTP/1.1\r\nContent-Length: " + std::to_string(text.size()) +
+                         "\r\n\r\n" + text;
       int const socket = server.connect();
       ASSERT_EQ(::send(socket, bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
       char byte = 0;
@@ -209,7 +211,8 @@ TEST_F(Hostile, FiveHundredAtOnce) {
   for (int i = 0; i < 500; ++i)
     clients.emplace_back([&] {
       auto const result = server.client()->Post("/v1/completions", body.dump(), "application/json");
-      if (result && result->status == 200 && json::parse(result->body)["choices"][0]["text"] == expected) ++right;
+      if (result && result->status == 200 && json::parse(result->body)["choices"][0]["text"] == expected)
+        ++right;
     });
   for (auto& client : clients) client.join();
   EXPECT_EQ(right, 500);
@@ -229,7 +232,8 @@ TEST_F(Hostile, AKeyIsAsked) {
   auto const& server = start({"--api_key_file", (dir_ / "key").string()});
   server.get("/v1/models", 401);
   server.post("/v1/completions", {{"prompt", "a"}}, 401);
-  for (auto const* wrong : {"Bearer", "Bearer ", "Bearer correct hors", "Bearer correct horses", "Basic correct horse"})
+  for (auto const* wrong :
+       {"Bearer", "Bearer ", "Bearer correct hors", "Bearer correct horses", "Basic correct horse"})
     EXPECT_EQ(server.client()->Get("/v1/models", {{"Authorization", wrong}})->status, 401) << wrong;
   EXPECT_EQ(server.client()->Get("/v1/models", {{"Authorization", "Bearer correct horse"}})->status, 200);
 }
@@ -280,7 +284,8 @@ TEST_F(Hostile, StartsAreRefusedInWords) {
   refuse({"--port", "0"}, "--model");
   refuse({"--model", model + "x", "--port", "0"}, "modelx");
   refuse({"--model", model, "--port", "0", "--adapter", model}, "NAME=DIR");
-  refuse({"--model", model, "--port", "0", "--adapter", "model=" + source_file("tests/reference/llama/adapter").string()},
+  refuse({"--model", model, "--port", "0", "--adapter",
+          "model=" + source_file("tests/reference/llama/adapter").string()},
          "two models are called 'model'");
   refuse({"--model", model, "--port", "0", "--host", "no.such.host.invalid"}, "--host no.such.host.invalid");
 }

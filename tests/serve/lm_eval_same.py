@@ -2,6 +2,7 @@
 """lm-evaluation-harness with fsllm_serve behind its model "local-completions", against its own "hf".
 
     lm_eval_same.py URL NAME MODEL_DIR WORK_DIR [ADAPTER_DIR] > REPORT.json
+    lm_eval_same.py adapter MODEL_DIR ADAPTER_DIR              writes a LoRA adapter of random weights
 
 Three tasks from files in WORK_DIR: multiple choice, perplexity of whole texts, and generation up to a stop string. The
 report gives, for each, the number of items, the largest difference of log-likelihoods, how often greediness differs and
@@ -12,6 +13,15 @@ import os
 import sys
 
 os.environ.update(CUDA_VISIBLE_DEVICES="", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+if sys.argv[1] == "adapter":
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=4, lora_alpha=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    peft.get_peft_model(AutoModelForCausalLM.from_pretrained(sys.argv[2]), config).save_pretrained(sys.argv[3])
+    sys.exit()
 url, name, model_dir, work, *adapter = sys.argv[1:]
 os.environ["HF_HOME"] = os.path.join(work, "huggingface")
 import lm_eval
@@ -58,7 +68,7 @@ def answers(model, arguments):
                    for answer in sample["resps"]] for task in TASKS}
 
 
-theirs = answers("hf", dict(pretrained=model_dir, dtype="float32", device="cpu", max_length=256,
+theirs = answers("hf", dict(pretrained=model_dir, dtype="float64", device="cpu", max_length=256,
                             **({"peft": adapter[0]} if adapter else {})))
 # Of max_length the API's models keep one token for the answer, and one more for the context of a window.
 ours = answers("local-completions", dict(model=name, base_url=url + "/v1/completions", tokenizer=model_dir,

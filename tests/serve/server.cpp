@@ -12,7 +12,7 @@
 #include <sstream>
 #include <thread>
 
-#include "../e2e/text_fixture.hpp"
+#include "text_fixture.hpp"
 
 namespace fsllm::test {
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "../e2e/process.hpp"
+#include "process.hpp"
 
 namespace fsllm::test {
 
@@ -26,7 +26,8 @@ class Server {
   nlohmann::json complete(nlohmann::json const& body) const { return post("/v1/completions", body); }
   /// The objects of a stream, which must end with "[DONE]".
   std::vector<nlohmann::json> stream(std::string const& path, nlohmann::json body) const;
-  /// What the server answers to these bytes until it hangs up; with `half_close` nothing more can follow them.
+  /// What the server answers to these bytes until it hangs up; with `half_close` nothing more can follow
+  /// them.
   std::string raw(std::string const& bytes, bool half_close = false) const;
   int connect() const;
 

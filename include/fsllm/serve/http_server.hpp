@@ -12,9 +12,9 @@ struct HttpLimits {
   size_t head_bytes = size_t{64} << 10;
   size_t body_bytes = size_t{8} << 20;
   size_t connections = 1024;
-  std::chrono::milliseconds head_time{10'000};  ///< for a head to arrive
-  std::chrono::milliseconds body_time{60'000};  ///< for a body to arrive
-  std::chrono::milliseconds idle_time{30'000};  ///< between two requests of a client
+  std::chrono::milliseconds head_time{10'000};   ///< for a head to arrive
+  std::chrono::milliseconds body_time{60'000};   ///< for a body to arrive
+  std::chrono::milliseconds idle_time{30'000};   ///< between two requests of a client
   std::chrono::milliseconds write_time{30'000};  ///< without a byte that the client takes
   std::chrono::milliseconds linger_time{2'000};
 };
