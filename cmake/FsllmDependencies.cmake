@@ -38,6 +38,13 @@ add_library(sentencepiece::sentencepiece INTERFACE IMPORTED)
 target_include_directories(sentencepiece::sentencepiece SYSTEM INTERFACE ${SENTENCEPIECE_INCLUDE_DIR})
 target_link_libraries(sentencepiece::sentencepiece INTERFACE ${SENTENCEPIECE_LIBRARY})
 
+# Debian splits cpp-httplib into a header and a library, which must be told the same macros; elsewhere it is a header alone.
+pkg_check_modules(HTTPLIB QUIET IMPORTED_TARGET cpp-httplib)
+find_path(HTTPLIB_INCLUDE_DIR httplib.h HINTS ${HTTPLIB_INCLUDE_DIRS} REQUIRED)
+add_library(httplib::httplib INTERFACE IMPORTED)
+target_include_directories(httplib::httplib SYSTEM INTERFACE ${HTTPLIB_INCLUDE_DIR})
+target_link_libraries(httplib::httplib INTERFACE $<TARGET_NAME_IF_EXISTS:PkgConfig::HTTPLIB> Threads::Threads)
+
 find_package(LibTorch REQUIRED)
 
 if(FSLLM_PARQUET STREQUAL "AUTO")

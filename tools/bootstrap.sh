@@ -44,7 +44,7 @@ esac
 if ((cuda)) && [[ $torch_version == 2.11.0 ]]; then
   torch_extra+=(nvidia-cufile==1.15.1.6 nvidia-cusparselt-cu13==0.8.0 nvidia-nvshmem-cu13==3.4.5)
 fi
-python_packages=(torch==2.11.0 transformers peft safetensors "sentencepiece<0.2.2" tokenizers tiktoken gguf protobuf numpy h5py)
+python_packages=(torch==2.11.0 transformers peft safetensors "sentencepiece<0.2.2" tokenizers tiktoken gguf protobuf numpy h5py "lm_eval[api]")
 
 say() { echo "bootstrap: $*"; }
 die() { echo "bootstrap: $*" >&2; exit 2; }
@@ -72,6 +72,7 @@ package libutf8proc       | libutf8proc-dev              | utf8proc
 header  openssl/evp.h     | libssl-dev                   | openssl
 header  zlib.h            | zlib1g-dev                   | zlib
 package libxxhash         | libxxhash-dev                | xxhash
+header  httplib.h         | libcpp-httplib-dev           | cpp-httplib
 package libzip            | libzip-dev                   | libzip
 header  gtest/gtest.h     | libgtest-dev                 | googletest
 header  gmock/gmock.h     | libgmock-dev                 | googletest

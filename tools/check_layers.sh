@@ -38,6 +38,7 @@ hdf5.*\.h                  ^(src|tests)/io/
 yaml-cpp/.*                ^src/core/config
 boost/program_options.*    ^(src/app|tools)/
 sentencepiece.*            ^src/text/
+httplib\.h                 ^(src/serve|tests)/
 pcre2\.h                   ^src/(text/|core/python_regex)
 torch/(torch|nn|extension)\.h  ^$
 torch/(all|optim)\.h       ^src/(train|fed)/

@@ -52,10 +52,6 @@ void write_special_ids(fs::path const& model_dir, Tokenizer const& tokenizer) {
   }
 }
 
-fs::path tokenizer_source(fs::path const& model_dir, fs::path const& adapter_dir) {
-  return !adapter_dir.empty() && has_tokenizer(adapter_dir) ? adapter_dir : model_dir;
-}
-
 Vocabulary load_vocabulary(RunConfig const& run, fs::path const& model_dir, ModelConfig const& model) {
   auto const& additions = run.data.added_tokens;
   fs::path const adapter_dir = run.peft.init_from;

@@ -2,7 +2,9 @@
 #include "fsllm/eval/continuation.hpp"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
+#include <string_view>
 
 namespace fsllm {
 namespace {
@@ -16,21 +18,38 @@ size_t first_stop(std::string const& text, std::vector<std::string> const& stops
   return found;
 }
 
-/// Whether the text of `ids` holds a stop string. Only its end is decoded at first: the rest was looked at
-/// before.
-bool is_stopped(Tokenizer const& tokenizer, std::vector<int32_t> const& ids,
-                std::vector<std::string> const& stops) {
-  size_t longest = 0;
-  for (auto const& stop : stops) longest = std::max(longest, stop.size());
-  auto const tail = std::min(ids.size(), longest + 8);
-  auto const holds_stop = [&](size_t count, bool skip_special_tokens) {
-    auto const text =
-        tokenizer.decode({ids.end() - static_cast<std::ptrdiff_t>(count), ids.end()}, skip_special_tokens);
-    return first_stop(text, stops) != std::string::npos;
+/// The text without special tokens of what of `ids` stands before byte `end` of `all`, their text with them.
+std::string text_up_to(Tokenizer const& tokenizer, std::vector<int32_t> const& ids, std::string const& all,
+                       size_t end) {
+  size_t count = ids.size();
+  auto const beginning = [&](bool skip_special_tokens) {
+    return tokenizer.decode({ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count)},
+                            skip_special_tokens);
   };
-  for (bool const skip : {false, true})
-    if (holds_stop(tail, skip) && (tail == ids.size() || holds_stop(ids.size(), skip))) return true;
-  return false;
+  while (end != std::string::npos && count > 0 && beginning(false).size() > end) --count;
+  auto text = beginning(true);
+  // The token that the end lies in may begin with some of the answer.
+  if (count < ids.size() && !tokenizer.piece(ids[count]).empty())
+    text += all.substr(beginning(false).size(), end - beginning(false).size());
+  return text;
+}
+
+/// What clean_up_tokenization_spaces changes once all of it is there (transformers' clean_up_tokenization).
+constexpr std::array<std::string_view, 10> kCleanedUp{" .",   " ?",  " !",  " ,",   " ' ",
+                                                      " n't", " 'm", " 's", " 've", " 're"};
+
+/// Bytes of `text` without an end that is part of a character (U+FFFD so far), of a stop string or of what
+/// is cleaned up.
+size_t lasting_size(std::string_view text, std::vector<std::string> const& stops) {
+  while (text.ends_with("\xEF\xBF\xBD")) text.remove_suffix(3);
+  size_t held = 0;
+  auto const hold = [&](std::string_view pattern) {
+    for (size_t size = std::min(pattern.size() - 1, text.size()); size > held; --size)
+      if (text.ends_with(pattern.substr(0, size))) held = size;
+  };
+  for (auto const& stop : stops) hold(stop);
+  for (auto const pattern : kCleanedUp) hold(pattern);
+  return text.size() - held;
 }
 
 void continue_batch(CausalLM& model, Tokenizer const* tokenizer, std::vector<Continuation> const& rows,
@@ -72,6 +91,21 @@ std::vector<NewToken> continue_rows(CausalLM& model, Tokenizer const* tokenizer,
   return tokens;
 }
 
+bool is_stopped(Tokenizer const& tokenizer, std::vector<int32_t> const& ids,
+                std::vector<std::string> const& stops) {
+  size_t longest = 0;
+  for (auto const& stop : stops) longest = std::max(longest, stop.size());
+  auto const tail = std::min(ids.size(), longest + 8);
+  auto const holds_stop = [&](size_t count, bool skip_special_tokens) {
+    auto const text =
+        tokenizer.decode({ids.end() - static_cast<std::ptrdiff_t>(count), ids.end()}, skip_special_tokens);
+    return first_stop(text, stops) != std::string::npos;
+  };
+  for (bool const skip : {false, true})
+    if (holds_stop(tail, skip) && (tail == ids.size() || holds_stop(ids.size(), skip))) return true;
+  return false;
+}
+
 std::vector<std::vector<int32_t>> tokens_by_row(std::vector<NewToken> const& tokens, size_t rows) {
   std::vector<std::vector<int32_t>> ids(rows);
   for (auto const& token : tokens)
@@ -81,19 +115,18 @@ std::vector<std::vector<int32_t>> tokens_by_row(std::vector<NewToken> const& tok
 
 std::string text_before_stop(Tokenizer const& tokenizer, std::vector<int32_t> const& ids,
                              std::vector<std::string> const& stops) {
-  size_t count = ids.size();
   auto const all = tokenizer.decode(ids, false);
-  auto const stop = first_stop(all, stops);
-  auto const beginning = [&](bool skip_special_tokens) {
-    return tokenizer.decode({ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count)},
-                            skip_special_tokens);
-  };
-  while (stop != std::string::npos && count > 0 && beginning(false).size() > stop) --count;
-  auto text = beginning(true);
-  // The token that the stop begins in may begin with some of the answer.
-  if (count < ids.size() && !tokenizer.piece(ids[count]).empty())
-    text += all.substr(beginning(false).size(), stop - beginning(false).size());
+  auto text = text_up_to(tokenizer, ids, all, first_stop(all, stops));
   return text.substr(0, first_stop(text, stops));
+}
+
+std::string lasting_text(Tokenizer const& tokenizer, std::vector<int32_t> const& ids,
+                         std::vector<std::string> const& stops) {
+  auto const all = tokenizer.decode(ids, false);
+  auto const end = lasting_size(all, stops);
+  auto text = text_up_to(tokenizer, ids, all, end < all.size() ? end : std::string::npos);
+  text.resize(lasting_size(text, stops));
+  return text;
 }
 
 }  // namespace fsllm

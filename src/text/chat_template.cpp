@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/files.hpp"
@@ -49,6 +50,14 @@ std::vector<ChatMessage> messages_of(Sample const& sample) {
   return sample.kind == SampleKind::chat ? sample.messages : messages_of_instruction(sample);
 }
 
+JinjaTemplate::Output render_chat(JinjaTemplate const& chat, std::span<ChatMessage const> messages,
+                                  ordered_json variables, bool generation_prompt) {
+  auto& list = variables["messages"] = ordered_json::array();
+  for (auto const& message : messages) list.push_back({{"role", message.role}, {"content", message.content}});
+  variables["add_generation_prompt"] = generation_prompt;
+  return chat.render(variables);
+}
+
 size_t length_without_blanks(std::string_view text) {
   return text.find_last_not_of(" \t\r\n") + 1;
 }
@@ -76,12 +85,7 @@ class ChatText {
 
  private:
   JinjaTemplate::Output render(size_t count, bool generation_prompt) const {
-    auto variables = variables_;
-    auto& list = variables["messages"] = ordered_json::array();
-    for (size_t i = 0; i < count; ++i)
-      list.push_back({{"role", messages_[i].role}, {"content", messages_[i].content}});
-    variables["add_generation_prompt"] = generation_prompt;
-    return chat_.render(variables);
+    return render_chat(chat_, {messages_.data(), count}, variables_, generation_prompt);
   }
 
   /// What the template marks, without the answers that are not learnt.
@@ -199,6 +203,11 @@ std::string read_chat_template(std::string const& model) {
 std::vector<Segment> chat_segments(PromptTemplate const& prompt, Sample const& sample,
                                    Tokenizer const& tokenizer) {
   return ChatText(*prompt.chat, messages_of(sample), variables_of(tokenizer)).segments();
+}
+
+std::string chat_prompt(PromptTemplate const& prompt, std::vector<ChatMessage> const& messages,
+                        Tokenizer const& tokenizer) {
+  return render_chat(*prompt.chat, messages, variables_of(tokenizer), true).text;
 }
 
 }  // namespace fsllm

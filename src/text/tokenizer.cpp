@@ -102,6 +102,10 @@ bool has_tokenizer(fs::path const& model_dir) {
          find_gpt2_files(model_dir);
 }
 
+fs::path tokenizer_source(fs::path const& model_dir, fs::path const& adapter_dir) {
+  return !adapter_dir.empty() && has_tokenizer(adapter_dir) ? adapter_dir : model_dir;
+}
+
 RuledTokenizer load_ruled_tokenizer(fs::path const& model, TokenAdditions const& additions) {
   FSLLM_CHECK(
       has_tokenizer(model),

@@ -187,11 +187,13 @@ class Mistakes : public testing::Test {
         continue;
       }
       expect_refused(mistake, 0, mistake.message);
-      bool const refused_as_such = program == "fsllm_export" && !mistake.message.starts_with("'");
-      expect_refused(mistake, 2,
-                     refused_as_such
-                         ? "fsllm_export on 2 ranks (it is a program for one). Start it without mpirun."
-                         : mistake.message);
+      bool const is_for_one = program == "fsllm_export" || program == "fsllm_serve";
+      bool const refused_as_such = is_for_one && !mistake.message.starts_with("'");
+      expect_refused(
+          mistake, 2,
+          refused_as_such
+              ? fmt::format("{} on 2 ranks (it is a program for one). Start it without mpirun.", program)
+              : mistake.message);
     }
     EXPECT_GE(count, 5);
     EXPECT_EQ(files_of(dir_->path()), files);
@@ -214,6 +216,9 @@ TEST_F(Mistakes, Export) {
 }
 TEST_F(Mistakes, Inspect) {
   expect_all("fsllm_inspect");
+}
+TEST_F(Mistakes, Serve) {
+  expect_all("fsllm_serve");
 }
 
 TEST_F(Mistakes, AreAllRead) {

@@ -207,6 +207,17 @@ void Background::signal_rank(size_t rank, int number) {
   kill(children_of(pid_).at(rank), number);
 }
 
+std::optional<int> Background::ends_within(std::chrono::seconds patience) {
+  auto const deadline = std::chrono::steady_clock::now() + patience;
+  for (int status = 0; std::chrono::steady_clock::now() < deadline;
+       std::this_thread::sleep_for(std::chrono::milliseconds(20)))
+    if (waitpid(pid_, &status, WNOHANG) == pid_) {
+      pid_ = -1;
+      return exit_code_of(status);
+    }
+  return std::nullopt;
+}
+
 bool Background::running() {
   int status = 0;
   if (pid_ > 0 && waitpid(pid_, &status, WNOHANG) == pid_) pid_ = -1;

@@ -2,9 +2,11 @@
 #pragma once
 #include <sys/types.h>
 
+#include <chrono>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -50,6 +52,8 @@ class Background {
   void signal(int number);
   void signal_rank(size_t rank, int number);
   bool running();
+  /// The exit code, where the process ends within so long.
+  std::optional<int> ends_within(std::chrono::seconds patience);
 
  private:
   pid_t pid_;

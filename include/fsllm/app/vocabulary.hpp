@@ -25,8 +25,4 @@ Vocabulary load_vocabulary(RunConfig const& run, std::filesystem::path const& mo
 /// generation_config.json, from which other programs take where an answer ends.
 void write_special_ids(std::filesystem::path const& model_dir, Tokenizer const& tokenizer);
 
-/// The adapter's folder if it holds a tokenizer, else the model.
-std::filesystem::path tokenizer_source(std::filesystem::path const& model_dir,
-                                       std::filesystem::path const& adapter_dir);
-
 }  // namespace fsllm

@@ -31,9 +31,19 @@ std::vector<NewToken> continue_rows(CausalLM& model, Tokenizer const* tokenizer,
 /// The tokens of each of `rows` rows.
 std::vector<std::vector<int32_t>> tokens_by_row(std::vector<NewToken> const& tokens, size_t rows);
 
+/// Whether the text of `ids` holds a stop string, with or without special tokens. Only its end is decoded at
+/// first: the rest was looked at when it was shorter.
+bool is_stopped(Tokenizer const& tokenizer, std::vector<int32_t> const& ids,
+                std::vector<std::string> const& stops);
+
 /// The text of `ids` without special tokens up to the first stop string, which may be a special token or hold
 /// one (lm-evaluation-harness looks for them with special tokens, and drops these afterwards).
 std::string text_before_stop(Tokenizer const& tokenizer, std::vector<int32_t> const& ids,
                              std::vector<std::string> const& stops);
+
+/// The beginning of text_before_stop() that stays whatever tokens follow, for showing a text while it grows:
+/// no part of a stop string, nor of a character. Without a stop string in `ids`.
+std::string lasting_text(Tokenizer const& tokenizer, std::vector<int32_t> const& ids,
+                         std::vector<std::string> const& stops);
 
 }  // namespace fsllm

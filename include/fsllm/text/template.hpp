@@ -68,6 +68,11 @@ std::string prompt_text(PromptTemplate const& prompt, Sample const& sample);
 std::vector<Segment> chat_segments(PromptTemplate const& prompt, Sample const& sample,
                                    Tokenizer const& tokenizer);
 
+/// A chat as a text that the next answer follows; chat templates alone. BOS is in the text where the template
+/// writes it.
+std::string chat_prompt(PromptTemplate const& prompt, std::vector<ChatMessage> const& messages,
+                        Tokenizer const& tokenizer);
+
 /// The chat template beside a model: chat_template.jinja, or `chat_template` of tokenizer_config.json (one,
 /// or the one named "default"), or GGUF metadata. "" where there is none.
 std::string read_chat_template(std::string const& model);

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// Answers OpenAI's completions and chat completions over HTTP with a model and its adapters.
+#include <fmt/core.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+#include <thread>
+
+#include "fsllm/app/adapter_info.hpp"
+#include "fsllm/app/command_line.hpp"
+#include "fsllm/app/program.hpp"
+#include "fsllm/core/interrupt.hpp"
+#include "fsllm/core/log.hpp"
+#include "fsllm/io/files.hpp"
+#include "fsllm/model/dtype.hpp"
+#include "fsllm/serve/openai.hpp"
+
+namespace {
+
+using namespace fsllm;
+using std::chrono::milliseconds;
+
+Program const kProgram{
+    "fsllm_serve",
+    "Answers OpenAI's completions and chat completions over HTTP: docs/SERVING.md.\n\n"
+    "  fsllm_serve --model DIR [--adapter NAME=DIR]... --port P\n"
+    "  curl http://127.0.0.1:P/v1/models\n",
+    {{"model", "DIR", "model, Hugging Face layout or a .gguf file; requests name it by its folder's name"},
+     {"adapter", "NAME=DIR", "PEFT adapter that requests name NAME; may be repeated", "", true},
+     {"port", "P", "port to listen on; 0: a free one, which is printed"},
+     {"host", "ADDRESS", "address to listen on; other machines reach an address of the network", "127.0.0.1"},
+     {"api_key_file", "FILE",
+      "every request must bring the key in this file, or in the variable FSLLM_API_KEY, as a bearer token"},
+     {"prompt_template", "NAME",
+      "as data.prompt_template, for chats; the adapter's own, or the chat template in the model's files, "
+      "where it is left out"},
+     {"dtype", "TYPE", "type of activations: fp32, bf16 or fp16", "fp32"},
+     {"storage_dtype", "TYPE", "type of the model's weights, as train.storage_dtype", "auto"},
+     {"batch_rows", "N", "choices that run at once", "64"},
+     {"batch_tokens", "N", "tokens in one forward pass", "2048"},
+     {"queue", "N", "choices that may run or wait; more are told to come again (503)", "2048"}}};
+
+constexpr milliseconds kGrace(4000), kLastMoment(7000);
+
+/// The end of the process once a signal has come, should a forward pass or the loading of a model last.
+class Deadline {
+ public:
+  Deadline() : thread_([this] { watch(); }) {}
+  ~Deadline() {
+    done_ = true;
+    thread_.join();
+  }
+  /// From now on a signal gives so long to finish; before, nothing is worth finishing.
+  void begin_serving() { serving_ = true; }
+
+ private:
+  void watch() {
+    using Clock = std::chrono::steady_clock;
+    std::optional<Clock::time_point> last;
+    for (; !done_; std::this_thread::sleep_for(milliseconds(50))) {
+      if (interrupted() && !last) last = Clock::now() + kLastMoment;
+      if (last && (!serving_ || Clock::now() >= *last)) std::_Exit(0);
+    }
+  }
+  std::atomic<bool> done_{false}, serving_{false};
+  std::thread thread_;
+};
+
+std::string read_key(CommandLine const& line) {
+  auto const* const variable = std::getenv("FSLLM_API_KEY");
+  if (!line.has("api_key_file")) return variable == nullptr ? "" : variable;
+  auto key = read_file(line.need("api_key_file"));
+  key.erase(key.find_last_not_of(" \t\r\n") + 1);
+  FSLLM_CHECK(!key.empty() && key.find_first_of("\r\n") == std::string::npos,
+              "--api_key_file {} (one line with the key is needed). Correct it.", line.text("api_key_file"));
+  return key;
+}
+
+ServedAdapter parse_adapter(std::string const& given) {
+  auto const equals = given.find('=');
+  FSLLM_CHECK(equals != std::string::npos && equals > 0 && equals + 1 < given.size(),
+              "--adapter {} (requests name an adapter). Give NAME=DIR.", given);
+  return {given.substr(0, equals), given.substr(equals + 1)};
+}
+
+/// As the command line says, else as the adapter was trained, else the model's.
+std::optional<TemplateConfig> template_of(CommandLine const& line, std::filesystem::path const& model,
+                                          std::filesystem::path const& adapter) {
+  if (line.has("prompt_template"))
+    return TemplateConfig{.name = line.need("prompt_template"), .model = model.string()};
+  auto const info = read_adapter_info(adapter.empty() ? model : adapter);
+  return info ? info->prompt : std::nullopt;
+}
+
+std::unique_ptr<ModelWithAdapters> load(CommandLine const& line) {
+  LoadOptions options;
+  options.storage_dtype = line.need("storage_dtype");
+  options.compute_dtype = line.need("dtype");
+  options.cache_dir = user_cache_dir();
+  parse_dtype(options.compute_dtype, "--dtype");
+  auto const dir = std::filesystem::path(line.need("model"));
+  std::vector<ServedAdapter> adapters{{std::filesystem::absolute(dir / "").parent_path().filename(), {}}};
+  for (auto const& given : line.all("adapter")) adapters.push_back(parse_adapter(given));
+  auto models = std::make_unique<ModelWithAdapters>(dir, options);
+  for (auto const& adapter : adapters) models->add(adapter, template_of(line, dir, adapter.dir));
+  return models;
+}
+
+int64_t positive(CommandLine const& line, char const* option) {
+  auto const number = line.number(option);
+  FSLLM_CHECK(number > 0, "--{} 0 (at least 1 is needed). Leave it out.", option);
+  return number;
+}
+
+int serve(CommandLine const& line) {
+  Deadline deadline;
+  line.need("port");
+  auto const port = line.number("port", "a port from 0 to 65535");
+  FSLLM_CHECK(port <= 65535, "--port {} (a port from 0 to 65535 is needed). Choose one.", port);
+  EngineOptions options;
+  options.batch.most_rows = positive(line, "batch_rows");
+  options.batch.most_tokens = positive(line, "batch_tokens");
+  options.most_rows = positive(line, "queue");
+  auto const host = line.need("host");
+  HttpServer server(host, static_cast<int>(port), read_key(line));
+  auto const models = load(line);
+  Engine engine(*models, options);
+  server.start(openai_routes(models->served(), engine));
+  deadline.begin_serving();
+  std::string ids;
+  for (auto const& model : models->served()) ids += " " + model.id;
+  log_info("serving{} at http://{}:{}/v1", ids, host.find(':') == std::string::npos ? host : "[" + host + "]",
+           server.port());
+  while (!interrupted()) std::this_thread::sleep_for(milliseconds(50));
+  server.close();
+  engine.stop(kGrace);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  auto const start = start_program(kProgram, argc, argv);
+  if (!start.line) return start.exit_code;
+  set_signal_note("", OnSignal::deferred);
+  return run_program(argc, argv, [&](Communicator const& world) {
+    int code = 0;
+    agree(world, [&] {
+      FSLLM_CHECK(world.size() == 1,
+                  "fsllm_serve on {} ranks (it is a program for one). Start it without mpirun.",
+                  world.size());
+      code = serve(*start.line);
+    });
+    return code;
+  });
+}
