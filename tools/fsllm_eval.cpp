@@ -223,8 +223,10 @@ TaskJob task_job_of(CommandLine const& line) {
 
 /// One file of rows with instruction, input and output, rather than names of tasks?
 bool is_rows(CommandLine const& line) {
-  auto const& tasks = line.text("tasks");
-  return tasks.find(".json") != std::string::npos && tasks.find(',') == std::string::npos;
+  auto const tasks = line.text("tasks");
+  if (tasks.find(',') != std::string::npos || tasks.find(".json") == std::string::npos) return false;
+  auto const file = own_task_file(tasks, line.need("data"));
+  return !std::filesystem::is_regular_file(file) || own_task_kind(file) == OwnKind::unknown;
 }
 
 void check_asked(CommandLine const& line) {
@@ -280,9 +282,13 @@ int main(int argc, char** argv) {
   auto const start = fsllm::start_program(kProgram, argc, argv);
   if (!start.line) return start.exit_code;
   return fsllm::run_program(argc, argv, [&](fsllm::Communicator const& world) {
-    fsllm::agree(world, [&] { check_asked(*start.line); });
     auto const& line = *start.line;
-    if (line.has("requests") && !line.has("tasks")) return score(line, world);
-    return line.has("tasks") && !is_rows(line) ? run_tasks(line, world) : run_rows(line, world);
+    bool rows = true;
+    fsllm::agree(world, [&] {
+      check_asked(line);
+      if (line.has("tasks")) rows = is_rows(line);
+    });
+    if (!rows) return run_tasks(line, world);
+    return line.has("requests") && !line.has("tasks") ? score(line, world) : run_rows(line, world);
   });
 }

@@ -12,6 +12,8 @@ std::vector<Row<TaskBuilder>> const& task_table() {
   static std::vector<Row<TaskBuilder>> const table = {
       {"mmlu", mmlu_task, "57 subjects, multiple choice, 5-shot (Hendrycks et al. 2021)"},
       {"flowertune_general_nlp", flowertune_task, "FlowerTune's protocol on three groups of MMLU"},
+      {"gsm8k", gsm8k_task, "grade-school mathematics, 8-shot chain of thought (Cobbe et al. 2021)"},
+      {"lambada", lambada_task, "the last word of a passage (Paperno et al. 2016)"},
   };
   return table;
 }
@@ -48,18 +50,22 @@ std::vector<std::string> task_names(std::string const& list) {
     auto name = list.substr(at, end - at);
     at = end + 1;
     FSLLM_CHECK(!name.empty(), "--tasks {} (a name is missing between commas). Write it out.", list);
-    find_row(task_table(), name, "--tasks");
-    FSLLM_CHECK(std::ranges::count(names, name) == 0, "--tasks {} ({} stands there twice). Write it once.",
-                list, name);
+    if (!is_own_task(name)) find_row(task_table(), name, "--tasks");
+    auto const label = task_label(name);
+    FSLLM_CHECK(std::ranges::count(names, label, task_label) == 0,
+                "--tasks {} ({} stands there twice). Write it once, or rename a file.", list, label);
     names.push_back(std::move(name));
   }
   return names;
 }
 
+std::string task_label(std::string const& name) {
+  return is_own_task(name) ? std::filesystem::path(name).stem().string() : name;
+}
+
 std::unique_ptr<EvalTask> make_task(std::string const& name, TaskOptions const& options) {
-  auto task = find_row(task_table(), name, "--tasks").build(options);
-  if (task->name.empty()) task->name = name;
-  return task;
+  if (is_own_task(name)) return own_task(name, options);
+  return find_row(task_table(), name, "--tasks").build(options);
 }
 
 }  // namespace fsllm

@@ -56,7 +56,7 @@ void TaskWork::add(TaskItem const& item, size_t number, ModelConfig const& confi
   };
   auto const& writing = item.writing;
   int64_t max_tokens = writing.as_long_as.empty() ? writing.max_tokens : length(writing.as_long_as);
-  max_tokens = std::min(max_tokens, config.max_positions - 1);
+  max_tokens = std::min(max_tokens, config.max_positions / 2);
   int64_t longest = max_tokens;
   // The last token of a choice is not fed.
   for (auto const& choice : item.choices) longest = std::max(longest, length(choice) - 1);

@@ -90,11 +90,24 @@ using TaskBuilder = std::unique_ptr<EvalTask> (*)(TaskOptions const&);
 std::vector<Row<TaskBuilder>> const& task_table();
 
 /// The tasks of a list "mmlu,gsm8k,my_questions.jsonl": names of the table, and files of the user's own
-/// (read_own_task). Unknown names are Errors with the nearest one.
+/// (own_task). Unknown names are Errors with the nearest one.
 std::vector<std::string> task_names(std::string const& list);
+/// A task's name in results: a file's without folder and extension.
+std::string task_label(std::string const& name);
 std::unique_ptr<EvalTask> make_task(std::string const& name, TaskOptions const& options);
+
+/// What a file of the user's own holds, by its first row: multiple choice (choices), texts to write
+/// (targets), documents (text, or a .txt file).
+enum class OwnKind { choice, writing, document, unknown };
+bool is_own_task(std::string const& name);
+/// Where it lies: as it is named, else below `data`.
+std::filesystem::path own_task_file(std::string const& name, std::filesystem::path const& data);
+OwnKind own_task_kind(std::filesystem::path const& file);
+std::unique_ptr<EvalTask> own_task(std::string const& name, TaskOptions const& options);
 
 std::unique_ptr<EvalTask> mmlu_task(TaskOptions const& options);
 std::unique_ptr<EvalTask> flowertune_task(TaskOptions const& options);
+std::unique_ptr<EvalTask> gsm8k_task(TaskOptions const& options);
+std::unique_ptr<EvalTask> lambada_task(TaskOptions const& options);
 
 }  // namespace fsllm
