@@ -252,6 +252,15 @@ int run_tasks(CommandLine const& line, Communicator const& world) {
     fmt::print("{}", printable(task_table_text(outcomes, false)));
     log_info("results written to {}", line.need("out"));
   });
+  // Every rank has all outcomes.
+  agree(world, [&] {
+    for (auto const& candidate : outcomes)
+      for (auto const& task : candidate.tasks)
+        FSLLM_CHECK(task.unjudged.empty(),
+                    "{}: no score ({}). Its answers are in {}; judge them where programs can be run in a "
+                    "sandbox.",
+                    task.task->name, task.unjudged, line.need("out"));
+  });
   return 0;
 }
 

@@ -104,10 +104,9 @@ std::vector<ItemScore> judge(EvalTask const& task, std::vector<ItemAnswer> const
   return all;
 }
 
-/// Collective.
-TaskScores compute_task(EvalTask const& task, ModelSession& session, TaskJob const& job,
-                        std::string const& title, Communicator const& comm,
-                        std::vector<ItemAnswer>& answers) {
+/// Collective: on every rank.
+std::vector<ItemAnswer> answer_task(EvalTask const& task, ModelSession& session, TaskJob const& job,
+                                    std::string const& title, Communicator const& comm) {
   std::unique_ptr<TaskWork> work;
   RequestResults results;
   agree(comm, [&] {
@@ -117,15 +116,35 @@ TaskScores compute_task(EvalTask const& task, ModelSession& session, TaskJob con
     results = work->compute(session.model(), job.batch_tokens, {comm.rank(), comm.size()},
                             [&](int64_t rows) { progress.advance(rows); });
   });
-  results = {all_gather(results.scores, comm), all_gather(results.tokens, comm)};
-  answers = work->answers(results);
-  set_activity("judging " + title);
-  TaskScores done{judge(task, answers, comm)};
+  return work->answers({all_gather(results.scores, comm), all_gather(results.tokens, comm)});
+}
+
+/// Collective: the first rank's reason why answers cannot be judged.
+std::string problem_of(EvalTask const& task, Communicator const& comm) {
+  std::string mine;
+  agree(comm, [&] { mine = task.cannot_judge(); });
+  for (auto const& problem : comm.all_gather(mine))
+    if (!problem.empty()) return problem;
+  return "";
+}
+
+TaskScores with_counts(std::vector<ItemScore> scores, std::vector<ItemAnswer> const& answers) {
+  TaskScores done{std::move(scores)};
   for (auto const& answer : answers) {
     done.shortened += answer.dropped_shots > 0 ? 1 : 0;
     done.cut += answer.is_cut ? 1 : 0;
   }
   return done;
+}
+
+void say_what_was_cut(std::string const& title, EvalTask const& task, TaskScores const& done,
+                      int64_t positions) {
+  if (done.shortened > 0)
+    log_info("{}: {} of {} prompts have fewer than {} examples (the model has {} positions)", title,
+             done.shortened, task.items.size(), task.shots, positions);
+  if (done.cut > 0)
+    log_warning("{}: {} of {} prompts lost their beginning (the model has {} positions)", title, done.cut,
+                task.items.size(), positions);
 }
 
 /// Collective.
@@ -139,19 +158,20 @@ TaskOutcome do_task(std::shared_ptr<EvalTask const> const& task, Candidate const
   if (done) {
     log_info("{}: kept from a call before (the same model, adapter, items and settings)", title);
   } else {
-    std::vector<ItemAnswer> answers;
-    done = compute_task(*task, session, job, title, comm, answers);
+    auto const answers = answer_task(*task, session, job, title, comm);
+    auto const lines = task->answer_lines(answers);
+    agree(comm, [&] {
+      if (out != nullptr && !lines.empty()) out->write(prefix + task->name + "_answers.jsonl", lines);
+    });
+    if (auto const problem = problem_of(*task, comm); !problem.empty()) return {task, {}, 0, 0, problem};
+    set_activity("judging " + title);
+    done = with_counts(judge(*task, answers, comm), answers);
     agree(comm, [&] {
       if (out != nullptr) keep_task(*out, prefix, *task, settings, *done, answers);
     });
   }
-  if (done->shortened > 0)
-    log_info("{}: {} of {} prompts have fewer than {} examples (the model has {} positions)", title,
-             done->shortened, task->items.size(), task->shots, session.model().config().max_positions);
-  if (done->cut > 0)
-    log_warning("{}: {} of {} prompts lost their beginning (the model has {} positions)", title, done->cut,
-                task->items.size(), session.model().config().max_positions);
-  return {task, task->report(done->scores), done->shortened, done->cut};
+  say_what_was_cut(title, *task, *done, session.model().config().max_positions);
+  return {task, task->report(done->scores), done->shortened, done->cut, ""};
 }
 
 }  // namespace

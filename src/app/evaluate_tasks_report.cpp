@@ -124,7 +124,9 @@ std::vector<std::string> task_files(TaskJob const& job) {
   for (auto const& candidate : job.candidates) {
     auto const prefix = task_prefix(job, candidate.name);
     for (auto const* name : {"results.json", "tasks.json"}) files.push_back(prefix + name);
-    for (auto const& task : job.tasks) files.push_back(prefix + "samples_" + task_label(task) + ".jsonl");
+    for (auto const& task : job.tasks)
+      for (auto const& name : {"samples_" + task_label(task), task_label(task) + "_answers"})
+        files.push_back(prefix + name + ".jsonl");
   }
   return files;
 }

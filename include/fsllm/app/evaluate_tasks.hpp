@@ -24,6 +24,7 @@ struct TaskOutcome {
   std::vector<ReportRow> rows;
   int64_t shortened = 0;  ///< prompts that lost examples
   int64_t cut = 0;        ///< prompts that lost their beginning even without examples
+  std::string unjudged;   ///< why there are no rows: this machine cannot judge the answers
 };
 
 struct CandidateOutcome {
@@ -34,8 +35,9 @@ struct CandidateOutcome {
 };
 
 /// Collective: every candidate does every task; the same bits for any number of ranks, which share the
-/// batches. Rank 0 writes into `out` (null on other ranks) what is done with each task, and takes from it
-/// what a call before with the same model, adapter, items and settings has done.
+/// batches. A task whose answers this machine cannot judge has its answers written, and no rows. Rank 0
+/// writes into `out` (null on other ranks) what is done with each task, and takes from it what a call before
+/// with the same model, adapter, items and settings has done.
 std::vector<CandidateOutcome> evaluate_tasks(TaskJob const& job, Communicator const& comm, OutputFolder* out);
 
 /// Prefix of a candidate's files: none where it is the only one.

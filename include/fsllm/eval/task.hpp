@@ -63,6 +63,10 @@ struct EvalTask {
   virtual ~EvalTask() = default;
   /// Values in the order of `metrics`, and what the answer was taken for.
   virtual ItemScore score(size_t item, ItemAnswer const& answer) const = 0;
+  /// Why this machine cannot judge answers; "" where it can.
+  virtual std::string cannot_judge() const { return ""; }
+  /// Answers in the form of the task's own tools, written as NAME_answers.jsonl; "" for none.
+  virtual std::string answer_lines(std::vector<ItemAnswer> const&) const { return ""; }
   /// Rows of the report, the whole task first. By default each metric is a mean over items.
   virtual std::vector<ReportRow> report(std::vector<ItemScore> const& scores) const;
 
@@ -109,5 +113,6 @@ std::unique_ptr<EvalTask> mmlu_task(TaskOptions const& options);
 std::unique_ptr<EvalTask> flowertune_task(TaskOptions const& options);
 std::unique_ptr<EvalTask> gsm8k_task(TaskOptions const& options);
 std::unique_ptr<EvalTask> lambada_task(TaskOptions const& options);
+std::unique_ptr<EvalTask> humaneval_task(TaskOptions const& options);
 
 }  // namespace fsllm
