@@ -11,6 +11,7 @@
 #include "fsllm/app/adapter_info.hpp"
 #include "fsllm/app/model_session.hpp"
 #include "fsllm/app/program.hpp"
+#include "fsllm/app/vocabulary.hpp"
 #include "fsllm/comm/gather.hpp"
 #include "fsllm/comm/stall.hpp"
 #include "fsllm/core/log.hpp"
@@ -174,6 +175,17 @@ TaskOutcome do_task(std::shared_ptr<EvalTask const> const& task, Candidate const
   return {task, task->report(done->scores), done->shortened, done->cut, ""};
 }
 
+std::vector<std::shared_ptr<EvalTask const>> tasks_of(TaskJob const& job, Candidate const& candidate) {
+  auto options = job.options;
+  options.prompt = make_prompt_template(candidate.prompt);
+  std::unique_ptr<Tokenizer> tokenizer;
+  if (options.prompt.chat) tokenizer = load_tokenizer(tokenizer_source(job.model_dir, candidate.adapter));
+  options.tokenizer = tokenizer.get();
+  std::vector<std::shared_ptr<EvalTask const>> tasks;
+  for (auto const& name : job.tasks) tasks.push_back(make_task(name, options));
+  return tasks;
+}
+
 }  // namespace
 
 std::vector<CandidateOutcome> evaluate_tasks(TaskJob const& job, Communicator const& comm,
@@ -185,10 +197,7 @@ std::vector<CandidateOutcome> evaluate_tasks(TaskJob const& job, Communicator co
   agree(comm, [&] {
     for (auto const& candidate : job.candidates) {
       if (!candidate.adapter.empty()) read_adapter_config(candidate.adapter);
-      auto options = job.options;
-      options.prompt = make_prompt_template(candidate.prompt);
-      auto& own = tasks.emplace_back();
-      for (auto const& name : job.tasks) own.push_back(make_task(name, options));
+      tasks.push_back(tasks_of(job, candidate));
     }
     set_activity("loading the model");
     session = std::make_unique<ModelSession>(job.model_dir, job.load);

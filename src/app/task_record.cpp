@@ -29,8 +29,8 @@ std::string state_of(fs::path const& file) {
 
 std::string item_text(TaskItem const& item) {
   auto const& writing = item.writing;
-  return dumped({item.groups, item.prompt(), item.choices, item.gold, item.target, item.document,
-                 writing.max_tokens, writing.as_long_as, writing.stops, writing.temperature,
+  return dumped({item.groups, item.prompt(), item.has_specials, item.choices, item.gold, item.target,
+                 item.document, writing.max_tokens, writing.as_long_as, writing.stops, writing.temperature,
                  writing.samples});
 }
 

@@ -13,6 +13,9 @@ std::vector<Row<TaskBuilder>> const& task_table() {
       {"mmlu", mmlu_task, "57 subjects, multiple choice, 5-shot (Hendrycks et al. 2021)"},
       {"flowertune_general_nlp", flowertune_task, "FlowerTune's protocol on three groups of MMLU"},
       {"gsm8k", gsm8k_task, "grade-school mathematics, 8-shot chain of thought (Cobbe et al. 2021)"},
+      {"dolly", dolly_task, "instructions by category, ROUGE-L (Conover et al. 2023)"},
+      {"code_search_net", code_search_net_task, "code that belongs to a text, 5-shot (Husain et al. 2019)"},
+      {"cosqa", cosqa_task, "the same of web queries (Huang et al. 2021)"},
       {"humaneval", humaneval_task, "Python functions that must pass their tests, pass@k (Chen et al. 2021)"},
       {"lambada", lambada_task, "the last word of a passage (Paperno et al. 2016)"},
   };

@@ -37,11 +37,15 @@ TaskWork::TaskWork(EvalTask const& task, ModelConfig const& config, Tokenizer co
   for (size_t i = 0; i < task.items.size(); ++i) add(task.items[i], i, config);
 }
 
+std::vector<int32_t> TaskWork::encoded(TaskItem const& item, std::string const& prompt) const {
+  return item.has_specials ? tokenizer_.encode(prompt, false) : tokenizer_.encode_beginning(prompt);
+}
+
 std::string TaskWork::fitting_prompt(TaskItem const& item, int64_t room, Place& place) const {
   auto const shots = item.examples ? item.examples->shots.size() : 0;
   for (size_t dropped = 0;; ++dropped) {
     auto prompt = item.prompt(dropped);
-    bool const fits = static_cast<int64_t>(tokenizer_.encode_beginning(prompt).size()) <= room;
+    bool const fits = static_cast<int64_t>(encoded(item, prompt).size()) <= room;
     if (!fits && dropped < shots) continue;
     place.dropped_shots = static_cast<int64_t>(dropped);
     place.is_cut = !fits;
@@ -81,7 +85,7 @@ void TaskWork::add(TaskItem const& item, size_t number, ModelConfig const& confi
     std::move(windows.begin(), windows.end(), std::back_inserter(scored_));
   }
   if (writing.is_wanted()) {
-    auto ids = tokenizer_.encode_beginning(prompt);
+    auto ids = encoded(item, prompt);
     if (ids.empty()) ids.push_back(detail::prefix_id(tokenizer_));
     auto const room = static_cast<size_t>(config.max_positions - max_tokens);
     if (ids.size() > room) ids.erase(ids.begin(), ids.end() - static_cast<std::ptrdiff_t>(room));

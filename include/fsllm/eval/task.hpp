@@ -10,6 +10,7 @@
 #include "fsllm/core/table.hpp"
 #include "fsllm/eval/task_report.hpp"
 #include "fsllm/text/template.hpp"
+#include "fsllm/text/tokenizer.hpp"
 
 namespace fsllm {
 
@@ -36,6 +37,7 @@ struct TaskItem {
   std::vector<std::string> groups;  ///< rows of the report that it counts in, outermost first; may be empty
   std::shared_ptr<TaskExamples const> examples;  ///< null: none
   std::string question;                          ///< end of the prompt
+  bool has_specials = false;                     ///< the prompt writes BOS and other special tokens itself
   std::string target;                            ///< the right answer, as samples show it
   int64_t gold = -1;                             ///< number of the right choice
   std::vector<std::string> choices;
@@ -79,10 +81,11 @@ struct EvalTask {
 };
 
 struct TaskOptions {
-  std::filesystem::path data;    ///< folder that holds mmlu/, gsm8k/, ...
-  int64_t limit = 0;             ///< items (MMLU: of each subject); 0: all
-  std::optional<int64_t> shots;  ///< the task's own number where empty
-  PromptTemplate prompt;         ///< for tasks that ask instructions
+  std::filesystem::path data;            ///< folder that holds mmlu/, gsm8k/, ...
+  int64_t limit = 0;                     ///< items (MMLU: of each subject); 0: all
+  std::optional<int64_t> shots;          ///< the task's own number where empty
+  PromptTemplate prompt;                 ///< for tasks that ask instructions
+  Tokenizer const* tokenizer = nullptr;  ///< where `prompt` is a chat template
 };
 
 /// First items of each group, as lm-evaluation-harness' --limit counts.
@@ -114,5 +117,8 @@ std::unique_ptr<EvalTask> flowertune_task(TaskOptions const& options);
 std::unique_ptr<EvalTask> gsm8k_task(TaskOptions const& options);
 std::unique_ptr<EvalTask> lambada_task(TaskOptions const& options);
 std::unique_ptr<EvalTask> humaneval_task(TaskOptions const& options);
+std::unique_ptr<EvalTask> dolly_task(TaskOptions const& options);
+std::unique_ptr<EvalTask> code_search_net_task(TaskOptions const& options);
+std::unique_ptr<EvalTask> cosqa_task(TaskOptions const& options);
 
 }  // namespace fsllm

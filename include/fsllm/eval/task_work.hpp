@@ -33,6 +33,7 @@ class TaskWork {
     bool is_cut = false;
   };
   void add(TaskItem const& item, size_t number, ModelConfig const& config);
+  std::vector<int32_t> encoded(TaskItem const& item, std::string const& prompt) const;
   /// The prompt that leaves `room` tokens, and how much of it had to go.
   std::string fitting_prompt(TaskItem const& item, int64_t room, Place& place) const;
 
