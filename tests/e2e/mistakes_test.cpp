@@ -93,6 +93,7 @@ void write_files(fs::path const& dir) {
   write(dir / "data/broken.jsonl", rows.substr(0, rows.find('\n') + 1) + "{\"instruction\": \"What\", \n");
   write(dir / "data/columns.jsonl", "{\"question\": \"What is 1?\", \"answer\": \"It is 1.\"}\n");
   write(dir / "data/empty.jsonl", "");
+  write(dir / "data/choices.jsonl", "{\"question\": \"a\", \"choices\": [\"b\", \"c\"], \"answer\": 7}\n");
   write(dir / "data/rows.csv", "instruction,output\na,b\n");
   write(dir / "data/garbage.jsonl", std::string("\x7f"
                                                 "ELF\0\1\2\xff",
