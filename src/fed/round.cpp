@@ -126,6 +126,7 @@ bool Run::begin(bool resume) {
   if (state_.done > 0 || who_.splits.empty()) return true;
   RoundReport start;
   start.losses = work_.evaluate(state_.server, 0);
+  start.judged = f_.judged;
   note_losses(config_, start.losses, state_.schedule);
   check_first_losses(start.losses, f_.model);
   write_report(start);

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cstdint>
+#include <filesystem>
+
+#include "fsllm/data/batch.hpp"
+#include "fsllm/io/shard.hpp"
+#include "fsllm/offsite/emulator.hpp"
+
+namespace fsllm {
+
+/// mean(((h_T − h_S) / sqrt(mean(h_T²)))²) over all elements, in fp32 (FS-LLM llm/trainer/kd_trainer.py).
+at::Tensor distillation_loss(at::Tensor const& teacher, at::Tensor const& student);
+
+/// Means over rows that the distillation does not learn from: the emulator's cross-entropy per target, and
+/// its distillation loss per batch.
+struct AlignLosses {
+  double lm = 0, kd = 0;
+};
+
+struct AlignJob {
+  EmulatorPlan const& plan;
+  AlignConfig const& config;
+  BatchConfig batch;
+  uint64_t seed = 0;
+  TokenSplit const& train;
+  TokenSplit const& judged;  ///< may be empty
+};
+
+/// Distils the middle blocks of the emulator from the full model: its hidden states behind the last middle
+/// block learn those of the full model behind block plan.last − 1, and its logits the targets
+/// (lm_weight · CE + kd_weight · distillation_loss). Nothing else moves, nothing is dropped. The blocks by
+/// their names in the emulator, in the types that they had, which they have in `emulator` too then. `before`
+/// and `after` are losses of `judged`. A loss that is not finite is an Error.
+TensorMap align_emulator(CausalLM& full, CausalLM& emulator, AlignJob const& job, AlignLosses& before,
+                         AlignLosses& after);
+
+/// Writes middle blocks (names of the emulator) under their names in the full model.
+void write_middle(std::filesystem::path const& file, EmulatorPlan const& plan, TensorMap const& blocks);
+/// Reads them; other names or shapes than those of `emulator` are an Error.
+TensorMap read_middle(std::filesystem::path const& file, EmulatorPlan const& plan, CausalLM& emulator);
+
+}  // namespace fsllm
