@@ -218,6 +218,8 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   });
   if (s.run.offsite.align.use && s.run.offsite.align.exit_after) return 0;
   log_start(s, trainable, *data, comm);
+  auto const full_model = full_model_with(s);
+  if (s.run.offsite.align.every_round) align_every_round(s, trainable, full_model);
   Federation federation{
       s.run.fed,
       [&](int64_t client) -> TrainConfig const& {
@@ -257,7 +259,9 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
       trainable.group.get(),
       &comm};
   if (s.emulator) federation.judged = s.run.offsite.judges_full ? "full model" : "emulator";
-  if (s.run.offsite.judges_full) federation.judged_model = full_model_with(s);
+  if (s.run.offsite.judges_full) federation.judged_model = full_model;
+  if (s.run.offsite.align.every_round)
+    federation.received = [&](TensorMap const& extra) { take_middle_blocks(trainable, extra); };
   auto const summary = run_rounds(federation, s.resume);
   set_signal_note("", OnSignal::end_process);
   return summary.interrupted ? (summary.rounds > 0 ? kExitStopped : kExitSignal) : 0;

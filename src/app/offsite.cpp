@@ -31,17 +31,15 @@ TensorMap aligned_blocks(Setup const& s, std::filesystem::path const& emulator_d
   auto const rows = server_rows(s);
   log_info("aligning the emulator with {} rows of {}", rows.train.rows(), rows.source);
   auto const full = load_grown(s, s.full_model_dir, options);
-  AlignLosses before, after;
-  auto const blocks = align_emulator(
-      *full, *emulator, {*s.emulator, align, s.run.train.batch, s.run.fed.seed, rows.train, rows.judged},
-      before, after);
+  auto result = align_emulator(
+      *full, *emulator, {*s.emulator, align, s.run.train.batch, s.run.fed.seed, rows.train, rows.judged});
   if (rows.judged.rows() > 0)
     log_info(
         "the emulator on {} rows that it has not learnt from: loss {:.4f} before the alignment, {:.4f} "
         "after; "
         "distance of hidden states {:.4g} before, {:.4g} after",
-        rows.judged.rows(), before.lm, after.lm, before.kd, after.kd);
-  return blocks;
+        rows.judged.rows(), result.before.lm, result.after.lm, result.before.kd, result.after.kd);
+  return result.blocks;
 }
 
 /// Rank 0.
@@ -87,7 +85,51 @@ void make_emulator(Setup& s, Communicator const& comm) {
   });
 }
 
-std::function<CausalLM&(TensorMap const& values)> full_model_with(Setup const& s) {
+void align_every_round(Setup& s, Trainable& t, FullModelWith const& full_model) {
+  for (auto const& [name, tensor] : middle_parameters(*t.model, *s.emulator))
+    t.model->set_parameter(name, tensor.detach().to(at::kFloat));
+  auto const learnt = middle_parameters(*t.model, *s.emulator);
+  std::string const key = "emulator.";
+  auto& algorithm = s.run.fed.algorithm;
+  algorithm.server_extra = [learnt, key](TensorMap const&) {
+    TensorMap extra;
+    for (auto const& [name, tensor] : learnt)
+      extra.emplace(key + name, tensor.detach().to(at::kFloat, false, true));
+    return extra;
+  };
+  auto const align = [&s, &t, full_model, key, rows = std::make_shared<ServerRows>()](ServerState& server,
+                                                                                      int64_t round) {
+    if (rows->train.rows() == 0) *rows = server_rows(s);
+    for (auto& [name, tensor] : t.parameters) tensor.set_requires_grad(false);
+    copy_values(t.parameters, server.weights);
+    auto const result = align_emulator(full_model(server.weights), *t.model,
+                                       {*s.emulator, s.run.offsite.align, s.run.train.batch, s.run.fed.seed,
+                                        rows->train, rows->judged, round});
+    for (auto& [name, tensor] : t.parameters) tensor.set_requires_grad(true);
+    for (auto const& [name, tensor] : result.blocks) server.extra.at(key + name).copy_(tensor);
+    server.facts["emulator_loss"] = result.after.lm;
+    server.facts["emulator_distance"] = result.after.kd;
+  };
+  struct Aligning : SurroundingStep {
+    using SurroundingStep::SurroundingStep;
+    void step(ServerState& server, Message const& arrived, RoundPlan const& plan) override {
+      inner->step(server, arrived, plan);
+      then(server, plan.round + 1);
+    }
+    std::function<void(ServerState& server, int64_t round)> then;
+  };
+  algorithm.server_step = [inner = algorithm.server_step, align](TensorMap const& weights) {
+    auto step = std::make_unique<Aligning>(inner(weights));
+    step->then = align;
+    return step;
+  };
+}
+
+void take_middle_blocks(Trainable& t, TensorMap const& extra) {
+  for (auto const& [name, tensor] : extra) t.model->set_parameter(name.substr(name.find('.') + 1), tensor);
+}
+
+FullModelWith full_model_with(Setup const& s) {
   struct FullModel {
     std::unique_ptr<CausalLM> model;
     std::unique_ptr<Peft> peft;

@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "setup.hpp"
+#include "trainable.hpp"
 
 namespace fsllm {
 
@@ -13,6 +14,14 @@ void make_emulator(Setup& s, Communicator const& comm);
 
 /// On rank 0: the full model with these values of the trained blocks (or of the adapter). It is loaded when
 /// it is first asked for, and lives as long as the function.
-std::function<CausalLM&(TensorMap const& values)> full_model_with(Setup const& s);
+using FullModelWith = std::function<CausalLM&(TensorMap const& values)>;
+FullModelWith full_model_with(Setup const& s);
+
+/// llm.offsite_tuning.emu_align.initial_only: False: the algorithm's server distils the middle blocks again
+/// after every step of its own, from the full model with the trained blocks, and sends them beside the
+/// weights (FedBiOT, Wu et al. 2024, algorithm 1). `s` and `t` must outlive the run.
+void align_every_round(Setup& s, Trainable& t, FullModelWith const& full_model);
+/// On every rank, whenever they have come: the emulator has these.
+void take_middle_blocks(Trainable& t, TensorMap const& extra);
 
 }  // namespace fsllm

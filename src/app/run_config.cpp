@@ -113,6 +113,17 @@ void check_offsite(RunConfig const& run) {
          "the ranks of a client share a whole model");
   refuse(algorithm.changes_base, "federate.lora_aggregation = " + algorithm.lora_rule,
          "it changes frozen matrices, which are the owner's");
+  auto const& align = run.offsite.align;
+  refuse(align.every_round && (run.fed.asyn.use || algorithm.server_extra || algorithm.kind == Kind::none),
+         "emu_align.initial_only = False and " +
+             (run.fed.asyn.use ? "asyn.use = True" : "federate.method = " + run.fed.method),
+         "all clients of a round begin with one emulator, which is all that the server sends beside the "
+         "weights");
+  refuse(align.every_round && quantization_of(run.storage_dtype) != Quantization::none,
+         "emu_align.initial_only = False and train.storage_dtype = " + run.storage_dtype,
+         "the middle blocks change");
+  refuse(align.every_round && (run.half || run.compute_dtype == "fp16"),
+         "emu_align.initial_only = False and training in fp16", "distillation has no loss scale");
   refuse(full && !run.shard_roots.empty(), "eval_type = full and hpc.shard_roots",
          "the server, which has the full model, may not see the clients' rows");
   refuse(full && (algorithm.personal || algorithm.components > 1 || run.fed.finetune),

@@ -10,7 +10,7 @@
 namespace fsllm {
 namespace {
 
-constexpr size_t kJudged = 256;
+constexpr size_t kJudged = 64;
 
 struct Rows {
   std::vector<int64_t> train, judged;

@@ -8,7 +8,7 @@ namespace fsllm {
 
 /// What the server has to align an emulator with (llm.offsite_tuning.emu_align.data).
 struct ServerRows {
-  TokenSplit train, judged;  ///< the second is not learnt from; at most 256 rows
+  TokenSplit train, judged;  ///< the second is not learnt from; at most 64 rows
   std::string source;        ///< for people
 };
 

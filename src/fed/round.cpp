@@ -82,6 +82,7 @@ void Run::serve(Message const& arrived, RoundPlan const& plan) {
 /// Collective: the global state of rank 0 is that of every rank, and of the frozen matrices.
 void Run::publish() {
   broadcast(state_.server);
+  if (f_.received) f_.received(state_.server.extra);
   if (overlay_) overlay_->add(state_.server.base_change);
   state_.server.base_change.clear();
 }

@@ -2,6 +2,7 @@
 #include "fsllm/offsite/align.hpp"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/log_softmax.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
@@ -39,24 +40,41 @@ class Pair {
   Pair(Pair const&) = delete;
   Pair& operator=(Pair const&) = delete;
 
-  /// Of a batch: cross-entropy per target (undefined where `lm` is false), and the distillation loss.
-  std::pair<at::Tensor, at::Tensor> losses(Batch const& batch, bool lm) const {
+  struct Losses {
+    at::Tensor lm, kd, kl;  ///< a target, of the batch, a target; undefined where they are not asked for
+  };
+  Losses of(Batch const& batch, bool lm, bool kl) const {
+    at::Tensor of_full;
     {
       at::NoGradGuard const no_grad;
-      run(full_, batch);
+      auto const hidden = hidden_states(full_, batch);
+      if (kl) of_full = log_probabilities(full_, hidden, batch);
     }
-    at::Tensor loss;
-    if (lm)
-      loss = summed_loss(emulator_, batch).div(static_cast<double>(batch.num_targets()));
-    else
-      run(emulator_, batch);
-    return {loss, distillation_loss(teacher_->value, student_->value)};
+    Losses losses;
+    if (kl) {
+      auto const own = log_probabilities(emulator_, hidden_states(emulator_, batch), batch);
+      losses.kl = of_full.exp().mul(of_full.sub(own)).sum().div(static_cast<double>(batch.num_targets()));
+      if (lm)
+        losses.lm =
+            own.gather(1, at::tensor(batch.target_ids, at::kLong).to(own.device()).unsqueeze(1)).mean().neg();
+    } else if (lm) {
+      losses.lm = summed_loss(emulator_, batch).div(static_cast<double>(batch.num_targets()));
+    } else {
+      hidden_states(emulator_, batch);
+    }
+    losses.kd = distillation_loss(teacher_->value, student_->value);
+    return losses;
   }
 
  private:
-  static void run(CausalLM& model, Batch const& batch) {
+  static at::Tensor hidden_states(CausalLM& model, Batch const& batch) {
     RaggedInput const input{at::tensor(batch.ids, at::kLong), batch.offsets};
-    model.hidden_states(input.ids, model.pass(input, {.packing = batch.packing}));
+    return model.hidden_states(input.ids, model.pass(input, {.packing = batch.packing}));
+  }
+  /// [targets, vocab], of the tokens that come next.
+  static at::Tensor log_probabilities(CausalLM& model, at::Tensor const& hidden, Batch const& batch) {
+    auto const positions = at::tensor(batch.target_positions, at::kLong).to(hidden.device());
+    return at::log_softmax(model.logits(hidden.index_select(0, positions)), 1, at::kFloat);
   }
   CausalLM &full_, &emulator_;
   int64_t full_block_, block_;
@@ -72,6 +90,7 @@ Batch batch_of(TokenSplit const& rows, std::vector<int64_t> const& numbers, Batc
 
 AlignLosses judge(Pair const& pair, TokenSplit const& rows, BatchConfig const& config) {
   at::NoGradGuard const no_grad;
+  set_activity("judging the emulator");
   double lm = 0, kd = 0;
   int64_t targets = 0, batches = 0;
   for (int64_t begin = 0; begin < rows.rows(); begin += config.batch_size, ++batches) {
@@ -79,38 +98,35 @@ AlignLosses judge(Pair const& pair, TokenSplit const& rows, BatchConfig const& c
     for (int64_t row = begin; row < std::min(rows.rows(), begin + config.batch_size); ++row)
       numbers.push_back(row);
     auto const batch = batch_of(rows, numbers, config);
-    auto const [of_lm, of_kd] = pair.losses(batch, true);
-    lm += of_lm.item<double>() * static_cast<double>(batch.num_targets());
-    kd += of_kd.item<double>();
+    auto const losses = pair.of(batch, true, false);
+    lm += losses.lm.item<double>() * static_cast<double>(batch.num_targets());
+    kd += losses.kd.item<double>();
     targets += batch.num_targets();
   }
   return {lm / static_cast<double>(std::max<int64_t>(targets, 1)),
           kd / static_cast<double>(std::max<int64_t>(batches, 1))};
 }
 
-/// The parameters of the middle blocks, live.
-TensorMap middle_parameters(CausalLM& emulator, EmulatorPlan const& plan) {
-  auto const places = plan.middle();
-  auto parameters = emulator.parameters();
-  std::erase_if(parameters, [&](auto const& each) {
-    return std::find(places.begin(), places.end(), block_of(each.first)) == places.end();
-  });
-  return parameters;
+/// lm_weight · CE + kd_weight · distillation_loss + kl_weight · KL.
+at::Tensor total_loss(Pair const& pair, AlignConfig const& config, Batch const& batch) {
+  auto const losses = pair.of(batch, config.lm_weight > 0, config.kl_weight > 0);
+  auto loss = losses.kd.mul(config.kd_weight);
+  if (config.lm_weight > 0) loss = loss.add(losses.lm, config.lm_weight);
+  if (config.kl_weight > 0) loss = loss.add(losses.kl, config.kl_weight);
+  return loss;
 }
 
 void take_steps(Pair const& pair, TensorMap const& learnt, AlignJob const& job) {
   auto const& config = job.config;
+  int64_t const times = job.round == 0 ? config.initial : 1;
   Optimizer optimizer(config.optimizer, learnt);
-  BatchOrder order(job.train.rows(), job.batch, job.seed, 0, 0, config.epochs ? 0 : config.steps,
+  BatchOrder order(job.train.rows(), job.batch, job.seed, 0, job.round, config.epochs ? 0 : config.steps,
                    row_lengths(job.train));
-  int64_t const steps = config.steps * (config.epochs ? order.steps_per_epoch() : 1);
+  int64_t const steps = times * config.steps * (config.epochs ? order.steps_per_epoch() : 1);
   for (int64_t step = 0; step < steps; ++step) {
     set_activity(fmt::format("aligning the emulator, step {} of {}", step + 1, steps));
     optimizer.zero_grad();
-    auto const [lm, kd] =
-        pair.losses(batch_of(job.train, order.rows_of_step(step), job.batch), config.lm_weight > 0);
-    auto loss = kd.mul(config.kd_weight);
-    if (config.lm_weight > 0) loss = loss.add(lm.to(loss.scalar_type()), config.lm_weight);
+    auto const loss = total_loss(pair, config, batch_of(job.train, order.rows_of_step(step), job.batch));
     FSLLM_CHECK(std::isfinite(loss.item<double>()),
                 "step {} of the emulator's alignment has a loss that is not finite (it diverged). Lower "
                 "llm.offsite_tuning.emu_align.train.optimizer.lr.",
@@ -128,8 +144,16 @@ at::Tensor distillation_loss(at::Tensor const& teacher, at::Tensor const& studen
   return t.sub(student.to(wide)).div(t.square().mean().sqrt()).square().mean();
 }
 
-TensorMap align_emulator(CausalLM& full, CausalLM& emulator, AlignJob const& job, AlignLosses& before,
-                         AlignLosses& after) {
+TensorMap middle_parameters(CausalLM& emulator, EmulatorPlan const& plan) {
+  auto const places = plan.middle();
+  auto parameters = emulator.parameters();
+  std::erase_if(parameters, [&](auto const& each) {
+    return std::find(places.begin(), places.end(), block_of(each.first)) == places.end();
+  });
+  return parameters;
+}
+
+AlignResult align_emulator(CausalLM& full, CausalLM& emulator, AlignJob const& job) {
   auto const original = middle_parameters(emulator, job.plan);
   TensorMap learnt;
   for (auto const& [name, tensor] : original) {
@@ -138,9 +162,9 @@ TensorMap align_emulator(CausalLM& full, CausalLM& emulator, AlignJob const& job
     learnt.emplace(name, own);
   }
   Pair const pair(full, emulator, job.plan);
-  before = judge(pair, job.judged, job.batch);
+  AlignResult result;
+  result.before = judge(pair, job.judged, job.batch);
   take_steps(pair, learnt, job);
-  TensorMap blocks;
   for (auto const& [name, tensor] : learnt) {
     auto const values = tensor.detach().to(original.at(name).scalar_type());
     FSLLM_CHECK(is_finite(values),
@@ -148,10 +172,10 @@ TensorMap align_emulator(CausalLM& full, CausalLM& emulator, AlignJob const& job
                 "llm.offsite_tuning.emu_align.train.optimizer.lr.",
                 name);
     emulator.set_parameter(name, values);
-    blocks.emplace(name, values);
+    result.blocks.emplace(name, values);
   }
-  after = judge(pair, job.judged, job.batch);
-  return blocks;
+  result.after = judge(pair, job.judged, job.batch);
+  return result;
 }
 
 void write_middle(std::filesystem::path const& file, EmulatorPlan const& plan, TensorMap const& blocks) {

@@ -38,6 +38,9 @@ AlignConfig load_align_config(Config& config) {
                                 "File of save_to: where it is there, its blocks are taken instead.");
   align.save_to = get_path(config, kAlign + "save_to", "", "File for the distilled blocks.");
   align.exit_after = config.get(kAlign + "exit_after_align", false, "End after the distillation.");
+  align.every_round = !config.get(kAlign + "initial_only", true,
+                                  "False: distil again after every round, for the blocks as they are trained "
+                                  "then (FedBiOT, Wu et al. 2024); clients get the new middle blocks.");
   load_align_data(config, align);
   align.steps =
       config.get(kAlign + "train.local_update_steps", align.steps, "Steps (or epochs) of it.", at_least(1));
@@ -49,10 +52,18 @@ AlignConfig load_align_config(Config& config) {
                                "Weight of the distance between what leaves the middle blocks and what leaves "
                                "those of the full model.",
                                at_least(0));
+  align.kl_weight = config.get(
+      kAlign + "train.kl_loss_weight", align.kl_weight,
+      "Weight of the divergence KL(full model, emulator) of the next token, a target.", at_least(0));
+  align.initial =
+      config.get(kAlign + "train.initial_update_rounds", align.initial,
+                 "How many times local_update_steps are taken before the first round.", at_least(1));
   align.optimizer = load_optimizer_config(config, kAlign + "train.optimizer", {.lr = 0.01});
-  FSLLM_CHECK(!align.use || align.lm_weight + align.kd_weight > 0,
-              "{} = 0 with kd_loss_weight = 0 (nothing would be learnt). Set one of them above 0.",
-              config.where(kAlign + "train.lm_loss_weight"));
+  FSLLM_CHECK(
+      !align.use || align.lm_weight + align.kd_weight + align.kl_weight > 0,
+      "{} = 0 with kd_loss_weight = 0 and kl_loss_weight = 0 (nothing would be learnt). Set one of them "
+      "above 0.",
+      config.where(kAlign + "train.lm_loss_weight"));
   return align;
 }
 
@@ -79,6 +90,10 @@ OffsiteConfig load_offsite_config(Config& config) {
                                    "with the trained blocks, at rank 0 (full).",
                                    one_of({"emu", "full"})) == "full";
   offsite.align = load_align_config(config);
+  FSLLM_CHECK(
+      offsite.align.use || !offsite.align.every_round,
+      "{} = False (llm.offsite_tuning.emu_align.use is False: nothing is distilled). Set that to True.",
+      config.where(kAlign + "initial_only"));
   FSLLM_CHECK(offsite.use || !offsite.align.use,
               "{} = True (llm.offsite_tuning.use is False: there is no emulator). Set that to True, or leave "
               "this out.",

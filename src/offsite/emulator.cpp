@@ -42,8 +42,10 @@ EmulatorPlan plan_emulator(OffsiteConfig const& config, int64_t layers) {
   FSLLM_CHECK(
       count > 0,
       "llm.offsite_tuning.emu_l = {}, emu_r = {} (of the {} blocks of the model none lies in [{}, {}), "
-      "so there is nothing to emulate). Set emu_l below emu_r, both between 1 and {}.",
-      config.emu_l, config.emu_r, layers, plan.first, plan.last, layers - 1);
+      "so there is nothing to emulate). {}.",
+      config.emu_l, config.emu_r, layers, plan.first, plan.last,
+      layers < 3 ? std::string("Use a model of three or more")
+                 : fmt::format("Set emu_l below emu_r, both between 1 and {}", layers - 1));
   // Half to even, as Python rounds; the strides are doubles as there.
   auto const chosen =
       static_cast<int64_t>(std::nearbyint(static_cast<double>(count) * (1 - config.drop_ratio)));

@@ -289,6 +289,55 @@ TEST_F(OffsiteAlignment, TakesTheRowsThatTheSplitHoldsBack) {
   expect_message(start("diverges", align({"train.optimizer", "{type: SGD, lr: 1e30}"})), "Lower");
 }
 
+/// FedBiOT: the emulator is distilled again after every round, for the blocks as they are then.
+TEST_F(OffsiteAlignment, EveryRoundHasTheSameBits) {
+  for (bool const adapter : {false, true}) {
+    SCOPED_TRACE(adapter);
+    auto words =
+        align({"initial_only", "False", "train.local_update_steps", "5", "train.kl_loss_weight", "0.5"});
+    auto const rows = own_rows();
+    words.insert(words.end(), rows.begin(), rows.end());
+    if (adapter) {
+      auto const more = lora();
+      words.insert(words.end(), more.begin(), more.end());
+    }
+    std::string const tag = adapter ? "lora" : "full",
+                      file = adapter ? "/adapter/adapter_model.safetensors" : "/model/model.safetensors";
+    train(tag, words);
+    EXPECT_LT(event(tag, 3).at("emulator_distance"), event(tag, 1).at("emulator_distance"));
+    train(tag + "3", words, 3);
+    auto short_run = words;
+    short_run.insert(short_run.end(), {"federate.total_round_num", "2"});
+    train(tag + "2", short_run, 2);
+    auto const resumed =
+        run(dir_.path(), 0,
+            {"fsllm_hpc", "--resume", (dir_ / (tag + "2")).string(), "federate.total_round_num", "3"});
+    ASSERT_EQ(resumed.exit_code, 0) << resumed.err << resumed.out;
+    for (auto const* other : {"3", "2"}) {
+      EXPECT_EQ(result(tag + other + file) == result(tag + file), true) << other;
+      EXPECT_EQ(training_record(dir_ / (tag + other) / "metrics.jsonl"),
+                training_record(dir_ / tag / "metrics.jsonl"));
+    }
+    auto once = words;
+    once.insert(once.end(), {"llm.offsite_tuning.emu_align.initial_only", "True"});
+    train(tag + "once", once);
+    EXPECT_EQ(result(tag + "once" + file) == result(tag + file), false);
+  }
+}
+
+/// What clients hold may be quantised; updates may come when they come.
+TEST_F(Offsite, GoesWithQuantisedEmulatorsAndAsynchronousRounds) {
+  auto words = lora();
+  words.insert(words.end(), {"train.storage_dtype", "nf4", "llm.offsite_tuning.eval_type", "full", "asyn.use",
+                             "True", "asyn.min_received_num", "2"});
+  train("one", words);
+  train("two", words, 2);
+  EXPECT_EQ(
+      result("one/adapter/adapter_model.safetensors") == result("two/adapter/adapter_model.safetensors"),
+      true);
+  EXPECT_LT(event("one", 3).at("val").at("loss_per_token"), event("one", 0).at("val").at("loss_per_token"));
+}
+
 TEST_F(Offsite, RefusesWhatItCannotDo) {
   struct Mistake {
     std::vector<std::string> words;

@@ -55,7 +55,9 @@ struct Federation {
   /// Where the model that clients train stands for another one that rank 0 has: that one with these values,
   /// which clients are judged by then, at rank 0. Empty: by `model`, where they are.
   std::function<CausalLM&(TensorMap const& values)> judged_model = {};
-  std::string judged = {};  ///< what that is, for people; "" where there is one model
+  /// Called on every rank whenever the server has sent ServerState::extra; may be empty.
+  std::function<void(TensorMap const& extra)> received = {};
+  std::string judged = {};  ///< what clients are judged by, for people; "" where there is one model
   Communicator const& all_ranks() const { return world ? *world : collective.communicator(); }
 };
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 
+#include "fsllm/core/tensor_map.hpp"
 #include "fsllm/data/batch.hpp"
 #include "fsllm/io/shard.hpp"
 #include "fsllm/offsite/emulator.hpp"
@@ -17,6 +18,10 @@ at::Tensor distillation_loss(at::Tensor const& teacher, at::Tensor const& studen
 struct AlignLosses {
   double lm = 0, kd = 0;
 };
+struct AlignResult {
+  TensorMap blocks;
+  AlignLosses before, after;
+};
 
 struct AlignJob {
   EmulatorPlan const& plan;
@@ -25,15 +30,18 @@ struct AlignJob {
   uint64_t seed = 0;
   TokenSplit const& train;
   TokenSplit const& judged;  ///< may be empty
+  int64_t round = 0;         ///< 0: before the first one; gives other rows
 };
 
 /// Distils the middle blocks of the emulator from the full model: its hidden states behind the last middle
-/// block learn those of the full model behind block plan.last − 1, and its logits the targets
-/// (lm_weight · CE + kd_weight · distillation_loss). Nothing else moves, nothing is dropped. The blocks by
-/// their names in the emulator, in the types that they had, which they have in `emulator` too then. `before`
-/// and `after` are losses of `judged`. A loss that is not finite is an Error.
-TensorMap align_emulator(CausalLM& full, CausalLM& emulator, AlignJob const& job, AlignLosses& before,
-                         AlignLosses& after);
+/// block learn those of the full model behind block plan.last − 1, and its logits the targets and the full
+/// model's: lm_weight · CE + kd_weight · distillation_loss + kl_weight · KL. Nothing else moves, nothing is
+/// dropped. The blocks by their names in the emulator, in the types that they had, which they have in
+/// `emulator` too then, and losses of `judged`. A loss that is not finite is an Error.
+AlignResult align_emulator(CausalLM& full, CausalLM& emulator, AlignJob const& job);
+
+/// The parameters of the middle blocks, live, by their names in the emulator.
+TensorMap middle_parameters(CausalLM& emulator, EmulatorPlan const& plan);
 
 /// Writes middle blocks (names of the emulator) under their names in the full model.
 void write_middle(std::filesystem::path const& file, EmulatorPlan const& plan, TensorMap const& blocks);

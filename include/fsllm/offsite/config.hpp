@@ -17,8 +17,10 @@ struct AlignConfig {
   std::string data_root, data_type;
   std::vector<double> splits{0.8, 0.1, 0.1};
   int64_t steps = 10;
-  bool epochs = false;  ///< steps count epochs
-  double lm_weight = 0.1, kd_weight = 0.9;
+  bool epochs = false;       ///< steps count epochs
+  bool every_round = false;  ///< the same steps again after every round
+  int64_t initial = 1;       ///< how many times the steps are taken before the first round
+  double lm_weight = 0.1, kd_weight = 0.9, kl_weight = 0;
   OptimizerConfig optimizer;
 };
 
