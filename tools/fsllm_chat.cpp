@@ -26,15 +26,18 @@ using namespace fsllm;
 Program const kProgram{
     "fsllm_chat",
     "Talks with a model and an adapter; the answer is shown while it is made.\n\n"
-    "  fsllm_chat --model DIR [--adapter DIR]                    (/reset forgets the talk, /quit or Ctrl-D ends)\n"
+    "  fsllm_chat --model DIR [--adapter DIR]                    (/reset forgets the talk, /quit or Ctrl-D "
+    "ends)\n"
     "  fsllm_chat --model DIR [--adapter DIR] --prompt TEXT      (one answer on standard output)\n",
     {{"model", "DIR", "model, Hugging Face layout or a .gguf file"},
      {"adapter", "DIR", "PEFT adapter"},
      {"prompt", "TEXT", "answer this and end"},
      {"system", "TEXT", "what the model is told before the talk; chat templates alone"},
      {"prompt_template", "NAME",
-      "as data.prompt_template; the adapter's own, or the chat template in the model's files, where it is left out"},
-     {"history", "N", "exchanges before the question that the model sees again; fewer where they do not fit", "10"},
+      "as data.prompt_template; the adapter's own, or the chat template in the model's files, where it is "
+      "left out"},
+     {"history", "N", "exchanges before the question that the model sees again; fewer where they do not fit",
+      "10"},
      {"max_tokens", "N", "tokens of an answer at most", "256"},
      {"temperature", "T", "0 is greedy, above 0 draws", "0"},
      {"top_k", "K", "draws among the K most likely tokens; 0: all", "0"},
@@ -61,8 +64,8 @@ GenerateRow row_of(CommandLine const& line) {
   row.top_p = decimal(line, "top_p");
   row.repetition_penalty = decimal(line, "repetition_penalty");
   FSLLM_CHECK(row.max_tokens > 0, "--max_tokens 0 (an answer needs a token). Leave it out, or write 256.");
-  FSLLM_CHECK(row.top_p > 0 && row.top_p <= 1, "--top_p {} (a probability in (0, 1]). Leave it out for all tokens.",
-              row.top_p);
+  FSLLM_CHECK(row.top_p > 0 && row.top_p <= 1,
+              "--top_p {} (a probability in (0, 1]). Leave it out for all tokens.", row.top_p);
   FSLLM_CHECK(row.repetition_penalty > 0, "--repetition_penalty 0 (1 is none). Leave it out.");
   return row;
 }
@@ -99,10 +102,11 @@ class Talk {
     FSLLM_CHECK(model_.tokenizer != nullptr,
                 "{} holds no tokenizer (a talk is text). Put tokenizer.json or tokenizer.model there.",
                 line.need("model"));
-    FSLLM_CHECK(model_.prompt.has_value(),
-                "{} has no chat template. Give --prompt_template: plain, alpaca, chatml, vicuna, llama-2-chat, "
-                "llama-3 or mistral-instruct.",
-                line.need("model"));
+    FSLLM_CHECK(
+        model_.prompt.has_value(),
+        "{} has no chat template. Give --prompt_template: plain, alpaca, chatml, vicuna, llama-2-chat, "
+        "llama-3 or mistral-instruct.",
+        line.need("model"));
     if (!line.has("system")) return;
     FSLLM_CHECK(model_.prompt->chat != nullptr,
                 "--system (the prompt template {} is no chat and has no place for it). Leave it out.",
@@ -139,10 +143,11 @@ class Talk {
     for (;;) {
       auto ids = encoded(question);
       if (std::ssize(ids) <= room) return ids;
-      FSLLM_CHECK(!exchanges_.empty(),
-                  "a question of {} tokens with an answer of {} (the model has {} positions). Shorten it, or lower "
-                  "--max_tokens.",
-                  ids.size(), settings_.max_tokens, model_.max_positions);
+      FSLLM_CHECK(
+          !exchanges_.empty(),
+          "a question of {} tokens with an answer of {} (the model has {} positions). Shorten it, or lower "
+          "--max_tokens.",
+          ids.size(), settings_.max_tokens, model_.max_positions);
       exchanges_.pop_front();
     }
   }
@@ -180,13 +185,13 @@ class Talk {
 
 void talk(Talk& talk) {
   bool const terminal = isatty(STDIN_FILENO) != 0;
-  for (std::string line; !interrupted();) {
+  for (std::string line, buffer; !interrupted();) {
     if (terminal) std::cout << "> " << std::flush;
     if (!std::getline(std::cin, line) || line == "/quit") break;
     if (line == "/reset")
       talk.forget();
     else if (!line.empty())
-      talk.ask(valid_utf8(line));
+      talk.ask(std::string(valid_utf8(line, buffer)));
   }
   if (terminal) std::cout << "\n";
 }
@@ -213,10 +218,14 @@ int chat(CommandLine const& line, Communicator const& world) {
 int main(int argc, char** argv) {
   auto const start = start_program(kProgram, argc, argv);
   if (!start.line) return start.exit_code;
+  set_signal_note("", OnSignal::deferred);
   return run_program(argc, argv, [&](Communicator const& world) {
-    start_log(0, 1, LogLevel::warning);
-    FSLLM_CHECK(world.size() == 1, "fsllm_chat on {} ranks (it is a program for one). Start it without mpirun.",
-                world.size());
-    return chat(*start.line, world);
+    int code = 0;
+    agree(world, [&] {
+      FSLLM_CHECK(world.size() == 1,
+                  "fsllm_chat on {} ranks (it is a program for one). Start it without mpirun.", world.size());
+      code = chat(*start.line, world);
+    });
+    return code;
   });
 }

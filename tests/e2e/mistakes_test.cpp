@@ -188,7 +188,8 @@ class Mistakes : public testing::Test {
         continue;
       }
       expect_refused(mistake, 0, mistake.message);
-      bool const is_for_one = program == "fsllm_export" || program == "fsllm_serve";
+      bool const is_for_one =
+          program == "fsllm_export" || program == "fsllm_serve" || program == "fsllm_chat";
       bool const refused_as_such = is_for_one && !mistake.message.starts_with("'");
       expect_refused(
           mistake, 2,
@@ -220,6 +221,9 @@ TEST_F(Mistakes, Inspect) {
 }
 TEST_F(Mistakes, Serve) {
   expect_all("fsllm_serve");
+}
+TEST_F(Mistakes, Chat) {
+  expect_all("fsllm_chat");
 }
 
 TEST_F(Mistakes, AreAllRead) {
