@@ -94,11 +94,12 @@ class Screen {
 
 class Talk {
  public:
-  Talk(CommandLine const& line, ModelWithAdapters& models)
-      : model_(models.served().front()),
+  Talk(CommandLine const& line, ModelSession& session)
+      : model_(
+            serve_adapter(session, {"model", line.text("adapter")}, line.need("model"), template_of(line))),
         settings_(row_of(line)),
         history_(line.number("history")),
-        batch_(models.model(), {.most_rows = 1, .stop_ids = model_.stop_ids}) {
+        batch_(session.model(), {.most_rows = 1, .stop_ids = model_.stop_ids}) {
     FSLLM_CHECK(model_.tokenizer != nullptr,
                 "{} holds no tokenizer (a talk is text). Put tokenizer.json or tokenizer.model there.",
                 line.need("model"));
@@ -175,7 +176,7 @@ class Talk {
     return text + prompt_of(question);
   }
 
-  ServedModel const& model_;
+  ServedModel model_;
   GenerateRow settings_;
   int64_t history_;
   RunningBatch batch_;
@@ -203,9 +204,8 @@ int chat(CommandLine const& line, Communicator const& world) {
   load.cache_dir = user_cache_dir();
   parse_dtype(load.compute_dtype, "--dtype");
   load.device = choose_device(parse_use_gpu(line.need("use_gpu"), "--use_gpu"), world).device;
-  ModelWithAdapters models(line.need("model"), load);
-  models.add({"model", line.text("adapter")}, template_of(line));
-  Talk exchange(line, models);
+  ModelSession session(line.need("model"), load);
+  Talk exchange(line, session);
   if (line.has("prompt"))
     exchange.ask(line.need("prompt"));
   else

@@ -11,7 +11,6 @@
 #include "fsllm/app/command_line.hpp"
 #include "fsllm/app/evaluate.hpp"
 #include "fsllm/app/evaluate_tasks.hpp"
-#include "fsllm/app/model_session.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/app/run_config.hpp"
 #include "fsllm/comm/gather.hpp"
@@ -141,8 +140,8 @@ int score(CommandLine const& line, Communicator const& world) {
     auto subject = subject_of(line);
     subject.load.device = device;
     session = std::make_unique<ModelSession>(subject.model_dir, subject.load);
-    session->use_adapter(the_adapter(subject.adapters));
-    work = std::make_unique<RequestWork>(requests, session->model().config(), session->tokenizer());
+    use_adapter(*session, the_adapter(subject.adapters));
+    work = std::make_unique<RequestWork>(requests, session->model().config(), session->tokenizer().get());
     results = work->compute(session->model(), batch_tokens(line), {world.rank(), world.size()});
   });
   results = {all_gather(results.scores, world), all_gather(results.tokens, world)};

@@ -9,7 +9,6 @@
 #include <algorithm>
 
 #include "fsllm/app/adapter_info.hpp"
-#include "fsllm/app/model_session.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/app/vocabulary.hpp"
 #include "fsllm/comm/gather.hpp"
@@ -53,12 +52,12 @@ std::vector<std::string> notes_on_base(Candidate const& candidate, fs::path cons
 /// Puts the candidate's adapter in place; what its scores must not hide.
 std::vector<std::string> use_candidate(Candidate const& candidate, TaskJob const& job,
                                        ModelSession& session) {
-  session.use_adapter("");
+  session.use(0);
   std::vector<std::string> notes;
   if (!candidate.adapter.empty()) {
     auto const alone = probe(session.model());
-    session.use_adapter(candidate.adapter);
-    notes = notes_on_base(candidate, job.model_dir, session.tokenizer());
+    use_adapter(session, candidate.adapter);
+    notes = notes_on_base(candidate, job.model_dir, session.tokenizer().get());
     auto const adapted = probe(session.model());
     if (alone.sizes() == adapted.sizes() && at::equal(alone, adapted))
       notes.push_back(fmt::format(

@@ -14,8 +14,8 @@ namespace fs = std::filesystem;
 class Chat : public testing::Test {
  protected:
   void SetUp() override {
-    if (test_data().empty()) GTEST_SKIP() << "FSLLM_TEST_DATA is not set";
-    model_ = (test_data() / "models/stories260K").string();
+    FSLLM_NEED_TEST_DATA("models/stories260K");
+    model_ = test_data("models/stories260K").string();
   }
 
   /// Standard output of fsllm_chat with `input` on its standard input.
