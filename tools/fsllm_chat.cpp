@@ -11,7 +11,6 @@
 #include "fsllm/app/command_line.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/app/run_config.hpp"
-#include "fsllm/comm/session.hpp"
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/utf8.hpp"
