@@ -5,8 +5,8 @@
 #include <numeric>
 #include <set>
 
-#include "text_fixture.hpp"
 #include "server.hpp"
+#include "text_fixture.hpp"
 
 namespace fsllm::test {
 namespace {
