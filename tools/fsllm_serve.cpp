@@ -43,7 +43,7 @@ Program const kProgram{
      {"batch_tokens", "N", "tokens in one forward pass", "2048"},
      {"queue", "N", "choices that may run or wait; more are told to come again (503)", "2048"}}};
 
-constexpr milliseconds kGrace(4000), kLastMoment(7000);
+constexpr milliseconds kGrace(3000), kLastMoment(5000);
 
 std::atomic<bool> serving{false};
 
