@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <thread>
 
@@ -42,31 +43,19 @@ Program const kProgram{
      {"batch_tokens", "N", "tokens in one forward pass", "2048"},
      {"queue", "N", "choices that may run or wait; more are told to come again (503)", "2048"}}};
 
-constexpr milliseconds kGrace(4000), kLastMoment(7000);
+constexpr milliseconds kGrace(3000), kLastMoment(5000);
 
-/// The end of the process once a signal has come, should a forward pass or the loading of a model last.
-class Deadline {
- public:
-  Deadline() : thread_([this] { watch(); }) {}
-  ~Deadline() {
-    done_ = true;
-    thread_.join();
-  }
-  /// From now on a signal gives so long to finish; before, nothing is worth finishing.
-  void begin_serving() { serving_ = true; }
+std::atomic<bool> serving{false};
 
- private:
-  void watch() {
-    using Clock = std::chrono::steady_clock;
-    std::optional<Clock::time_point> last;
-    for (; !done_; std::this_thread::sleep_for(milliseconds(50))) {
-      if (interrupted() && !last) last = Clock::now() + kLastMoment;
-      if (last && (!serving_ || Clock::now() >= *last)) std::_Exit(0);
-    }
-  }
-  std::atomic<bool> done_{false}, serving_{false};
-  std::thread thread_;
-};
+/// Ends the process once a signal has come, should a forward pass, the loading of a model or the end itself
+/// last. Before it serves, nothing is worth finishing.
+void end_in_time() {
+  using Clock = std::chrono::steady_clock;
+  while (!interrupted()) std::this_thread::sleep_for(milliseconds(50));
+  auto const last = Clock::now() + kLastMoment;
+  while (serving && Clock::now() < last) std::this_thread::sleep_for(milliseconds(50));
+  std::_Exit(0);
+}
 
 std::string read_key(CommandLine const& line) {
   auto const* const variable = std::getenv("FSLLM_API_KEY");
@@ -127,7 +116,6 @@ int64_t positive(CommandLine const& line, char const* option) {
 }
 
 int serve(CommandLine const& line) {
-  Deadline deadline;
   line.need("port");
   auto const port = line.number("port", "a port from 0 to 65535");
   FSLLM_CHECK(port <= 65535, "--port {} (a port from 0 to 65535 is needed). Choose one.", port);
@@ -136,18 +124,19 @@ int serve(CommandLine const& line) {
   options.batch.most_tokens = positive(line, "batch_tokens");
   options.most_rows = positive(line, "queue");
   auto const host = line.need("host");
-  HttpServer server(host, static_cast<int>(port), read_key(line));
+  auto server = std::make_unique<HttpServer>(host, static_cast<int>(port), read_key(line));
   auto loaded = load(line);
   Engine engine(loaded.session, loaded.models, options);
-  server.start(openai_routes(loaded.models, engine));
-  deadline.begin_serving();
+  server->start(openai_routes(loaded.models, engine));
+  serving = true;
   std::string ids;
   for (auto const& model : loaded.models) ids += " " + model.id;
   log_info("serving{} at http://{}:{}/v1", ids, host.find(':') == std::string::npos ? host : "[" + host + "]",
-           server.port());
+           server->port());
   while (!interrupted()) std::this_thread::sleep_for(milliseconds(50));
-  server.close();
+  server->close();
   engine.stop(kGrace);
+  server.reset();  // its threads read the models
   return 0;
 }
 
@@ -157,6 +146,7 @@ int main(int argc, char** argv) {
   auto const start = start_program(kProgram, argc, argv);
   if (!start.line) return start.exit_code;
   set_signal_note("", OnSignal::deferred);
+  std::thread(end_in_time).detach();  // static destructors take their time too
   return run_program(argc, argv, [&](Communicator const& world) {
     int code = 0;
     agree(world, [&] {

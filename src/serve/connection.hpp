@@ -16,7 +16,7 @@ namespace fsllm::detail {
 class Connection final : public httplib::Stream {
  public:
   Connection(int socket, HttpLimits const& limits) : socket_(socket), limits_(limits) {}
-  ~Connection() override;
+  ~Connection();
   Connection(Connection const&) = delete;
 
   /// Waits for the first byte of a request; false: the client has gone, or was silent for so long.
@@ -39,19 +39,18 @@ class Connection final : public httplib::Stream {
   void linger();
   int descriptor() const { return socket_; }
 
-  bool is_readable() const override { return begin_ < end_ || ready(kRead, limits_.body_time); }
-  bool is_writable() const override { return ready(kWrite, limits_.write_time); }
-  // Of newer versions.
+  // Not marked as overriding: versions of cpp-httplib differ in what a stream has.
+  bool is_readable() const { return begin_ < end_ || ready(kRead, limits_.body_time); }
+  bool is_writable() const { return ready(kWrite, limits_.write_time); }
   bool wait_readable() const { return is_readable(); }
   bool wait_writable() const { return is_writable(); }
   bool is_peer_alive() const { return !gone(); }
   time_t duration() const { return 0; }
-
-  ssize_t read(char* into, size_t size) override;
-  ssize_t write(char const* from, size_t size) override;
-  void get_remote_ip_and_port(std::string&, int&) const override {}
-  void get_local_ip_and_port(std::string&, int&) const override {}
-  socket_t socket() const override { return socket_; }
+  ssize_t read(char* into, size_t size);
+  ssize_t write(char const* from, size_t size);
+  void get_remote_ip_and_port(std::string&, int&) const {}
+  void get_local_ip_and_port(std::string&, int&) const {}
+  socket_t socket() const { return socket_; }
 
  private:
   using Clock = std::chrono::steady_clock;
