@@ -7,6 +7,7 @@
         {"results": {task: ...}, "samples": {task: [{"resps": ..., "metrics": ...}, ...]}}. The fields of each task are those
         of the installed package; only where its data lies, and the examples, differ.
 """
+import contextlib
 import csv
 import json
 import os
@@ -113,7 +114,8 @@ def score(model_dir, data, limit, shots, names):
             else:
                 tasks.append({"lambada": lambada, "own": choices, "texts": documents}[name](data, folder))
         model = HFLM(pretrained=model_dir, device="cpu", dtype="float32", batch_size=8)
-        found = lm_eval.simple_evaluate(model=model, tasks=tasks, limit=limit or None, log_samples=True, bootstrap_iters=2)
+        with contextlib.redirect_stdout(sys.stderr):
+            found = lm_eval.simple_evaluate(model=model, tasks=tasks, limit=limit or None, log_samples=True, bootstrap_iters=2)
     samples = {}
     for task, rows in found["samples"].items():
         for row in sorted(rows, key=lambda row: row["doc_id"]):
