@@ -200,6 +200,9 @@ EvaluateJob job_without_rows(CommandLine const& line, Subject const& subject) {
 }
 
 EvaluateJob job_of(CommandLine const& line) {
+  FSLLM_CHECK(!line.has("shots"),
+              "--shots {} (rows of instructions are asked without examples). Leave it out.",
+              line.text("shots"));
   auto const subject = subject_of(line);
   auto job = job_without_rows(line, subject);
   choose_templates(job, line.text("prompt_template"));
@@ -211,6 +214,12 @@ TaskJob task_job_of(CommandLine const& line) {
   auto const names = task_names(line.need("tasks"));
   auto common = job_without_rows(line, subject_of(line));
   if (ask_instructions(names)) choose_templates(common, line.text("prompt_template"));
+  FSLLM_CHECK(ask_instructions(names) || !line.has("prompt_template"),
+              "--prompt_template {} (these tasks have prompts of their own). Leave it out.",
+              line.text("prompt_template"));
+  FSLLM_CHECK(line.number("examples") == 0,
+              "--examples (it prints rows of a file of instructions). Leave it out; what was answered is in "
+              "samples_TASK.jsonl.");
   TaskJob job{common.model_dir, common.candidates, names, {}, common.load, common.batch_tokens};
   for (auto const& candidate : job.candidates)
     FSLLM_CHECK(candidate.name.find_first_of("/\\") == std::string::npos && !candidate.name.starts_with('.'),

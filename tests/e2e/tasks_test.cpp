@@ -252,6 +252,9 @@ TEST_F(Tasks, AnAdapterThatDoesNothingIsNamed) {
   outcome = run(dir_.path(), 0, words);
   expect_ok(outcome);
   EXPECT_THAT(outcome.out + outcome.err, testing::HasSubstr("some was trained on the model "));
+  fs::remove(dir_ / "some/adapter/fsllm.json");
+  outcome = run(dir_.path(), 0, words);
+  EXPECT_THAT(outcome.out + outcome.err, testing::HasSubstr("some names the model "));
 }
 
 TEST_F(Tasks, LongPromptsLoseExamplesFirst) {
@@ -274,6 +277,10 @@ TEST_F(Tasks, MistakesAreExplained) {
   expect_refused(evaluate("mmlu", "out", 2, {"--shots", "8"}),
                  "--shots 8 (mmlu/dev of anatomy has 7 examples)");
   expect_refused(evaluate("flowertune_general_nlp", "out", 0, {"--shots", "1"}), "has no examples");
+  expect_refused(evaluate("mmlu", "out", 0, {"--prompt_template", "plain"}), "prompts of their own");
+  std::ofstream(dir_ / "data/rows.jsonl") << R"({"instruction": "a", "output": "b"})"
+                                          << "\n";
+  expect_refused(evaluate("rows.jsonl", "out", 0, {"--shots", "1"}), "are asked without examples");
   fs::rename(dir_ / "data", dir_ / "elsewhere");
   expect_refused(evaluate("mmlu", "out"), "no questions in ");
   fs::rename(dir_ / "elsewhere", dir_ / "data");
