@@ -195,13 +195,16 @@ EvaluateJob job_without_rows(CommandLine const& line, Subject const& subject) {
                 "--adapter: two are called '{}' (tables tell them apart by name). Write NAME=DIR.", one.name);
   job.load = subject.load;
   job.batch_tokens = batch_tokens(line);
-  choose_templates(job, line.text("prompt_template"));
   return job;
 }
 
 EvaluateJob job_of(CommandLine const& line) {
+  FSLLM_CHECK(!line.has("shots"),
+              "--shots {} (rows of instructions are asked without examples). Leave it out.",
+              line.text("shots"));
   auto const subject = subject_of(line);
   auto job = job_without_rows(line, subject);
+  choose_templates(job, line.text("prompt_template"));
   job.rows = rows_of(line, subject);
   return job;
 }
@@ -209,6 +212,13 @@ EvaluateJob job_of(CommandLine const& line) {
 TaskJob task_job_of(CommandLine const& line) {
   auto const names = task_names(line.need("tasks"));
   auto common = job_without_rows(line, subject_of(line));
+  if (ask_instructions(names)) choose_templates(common, line.text("prompt_template"));
+  FSLLM_CHECK(ask_instructions(names) || !line.has("prompt_template"),
+              "--prompt_template {} (these tasks have prompts of their own). Leave it out.",
+              line.text("prompt_template"));
+  FSLLM_CHECK(line.number("examples") == 0,
+              "--examples (it prints rows of a file of instructions). Leave it out; what was answered is in "
+              "samples_TASK.jsonl.");
   TaskJob job{common.model_dir, common.candidates, names, {}, common.load, common.batch_tokens};
   for (auto const& candidate : job.candidates)
     FSLLM_CHECK(candidate.name.find_first_of("/\\") == std::string::npos && !candidate.name.starts_with('.'),

@@ -7,6 +7,7 @@
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "fsllm/app/adapter_info.hpp"
 #include "fsllm/app/program.hpp"
@@ -16,7 +17,7 @@
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/progress.hpp"
 #include "fsllm/eval/task_work.hpp"
-#include "fsllm/io/files.hpp"
+#include "fsllm/io/jsonl.hpp"
 #include "task_record.hpp"
 
 namespace fsllm {
@@ -35,11 +36,29 @@ at::Tensor probe(CausalLM& model) {
   return model.logits(model.hidden_states(input.ids, pass), pass);
 }
 
+/// The model's name that the adapter's own adapter_config.json gives, "" for none.
+std::string named_base(fs::path const& adapter) {
+  auto const config = read_json(adapter / "adapter_config.json");
+  auto const name = config.find("base_model_name_or_path");
+  return name != config.end() && name->is_string() ? name->get<std::string>() : "";
+}
+
+std::string folder_name(fs::path const& path) {
+  auto const whole = fs::weakly_canonical(path);
+  return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
+}
+
 std::vector<std::string> notes_on_base(Candidate const& candidate, fs::path const& model_dir,
                                        Tokenizer const* tokenizer) {
   std::vector<std::string> notes;
   auto const info = read_adapter_info(candidate.adapter);
-  if (!info) return notes;
+  if (!info) {
+    auto const base = named_base(candidate.adapter);
+    if (!base.empty() && folder_name(base) != folder_name(model_dir))
+      notes.push_back(fmt::format("{} names the model {} as its own, and is scored on {}", candidate.name,
+                                  base, model_dir.string()));
+    return notes;
+  }
   if (!info->base_model.empty() && fs::weakly_canonical(info->base_model) != fs::weakly_canonical(model_dir))
     notes.push_back(fmt::format("{} was trained on the model {}, and is scored on {}", candidate.name,
                                 info->base_model, model_dir.string()));

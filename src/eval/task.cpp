@@ -8,18 +8,26 @@
 
 namespace fsllm {
 
-std::vector<Row<TaskBuilder>> const& task_table() {
-  static std::vector<Row<TaskBuilder>> const table = {
-      {"mmlu", mmlu_task, "57 subjects, multiple choice, 5-shot (Hendrycks et al. 2021)"},
-      {"flowertune_general_nlp", flowertune_task, "FlowerTune's protocol on three groups of MMLU"},
-      {"gsm8k", gsm8k_task, "grade-school mathematics, 8-shot chain of thought (Cobbe et al. 2021)"},
-      {"dolly", dolly_task, "instructions by category, ROUGE-L (Conover et al. 2023)"},
-      {"code_search_net", code_search_net_task, "code that belongs to a text, 5-shot (Husain et al. 2019)"},
-      {"cosqa", cosqa_task, "the same of web queries (Huang et al. 2021)"},
-      {"humaneval", humaneval_task, "Python functions that must pass their tests, pass@k (Chen et al. 2021)"},
-      {"lambada", lambada_task, "the last word of a passage (Paperno et al. 2016)"},
+std::vector<Row<TaskKind>> const& task_table() {
+  static std::vector<Row<TaskKind>> const table = {
+      {"mmlu", {mmlu_task}, "57 subjects, multiple choice, 5-shot (Hendrycks et al. 2021)"},
+      {"flowertune_general_nlp", {flowertune_task}, "FlowerTune's protocol on three groups of MMLU"},
+      {"gsm8k", {gsm8k_task}, "grade-school mathematics, 8-shot chain of thought (Cobbe et al. 2021)"},
+      {"dolly", {dolly_task, true}, "instructions by category, ROUGE-L (Conover et al. 2023)"},
+      {"code_search_net", {code_search_net_task}, "code that belongs to a text, 5-shot (Husain et al. 2019)"},
+      {"cosqa", {cosqa_task}, "the same of web queries (Huang et al. 2021)"},
+      {"humaneval",
+       {humaneval_task},
+       "Python functions that must pass their tests, pass@k (Chen et al. 2021)"},
+      {"lambada", {lambada_task}, "the last word of a passage (Paperno et al. 2016)"},
   };
   return table;
+}
+
+bool ask_instructions(std::vector<std::string> const& names) {
+  return std::ranges::any_of(task_table(), [&](auto const& row) {
+    return row.build.asks_instructions && std::ranges::find(names, row.name) != names.end();
+  });
 }
 
 std::string TaskItem::prompt(size_t dropped) const {
@@ -69,7 +77,7 @@ std::string task_label(std::string const& name) {
 
 std::unique_ptr<EvalTask> make_task(std::string const& name, TaskOptions const& options) {
   if (is_own_task(name)) return own_task(name, options);
-  return find_row(task_table(), name, "--tasks").build(options);
+  return find_row(task_table(), name, "--tasks").build.make(options);
 }
 
 }  // namespace fsllm

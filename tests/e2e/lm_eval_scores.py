@@ -7,6 +7,7 @@
         {"results": {task: ...}, "samples": {task: [{"resps": ..., "metrics": ...}, ...]}}. The fields of each task are those
         of the installed package; only where its data lies, and the examples, differ.
 """
+import contextlib
 import csv
 import json
 import os
@@ -70,6 +71,37 @@ def mmlu(data, folder, shots, subject):
     return config
 
 
+def lambada(data, folder):
+    with open(os.path.join(data, "text", "lambada_test.jsonl")) as file:
+        rows = [json.loads(line) for line in file]
+    config = fields("lambada/lambada_openai.yaml")
+    config.update(task="lambada", dataset_path="json", dataset_kwargs={"data_files": {"test": write_rows(folder, "lambada", rows)}})
+    return config
+
+
+def choices(data, folder):
+    """The user's own questions, in the harness' default format."""
+    files = {"test": os.path.join(data, "own.jsonl")}
+    return {"task": "own", "dataset_path": "json", "dataset_kwargs": {"data_files": files}, "output_type": "multiple_choice",
+            "test_split": "test", "doc_to_text": "{{question}}", "doc_to_choice": "choices", "doc_to_target": "answer",
+            "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")]}
+
+
+def documents(data, folder):
+    """wikitext's numbers of texts that need no detokenizer."""
+    files = {"test": os.path.join(data, "texts.jsonl")}
+
+    def numbers(doc, results):
+        import re
+
+        words, size = len(re.split(r"\s+", doc["text"])), len(doc["text"].encode())
+        return {"word_perplexity": (results[0], words), "byte_perplexity": (results[0], size), "bits_per_byte": (results[0], size)}
+
+    return {"task": "texts", "dataset_path": "json", "dataset_kwargs": {"data_files": files}, "output_type": "loglikelihood_rolling",
+            "test_split": "test", "doc_to_text": "", "doc_to_target": "{{text}}", "process_results": numbers,
+            "metric_list": [{"metric": name} for name in ("word_perplexity", "byte_perplexity", "bits_per_byte")]}
+
+
 def score(model_dir, data, limit, shots, names):
     import lm_eval
     from lm_eval.models.huggingface import HFLM
@@ -80,9 +112,10 @@ def score(model_dir, data, limit, shots, names):
             if name.startswith("mmlu_"):
                 tasks.append(mmlu(data, folder, shots, name[len("mmlu_"):]))
             else:
-                sys.exit(f"no task {name}")
+                tasks.append({"lambada": lambada, "own": choices, "texts": documents}[name](data, folder))
         model = HFLM(pretrained=model_dir, device="cpu", dtype="float32", batch_size=8)
-        found = lm_eval.simple_evaluate(model=model, tasks=tasks, limit=limit or None, log_samples=True, bootstrap_iters=2)
+        with contextlib.redirect_stdout(sys.stderr):
+            found = lm_eval.simple_evaluate(model=model, tasks=tasks, limit=limit or None, log_samples=True, bootstrap_iters=2)
     samples = {}
     for task, rows in found["samples"].items():
         for row in sorted(rows, key=lambda row: row["doc_id"]):

@@ -27,6 +27,36 @@ void write_mmlu(fs::path const& data) {
   }
 }
 
+/// A few rows for every other task.
+void write_others(fs::path const& data) {
+  for (auto const* folder : {"gsm8k", "text", "humaneval", "dolly"}) fs::create_directories(data / folder);
+  std::ofstream gsm(data / "gsm8k/test.jsonl"), words(data / "text/lambada_test.jsonl"),
+      code(data / "humaneval/HumanEval.jsonl"), dolly(data / "dolly/test.jsonl"), own(data / "own.jsonl"),
+      prompts(data / "prompts.jsonl"), net(data / "csn_test.jsonl");
+  for (int i = 0; i < 9; ++i) {
+    auto const n = std::to_string(i);
+    gsm << json{{"question", "how many are " + n}, {"answer", "so\n#### " + n}}.dump() << "\n";
+    words << json{{"text", "one two " + n + " four"}}.dump() << "\n";
+    // What the model writes stands in a text that nobody reads.
+    code << json{{"task_id", "T/" + n},
+                 {"prompt", "def f():\n    return " + n + "\n\nignored = r\"\"\"\n"},
+                 {"test", "\"\"\"\ndef check(f):\n    assert f() == " + std::to_string(i % 3) + "\n"},
+                 {"entry_point", "f"}}
+                .dump()
+         << "\n";
+    dolly << json{{"instruction", "say " + n},
+                  {"context", ""},
+                  {"response", n + " it is"},
+                  {"category", i % 2 == 0 ? "open_qa" : "brainstorming"}}
+                 .dump()
+          << "\n";
+    own << json{{"question", "is " + n}, {"choices", {"yes", "no"}}, {"answer", i % 2}}.dump() << "\n";
+    prompts << json{{"prompt", "say " + n}, {"targets", n}, {"max_tokens", 5 + i}}.dump() << "\n";
+    net << json{{"instruction", "say"}, {"input", n}, {"output", i % 2}, {"category", "go"}}.dump() << "\n";
+  }
+  std::ofstream(data / "notes.txt") << std::string(3000, 'x') << " and so on\n";
+}
+
 class Tasks : public testing::Test {
  protected:
   Tasks() {
@@ -90,6 +120,50 @@ TEST_F(Tasks, FilesHaveTheSameBytesOnAnyRanks) {
     expect_ok(evaluate("mmlu,flowertune_general_nlp", out, np, more));
     EXPECT_TRUE(files(out) == alone) << np;
   }
+}
+
+TEST_F(Tasks, EveryTaskHasTheSameBytesOnAnyRanks) {
+  write_others(dir_ / "data");
+  std::string const list = "gsm8k,lambada,dolly,own.jsonl,prompts.jsonl,notes.txt";
+  expect_ok(evaluate(list, "out1"));
+  expect_ok(evaluate("code_search_net", "net1", 0, {"--shots", "0"}));
+  for (int const np : {2, 3}) {
+    auto const n = std::to_string(np);
+    expect_ok(evaluate(list, "out" + n, np));
+    expect_ok(evaluate("code_search_net", "net" + n, np, {"--shots", "0"}));
+    EXPECT_TRUE(files("out" + n) == files("out1")) << np;
+    EXPECT_TRUE(files("net" + n) == files("net1")) << np;
+  }
+  auto const all = results("out1").at("results");
+  EXPECT_GT(all.at("notes").at("token_perplexity,none"), 1);
+  EXPECT_EQ(all.at("own").at("acc_constant,none"), 5.0 / 9);
+  EXPECT_EQ(read_events(dir_ / "out1/samples_gsm8k.jsonl").size(), 9U);
+}
+
+/// Tests really run: those whose expectation is wrong fail, the rest pass; np 1 = np 2.
+TEST_F(Tasks, HumanEvalRunsTests) {
+  write_others(dir_ / "data");
+  auto const alone = evaluate("humaneval", "out");
+  if (alone.exit_code == 2) {
+    EXPECT_THAT(alone.err, testing::HasSubstr("humaneval: no score (bwrap"));
+    GTEST_SKIP() << "no sandbox: " << alone.err;
+  }
+  expect_ok(alone);
+  EXPECT_DOUBLE_EQ(results("out").at("results").at("humaneval").at("pass@1,none").get<double>(), 3.0 / 9);
+  expect_ok(evaluate("humaneval", "out2", 2));
+  EXPECT_TRUE(files("out2") == files("out"));
+}
+
+TEST_F(Tasks, WithoutASandboxAnswersAreKept) {
+  write_others(dir_ / "data");
+  std::string const path = std::getenv("PATH");
+  ASSERT_EQ(::setenv("PATH", "/nowhere", 1), 0);
+  auto const outcome = evaluate("humaneval,lambada", "out");
+  ASSERT_EQ(::setenv("PATH", path.c_str(), 1), 0);
+  expect_refused(outcome, "humaneval: no score (bwrap is not on the PATH; it is in the package bubblewrap)");
+  EXPECT_EQ(read_events(dir_ / "out/humaneval_answers.jsonl").size(), 45U);
+  EXPECT_TRUE(results("out").at("results").contains("lambada"));
+  EXPECT_FALSE(results("out").at("results").contains("humaneval"));
 }
 
 TEST_F(Tasks, ResultsHaveTheHarnessLayout) {
@@ -178,6 +252,9 @@ TEST_F(Tasks, AnAdapterThatDoesNothingIsNamed) {
   outcome = run(dir_.path(), 0, words);
   expect_ok(outcome);
   EXPECT_THAT(outcome.out + outcome.err, testing::HasSubstr("some was trained on the model "));
+  fs::remove(dir_ / "some/adapter/fsllm.json");
+  outcome = run(dir_.path(), 0, words);
+  EXPECT_THAT(outcome.out + outcome.err, testing::HasSubstr("some names the model "));
 }
 
 TEST_F(Tasks, LongPromptsLoseExamplesFirst) {
@@ -200,6 +277,10 @@ TEST_F(Tasks, MistakesAreExplained) {
   expect_refused(evaluate("mmlu", "out", 2, {"--shots", "8"}),
                  "--shots 8 (mmlu/dev of anatomy has 7 examples)");
   expect_refused(evaluate("flowertune_general_nlp", "out", 0, {"--shots", "1"}), "has no examples");
+  expect_refused(evaluate("mmlu", "out", 0, {"--prompt_template", "plain"}), "prompts of their own");
+  std::ofstream(dir_ / "data/rows.jsonl") << R"({"instruction": "a", "output": "b"})"
+                                          << "\n";
+  expect_refused(evaluate("rows.jsonl", "out", 0, {"--shots", "1"}), "are asked without examples");
   fs::rename(dir_ / "data", dir_ / "elsewhere");
   expect_refused(evaluate("mmlu", "out"), "no questions in ");
   fs::rename(dir_ / "elsewhere", dir_ / "data");

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "character_tokenizer.hpp"
 #include "fixture.hpp"
@@ -218,6 +219,54 @@ TEST(OwnTask, RowsOfThreeKinds) {
   EXPECT_ERROR(make(R"({"prompt": "q", "targets": [1]})"), "'targets' holds 1 (texts");
   EXPECT_ERROR(make(R"({"prompt": "q", "targets": "a", "regex": "("})"), "own.jsonl:1: regex = ");
   EXPECT_ERROR(make(R"({"question": "q"})"), "the first row has none of 'choices', 'targets' and 'text'");
+}
+
+/// ROUGE-L by hand: the longest common subsequence of "the cat sat" and "a cat that sat" is "cat sat".
+TEST(Dolly, RougeOfAnswersByCategory) {
+  TempDir dir;
+  std::filesystem::create_directories(dir / "dolly");
+  std::ofstream(dir / "dolly/test.jsonl")
+      << R"({"instruction": "Who sat?", "context": "", "response": "The cat sat.", "category": "open_qa"})"
+      << "\n"
+      << R"({"instruction": "Who?", "context": "A cat.", "response": "It.", "category": "closed_qa"})"
+      << "\n";
+  TemplateConfig plain;
+  plain.name = "plain";
+  auto const task = dolly_task({.data = dir.path(), .prompt = make_prompt_template(plain)});
+  EXPECT_THAT(task->items[1].question, testing::HasSubstr("A cat."));
+  EXPECT_NEAR(task->score(0, written(" a CAT that sat\n")).values[0], 2 * (2.0 / 4) * (2.0 / 3) / (7.0 / 6),
+              1e-12);
+  EXPECT_EQ(task->score(1, written("")).values[0], 0);
+  auto const rows = task->report({{"", {0.5}}, {"", {0.25}}});
+  EXPECT_DOUBLE_EQ(metric_of(rows, "dolly", "rougeL,none").value, 0.375);
+  EXPECT_DOUBLE_EQ(metric_of(rows, "dolly_closed_qa", "rougeL,none").value, 0.25);
+}
+
+TEST(CodeSearch, PromptsAreThoseOfFsLlm) {
+  TempDir dir;
+  std::ofstream(dir / "cosqa-dev.json") << R"([{"idx": "d", "doc": "add", "code": "a+b", "label": 1}])";
+  std::ofstream(dir / "csn_test.jsonl")
+      << R"({"instruction": "add", "input": "a+b", "output": 0, "category": "go"})"
+      << "\n"
+      << R"({"instruction": ")" << std::string(900, 'x')
+      << R"(", "input": "a+b", "output": "1", "category": "java"})";
+  EXPECT_ERROR(cosqa_task({.data = dir.path()}), "no " + (dir / "cosqa-train.json").string());
+  nlohmann::json train;
+  for (auto const* id : {"18", "4", "7", "2", "0", "9"})
+    train.push_back({{"idx", std::string("cosqa-train-") + id}, {"doc", id}, {"code", "c"}, {"label", 0}});
+  std::ofstream(dir / "cosqa-train.json") << train.dump();
+  auto const cosqa = cosqa_task({.data = dir.path(), .shots = 2});
+  EXPECT_EQ(cosqa->items[0].prompt(),
+            "Input: a piece of code and a document\nOutput: 0 or 1 score indicating the degree of matching "
+            "between the code and the document, with 0 indicating a mismatch and 1 indicating a match.\n\n"
+            "Document: 0\nCode: c\nScore: 0\n\nDocument: 9\nCode: c\nScore: 0\n\n"
+            "Document:python add\nCode: a+b\nScore: ");
+  EXPECT_EQ(cosqa->score(0, scored({-2, -1})).values[0], 1);
+  auto const net = code_search_net_task({.data = dir.path()});
+  EXPECT_EQ(net->items[0].groups, Fields{"code_search_net_go"});
+  EXPECT_EQ(net->items[0].examples->shots.size(), 5U);
+  EXPECT_LT(net->items[1].examples->shots.size(), 5U);
+  EXPECT_EQ(net->score(1, scored({-1, -1})).values[0], 0);  // the first of equals
 }
 
 }  // namespace

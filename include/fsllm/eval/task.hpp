@@ -93,8 +93,13 @@ size_t limited(size_t items, TaskOptions const& options);
 /// `asked` or the task's own number of examples; more than there are is an Error.
 int64_t shots_of(TaskOptions const& options, std::string const& task, int64_t own, int64_t available);
 
-using TaskBuilder = std::unique_ptr<EvalTask> (*)(TaskOptions const&);
-std::vector<Row<TaskBuilder>> const& task_table();
+struct TaskKind {
+  std::unique_ptr<EvalTask> (*make)(TaskOptions const&);
+  bool asks_instructions = false;  ///< by TaskOptions::prompt
+};
+std::vector<Row<TaskKind>> const& task_table();
+/// Does one of these tasks need a prompt template?
+bool ask_instructions(std::vector<std::string> const& names);
 
 /// The tasks of a list "mmlu,gsm8k,my_questions.jsonl": names of the table, and files of the user's own
 /// (own_task). Unknown names are Errors with the nearest one.
