@@ -107,6 +107,7 @@ void align_every_round(Setup& s, Trainable& t, FullModelWith const& full_model) 
                                         rows->train, rows->judged, round});
     for (auto& [name, tensor] : t.parameters) tensor.set_requires_grad(true);
     for (auto const& [name, tensor] : result.blocks) server.extra.at(key + name).copy_(tensor);
+    if (rows->judged.rows() == 0) return;
     server.facts["emulator_loss"] = result.after.lm;
     server.facts["emulator_distance"] = result.after.kd;
   };

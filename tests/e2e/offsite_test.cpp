@@ -293,14 +293,12 @@ TEST_F(OffsiteAlignment, TakesTheRowsThatTheSplitHoldsBack) {
 TEST_F(OffsiteAlignment, EveryRoundHasTheSameBits) {
   for (bool const adapter : {false, true}) {
     SCOPED_TRACE(adapter);
-    auto words =
-        align({"initial_only", "False", "train.local_update_steps", "5", "train.kl_loss_weight", "0.5"});
-    auto const rows = own_rows();
-    words.insert(words.end(), rows.begin(), rows.end());
-    if (adapter) {
-      auto const more = lora();
-      words.insert(words.end(), more.begin(), more.end());
-    }
+    auto more = own_rows();
+    more.insert(more.end(),
+                {"initial_only", "False", "train.local_update_steps", "5", "train.kl_loss_weight", "0.5"});
+    auto words = align(more);
+    auto const how = adapter ? lora() : std::vector<std::string>{};
+    words.insert(words.end(), how.begin(), how.end());
     std::string const tag = adapter ? "lora" : "full",
                       file = adapter ? "/adapter/adapter_model.safetensors" : "/model/model.safetensors";
     train(tag, words);
