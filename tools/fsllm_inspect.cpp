@@ -17,7 +17,8 @@ Program const kProgram{
     "fsllm_inspect",
     "Tells what a shard, checkpoint, adapter, model or run directory holds.\n\n"
     "  fsllm_inspect PATH [--json]\n  fsllm_inspect MODEL_DIR --tokenize IN.jsonl\n"
-    "  fsllm_inspect ADAPTER --clients DIR [--weights N,N,...]\n",
+    "  fsllm_inspect ADAPTER --clients DIR [--weights N,N,...]\n"
+    "  fsllm_inspect ADAPTER --compare ADAPTER [--model DIR --text TEXT]\n",
     {{"json", "", "one JSON object"},
      {"tokenize", "FILE.jsonl",
       "PATH is a model folder: rows {\"text\": S} become {\"ids\": [...]}, and {\"ids\": [...]} become "
@@ -25,7 +26,13 @@ Program const kProgram{
      {"clients", "DIR",
       "PATH is an adapter of LoRA: how far it is from the mean of those in DIR (client_00001, ...), as "
       "metrics.jsonl's aggregation_error, but exactly"},
-     {"weights", "N,N,...", "weights of these, such as their training rows; default: all the same"}},
+     {"weights", "N,N,...", "weights of these, such as their training rows; default: all the same"},
+     {"compare", "DIR",
+      "PATH (a) and this one (b) are adapters: what only one of them holds, the size of LoRA's B, and how "
+      "far apart "
+      "what they add to the weights is, by layer"},
+     {"model", "DIR", "with --compare and --text: the adapters' model"},
+     {"text", "TEXT", "loss a token of this text by the model alone and with each of the two"}},
     Words::path};
 
 void tokenize(std::string const& model, std::string const& rows) {
@@ -44,9 +51,15 @@ int run(CommandLine const& line) {
   }
   FSLLM_CHECK(line.has("clients") || !line.has("weights"),
               "--weights without --clients (there is nothing to weigh). Give both, or neither.");
-  auto const facts = line.has("clients")
-                         ? aggregation_error(path, line.text("clients"), line.numbers("weights"))
-                         : inspect(path);
+  FSLLM_CHECK(line.has("model") == line.has("text") && (line.has("compare") || !line.has("text")),
+              "--model and --text (they go together, and with --compare). Give all three, or neither.");
+  FSLLM_CHECK(!line.has("compare") || !line.has("clients"),
+              "--compare and --clients (one adapter beside another, or beside many). Give one.");
+  auto facts = line.has("clients")   ? aggregation_error(path, line.text("clients"), line.numbers("weights"))
+               : line.has("compare") ? compare_adapters(path, line.need("compare"))
+                                     : inspect(path);
+  if (line.has("text"))
+    facts["loss_per_token"] = losses_on(line.need("model"), {path, line.need("compare")}, line.need("text"));
   std::cout << (line.has("json") ? facts.dump(2) + "\n" : printable(readable(facts)));
   return 0;
 }

@@ -19,6 +19,14 @@ nlohmann::ordered_json aggregation_error(std::filesystem::path const& global,
                                          std::filesystem::path const& clients,
                                          std::vector<double> const& weights);
 
+/// Two adapters: tensors that only one holds, ‖B‖ of LoRA, and Frobenius norms of what each adds to the
+/// weights (s B A, of any ranks; of other methods the tensors themselves) and of the difference, over all and
+/// by layer.
+nlohmann::ordered_json compare_adapters(std::filesystem::path const& a, std::filesystem::path const& b);
+/// Mean loss a token of `text` by the model alone and with each adapter, "a" and "b".
+nlohmann::ordered_json losses_on(std::filesystem::path const& model_dir,
+                                 std::vector<std::filesystem::path> const& adapters, std::string const& text);
+
 /// What inspect() says, for people: nested keys indented, tables of numbers as lines.
 std::string readable(nlohmann::ordered_json const& facts, int indent = 0);
 
