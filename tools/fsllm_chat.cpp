@@ -16,6 +16,7 @@
 #include "fsllm/core/utf8.hpp"
 #include "fsllm/eval/continuation.hpp"
 #include "fsllm/model/dtype.hpp"
+#include "fsllm/model/running_batch.hpp"
 #include "fsllm/serve/served_model.hpp"
 
 namespace {

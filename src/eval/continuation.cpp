@@ -10,7 +10,7 @@ namespace fsllm {
 namespace {
 
 /// Rows of a running batch: enough to fill it, few enough that all ranks have some.
-constexpr size_t kFewestRows = 16, kMostRows = 128, kBatches = 16;
+constexpr size_t kFewestRows = 16, kMostRows = 128, kBatches = 8;
 
 size_t first_stop(std::string const& text, std::vector<std::string> const& stops) {
   size_t found = std::string::npos;
