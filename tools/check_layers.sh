@@ -17,7 +17,7 @@ data: core io text
 model: core io
 peft: core io model
 train: core data model peft
-eval: core text model peft
+eval: core io text model peft
 fed: core comm io text data model peft train eval
 align: core comm io text data model peft train eval fed
 offsite: core comm io text data model peft train eval fed

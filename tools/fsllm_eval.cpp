@@ -10,7 +10,7 @@
 
 #include "fsllm/app/command_line.hpp"
 #include "fsllm/app/evaluate.hpp"
-#include "fsllm/app/model_session.hpp"
+#include "fsllm/app/evaluate_tasks.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/app/run_config.hpp"
 #include "fsllm/comm/gather.hpp"
@@ -26,24 +26,35 @@ namespace {
 
 using namespace fsllm;
 
+std::string names_of_tasks() {
+  std::string names;
+  for (auto const& row : task_table()) names += (names.empty() ? "" : ", ") + row.name;
+  return names;
+}
+
 Program const kProgram{
     "fsllm_eval",
     "Scores requests with a model and an adapter; runs under mpirun too.\n\n"
     "  fsllm_eval --model DIR [--adapter DIR] --requests IN.jsonl --responses OUT.jsonl\n"
-    "  fsllm_eval --model DIR [--base] [--adapter [NAME=]DIR]... --tasks FILE.jsonl --out DIR\n"
+    "  fsllm_eval --model DIR [--base] [--adapter [NAME=]DIR]... --tasks LIST --data DIR --out DIR\n"
     "  fsllm_eval --run DIR [--base] --out DIR\n",
     {{"model", "DIR", "model, Hugging Face layout or a .gguf file"},
      {"run", "DIR",
       "run directory: model, adapter, types and prompt template come from there, and the rows that it kept "
       "for its test, where nothing else is given"},
      {"adapter", "[NAME=]DIR", "PEFT adapter to score with; may be repeated with --tasks", "", true},
-     {"tasks", "FILE.jsonl", "rows with instruction, input and output: exact match and loss by category"},
-     {"data", "DIR", "folder of the task's file", "."},
-     {"out", "DIR", "folder for results.json and predictions.jsonl"},
+     {"tasks", "LIST|FILE.jsonl",
+      "tasks with commas between them (docs/EVALUATION.md): " + names_of_tasks() +
+          "; or one FILE.jsonl of rows with instruction, input and output: exact match and loss by category"},
+     {"data", "DIR", "folder that holds mmlu/, gsm8k/, ...; or that of the file", "."},
+     {"out", "DIR",
+      "folder for results.json, results.md, results.csv and samples; finished tasks in there are not done "
+      "again"},
+     {"shots", "N", "examples before each question, where not the task's own number"},
      {"base", "", "score the model without an adapter too"},
      {"prompt_template", "NAME",
       "as data.prompt_template; the adapter's own, or alpaca, where it is left out"},
-     {"limit", "N", "the first rows only; 0: all", "0"},
+     {"limit", "N", "the first rows only (MMLU: of each subject); 0: all", "0"},
      {"examples", "N", "rows to print with their answers", "0"},
      {"requests", "FILE.jsonl", "one request a line: loglikelihood, loglikelihood_rolling or generate_until"},
      {"responses", "FILE.jsonl", "one answer a line, in the order of the requests"},
@@ -129,8 +140,8 @@ int score(CommandLine const& line, Communicator const& world) {
     auto subject = subject_of(line);
     subject.load.device = device;
     session = std::make_unique<ModelSession>(subject.model_dir, subject.load);
-    session->use_adapter(the_adapter(subject.adapters));
-    work = std::make_unique<RequestWork>(requests, session->model().config(), session->tokenizer());
+    use_adapter(*session, the_adapter(subject.adapters));
+    work = std::make_unique<RequestWork>(requests, session->model().config(), session->tokenizer().get());
     results = work->compute(session->model(), batch_tokens(line), {world.rank(), world.size()});
   });
   results = {all_gather(results.scores, world), all_gather(results.tokens, world)};
@@ -160,9 +171,6 @@ std::vector<Sample> rows_of(CommandLine const& line, Subject const& subject) {
     DataConfig data;
     data.type = line.need("tasks");
     data.root = line.need("data");
-    FSLLM_CHECK(data.type.find(".json") != std::string::npos,
-                "--tasks {} (not available in this version). Give a .json or .jsonl file of rows.",
-                data.type);
     rows = read_samples(data);
   }
   if (auto const limit = static_cast<size_t>(line.number("limit")); limit > 0 && limit < rows.size())
@@ -170,9 +178,9 @@ std::vector<Sample> rows_of(CommandLine const& line, Subject const& subject) {
   return rows;
 }
 
-EvaluateJob job_of(CommandLine const& line) {
+/// Model, adapters and types, as both kinds of jobs have them.
+EvaluateJob job_without_rows(CommandLine const& line, Subject const& subject) {
   line.need("out");
-  auto const subject = subject_of(line);
   EvaluateJob job{subject.model_dir};
   FSLLM_CHECK(
       !line.has("base") || !subject.run || !subject.run->adapter.empty() || line.has("model"),
@@ -188,8 +196,36 @@ EvaluateJob job_of(CommandLine const& line) {
   job.load = subject.load;
   job.batch_tokens = batch_tokens(line);
   choose_templates(job, line.text("prompt_template"));
+  return job;
+}
+
+EvaluateJob job_of(CommandLine const& line) {
+  auto const subject = subject_of(line);
+  auto job = job_without_rows(line, subject);
   job.rows = rows_of(line, subject);
   return job;
+}
+
+TaskJob task_job_of(CommandLine const& line) {
+  auto const names = task_names(line.need("tasks"));
+  auto common = job_without_rows(line, subject_of(line));
+  TaskJob job{common.model_dir, common.candidates, names, {}, common.load, common.batch_tokens};
+  for (auto const& candidate : job.candidates)
+    FSLLM_CHECK(candidate.name.find_first_of("/\\") == std::string::npos && !candidate.name.starts_with('.'),
+                "--adapter: the name '{}' (its results go into a folder of that name). Choose another.",
+                candidate.name);
+  job.options.data = line.need("data");
+  job.options.limit = line.number("limit");
+  if (line.has("shots")) job.options.shots = line.number("shots");
+  return job;
+}
+
+/// One file of rows with instruction, input and output, rather than names of tasks?
+bool is_rows(CommandLine const& line) {
+  auto const tasks = line.text("tasks");
+  if (tasks.find(',') != std::string::npos || tasks.find(".json") == std::string::npos) return false;
+  auto const file = own_task_file(tasks, line.need("data"));
+  return !std::filesystem::is_regular_file(file) || own_task_kind(file) == OwnKind::unknown;
 }
 
 void check_asked(CommandLine const& line) {
@@ -197,8 +233,38 @@ void check_asked(CommandLine const& line) {
               "nothing to score (none of --tasks, --requests and --run is given). See fsllm_eval --help.");
 }
 
-/// Collective: rows with expected answers, by every adapter.
+/// Collective: built-in tasks, by every adapter.
 int run_tasks(CommandLine const& line, Communicator const& world) {
+  TaskJob job;
+  std::unique_ptr<OutputFolder> out;
+  agree(world, [&] {
+    job = task_job_of(line);
+    if (world.rank() != 0) return;
+    out = std::make_unique<OutputFolder>(line.need("out"));
+    out->check_free(task_files(job));
+  });
+  job.load.device = device_of(line, world);
+  auto const outcomes = evaluate_tasks(job, world, out.get());
+  agree(world, [&] {
+    if (world.rank() != 0) return;
+    write_task_results(job, outcomes, *out);
+    fmt::print("{}", printable(task_table_text(outcomes, false)));
+    log_info("results written to {}", line.need("out"));
+  });
+  // Every rank has all outcomes.
+  agree(world, [&] {
+    for (auto const& candidate : outcomes)
+      for (auto const& task : candidate.tasks)
+        FSLLM_CHECK(task.unjudged.empty(),
+                    "{}: no score ({}). Its answers are in {}; judge them where programs can be run in a "
+                    "sandbox.",
+                    task.task->name, task.unjudged, line.need("out"));
+  });
+  return 0;
+}
+
+/// Collective: rows with expected answers, by every adapter.
+int run_rows(CommandLine const& line, Communicator const& world) {
   EvaluateJob job;
   std::unique_ptr<OutputFolder> out;
   agree(world, [&] {
@@ -224,8 +290,13 @@ int main(int argc, char** argv) {
   auto const start = fsllm::start_program(kProgram, argc, argv);
   if (!start.line) return start.exit_code;
   return fsllm::run_program(argc, argv, [&](fsllm::Communicator const& world) {
-    fsllm::agree(world, [&] { check_asked(*start.line); });
-    bool const tasks = start.line->has("tasks") || (start.line->has("run") && !start.line->has("requests"));
-    return tasks ? run_tasks(*start.line, world) : score(*start.line, world);
+    auto const& line = *start.line;
+    bool rows = true;
+    fsllm::agree(world, [&] {
+      check_asked(line);
+      if (line.has("tasks")) rows = is_rows(line);
+    });
+    if (!rows) return run_tasks(line, world);
+    return line.has("requests") && !line.has("tasks") ? score(line, world) : run_rows(line, world);
   });
 }

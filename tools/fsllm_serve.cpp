@@ -83,7 +83,13 @@ std::optional<TemplateConfig> template_of(CommandLine const& line, std::filesyst
   return info ? info->prompt : std::nullopt;
 }
 
-std::unique_ptr<ModelWithAdapters> load(CommandLine const& line) {
+/// The model in memory, and what requests can name.
+struct Loaded {
+  ModelSession session;
+  std::vector<ServedModel> models;
+};
+
+Loaded load(CommandLine const& line) {
   LoadOptions options;
   options.storage_dtype = line.need("storage_dtype");
   options.compute_dtype = line.need("dtype");
@@ -92,9 +98,15 @@ std::unique_ptr<ModelWithAdapters> load(CommandLine const& line) {
   auto const dir = std::filesystem::path(line.need("model"));
   std::vector<ServedAdapter> adapters{{std::filesystem::absolute(dir / "").parent_path().filename(), {}}};
   for (auto const& given : line.all("adapter")) adapters.push_back(parse_adapter(given));
-  auto models = std::make_unique<ModelWithAdapters>(dir, options);
-  for (auto const& adapter : adapters) models->add(adapter, template_of(line, dir, adapter.dir));
-  return models;
+  for (size_t i = 0; i < adapters.size(); ++i)
+    for (size_t j = 0; j < i; ++j)
+      FSLLM_CHECK(adapters[i].id != adapters[j].id,
+                  "two models are called '{}' (requests name them). Give the adapter another name.",
+                  adapters[i].id);
+  Loaded loaded{ModelSession(dir, options), {}};
+  for (auto const& adapter : adapters)
+    loaded.models.push_back(serve_adapter(loaded.session, adapter, dir, template_of(line, dir, adapter.dir)));
+  return loaded;
 }
 
 int64_t positive(CommandLine const& line, char const* option) {
@@ -113,12 +125,12 @@ int serve(CommandLine const& line) {
   options.most_rows = positive(line, "queue");
   auto const host = line.need("host");
   auto server = std::make_unique<HttpServer>(host, static_cast<int>(port), read_key(line));
-  auto const models = load(line);
-  Engine engine(*models, options);
-  server->start(openai_routes(models->served(), engine));
+  auto loaded = load(line);
+  Engine engine(loaded.session, loaded.models, options);
+  server->start(openai_routes(loaded.models, engine));
   serving = true;
   std::string ids;
-  for (auto const& model : models->served()) ids += " " + model.id;
+  for (auto const& model : loaded.models) ids += " " + model.id;
   log_info("serving{} at http://{}:{}/v1", ids, host.find(':') == std::string::npos ? host : "[" + host + "]",
            server->port());
   while (!interrupted()) std::this_thread::sleep_for(milliseconds(50));

@@ -21,6 +21,7 @@
 #include "fsllm/io/checkpoint.hpp"
 #include "fsllm/io/files.hpp"
 #include "groups.hpp"
+#include "offsite.hpp"
 #include "plan_command.hpp"
 #include "ready_shards.hpp"
 #include "run_record.hpp"
@@ -111,8 +112,8 @@ int64_t idle_tasks(Communicator const& comm) {
 
 /// Collective: what fsllm.json beside the result says.
 AdapterInfo info_of(Setup const& s, Communicator const& comm) {
-  AdapterInfo info{template_of_rows(s, comm), s.run.data.tok_len,   s.load.storage_dtype,
-                   s.load.compute_dtype,      s.model_dir.string(), s.tokenizer_sha256()};
+  AdapterInfo info{template_of_rows(s, comm), s.run.data.tok_len,        s.load.storage_dtype,
+                   s.load.compute_dtype,      s.full_model_dir.string(), s.tokenizer_sha256()};
   auto const& start = s.run.peft.init_from;
   std::optional<AdapterInfo> before;
   agree(comm, [&] {
@@ -157,7 +158,10 @@ void log_start(Setup const& s, Trainable const& t, ClientData const& data, Commu
   if (comm.rank() == 0) warn_of_settings(data, s.run.group.ranks, comm);
   if (s.load.device == "cpu") warn_of_memory(weight_bytes(*t.model));
   log_info("{} clients, {} trainable parameters ({}), run directory {}", data.clients().size(),
-           num_parameters(t.parameters), t.peft ? s.run.peft.method : "full model",
+           num_parameters(t.parameters),
+           t.peft       ? s.run.peft.method
+           : s.emulator ? "outer blocks"
+                        : "full model",
            s.directory.root.string());
   comm.barrier();  // all ranks hold their model now
   int64_t const memory = proportional_set_size();
@@ -177,7 +181,8 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   prepare_directory(s, line.has("overwrite"), comm);
   at::set_num_threads(threads_per_rank(s.run));
   auto sources = clients_of(s, comm);
-  check_memory(s, sources, line.has("ignore-plan"), comm);
+  if (!s.emulator) check_memory(s, sources, line.has("ignore-plan"), comm);
+  make_emulator(s, comm);
   s.info = info_of(s, comm);
   Groups const groups(s, comm);
   Trainable trainable;
@@ -211,7 +216,10 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
     if (!s.resume && !s.client_yaml.empty()) s.output->write("client_cfg.yaml", s.client_yaml);
     s.output->write("config.yaml", s.resolved_yaml);
   });
+  if (s.run.offsite.align.use && s.run.offsite.align.exit_after) return 0;
   log_start(s, trainable, *data, comm);
+  auto const full_model = full_model_with(s);
+  if (s.run.offsite.align.every_round) align_every_round(s, trainable, full_model);
   Federation federation{
       s.run.fed,
       [&](int64_t client) -> TrainConfig const& {
@@ -237,7 +245,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
           save_values(s, trainable, dir, values, overlay);
       },
       [&](std::filesystem::path const& dir, std::filesystem::path const& adapter) {
-        save_merged({s.model_dir, adapter, "fp32", s.load.storage_dtype, weight_cache(s)}, dir);
+        save_merged({s.full_model_dir, adapter, "fp32", s.load.storage_dtype, weight_cache(s)}, dir);
       },
       lora,
       [&](double factor) { trainable.peft->scale_low_rank(factor); },
@@ -250,6 +258,10 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
       },
       trainable.group.get(),
       &comm};
+  if (s.emulator) federation.judged = s.run.offsite.judges_full ? "full model" : "emulator";
+  if (s.run.offsite.judges_full) federation.judged_model = full_model;
+  if (s.run.offsite.align.every_round)
+    federation.received = [&](TensorMap const& extra) { take_middle_blocks(trainable, extra); };
   auto const summary = run_rounds(federation, s.resume);
   set_signal_note("", OnSignal::end_process);
   return summary.interrupted ? (summary.rounds > 0 ? kExitStopped : kExitSignal) : 0;
@@ -310,10 +322,13 @@ int check_command(Setup const& s, Communicator const& comm) {
     if (!has_ready_shards(s)) clients = check_rows(s);
     auto options = s.load;
     options.values = false;
-    auto const model = load_grown(s, options);
+    auto const model = load_grown(s, s.model_dir, options);
     int64_t const bytes = weight_bytes(*model);
     if (s.load.device == "cpu") warn_of_memory(bytes);
-    if (!s.run.peft.method.empty()) make_peft(s.run.peft, *model, s.run.fed.seed);
+    if (!s.run.peft.method.empty()) {
+      auto const peft = make_peft(s.run.peft, *model, s.run.fed.seed);
+      if (s.emulator) check_adapter(peft->state(), *s.emulator);
+    }
     fmt::print("configuration, data and model are good: {} clients, {} model {} with {:.1f} MiB of weights\n",
                clients, s.model.family, s.model_dir.string(), static_cast<double>(bytes) / 1048576);
   });
@@ -355,6 +370,9 @@ int run_command(CommandLine const& line, Communicator const& world) {
     if (world.rank() == 0) fmt::print("{}", setup.resolved_yaml);
     return 0;
   }
+  FSLLM_CHECK(!line.has("plan") || !setup.emulator,
+              "--plan with llm.offsite_tuning.use = True (not available in this version). Plan the emulator, "
+              "whose folder a run leaves in its directory, as a model of its own.");
   if (line.has("plan")) return plan_command(line, setup, world);
   return line.has("check") ? check_command(setup, world) : train_command(line, setup, world);
 }

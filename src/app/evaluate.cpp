@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "fsllm/app/model_session.hpp"
+#include "fsllm/app/merge.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/comm/gather.hpp"
 #include "fsllm/comm/stall.hpp"
@@ -25,7 +25,7 @@ std::vector<RowAnswer> answers_of(Candidate const& candidate, ModelSession& sess
   std::vector<RowScore> scores;
   std::vector<NewToken> tokens;
   agree(comm, [&] {
-    session.use_adapter(candidate.adapter);
+    use_adapter(session, candidate.adapter);
     FSLLM_CHECK(session.tokenizer() != nullptr,
                 "{} holds no tokenizer (exact match compares texts). Put tokenizer.json or tokenizer.model "
                 "there.",
@@ -39,13 +39,23 @@ std::vector<RowAnswer> answers_of(Candidate const& candidate, ModelSession& sess
   std::ranges::sort(scores, {}, &RowScore::row);
   set_activity("answering rows with " + candidate.name);
   agree(comm, [&] {
-    tokens =
-        continue_rows(session.model(), session.tokenizer(), questions->open(scores), job.batch_tokens, share);
+    tokens = continue_rows(session.model(), session.tokenizer().get(), questions->open(scores),
+                           job.batch_tokens, share);
   });
   return questions->answers(scores, all_gather(tokens, comm));
 }
 
 }  // namespace
+
+void use_adapter(ModelSession& session, std::filesystem::path const& adapter) {
+  if (adapter.empty()) return session.use(0);
+  session.add(adapter);
+  if (std::filesystem::exists(update_file(adapter)))
+    log_info(
+        "{} is the best adapter of its rank for what was trained; the whole is what fsllm_export --merge "
+        "writes",
+        adapter.string());
+}
 
 Evaluation evaluate(EvaluateJob const& job, Communicator const& comm) {
   at::set_num_threads(1);

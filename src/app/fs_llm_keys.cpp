@@ -88,8 +88,6 @@ constexpr ForeignKey kForeignKeys[] = {
     {"finetune.scheduler", nullptr, "finetune.optimizer.lr, which stays as it is"},
     {"llm.accelation.use", "False", "llm.deepspeed.use"},  // FS-LLM's README says so, its code does not
     {"llm.accelation", nullptr, "llm.deepspeed.use, llm.deepspeed.ds_config"},
-    {"llm.offsite_tuning.use", "False", nullptr},
-    {"llm.offsite_tuning", nullptr, "nothing while llm.offsite_tuning.use is False"},
     {"personalization.share_non_trainable_para", "False", nullptr},
     {"fedprox.use", "False", nullptr},
     {"fedprox", nullptr, "nothing while fedprox.use is False"},

@@ -176,7 +176,7 @@ PlanSource::Counted const& PlanSource::counted(Choice const& choice, bool passes
   options.storage_dtype = choice.storage_dtype;
   Trainable t;
   if (full) options.device = "meta";  // it may be larger than this machine
-  t.model = has_weights_ ? load_grown(s_, options) : model_of_shapes(s_.model, options);
+  t.model = has_weights_ ? load_grown(s_, s_.model_dir, options) : model_of_shapes(s_.model, options);
   in.mapped = static_cast<double>(weight_bytes(*t.model));
   in.full_model = full;
   auto const type = partitioned ? compute_type(s_) : at::kFloat;

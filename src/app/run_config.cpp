@@ -101,6 +101,38 @@ void check_group(RunConfig const& run, Config const& config) {
          "quantised blocks are not partitioned");
 }
 
+/// What clients that have an emulator alone cannot do.
+void check_offsite(RunConfig const& run) {
+  if (!run.offsite.use) return;
+  auto const refuse = [](bool refused, std::string const& with, char const* why) {
+    FSLLM_CHECK(!refused, "llm.offsite_tuning.use = True with {} ({}). Leave one of them out.", with, why);
+  };
+  auto const& algorithm = run.fed.algorithm;
+  bool const full = run.offsite.judges_full;
+  refuse(run.group.ranks > 1, fmt::format("hpc.ranks_per_client = {}", run.group.ranks),
+         "the ranks of a client share a whole model");
+  refuse(algorithm.changes_base, "federate.lora_aggregation = " + algorithm.lora_rule,
+         "it changes frozen matrices, which are the owner's");
+  auto const& align = run.offsite.align;
+  refuse(align.every_round && (run.fed.asyn.use || algorithm.server_extra || algorithm.kind == Kind::none),
+         "emu_align.initial_only = False and " +
+             (run.fed.asyn.use ? "asyn.use = True" : "federate.method = " + run.fed.method),
+         "all clients of a round begin with one emulator, which is all that the server sends beside the "
+         "weights");
+  refuse(align.every_round && quantization_of(run.storage_dtype) != Quantization::none,
+         "emu_align.initial_only = False and train.storage_dtype = " + run.storage_dtype,
+         "the middle blocks change");
+  refuse(align.every_round && (run.half || run.compute_dtype == "fp16"),
+         "emu_align.initial_only = False and training in fp16", "distillation has no loss scale");
+  refuse(full && !run.shard_roots.empty(), "eval_type = full and hpc.shard_roots",
+         "the server, which has the full model, may not see the clients' rows");
+  refuse(full && (algorithm.personal || algorithm.components > 1 || run.fed.finetune),
+         "eval_type = full and a method that judges clients by models of their own",
+         "these are parts of emulators");
+  refuse(full && run.data.pairs, "eval_type = full and train.loss = " + std::string(name_of(run.train.loss)),
+         "its reference is the emulator without adapter");
+}
+
 std::string default_name(RunConfig const& run) {
   auto model = std::filesystem::path(run.model_type.substr(0, run.model_type.find('@'))).filename().string();
   auto const data =
@@ -185,6 +217,7 @@ RunConfig load_run_config(Config& config) {
   run.train = load_train_config(config);
   run.fed = load_fed_config(config);
   run.group = load_group_config(config);
+  run.offsite = load_offsite_config(config);
   if (run.half && run.storage_dtype == "auto") run.storage_dtype = "fp16";
   if (run.expname.empty()) run.expname = default_name(run);
   check_name(run, config);
@@ -212,6 +245,8 @@ RunConfig load_run_config(Config& config) {
               config.where("data.shards"), run.data.shards);
   check_federation(run, config);
   check_group(run, config);
+  check_offsite(run);
+  if (run.offsite.use && run.fed.reduce == "auto") run.fed.reduce = "exact";  // parts of a model, as adapters
   return run;
 }
 
@@ -294,7 +329,8 @@ std::vector<std::string> conflicting_keys(std::string const& old_yaml, Config co
                                              "hpc.zero_stage",
                                              "hpc.offload",
                                              "hpc.stall_warning_s",
-                                             "train.activation_checkpointing"};
+                                             "train.activation_checkpointing",
+                                             "llm.offsite_tuning.emu_align.exit_after_align"};
   auto const before = Config::parse(old_yaml, "config.yaml of the run directory"),
              now = Config::parse(resolved.dump(), "configuration");
   std::map<std::string, std::optional<std::string>> defaults;

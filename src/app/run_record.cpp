@@ -149,7 +149,9 @@ InputFiles::InputFiles(Setup const& s) {
   auto const add = [&](std::string const& group, fs::path const& path) {
     files_.push_back({group, path, stamp_of(path), checksum64_file(path)});
   };
-  for (auto const& path : model_files(s.model_dir)) add("model", path);
+  for (auto const& path : model_files(s.full_model_dir)) add("model", path);
+  if (s.emulator)
+    for (auto const& path : model_files(s.model_dir)) add("emulator", path);
   if (s.run.peft.init_from.empty()) return;
   for (auto const* name : {"adapter_config.json", "adapter_model.safetensors"})
     if (auto const path = fs::path(s.run.peft.init_from) / name; fs::exists(path)) add("init_from", path);

@@ -54,12 +54,20 @@ Config given_keys(CommandLine const& line, std::string const& source, Communicat
   return config;
 }
 
+/// The blocks of the emulator, and an adapter of those that are trained.
+void plan_offsite(Setup& s) {
+  s.emulator = plan_emulator(s.run.offsite, s.model.num_layers);
+  s.emulator->trains_rest = s.run.data.compat && s.run.peft.method.empty();
+  if (!s.run.peft.method.empty()) restrict_adapter(s.run.peft, *s.emulator);
+}
+
 /// The configuration, and the model's own.
 Config configure(Setup& s, CommandLine const& line, Config config) {
   s.run = load_run_config(config);
-  s.model_dir = resolve_model(s.run);
+  s.model_dir = s.full_model_dir = resolve_model(s.run);
   s.run.data.prompt.model = s.model_dir.string();
   s.model = load_model_config(s.model_dir);
+  if (s.run.offsite.use) plan_offsite(s);
   auto const resumed = line.text("resume");
   s.directory = resumed.empty() ? run_directory(s.run) : RunDirectory{resumed};
   s.resume = line.has("resume") || restarted_by_slurm();

@@ -7,6 +7,7 @@
 #include "fsllm/app/run_config.hpp"
 #include "fsllm/app/vocabulary.hpp"
 #include "fsllm/fed/client_data.hpp"
+#include "fsllm/offsite/emulator.hpp"
 
 namespace fsllm {
 
@@ -15,16 +16,18 @@ struct Setup {
   RunConfig run;
   std::map<int64_t, ClientConfig> clients;  ///< --client_cfg
   PromptTemplate prompt;
-  std::optional<Config> config;  ///< every key declared and resolved
-  std::string resolved_yaml;     ///< the same as text
-  std::string client_yaml;       ///< text of --client_cfg, or that of the run that goes on
-  std::filesystem::path model_dir;
+  std::optional<Config> config;          ///< every key declared and resolved
+  std::string resolved_yaml;             ///< the same as text
+  std::string client_yaml;               ///< text of --client_cfg, or that of the run that goes on
+  std::filesystem::path model_dir;       ///< of the model that clients train: the emulator, once it is made
+  std::filesystem::path full_model_dir;  ///< what model.type says, which the result belongs to
   RunDirectory directory;
   std::shared_ptr<OutputFolder> output;  ///< of `directory`, on rank 0
   LoadOptions load;
   DevicePlan device;
   Vocabulary vocabulary;
-  ModelConfig model;  ///< its vocab_size is that of `vocabulary`
+  ModelConfig model;                     ///< its vocab_size is that of `vocabulary`
+  std::optional<EmulatorPlan> emulator;  ///< llm.offsite_tuning
   bool resume = false;
   AdapterInfo info;                                        ///< of the result
   std::vector<std::pair<std::string, std::string>> files;  ///< option and path of what the command line names

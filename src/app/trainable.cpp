@@ -106,8 +106,9 @@ void check_shared_passes(Setup const& s, Trainable& t) {
       clients);
 }
 
-std::unique_ptr<CausalLM> load_grown(Setup const& s, LoadOptions const& options) {
-  auto model = load_model(s.model_dir, options);
+std::unique_ptr<CausalLM> load_grown(Setup const& s, std::filesystem::path const& model_dir,
+                                     LoadOptions const& options) {
+  auto model = load_model(model_dir, options);
   if (model->config().vocab_size >= s.model.vocab_size) return model;
   if (options.values) {
     model->set_vocabulary(grown_vocabulary(model->vocabulary(), s.model.vocab_size));
@@ -148,15 +149,19 @@ Trainable load_trainable(Setup const& s, Collective* group) {
   options.cache_dir = weight_cache(s);
   options.weights_on_host =
       s.run.peft.method.empty() && has_parts(s, group);  // no device need hold them whole
-  t.model = load_grown(s, options);
+  t.model = load_grown(s, s.model_dir, options);
   set_checkpointing(*t.model, s.run.checkpointing);
   if (s.run.peft.method.empty()) {
-    make_model_trainable(s, t, group);
+    if (s.emulator)
+      t.parameters = make_blocks_trainable(*t.model, *s.emulator);
+    else
+      make_model_trainable(s, t, group);
     return t;
   }
   t.peft = make_peft(s.run.peft, *t.model, s.run.fed.seed);
   if (s.run.fed.algorithm.trains_cores) t.peft->train_cores();
   t.parameters = t.peft->state();
+  if (s.emulator) check_adapter(t.parameters, *s.emulator);
   auto const& start = s.run.peft.init_from;
   bool const brought = !start.empty() && adapter_vocab_size(start, s.model) > 0;
   if (brought || s.model.vocab_size != load_model_config(s.model_dir).vocab_size)
@@ -169,7 +174,7 @@ namespace {
 
 /// What a model folder needs beside weights and configuration.
 void save_model_tokenizer(Setup const& s, std::filesystem::path const& dir) {
-  if (is_gguf(s.model_dir)) export_gguf_tokenizer(s.model_dir, dir);
+  if (is_gguf(s.full_model_dir)) export_gguf_tokenizer(s.full_model_dir, dir);
   if (!s.vocabulary.is_own) return;
   save_tokenizer(s.vocabulary.source, s.run.data.added_tokens, dir);
   write_special_ids(dir, *s.vocabulary.tokenizer);
@@ -193,7 +198,10 @@ void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir,
   write_adapter_info(dir, s.info);
   if (t.peft) {
     save_adapter(dir, *t.peft, overlay.empty() ? values : compressed(t, s.run.fed.seed, dir, values, overlay),
-                 s.model_dir.string(), t.vocabulary);
+                 s.full_model_dir.string(), t.vocabulary);
+  } else if (s.emulator) {
+    save_plugged(s.full_model_dir, *s.emulator, *t.model, values, dir);
+    return save_model_tokenizer(s, dir);
   } else {
     auto const live = clone(t.parameters);
     copy_values(t.parameters, values);

@@ -17,7 +17,8 @@ struct Trainable {
 };
 
 /// Without adapter, with rows for all tokens of the run.
-std::unique_ptr<CausalLM> load_grown(Setup const& s, LoadOptions const& options);
+std::unique_ptr<CausalLM> load_grown(Setup const& s, std::filesystem::path const& model_dir,
+                                     LoadOptions const& options);
 
 /// Collective over `group`, the ranks that train a client with this one; null: it trains alone.
 Trainable load_trainable(Setup const& s, Collective* group = nullptr);

@@ -9,42 +9,11 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/json_text.hpp"
 #include "fsllm/core/names.hpp"
+#include "text_rows.hpp"
 
 namespace fsllm::detail {
 
 using nlohmann::json;
-
-namespace {
-
-bool is_space(uint32_t c) {
-  return (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
-         c == 0x3000;
-}
-
-/// The last code point of a text and the bytes it takes (at most three: no space takes four).
-std::pair<uint32_t, size_t> last_character(std::string_view text) {
-  uint32_t value = 0;
-  for (size_t size = 1; size <= std::min<size_t>(3, text.size()); ++size) {
-    auto const byte = static_cast<uint8_t>(text[text.size() - size]);
-    if (byte < 0x80) return {byte, 1};
-    if (byte >= 0xc0) return {value | (byte & (0x7fU >> size)) << (6 * (size - 1)), size};
-    value |= (byte & 0x3fU) << (6 * (size - 1));
-  }
-  return {0, 1};
-}
-
-}  // namespace
-
-size_t trailing_space(std::string_view text) {
-  size_t const all = text.size();
-  while (!text.empty()) {
-    auto const [character, size] = last_character(text);
-    if (!is_space(character)) break;
-    text.remove_suffix(size);
-  }
-  return all - text.size();
-}
 
 RequestReader::RequestReader(Request const& request, ModelConfig const& config, Tokenizer const* tokenizer)
     : place_(request.place), config_(config), tokenizer_(tokenizer) {
@@ -69,7 +38,8 @@ void RequestReader::refuse_unknown() const {
       {"loglikelihood_rolling", {"text", "ids"}},
       {"generate_until",
        {"context", "context_ids", "until", "stop", "max_tokens", "max_gen_toks", "max_new_tokens",
-        "temperature", "top_k", "top_p", "repetition_penalty", "do_sample", "seed"}}};
+        "temperature", "top_k", "top_p", "repetition_penalty", "num_beams", "length_penalty", "do_sample",
+        "seed"}}};
   auto known = fields.at(type_);
   known.insert(known.end(), {"id", "type"});
   for (auto const& [key, value] : json_.items())
@@ -99,6 +69,14 @@ GenerateRow RequestReader::generated(int64_t default_tokens) const {
   row.top_k = integer("top_k", 0);
   row.top_p = number("top_p", 1);
   row.repetition_penalty = number("repetition_penalty", 1);
+  row.num_beams = integer("num_beams", 1);
+  row.length_penalty = number("length_penalty", 1);
+  if (row.num_beams == 0) refuse("'num_beams' = 0 (1 is no search, above 1 that many beams). Correct it.");
+  if (row.num_beams > 1 && (row.temperature > 0 || row.repetition_penalty != 1))
+    refuse(fmt::format(
+        "'num_beams' = {} with a temperature or a repetition penalty (beams are ordered by the model's "
+        "own probabilities). Leave these out.",
+        row.num_beams));
   if (row.top_p == 0 || row.top_p > 1)
     refuse(fmt::format("'top_p' = {} (a probability above 0 is needed; 1 is all tokens). Correct it.",
                        row.top_p));
@@ -169,27 +147,15 @@ Tokenizer const& RequestReader::tokenizer() const {
 }
 
 int32_t RequestReader::prefix_id() const {
-  auto const bos = tokenizer_->bos_id(), eos = tokenizer_->eos_id();
-  if (!bos && !eos)
+  if (!tokenizer().bos_id() && !tokenizer().eos_id())
     refuse("an empty context (the tokenizer has neither BOS nor EOS to stand for it). Give one.");
-  return bos ? *bos : *eos;
+  return detail::prefix_id(tokenizer());
 }
 
 ScoredRow RequestReader::text_continuation() const {
-  auto context = text("context"), continuation = text("continuation");
-  auto const spaces = trailing_space(context);
-  continuation.insert(0, context, context.size() - spaces);
-  context.resize(context.size() - spaces);
-  if (context.empty()) {
-    auto ids = tokenizer().encode(continuation, false);
-    auto const count = static_cast<int64_t>(ids.size());
-    ids.insert(ids.begin(), prefix_id());
-    return {std::move(ids), count};
-  }
-  auto whole = tokenizer().encode_beginning(context + continuation);
-  auto const before = static_cast<int64_t>(tokenizer().encode_beginning(context).size());
-  auto const count = static_cast<int64_t>(whole.size()) - before;
-  return {std::move(whole), count};
+  auto const context = text("context"), continuation = text("continuation");
+  if (trailing_space(context) == context.size()) prefix_id();
+  return ScoredContext(tokenizer(), context).row(continuation);
 }
 
 ScoredRow RequestReader::continuation() const {

@@ -54,7 +54,4 @@ class RequestReader {
   Tokenizer const* tokenizer_;
 };
 
-/// Bytes of white space (as Python's str.isspace) at the end of a UTF-8 text.
-size_t trailing_space(std::string_view text);
-
 }  // namespace fsllm::detail

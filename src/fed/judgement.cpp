@@ -50,6 +50,13 @@ ClientLosses RankWork::evaluate_all(ServerState const& server, int64_t round) {
                             [&](int64_t client, std::string const&, TokenSplit const& rows) {
                               return mixture_loss(server, client, rows);
                             });
+  if (f_.judged_model) {
+    std::vector<std::vector<int64_t>> at_server(who_.owned.size());
+    at_server.front() = who_.all;
+    auto& model = comm_.rank() == 0 ? f_.judged_model(server.weights) : f_.model;
+    return evaluate_clients(model, f_.data, f_.train_config, at_server, who_.splits, comm_,
+                            std::ref(references_));
+  }
   if (!algorithm_.personal && !f_.config.finetune) {
     set_parameters(server.weights);
     return evaluate_clients(f_.model, f_.data, f_.train_config, who_.owned, who_.splits, comm_,
@@ -78,6 +85,7 @@ ClientLosses RankWork::evaluate_all(ServerState const& server, int64_t round) {
 /// Evaluates, and records the loss that decides.
 void Run::judge(RoundReport& report) {
   report.losses = work_.evaluate(state_.server, report.round);
+  report.judged = f_.judged;
   note_losses(config_, report.losses, state_.schedule);
   auto const split = config_.selection.best_key.starts_with("val") ? "val" : "test";
   auto const found = report.losses.find(split);

@@ -169,6 +169,7 @@ nlohmann::ordered_json to_json(RoundReport const& report) {
     entry["dropped"] = arrivals->dropped;
   }
   event.update(to_json(report.losses));
+  if (!report.judged.empty()) event["judged"] = report.judged;
   for (auto const& [name, value] : report.facts) event[name] = value;
   event["best"] = report.best;
   event["bytes_up"] = report.bytes_up;
@@ -231,6 +232,10 @@ std::string round_line(RoundReport const& report, int64_t rounds) {
     if (loss.terms() > 0) line += fmt::format(" {} loss {:.4f},", split, mean_loss(loss));
     if (loss.of_pairs)
       line += fmt::format(" {} accuracy {:.3f},", split, mean_of(static_cast<double>(loss.wins), loss.pairs));
+  }
+  if (!report.judged.empty() && !report.losses.empty()) {
+    line.pop_back();
+    line += fmt::format(" of the {},", report.judged);
   }
   if (auto const error = report.facts.find("aggregation_error"); error != report.facts.end())
     line += fmt::format(" aggregation error {:.2g},", error->second);

@@ -82,6 +82,7 @@ void Run::serve(Message const& arrived, RoundPlan const& plan) {
 /// Collective: the global state of rank 0 is that of every rank, and of the frozen matrices.
 void Run::publish() {
   broadcast(state_.server);
+  if (f_.received) f_.received(state_.server.extra);
   if (overlay_) overlay_->add(state_.server.base_change);
   state_.server.base_change.clear();
 }
@@ -126,6 +127,7 @@ bool Run::begin(bool resume) {
   if (state_.done > 0 || who_.splits.empty()) return true;
   RoundReport start;
   start.losses = work_.evaluate(state_.server, 0);
+  start.judged = f_.judged;
   note_losses(config_, start.losses, state_.schedule);
   check_first_losses(start.losses, f_.model);
   write_report(start);

@@ -17,7 +17,8 @@ namespace fs = std::filesystem;
 std::vector<std::string> const kNames{
     "config.yaml", "exp_print.log", "eval_results.log", "metrics.jsonl", "summary.json",
     "checkpoints", "shards",        "adapter",          "best",          "swa",
-    "model",       "run.json",      "client_cfg.yaml",  "clients",       "metrics_clients.jsonl"};
+    "model",       "run.json",      "client_cfg.yaml",  "clients",       "metrics_clients.jsonl",
+    "emulator"};
 std::vector<std::string> const kLogs{"exp_print.log", "eval_results.log", "metrics.jsonl",
                                      "metrics_clients.jsonl"};
 

@@ -91,6 +91,7 @@ void Run::restore() {
     restore_server(checkpoint);
   }
   broadcast(state_.server);
+  if (f_.received) f_.received(state_.server.extra);
   if (!f_.fixed.empty()) f_.collective.broadcast(f_.fixed, 0);
   if (overlay_) overlay_->load(checkpoint.tensors["overlay"]);
   restore_versions(checkpoint);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attention.hpp"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/repeat_interleave.h>
@@ -18,6 +20,7 @@
 #include <limits>
 #include <utility>
 
+#include "cpu_kernels.hpp"
 #include "fsllm/model/dropout.hpp"
 #include "functions.hpp"
 
@@ -106,6 +109,7 @@ at::Tensor AttentionPlan::attend(at::Tensor const& q, at::Tensor const& k, at::T
                                   before(run, padded(v), 2 * layer + 1), run, layer, window);
     return from_padded_.defined() ? mixed.index_select(0, from_padded_) : mixed;
   }
+  if (decodes_on_host(q)) return decode(q, k, v, layer, window);
   auto const queries = at::split_with_sizes(q, split_sizes_, 0);
   auto const keys = at::split_with_sizes(k, split_sizes_, 0);
   auto const values = at::split_with_sizes(v, split_sizes_, 0);
@@ -117,6 +121,43 @@ at::Tensor AttentionPlan::attend(at::Tensor const& q, at::Tensor const& k, at::T
     parts.push_back(attend_run(queries[i], key, value, runs_[i], layer, window));
   }
   return at::cat(parts);
+}
+
+bool AttentionPlan::decodes_on_host(at::Tensor const& q) const {
+  return cache_ != nullptr && q.is_cpu() && q.scalar_type() == at::kFloat && cpu_kernels() != nullptr &&
+         std::ranges::all_of(runs_, [](Run const& run) { return run.length == 1 && run.prefix == 0; });
+}
+
+at::Tensor AttentionPlan::decode(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, int64_t layer,
+                                 int64_t window) const {
+  auto const queries = q.contiguous();
+  int64_t const heads = q.size(1), kv_heads = k.size(1), dim = q.size(2);
+  auto const cached = cache_->append_to_each(layer, k, v);
+  auto const slopes = rule_.slopes.defined() ? rule_.slopes.contiguous() : at::Tensor();
+  auto out = at::empty({q.size(0), heads * dim}, q.options());
+  auto* const to = out.mutable_data_ptr<float>();
+  auto const* const from = queries.const_data_ptr<float>();
+  at::parallel_for(0, q.size(0), 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> weights;
+    for (int64_t row = begin; row < end; ++row) {
+      auto const& seen = cached[static_cast<size_t>(row)];
+      int64_t const first = window > 0 ? std::max<int64_t>(0, seen.tokens - window) : 0;
+      weights.resize(static_cast<size_t>(seen.tokens));
+      cpu_kernels()->one_query({.q = from + row * heads * dim,
+                                .keys = static_cast<float const*>(seen.keys) + first * kv_heads * dim,
+                                .values = static_cast<float const*>(seen.values) + first * kv_heads * dim,
+                                .tokens = seen.tokens - first,
+                                .heads = heads,
+                                .kv_heads = kv_heads,
+                                .dim = dim,
+                                .scale = static_cast<float>(rule_.scale),
+                                .softcap = static_cast<float>(rule_.softcap),
+                                .slopes = slopes.defined() ? slopes.const_data_ptr<float>() : nullptr,
+                                .weights = weights.data(),
+                                .out = to + row * heads * dim});
+    }
+  });
+  return out;
 }
 
 at::Tensor AttentionPlan::before(Run const& run, at::Tensor const& own, int64_t index) const {

@@ -61,6 +61,10 @@ class AttentionPlan {
                         int64_t layer, int64_t window) const;
   /// What attend_run adds to the scores: where to look (bool), or with ALiBi how much less (compute type).
   at::Tensor make_mask(int64_t length, int64_t past, int64_t window) const;
+  /// Can all rows' one token each be looked at in one loop over host memory?
+  bool decodes_on_host(at::Tensor const& q) const;
+  at::Tensor decode(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, int64_t layer,
+                    int64_t window) const;
   at::Tensor attend_one(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v) const;
   /// Which weights dropout keeps, bool [rows, heads, length, past + length], or undefined for all.
   at::Tensor kept_weights(Run const& run, int64_t heads, int64_t layer) const;

@@ -4,6 +4,8 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstring>
 
 #include "fsllm/core/error.hpp"
 
@@ -25,16 +27,40 @@ KvCache::KvCache(int64_t layers, int64_t rows)
     : slots_(static_cast<size_t>(layers), std::vector<Slot>(static_cast<size_t>(rows))),
       past_(static_cast<size_t>(rows), 0) {}
 
+KvCache::Slot& KvCache::with_room(int64_t layer, int64_t row, at::Tensor const& like, int64_t tokens) {
+  auto& slot = slots_[static_cast<size_t>(layer)][static_cast<size_t>(row)];
+  int64_t const before = past(row);
+  reserve(slot.keys, like, before, before + tokens, slot.shared);
+  reserve(slot.values, like, before, before + tokens, slot.shared);
+  slot.shared = false;
+  return slot;
+}
+
 std::pair<at::Tensor, at::Tensor> KvCache::append(int64_t layer, int64_t row, at::Tensor const& k,
                                                   at::Tensor const& v) {
-  auto& slot = slots_[static_cast<size_t>(layer)][static_cast<size_t>(row)];
   int64_t const before = past(row), count = k.size(0);
-  reserve(slot.keys, k, before, before + count, slot.shared);
-  reserve(slot.values, v, before, before + count, slot.shared);
-  slot.shared = false;
+  auto const& slot = with_room(layer, row, k, count);
   slot.keys.narrow(0, before, count).copy_(k);
   slot.values.narrow(0, before, count).copy_(v);
   return {slot.keys.narrow(0, 0, before + count), slot.values.narrow(0, 0, before + count)};
+}
+
+std::vector<KvCache::Cached> KvCache::append_to_each(int64_t layer, at::Tensor const& k,
+                                                     at::Tensor const& v) {
+  auto const keys = k.contiguous(), values = v.contiguous();
+  auto const bytes = keys.nbytes() / static_cast<size_t>(k.size(0));
+  auto const put = [&](at::Tensor const& from, at::Tensor const& to, size_t row, size_t place) {
+    std::memcpy(static_cast<std::byte*>(to.mutable_data_ptr()) + place * bytes,
+                static_cast<std::byte const*>(from.const_data_ptr()) + row * bytes, bytes);
+  };
+  std::vector<Cached> cached;
+  for (int64_t row = 0; row < k.size(0); ++row) {
+    auto const& slot = with_room(layer, row, keys, 1);
+    put(keys, slot.keys, static_cast<size_t>(row), static_cast<size_t>(past(row)));
+    put(values, slot.values, static_cast<size_t>(row), static_cast<size_t>(past(row)));
+    cached.push_back({slot.keys.const_data_ptr(), slot.values.const_data_ptr(), past(row) + 1});
+  }
+  return cached;
 }
 
 void KvCache::add_row() {
@@ -60,7 +86,11 @@ void KvCache::restart(int64_t row) {
 void KvCache::keep(std::vector<int64_t> const& rows) {
   for (auto& layer : slots_) {
     std::vector<Slot> kept;
-    for (auto const row : rows) kept.push_back(layer[static_cast<size_t>(row)]);
+    for (auto const row : rows) {
+      auto& slot = layer[static_cast<size_t>(row)];
+      kept.push_back(slot);
+      slot.shared = true;  // where it is kept once more
+    }
     layer = std::move(kept);
   }
   std::vector<int64_t> past;

@@ -115,8 +115,11 @@ void Decoder::add_linear(Linear& linear, std::string const& module, std::string 
 void Decoder::add_block(Block& block, Family const& family, std::string const& prefix, size_t layer) {
   auto const& names = family.block;
   auto const below = fmt::format("{}.{}.", family.blocks, layer);
+  auto const& numbers = config_.block_numbers;
+  auto const module = fmt::format("{}{}.{}.", family.prefix, family.blocks,
+                                  numbers.empty() ? static_cast<int64_t>(layer) : numbers.at(layer));
   auto const add = [&](Linear& linear, std::string const& name, int64_t in, int64_t out, bool bias) {
-    add_linear(linear, family.prefix + below + name, prefix + below + name, in, out, bias);
+    add_linear(linear, module + name, prefix + below + name, in, out, bias);
   };
   auto const hidden = config_.hidden_size, inner = config_.intermediate_size;
   auto const q_size = config_.num_heads * config_.head_dim, kv_size = config_.num_kv_heads * config_.head_dim;

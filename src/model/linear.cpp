@@ -5,8 +5,10 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
+#include "fsllm/model/pass.hpp"
 #include "functions.hpp"
 #include "recompute.hpp"
+#include "skinny_matmul.hpp"
 
 namespace fsllm {
 namespace {
@@ -17,8 +19,11 @@ at::Tensor plain(at::Tensor const& x, at::Tensor const& weight, at::Tensor const
   return bias.defined() ? at::addmm(bias.to(x.scalar_type()), x, matrix) : at::mm(x, matrix);
 }
 
-at::Tensor product(at::Tensor const& x, Linear const& linear) {
+at::Tensor product(at::Tensor const& x, Linear const& linear, Pass const& pass) {
   auto const &weight = linear.weight, &bias = linear.bias;
+  if (!pass.training())  // where a pass without gradients must have the bits of one with them
+    if (auto const y = detail::skinny_matmul(x, linear))
+      return bias.defined() ? y->add_(bias.to(x.scalar_type())) : *y;
   if (!linear.quantized && (weight.requires_grad() || weight.scalar_type() == x.scalar_type()))
     return plain(x, linear.matrix(), bias);
   auto const y = detail::frozen_matmul(x, linear);
@@ -33,10 +38,10 @@ void Linear::set_weight(at::Tensor const& values) {
 }
 
 at::Tensor Linear::forward(at::Tensor const& given, Pass const& pass) const {
-  if (!adapter) return product(given, *this);
+  if (!adapter) return product(given, *this, pass);
   auto const x = adapter->input(given, pass);
-  if (detail::product_is_wanted(*this)) return adapter->apply(x, product(x, *this), *this, pass);
-  auto const none = product(x.narrow(0, 0, 0), *this);  // saves what the product would
+  if (detail::product_is_wanted(*this)) return adapter->apply(x, product(x, *this, pass), *this, pass);
+  auto const none = product(x.narrow(0, 0, 0), *this, pass);  // saves what the product would
   return adapter->apply(x, at::empty({x.size(0), none.size(1)}, none.options()), *this, pass);
 }
 

@@ -98,7 +98,8 @@ struct Opened {
 };
 
 Opened open_model(std::filesystem::path const& model, LoadOptions const& options) {
-  auto const config = load_model_config(model);
+  auto config = load_model_config(model);
+  config.block_numbers = options.block_numbers;
   auto const compute = parse_dtype(options.compute_dtype, "train.compute_dtype");
   Opened opened;
   opened.storage = parse_storage(options.storage_dtype);

@@ -121,6 +121,15 @@ void check_row(ModelConfig const& config, GenerateRow const& row) {
               row.top_p);
   FSLLM_CHECK(row.repetition_penalty > 0 && std::isfinite(row.repetition_penalty),
               "repetition_penalty = {} (must be above 0; 1 is none). Use 1.", row.repetition_penalty);
+  FSLLM_CHECK(row.num_beams >= 1, "num_beams = {} (1 is no search, above 1 that many beams). Use 1.",
+              row.num_beams);
+  FSLLM_CHECK(
+      row.num_beams == 1 || is_plainly_greedy(row),
+      "num_beams = {} with a temperature or a repetition penalty (beams are ordered by the model's own "
+      "probabilities). Leave these out.",
+      row.num_beams);
+  FSLLM_CHECK(std::isfinite(row.length_penalty), "length_penalty = {} (must be finite). Use 1.",
+              row.length_penalty);
   auto const length = static_cast<int64_t>(row.prompt.size());
   FSLLM_CHECK(length + row.max_tokens <= config.max_positions,
               "a prompt of {} tokens with max_tokens = {} (the model has {} positions). Shorten one of them.",

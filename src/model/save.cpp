@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "save.hpp"
+
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/error.hpp"
@@ -20,19 +22,42 @@ constexpr char const* kCopied[] = {
     "tokenizer_config.json",  "vocab.json",          "merges.txt",
     "added_tokens.json",      "chat_template.jinja", "special_tokens_map.json"};
 
-/// transformers' name of a type, for config.json.
+}  // namespace
+
+namespace detail {
+
 std::string torch_name(at::ScalarType type) {
   if (type == at::ScalarType::BFloat16) return "bfloat16";
   return type == at::ScalarType::Half ? "float16" : "float32";
 }
 
+nlohmann::ordered_json description_of(std::filesystem::path const& model) {
+  return is_gguf(model) ? nlohmann::ordered_json(gguf_config(GgufReader(model)))
+                        : nlohmann::ordered_json::parse(read_file(model / "config.json"));
+}
+
+void make_result_folder(std::filesystem::path const& dir) {
+  std::error_code error;
+  std::filesystem::create_directories(dir, error);
+  FSLLM_CHECK(!error, "cannot make the folder {} ({}). Choose another place.", dir.string(), error.message());
+}
+
+void copy_files(std::filesystem::path const& out_dir, std::filesystem::path const& source_dir) {
+  for (auto const* name : kCopied)
+    if (std::filesystem::exists(source_dir / name))
+      write_file_atomic(out_dir / name, read_file(source_dir / name));
+}
+
+}  // namespace detail
+
+namespace {
+
 void write_config(std::filesystem::path const& out_dir, std::filesystem::path const& source_dir,
                   at::ScalarType type, ModelConfig const& model) {
-  auto config = is_gguf(source_dir) ? nlohmann::ordered_json(detail::gguf_config(GgufReader(source_dir)))
-                                    : nlohmann::ordered_json::parse(read_file(source_dir / "config.json"));
+  auto config = detail::description_of(source_dir);
   config.erase("torch_dtype");
   for (auto const* key : {"quantization_config", "compression_config"}) config.erase(key);  // plain weights
-  config["dtype"] = torch_name(type);
+  config["dtype"] = detail::torch_name(type);
   config["vocab_size"] = model.vocab_size;
   if (model.tied_embeddings != load_model_config(source_dir).tied_embeddings)
     config["tie_word_embeddings"] = model.tied_embeddings;
@@ -53,24 +78,12 @@ at::Tensor saved_values(std::string const& name, at::Tensor const& values, at::S
       name, values.abs().max().item<double>(), dtype_name(type)));
 }
 
-void make_result_folder(std::filesystem::path const& dir) {
-  std::error_code error;
-  std::filesystem::create_directories(dir, error);
-  FSLLM_CHECK(!error, "cannot make the folder {} ({}). Choose another place.", dir.string(), error.message());
-}
-
-void copy_files(std::filesystem::path const& out_dir, std::filesystem::path const& source_dir) {
-  for (auto const* name : kCopied)
-    if (std::filesystem::exists(source_dir / name))
-      write_file_atomic(out_dir / name, read_file(source_dir / name));
-}
-
 }  // namespace
 
 void save_model(std::filesystem::path const& out_dir, CausalLM& model,
                 std::filesystem::path const& source_dir,
                 std::function<at::Tensor(std::string const& name)> const& value_of) {
-  make_result_folder(out_dir);
+  detail::make_result_folder(out_dir);
   std::vector<SafetensorsWriter::Entry> entries;
   for (auto const& [name, tensor] : model.parameters())
     entries.push_back({name, at::kFloat, tensor.sizes().vec()});
@@ -79,12 +92,12 @@ void save_model(std::filesystem::path const& out_dir, CausalLM& model,
     writer.write(saved_values(entry.name, value_of(entry.name), at::kFloat));
   writer.commit();
   write_config(out_dir, source_dir, at::kFloat, model.config());
-  copy_files(out_dir, source_dir);
+  detail::copy_files(out_dir, source_dir);
 }
 
 void save_model(std::filesystem::path const& out_dir, CausalLM& model,
                 std::filesystem::path const& source_dir, std::string const& dtype) {
-  make_result_folder(out_dir);
+  detail::make_result_folder(out_dir);
   auto parameters = model.parameters();
   parameters.merge(model.dequantized());
   TensorMap tensors;
@@ -95,7 +108,7 @@ void save_model(std::filesystem::path const& out_dir, CausalLM& model,
   }
   write_safetensors(out_dir / "model.safetensors", tensors);
   write_config(out_dir, source_dir, type, model.config());
-  copy_files(out_dir, source_dir);
+  detail::copy_files(out_dir, source_dir);
 }
 
 }  // namespace fsllm

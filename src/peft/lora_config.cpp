@@ -144,3 +144,25 @@ nlohmann::ordered_json Lora::adapter_config(std::string const&) const {
 }
 
 }  // namespace fsllm::detail
+
+namespace fsllm {
+
+void restrict_to_blocks(PeftConfig& config, std::vector<int64_t> const& blocks, std::string const& because) {
+  auto* lora = std::any_cast<detail::LoraOptions>(&config.options);
+  FSLLM_CHECK(
+      lora != nullptr && config.method == "lora",
+      "{}.adapter_method = {} with {} (whose adapter is of some blocks alone, as LoRA can be). Use lora.",
+      detail::kArgs, config.method, because);
+  FSLLM_CHECK(lora->bias == "none",
+              "{}.bias = {} with {} (trained biases are not available there). Use none.", detail::kArgs,
+              lora->bias, because);
+  if (lora->layers.empty()) lora->layers = blocks;
+  for (int64_t const block : lora->layers)
+    FSLLM_CHECK(
+        std::find(blocks.begin(), blocks.end(), block) != blocks.end(),
+        "{}.layers_to_transform names block {} with {} (which trains {}). Leave it out, or name some of "
+        "these.",
+        detail::kArgs, block, because, fmt::join(blocks, ", "));
+}
+
+}  // namespace fsllm

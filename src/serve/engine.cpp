@@ -48,8 +48,8 @@ void Generation::fail(HttpError const& error) {
   news_.notify_one();
 }
 
-Engine::Engine(ModelWithAdapters& models, EngineOptions options)
-    : models_(models), options_(std::move(options)), thread_([this] { run(); }) {}
+Engine::Engine(ModelSession& session, std::vector<ServedModel> const& models, EngineOptions options)
+    : session_(session), models_(models), options_(std::move(options)), thread_([this] { run(); }) {}
 
 std::shared_ptr<Generation> Engine::submit(size_t model, std::vector<GenerateRow> rows) {
   auto const count = static_cast<int64_t>(rows.size());
@@ -113,10 +113,10 @@ void Engine::join(std::shared_ptr<Generation> const& generation) {
   try {
     if (running_.empty() && (!batch_ || generation->model_ != model_)) {
       batch_.reset();
-      models_.use(generation->model_);
+      session_.use(models_[generation->model_].adapter);
       model_ = generation->model_;
     }
-    if (!batch_) batch_ = std::make_unique<RunningBatch>(models_.model(), options_.batch);
+    if (!batch_) batch_ = std::make_unique<RunningBatch>(session_.model(), options_.batch);
     for (; row < generation->rows_.size(); ++row) {
       if (is_empty(generation->rows_[row])) {
         generation->give({.row = static_cast<int64_t>(row), .end = NewTokenEvent::End::length});
@@ -165,7 +165,7 @@ void Engine::deliver(NewTokenEvent event) {
   if (found == running_.end()) return;
   auto const number = found->first;
   auto const [generation, row] = found->second;
-  auto const& stops = models_.served()[model_].stop_ids;
+  auto const& stops = models_[model_].stop_ids;
   bool const goes_on = event.end == End::no;
   if (event.token && std::find(stops.begin(), stops.end(), *event.token) != stops.end())
     event.end = End::stop_id;

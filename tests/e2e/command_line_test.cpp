@@ -14,7 +14,7 @@ using Words = std::vector<std::string>;
 class AllCommandLines : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Programs, AllCommandLines,
                          testing::Values("fsllm_hpc", "fsllm_shard", "fsllm_eval", "fsllm_export",
-                                         "fsllm_inspect", "fsllm_serve"),
+                                         "fsllm_inspect", "fsllm_serve", "fsllm_chat"),
                          [](auto const& test) { return test.param; });
 
 TEST_P(AllCommandLines, TellWhatTheyAre) {

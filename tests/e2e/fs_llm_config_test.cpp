@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "federation.hpp"
+#include "fsllm/model/blocks.hpp"
 #include "text_fixture.hpp"
 
 namespace fsllm::test {
@@ -43,7 +44,8 @@ class Baselines : public testing::Test {
  protected:
   Baselines() {
     setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);  // no helper process of Open MPI for each of 62 starts
-    write_text_model(dir_ / "model");
+    write_text_model(dir_ / "two_blocks");
+    copy_blocks(dir_ / "two_blocks", {0, 1, 0, 1, 0, 1}, {}, dir_ / "model");  // offsite tuning trains four
     write_data_sets(dir_ / "data");
   }
 
@@ -95,6 +97,41 @@ TEST_F(Baselines, AreCheckedOrNotAvailableYet) {
   for (size_t i = 0; i < paths.size(); ++i) {
     SCOPED_TRACE(paths[i]);
     expect_verdict(outcomes[i], paths[i], not_yet);
+  }
+}
+
+/// FS-LLM's offsite tuning with its alignment, two rounds of it.
+TEST_F(Baselines, OffsiteTuningRuns) {
+  for (std::string const path :
+       {"llama_offsite.yaml", "llama_offsite_align.yaml", "llama_offsite_dolly.yaml"}) {
+    SCOPED_TRACE(path);
+    auto const outcome = run(dir_.path(), 2,
+                             {"fsllm_hpc",
+                              "--cfg",
+                              source_file("configs/fs_llm/" + path).string(),
+                              "model.type",
+                              (dir_ / "model").string(),
+                              "data.root",
+                              (dir_ / "data").string(),
+                              "use_gpu",
+                              "False",
+                              "llm.tok_len",
+                              "60",
+                              "federate.total_round_num",
+                              "2",
+                              "outdir",
+                              dir_.path().string(),
+                              "expname",
+                              path,
+                              "data.splits",
+                              "[0.8, 0.1, 0.1]",
+                              "llm.offsite_tuning.emu_align.save_to",
+                              (dir_ / (path + ".blocks")).string(),
+                              "llm.offsite_tuning.emu_align.restore_from",
+                              ""});
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
+    EXPECT_TRUE(fs::exists(dir_ / path / "model/model.safetensors"));
+    EXPECT_EQ(fs::exists(dir_ / (path + ".blocks")), path == "llama_offsite_align.yaml");
   }
 }
 

@@ -93,6 +93,7 @@ void write_files(fs::path const& dir) {
   write(dir / "data/broken.jsonl", rows.substr(0, rows.find('\n') + 1) + "{\"instruction\": \"What\", \n");
   write(dir / "data/columns.jsonl", "{\"question\": \"What is 1?\", \"answer\": \"It is 1.\"}\n");
   write(dir / "data/empty.jsonl", "");
+  write(dir / "data/choices.jsonl", "{\"question\": \"a\", \"choices\": [\"b\", \"c\"], \"answer\": 7}\n");
   write(dir / "data/rows.csv", "instruction,output\na,b\n");
   write(dir / "data/garbage.jsonl", std::string("\x7f"
                                                 "ELF\0\1\2\xff",
@@ -187,7 +188,8 @@ class Mistakes : public testing::Test {
         continue;
       }
       expect_refused(mistake, 0, mistake.message);
-      bool const is_for_one = program == "fsllm_export" || program == "fsllm_serve";
+      bool const is_for_one =
+          program == "fsllm_export" || program == "fsllm_serve" || program == "fsllm_chat";
       bool const refused_as_such = is_for_one && !mistake.message.starts_with("'");
       expect_refused(
           mistake, 2,
@@ -219,6 +221,9 @@ TEST_F(Mistakes, Inspect) {
 }
 TEST_F(Mistakes, Serve) {
   expect_all("fsllm_serve");
+}
+TEST_F(Mistakes, Chat) {
+  expect_all("fsllm_chat");
 }
 
 TEST_F(Mistakes, AreAllRead) {

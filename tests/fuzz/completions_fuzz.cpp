@@ -27,9 +27,9 @@ std::vector<ServedModel> const& models() {
     std::filesystem::remove_all(copy);
     auto const size = tokenizer->vocab_size();
     return std::vector<ServedModel>{
-        {"text", tokenizer, make_prompt_template({.name = "chatml"}), size, 256, {2}},
-        {"question", tokenizer, make_prompt_template({.name = "alpaca"}), size, 256, {2}},
-        {"ids", nullptr, std::nullopt, 100, 16, {2}}};
+        {"text", 0, tokenizer, make_prompt_template({.name = "chatml"}), size, 256, {2}},
+        {"question", 0, tokenizer, make_prompt_template({.name = "alpaca"}), size, 256, {2}},
+        {"ids", 0, nullptr, std::nullopt, 100, 16, {2}}};
   }();
   return served;
 }

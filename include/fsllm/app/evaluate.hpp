@@ -7,6 +7,7 @@
 #include "fsllm/comm/communicator.hpp"
 #include "fsllm/data/data_config.hpp"
 #include "fsllm/eval/exact_match.hpp"
+#include "fsllm/eval/model_session.hpp"
 #include "fsllm/io/output_folder.hpp"
 
 namespace fsllm {
@@ -51,6 +52,10 @@ std::vector<Sample> test_rows(EvaluatedRun const& run, std::filesystem::path con
 /// that of the first adapter, else alpaca. The log says which, and warns where it, or the type of the
 /// weights, is another than the adapter was trained with.
 void choose_templates(EvaluateJob& job, std::string const& chosen);
+
+/// Loads a candidate's adapter into the model, or takes all out where it has none; says where the adapter is
+/// not all that was trained.
+void use_adapter(ModelSession& session, std::filesystem::path const& adapter);
 
 /// Collective: every candidate answers the rows, with the same bits for any number of ranks, which share the
 /// batches. The model is loaded once.

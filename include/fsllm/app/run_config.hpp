@@ -11,6 +11,7 @@
 #include "fsllm/fed/run_directory.hpp"
 #include "fsllm/model/causal_lm.hpp"
 #include "fsllm/model/checkpointing.hpp"
+#include "fsllm/offsite/config.hpp"
 #include "fsllm/peft/peft.hpp"
 #include "fsllm/train/trainer.hpp"
 
@@ -34,6 +35,7 @@ struct RunConfig {
   TrainConfig train;
   FedConfig fed;
   GroupConfig group;
+  OffsiteConfig offsite;
 };
 
 /// Reads every key of the program, checks the fields against each other and rejects unknown keys.

@@ -27,6 +27,7 @@ struct RequestResults {
 ///   loglikelihood_rolling: text, or ids (the first of them is context only) → loglikelihood
 ///   generate_until: context or context_ids, until (or stop), max_tokens (or max_gen_toks, max_new_tokens;
 ///   256, at most half of the positions), temperature (0), top_k (0: all), top_p (1), repetition_penalty (1),
+///   num_beams (1), length_penalty (1),
 ///   do_sample, seed (0) → ids of all new tokens before EOS, and text (cut before the first stop string)
 ///   where there is a tokenizer
 /// `id` comes back as it was written. A malformed request, or one with a field that is not among these, is an

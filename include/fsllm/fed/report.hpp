@@ -47,6 +47,7 @@ struct RoundReport {
   std::vector<ClientReport> clients;
   std::optional<Arrivals> arrivals;
   ClientLosses losses;  ///< empty when this round was not evaluated
+  std::string judged;   ///< Federation::judged
   bool best = false;
   int64_t bytes_up = 0, bytes_down = 0;  ///< of all ranks
   int64_t bytes_in_groups = 0;           ///< that ranks which train a client together exchanged

@@ -52,6 +52,12 @@ struct Federation {
   /// a server of its parts.
   RankGroup* group = nullptr;
   Communicator const* world = nullptr;  ///< null: that of `collective`
+  /// Where the model that clients train stands for another one that rank 0 has: that one with these values,
+  /// which clients are judged by then, at rank 0. Empty: by `model`, where they are.
+  std::function<CausalLM&(TensorMap const& values)> judged_model = {};
+  /// Called on every rank whenever the server has sent ServerState::extra; may be empty.
+  std::function<void(TensorMap const& extra)> received = {};
+  std::string judged = {};  ///< what clients are judged by, for people; "" where there is one model
   Communicator const& all_ranks() const { return world ? *world : collective.communicator(); }
 };
 

@@ -32,6 +32,7 @@ struct RunDirectory {
   std::filesystem::path best() const { return root / "best"; }
   std::filesystem::path average() const { return root / "swa"; }
   std::filesystem::path model() const { return root / "model"; }
+  std::filesystem::path emulator() const { return root / "emulator"; }
 
   bool holds_run() const;
   /// A folder without a run to continue is an Error.

@@ -34,6 +34,7 @@ struct LoadOptions {
   /// Where weights of another type or format than wanted are kept after conversion, one mapped copy for all
   /// ranks of a node and for the next run; empty: every process converts in its own memory.
   std::filesystem::path cache_dir = {};
+  std::vector<int64_t> block_numbers = {};  ///< ModelConfig::block_numbers
   bool values = true;  ///< false: tensors of the right shapes and types without values, for checks
 };
 

@@ -77,6 +77,9 @@ struct ModelConfig {
   /// The same for IA³, and those of them whose input it scales, not the output.
   std::vector<std::string> ia3_targets, ia3_feedforward;
   std::string embedding, head;  ///< transformers' modules: "model.embed_tokens", "lm_head"
+  /// The numbers of the blocks in the names of modules, and so of adapters, where they are those of a larger
+  /// model (copy_blocks); empty: from 0.
+  std::vector<int64_t> block_numbers;
   int64_t window_of(size_t layer) const { return layer_windows.empty() ? 0 : layer_windows[layer]; }
   /// Whether the first `past` tokens of a row are turned otherwise once it has `length` (LongRoPE).
   bool rope_changes(int64_t past, int64_t length) const {

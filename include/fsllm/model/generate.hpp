@@ -22,6 +22,8 @@ struct GenerateRow {
   /// Divides the logits of the tokens of prompt and answer where positive, multiplies them where negative
   /// (Keskar et al. 2019, section 4.1); 1: none.
   double repetition_penalty = 1;
+  int64_t num_beams = 1;         ///< above 1: beam search, greedy alone, one row at a time
+  double length_penalty = 1;     ///< exponent of the length that beams' log-probabilities are divided by
   int64_t top_logprobs = -1;     ///< log-probabilities of new tokens, and of that many best ones; -1: none
   bool prompt_logprobs = false;  ///< the same of the prompt's tokens from the second on
 };

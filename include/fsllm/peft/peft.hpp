@@ -82,6 +82,10 @@ struct LowRankSize {
 };
 std::optional<LowRankSize> low_rank_size(PeftConfig const& config);
 
+/// A LoRA of these blocks alone: layers_to_transform becomes `blocks`, or must name some of them. Other
+/// methods and trained biases are Errors, which `because` explains.
+void restrict_to_blocks(PeftConfig& config, std::vector<int64_t> const& blocks, std::string const& because);
+
 /// Attaches the method to `model`, initialised from `seed`, or from the tensors in `config.init_from`, whose
 /// embeddings, if it has any, become the model's (CausalLM::set_vocabulary) and stay there. Unknown methods
 /// and targets that match nothing are Errors.

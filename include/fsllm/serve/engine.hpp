@@ -54,7 +54,8 @@ struct EngineOptions {
 /// dry, then the model of the oldest is put in and all that wait for it join.
 class Engine {
  public:
-  Engine(ModelWithAdapters& models, EngineOptions options);
+  /// Both must outlive it.
+  Engine(ModelSession& session, std::vector<ServedModel> const& models, EngineOptions options);
   ~Engine() { stop(std::chrono::milliseconds(0)); }
 
   /// Too many rows, or an end that has begun, are HttpErrors of status 503.
@@ -76,7 +77,8 @@ class Engine {
   void fail_all(HttpError const& error);
   void forget(int64_t rows);
 
-  ModelWithAdapters& models_;
+  ModelSession& session_;
+  std::vector<ServedModel> const& models_;
   EngineOptions options_;
   std::unique_ptr<RunningBatch> batch_;
   std::map<int64_t, Running> running_;  ///< by the batch's number of the row

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compiled for AVX-512; called where the processor has it.
+#include "cpu_kernels.hpp"
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+
+namespace fsllm::detail {
+namespace {
+
+using Lanes = __m512;
+constexpr int64_t kLanes = 16;
+constexpr int kTileWeights = 4, kTileRows = 4;
+
+inline float half_value(uint16_t bits) {
+  return _cvtsh_ss(bits);
+}
+inline Lanes zeros() {
+  return _mm512_setzero_ps();
+}
+inline Lanes all(float x) {
+  return _mm512_set1_ps(x);
+}
+inline void store(float* to, Lanes x) {
+  _mm512_storeu_ps(to, x);
+}
+inline Lanes multiply(Lanes a, Lanes b) {
+  return _mm512_mul_ps(a, b);
+}
+inline Lanes largest(Lanes a, Lanes b) {
+  return _mm512_max_ps(a, b);
+}
+inline Lanes rounded(Lanes x) {
+  return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+inline Lanes times_power_of_two(Lanes x, Lanes n) {
+  return _mm512_scalef_ps(x, n);
+}
+inline Lanes multiply_add(Lanes a, Lanes b, Lanes sum) {
+  return _mm512_fmadd_ps(a, b, sum);
+}
+inline Lanes add(Lanes a, Lanes b) {
+  return _mm512_add_ps(a, b);
+}
+inline void prefetch(char const* from) {
+  _mm_prefetch(from, _MM_HINT_T0);
+}
+inline float total(Lanes x) {
+  return _mm512_reduce_add_ps(x);
+}
+inline Lanes load(float const* from) {
+  return _mm512_loadu_ps(from);
+}
+inline Lanes load(int8_t const* from) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(from))));
+}
+struct BFloat16Bits;
+struct HalfBits;
+inline Lanes load(BFloat16Bits const* from) {
+  auto const bits = _mm256_loadu_si256(reinterpret_cast<__m256i const*>(from));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+inline Lanes load(HalfBits const* from) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(from)));
+}
+
+}  // namespace
+}  // namespace fsllm::detail
+
+#include "attention_tiles.hpp"
+#include "skinny_tiles.hpp"
+
+namespace fsllm::detail {
+
+CpuKernels const kAvx512Kernels{skinny_product, one_query};
+
+}  // namespace fsllm::detail
+#endif
