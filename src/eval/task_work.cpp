@@ -10,7 +10,7 @@ namespace fsllm {
 namespace {
 
 /// Rows that are computed before progress is told: enough for good batches of every rank.
-constexpr size_t kScoredChunk = 1024, kContinuedChunk = 256;
+constexpr size_t kScoredChunk = 256, kContinuedChunk = 256;
 
 /// Shares of a chunk's batches: the first batch goes to another rank in each chunk.
 BatchShare share_of_chunk(BatchShare share, size_t chunk) {
