@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <sstream>
 
 #include "fsllm/comm/gather.hpp"
@@ -68,6 +69,24 @@ Json quantiles(std::vector<double> values) {
     return beyond == 0 ? values[low] : values[low] + beyond * (values[high] - values[low]);
   };
   return {{"min", at(0)}, {"p10", at(0.1)}, {"p50", at(0.5)}, {"p90", at(0.9)}, {"max", at(1)}};
+}
+
+/// How differently clients fare, all counting alike: mean, variance (of all, not a sample), and the mean of
+/// the worst tenth of them, at least one (Li et al. 2020, "Fair Resource Allocation in Federated Learning",
+/// table 1).
+Json fairness(std::vector<double> losses) {
+  std::ranges::sort(losses, [](double a, double b) { return std::isnan(a) ? !std::isnan(b) : a > b; });
+  auto const mean = [](auto begin, auto end) {
+    return std::accumulate(begin, end, 0.0) / static_cast<double>(end - begin);
+  };
+  double const all = mean(losses.begin(), losses.end());
+  double variance = 0;
+  for (double const loss : losses)
+    variance += (loss - all) * (loss - all) / static_cast<double>(losses.size());
+  auto const worst = std::max<std::ptrdiff_t>(1, std::ssize(losses) / 10);
+  return {{"mean", all},
+          {"worst_10_percent", mean(losses.begin(), losses.begin() + worst)},
+          {"variance", variance}};
 }
 
 /// `value` of each element.
@@ -147,6 +166,9 @@ nlohmann::ordered_json to_json(ClientLosses const& losses) {
     entry["clients"] = of_clients.size();
     entry["quantiles"][loss_name(all.of_pairs)] =
         quantiles_of(of_clients, [](auto const& client) { return mean_loss(client.second); });
+    std::vector<double> values;
+    for (auto const& [client, loss] : of_clients) values.push_back(mean_loss(loss));
+    entry["fairness"] = fairness(std::move(values));
   }
   return json;
 }

@@ -40,6 +40,16 @@ TEST(Report, HoldsSumsAndQuantilesOfClients) {
   EXPECT_DOUBLE_EQ(event.at("val").at("quantiles").at("loss_per_token").at("p50").get<double>(), 2.5);
 }
 
+TEST(Report, TellsHowFairlyClientsFare) {
+  auto const fairness = to_json(report_of(20)).at("val").at("fairness");
+  EXPECT_DOUBLE_EQ(fairness.at("mean").get<double>(), 10.5);
+  EXPECT_DOUBLE_EQ(fairness.at("worst_10_percent").get<double>(), 19.5);
+  EXPECT_NEAR(fairness.at("variance").get<double>(), 33.25, 1e-12);  // numpy.var(range(1, 21))
+  auto const few = to_json(report_of(3)).at("val").at("fairness");
+  EXPECT_DOUBLE_EQ(few.at("worst_10_percent").get<double>(), 3);
+  EXPECT_DOUBLE_EQ(to_json(report_of(1)).at("val").at("fairness").at("variance").get<double>(), 0);
+}
+
 TEST(Report, IsAsLongForManyClients) {
   auto const few = to_json(report_of(9)), many = to_json(report_of(9000));
   EXPECT_LT(many.dump().size(), few.dump().size() + 100);
