@@ -22,7 +22,7 @@ int64_t bytes_of(std::filesystem::path const& model) {
 /// The middle blocks as they are distilled from the full model, or were (names of the emulator).
 TensorMap aligned_blocks(Setup const& s, std::filesystem::path const& emulator_dir) {
   auto const& align = s.run.offsite.align;
-  LoadOptions options{.device = s.load.device, .cache_dir = weight_cache(s)};
+  LoadOptions const options{.device = s.load.device};  // no cache: the run directory is open to all ranks
   auto const emulator = load_grown(s, emulator_dir, options);
   if (!align.restore_from.empty() && std::filesystem::exists(align.restore_from)) {
     log_info("the emulator's middle blocks are those of {}", align.restore_from);
@@ -139,7 +139,7 @@ FullModelWith full_model_with(Setup const& s) {
   return [&s, full = std::make_shared<FullModel>()](TensorMap const& values) -> CausalLM& {
     if (!full->model) {
       auto options = s.load;
-      options.cache_dir = weight_cache(s);
+      options.cache_dir.clear();  // the run directory is open to all ranks
       options.block_numbers = {};
       full->model = load_grown(s, s.full_model_dir, options);
       if (!s.run.peft.method.empty()) {
