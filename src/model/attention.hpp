@@ -38,6 +38,7 @@ class AttentionPlan {
   int64_t end_position() const { return end_position_; }      ///< one beyond the largest
   at::Tensor row_ends() const;       ///< int64 [N], one beyond the last position of each token's row
   DropoutLines token_lines() const;  ///< [N], of all tokens
+  bool has_cache() const { return cache_ != nullptr; }
   /// What attend() appended is the rows' past from now on.
   void advance_cache() const;
 

@@ -115,7 +115,7 @@ class BeamSearch {
     auto const hidden = model_.hidden_states(input.ids, pass);
     pass.advance_cache();
     auto const logits =
-        model_.logits(at::index_select(hidden, 0, at::tensor(last, at::kLong).to(hidden.device())));
+        model_.logits(at::index_select(hidden, 0, at::tensor(last, at::kLong).to(hidden.device())), pass);
     return at::add(at::log_softmax(logits.to(at::kCPU, at::kDouble), -1),
                    at::tensor(scores, at::kDouble).view({-1, 1}));
   }

@@ -21,7 +21,7 @@ at::Tensor plain(at::Tensor const& x, at::Tensor const& weight, at::Tensor const
 
 at::Tensor product(at::Tensor const& x, Linear const& linear, Pass const& pass) {
   auto const &weight = linear.weight, &bias = linear.bias;
-  if (!pass.training())  // where a pass without gradients must have the bits of one with them
+  if (pass.has_cache())  // elsewhere a pass without gradients has the bits of one with them
     if (auto const y = detail::skinny_matmul(x, linear))
       return bias.defined() ? y->add_(bias.to(x.scalar_type())) : *y;
   if (!linear.quantized && (weight.requires_grad() || weight.scalar_type() == x.scalar_type()))

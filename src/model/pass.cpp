@@ -33,6 +33,10 @@ Pass Pass::with_virtual_tokens() const {
   return {plan_, plan_->tokens};
 }
 
+bool Pass::has_cache() const {
+  return plan_ != nullptr && plan_->attention.has_cache();
+}
+
 void Pass::advance_cache() const {
   plan_->attention.advance_cache();
 }

@@ -37,13 +37,13 @@ RaggedInput ragged(std::vector<std::vector<int32_t>> const& rows) {
 }
 
 /// The tokens of `ids` from the second on, given what the model says at each place, hidden [length, size].
-std::vector<TokenLogprobs> prompt_logprobs(CausalLM& model, at::Tensor const& hidden,
+std::vector<TokenLogprobs> prompt_logprobs(CausalLM& model, Pass const& pass, at::Tensor const& hidden,
                                            std::vector<int32_t> const& ids, int64_t top) {
   std::vector<TokenLogprobs> result;
   int64_t const count = std::ssize(ids) - 1;
   for (int64_t begin = 0; begin < count; begin += kPlacesAtOnce) {
     int64_t const places = std::min(kPlacesAtOnce, count - begin);
-    auto const logits = model.logits(hidden.narrow(0, begin, places));
+    auto const logits = model.logits(hidden.narrow(0, begin, places), pass);
     for (int64_t i = 0; i < places; ++i)
       result.push_back(
           detail::logprobs_of(logits[i], ids[static_cast<size_t>(begin + i + 1)], std::max<int64_t>(0, top)));
@@ -161,7 +161,7 @@ std::vector<NewTokenEvent> RunningBatch::forward() {
   std::vector<int64_t> last;
   for (size_t i = 1; i < input.offsets.size(); ++i) last.push_back(input.offsets[i] - 1);
   auto const logits =
-      model_.logits(at::index_select(hidden, 0, at::tensor(last, at::kLong).to(hidden.device())));
+      model_.logits(at::index_select(hidden, 0, at::tensor(last, at::kLong).to(hidden.device())), pass);
   auto const [largest, best_on_device] = at::max(logits, -1);
   // A maximum is not a number where any logit is not.
   if (!at::isfinite(largest).all().item<bool>()) check_finite_weights(model_);
@@ -173,7 +173,7 @@ std::vector<NewTokenEvent> RunningBatch::forward() {
     auto const index = static_cast<int64_t>(i);
     std::vector<TokenLogprobs> prompt;
     if (row.given.prompt_logprobs && row.new_tokens() == 0 && row.fed == 0)
-      prompt = prompt_logprobs(model_, hidden.narrow(0, input.offsets[i], std::ssize(feed[i])), row.ids,
+      prompt = prompt_logprobs(model_, pass, hidden.narrow(0, input.offsets[i], std::ssize(feed[i])), row.ids,
                                row.given.top_logprobs);
     row.fed = std::ssize(row.ids);
     events.push_back(extend(row, logits[index], best.const_data_ptr<int64_t>()[i]));

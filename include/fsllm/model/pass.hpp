@@ -66,6 +66,8 @@ class Pass {
   Pass at(at::Tensor const& index) const;
   /// The pass as the layers see it: with the learned tokens before the rows.
   Pass with_virtual_tokens() const;
+  /// Whether keys and values of earlier passes are used, and kept for later ones.
+  bool has_cache() const;
   /// What hidden_states() appended to the cache is the rows' past from now on.
   void advance_cache() const;
   detail::PassPlan const& plan() const { return *plan_; }
