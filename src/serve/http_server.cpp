@@ -47,7 +47,7 @@ class Exchange final : public HttpExchange {
   void answer(int status, std::string json) override {
     response_.status = status;
     if (status == 503) response_.set_header("Retry-After", "1");
-    response_.set_content(std::move(json), "application/json");
+    response_.set_content(json, "application/json");
   }
 
   void stream(Stream next) override {

@@ -20,7 +20,7 @@ namespace {
 std::vector<std::pair<std::string, CpuKernels const*>> runnable() {
   std::vector<std::pair<std::string, CpuKernels const*>> found;
 #ifdef __x86_64__
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
     found.emplace_back("avx2", &kAvx2Kernels);
   if (__builtin_cpu_supports("avx512f")) found.emplace_back("avx512", &kAvx512Kernels);
 #endif
