@@ -28,16 +28,21 @@ class Chat : public testing::Test {
     return read_text(dir_ / "output.txt");
   }
   /// What generate_until says to the same text, and a line's end.
-  std::string continued(std::string const& context) {
-    std::ofstream(dir_ / "in.jsonl") << nlohmann::json{{"id", 1},
-                                                       {"type", "generate_until"},
-                                                       {"context", context},
-                                                       {"until", nlohmann::json::array()},
-                                                       {"max_tokens", 20}}
-                                     << "\n";
-    auto const outcome =
-        run(dir_.path(), 0,
-            {"fsllm_eval", "--model", model_, "--requests", "in.jsonl", "--responses", "out.jsonl"});
+  std::string continued(std::string const& context) { return answered({{"context", context}}); }
+  /// The same without BOS before the text.
+  std::string continued_alone(std::string const& context) {
+    std::ofstream(dir_ / "texts.jsonl")
+        << nlohmann::json{{"text", context}, {"add_special_tokens", false}} << "\n";
+    auto const tokens = run(dir_.path(), 0, {"fsllm_inspect", model_, "--tokenize", dir_ / "texts.jsonl"});
+    return answered({{"context_ids", nlohmann::json::parse(tokens.out).at("ids")}});
+  }
+  std::string answered(nlohmann::json request) {
+    request.update(
+        {{"id", 1}, {"type", "generate_until"}, {"until", nlohmann::json::array()}, {"max_tokens", 20}});
+    std::ofstream(dir_ / "in.jsonl") << request << "\n";
+    auto const outcome = run(dir_.path(), 0,
+                             {"fsllm_eval", "--model", model_, "--requests", dir_ / "in.jsonl", "--responses",
+                              dir_ / "out.jsonl"});
     EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
     return nlohmann::json::parse(read_text(dir_ / "out.jsonl")).at("text").get<std::string>() + "\n";
   }
@@ -66,7 +71,8 @@ TEST_F(Chat, TheModelSeesWhatWasSaid) {
 TEST_F(Chat, TemplatesOfChatsHaveRoomForASystem) {
   std::string const chat = "--prompt_template chatml --max_tokens 20 --prompt 'Tell me of a cat.' ";
   auto const without = talk(chat, "");
-  EXPECT_EQ(without, continued("<|im_start|>user\nTell me of a cat.<|im_end|>\n<|im_start|>assistant\n"));
+  EXPECT_EQ(without,
+            continued_alone("<|im_start|>user\nTell me of a cat.<|im_end|>\n<|im_start|>assistant\n"));
   EXPECT_NE(talk(chat + "--system 'You are sad.'", ""), without);
 }
 

@@ -61,16 +61,17 @@ TEST_F(Compare, TwoRunsOfOneModel) {
              fmt::format("[{{r: {}, lora_alpha: 8, target_modules: [q_proj, v_proj]}}]", rank)});
     ASSERT_EQ(trained.exit_code, 0) << trained.err << trained.out;
   }
+  auto const a = (dir_ / "a/adapter").string(), b = (dir_ / "b/adapter").string();
   std::string const text = "Tom has 3 apples and buys 4 more. How many has he?";
-  auto const facts = compared({"a/adapter", "--compare", "b/adapter", "--model", model, "--text", text});
+  auto const facts = compared({a, "--compare", b, "--model", model, "--text", text});
   double between = 0, size = 0, of_layer = 0;
   for (int layer = 0; layer < 5; ++layer)
     for (auto const* projection : {"q_proj", "v_proj"}) {
       auto const module = fmt::format("model.layers.{}.self_attn.{}", layer, projection);
-      auto const a = product("a", module, 2), b = product("b", module, 4);
-      double const distance = std::pow(a.sub(b).norm().item<double>(), 2);
+      auto const of_a = product("a", module, 2), of_b = product("b", module, 4);
+      double const distance = std::pow(of_a.sub(of_b).norm().item<double>(), 2);
       between += distance;
-      size += std::pow(a.norm().item<double>(), 2);
+      size += std::pow(of_a.norm().item<double>(), 2);
       if (layer == 3) of_layer += distance;
     }
   EXPECT_NEAR(facts.at("distance").get<double>(), std::sqrt(between), 1e-9 * std::sqrt(between));
@@ -86,30 +87,29 @@ TEST_F(Compare, TwoRunsOfOneModel) {
                                                      {"type", "loglikelihood_rolling"},
                                                      {"text", text}}
                                    << "\n";
-  for (auto const& [name, adapter] : {std::pair("model alone", ""), {"a", "a/adapter"}, {"b", "b/adapter"}}) {
-    std::vector<std::string> words{"fsllm_eval", "--model",     model,      "--requests",
-                                   "in.jsonl",   "--responses", "out.jsonl"};
+  std::ofstream(dir_ / "texts.jsonl")
+      << nlohmann::json{{"text", text}, {"add_special_tokens", false}} << "\n";
+  for (auto const& [name, adapter] : {std::pair("model alone", ""), {"a", a.c_str()}, {"b", b.c_str()}}) {
+    std::vector<std::string> words{"fsllm_eval",  "--model",         model, "--requests", dir_ / "in.jsonl",
+                                   "--responses", dir_ / "out.jsonl"};
     if (*adapter != 0) words.insert(words.end(), {"--adapter", adapter});
     ASSERT_EQ(run(dir_.path(), 0, words).exit_code, 0);
     auto const answer = nlohmann::json::parse(read_text(dir_ / "out.jsonl"));
     auto const ids = nlohmann::json::parse(
-        (std::ofstream(dir_ / "texts.jsonl")
-             << nlohmann::json{{"text", text}, {"add_special_tokens", false}} << "\n",
-         run(dir_.path(), 0, {"fsllm_inspect", model, "--tokenize", "texts.jsonl"}).out));
+        run(dir_.path(), 0, {"fsllm_inspect", model, "--tokenize", dir_ / "texts.jsonl"}).out);
     auto const count = static_cast<double>(ids.at("ids").size());
     EXPECT_NEAR(facts.at("loss_per_token").at(name).get<double>(),
                 -answer.at("loglikelihood").get<double>() / count, 1e-5)
         << name;
   }
 
-  auto const same = compared({"a/adapter", "--compare", "a/adapter"});
+  auto const same = compared({a, "--compare", a});
   EXPECT_NEAR(same.at("distance").get<double>(), 0, 1e-12);
   EXPECT_EQ(same.at("only_in_a").size() + same.at("only_in_b").size(), 0U);
   EXPECT_EQ(same.at("matched"), 20);
-  expect_refused({"a/adapter", "--compare", "data"}, "data holds no adapter_model.safetensors");
-  expect_refused({"a/adapter", "--compare", "b/adapter", "--text", text},
-                 "--model and --text (they go together");
-  expect_refused({"a/adapter", "--compare", "b/adapter", "--model", model, "--text", ""}, "--text");
+  expect_refused({a, "--compare", dir_ / "data"}, "data holds no adapter_model.safetensors");
+  expect_refused({a, "--compare", b, "--text", text}, "--model and --text (they go together");
+  expect_refused({a, "--compare", b, "--model", model, "--text", ""}, "--text");
 }
 
 TEST_F(Compare, MethodsWithoutProductsAreComparedTensorByTensor) {

@@ -126,7 +126,8 @@ TEST_F(QuickstartSteps, MistakesAreExplained) {
   auto const task = run(
       dir_.path(), 0, {"fsllm_eval", "--model", (dir_ / "model").string(), "--tasks", "mmlu", "--out", "o"});
   EXPECT_EQ(task.exit_code, 2);
-  EXPECT_THAT(task.err, testing::HasSubstr("--tasks mmlu (not available in this version)"));
+  EXPECT_THAT(task.err,
+              testing::HasSubstr("no questions in ./mmlu/test (MMLU lies there as SUBJECT_test.csv"));
 }
 
 TEST(QuickstartModel, ExactMatchRises) {
