@@ -41,8 +41,8 @@ std::string layer_of(std::string const& name) {
   return "other";
 }
 
-/// Sums of squares of one layer, or of all.
-struct Sums {
+/// Squares of squares of one layer, or of all.
+struct Squares {
   double a = 0, b = 0, between = 0;
   void add(double norm_a, double norm_b, double distance) {
     a += square(norm_a);
@@ -58,9 +58,9 @@ struct Sums {
 };
 
 /// What two adapters of LoRA add to the weights of each module; of any ranks.
-std::map<std::string, Sums> products(std::map<std::string, Factors> const& a,
-                                     std::map<std::string, Factors> const& b) {
-  std::map<std::string, Sums> sums;
+std::map<std::string, Squares> products(std::map<std::string, Factors> const& a,
+                                        std::map<std::string, Factors> const& b) {
+  std::map<std::string, Squares> sums;
   for (auto const& [module, of_a] : a) {
     auto const found = b.find(module);
     if (found == b.end()) continue;
@@ -74,8 +74,8 @@ std::map<std::string, Sums> products(std::map<std::string, Factors> const& a,
 }
 
 /// The tensors of any adapter, one by one.
-std::map<std::string, Sums> tensors(TensorMap const& a, TensorMap const& b) {
-  std::map<std::string, Sums> sums;
+std::map<std::string, Squares> tensors(TensorMap const& a, TensorMap const& b) {
+  std::map<std::string, Squares> sums;
   for (auto const& [name, of_a] : a) {
     auto const found = b.find(name);
     if (found == b.end() || found->second.sizes() != of_a.sizes()) continue;
@@ -121,8 +121,8 @@ Json compare_adapters(fs::path const& a, fs::path const& b) {
   auto const of_a = tensors_of(a), of_b = tensors_of(b);
   bool const lora = is_lora(of_a) && is_lora(of_b);
   auto const sums = lora ? products(read_lora_factors(a), read_lora_factors(b)) : tensors(of_a, of_b);
-  Sums all;
-  std::map<std::string, Sums> layers;
+  Squares all;
+  std::map<std::string, Squares> layers;
   for (auto const& [name, one] : sums)
     for (auto* const into : {&all, &layers[layer_of(name)]})
       into->add(std::sqrt(one.a), std::sqrt(one.b), std::sqrt(one.between));

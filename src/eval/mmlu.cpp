@@ -12,12 +12,12 @@ namespace {
 
 using detail::MmluQuestion;
 
-constexpr char const* kLetters = "ABCD";
+constexpr char const* kAnswerLetters = "ABCD";
 
 std::string question_text(MmluQuestion const& question) {
   auto text = detail::trimmed(question.question);
   for (size_t c = 0; c < question.choices.size(); ++c)
-    text += fmt::format("\n{}. {}", kLetters[c], question.choices[c]);
+    text += fmt::format("\n{}. {}", kAnswerLetters[c], question.choices[c]);
   return text + "\nAnswer:";
 }
 
@@ -41,15 +41,15 @@ struct Mmlu final : EvalTask {
       auto const dev = detail::read_mmlu(options.data, "dev", subject);
       shots_of(options, "mmlu/dev of " + subject, shots, static_cast<int64_t>(dev.size()));
       for (size_t i = 0; i < std::min(dev.size(), static_cast<size_t>(shots)); ++i)
-        examples->shots.push_back(question_text(dev[i]) + " " + kLetters[static_cast<size_t>(dev[i].answer)] +
-                                  "\n\n");
+        examples->shots.push_back(question_text(dev[i]) + " " +
+                                  kAnswerLetters[static_cast<size_t>(dev[i].answer)] + "\n\n");
     }
     auto const questions = detail::read_mmlu(options.data, "test", subject);
     for (size_t i = 0; i < limited(questions.size(), options); ++i) {
       TaskItem item{.groups = {"mmlu_" + group, "mmlu_" + subject}, .examples = examples};
       item.question = question_text(questions[i]);
       item.gold = questions[i].answer;
-      item.target = std::string(1, kLetters[static_cast<size_t>(item.gold)]);
+      item.target = std::string(1, kAnswerLetters[static_cast<size_t>(item.gold)]);
       item.choices = {" A", " B", " C", " D"};
       items.push_back(std::move(item));
     }
@@ -57,7 +57,8 @@ struct Mmlu final : EvalTask {
 
   ItemScore score(size_t item, ItemAnswer const& answer) const override {
     auto const chosen = detail::likeliest(answer);
-    return {std::string(1, kLetters[chosen]), {static_cast<int64_t>(chosen) == items[item].gold ? 1.0 : 0.0}};
+    return {std::string(1, kAnswerLetters[chosen]),
+            {static_cast<int64_t>(chosen) == items[item].gold ? 1.0 : 0.0}};
   }
 
   std::vector<ReportRow> report(std::vector<ItemScore> const& scores) const override {
