@@ -70,15 +70,6 @@ GenerateRow row_of(CommandLine const& line) {
   return row;
 }
 
-/// As the command line says, else as the adapter was trained, else none: the model's.
-std::optional<TemplateConfig> template_of(CommandLine const& line) {
-  std::filesystem::path const model = line.need("model"), adapter = line.text("adapter");
-  if (line.has("prompt_template"))
-    return TemplateConfig{.name = line.need("prompt_template"), .model = model.string()};
-  auto const info = read_adapter_info(adapter.empty() ? model : adapter);
-  return info ? info->prompt : std::nullopt;
-}
-
 /// Puts what may be shown of a growing text on standard output.
 class Screen {
  public:
@@ -95,8 +86,9 @@ class Screen {
 class Talk {
  public:
   Talk(CommandLine const& line, ModelSession& session)
-      : model_(
-            serve_adapter(session, {"model", line.text("adapter")}, line.need("model"), template_of(line))),
+      : model_(serve_adapter(
+            session, {"model", line.text("adapter")}, line.need("model"),
+            template_for(line.text("prompt_template"), line.need("model"), line.text("adapter")))),
         settings_(row_of(line)),
         history_(line.number("history")),
         batch_(session.model(), {.most_rows = 1, .stop_ids = model_.stop_ids}) {
@@ -219,13 +211,6 @@ int main(int argc, char** argv) {
   auto const start = start_program(kProgram, argc, argv);
   if (!start.line) return start.exit_code;
   set_signal_note("", OnSignal::deferred);
-  return run_program(argc, argv, [&](Communicator const& world) {
-    int code = 0;
-    agree(world, [&] {
-      FSLLM_CHECK(world.size() == 1,
-                  "fsllm_chat on {} ranks (it is a program for one). Start it without mpirun.", world.size());
-      code = chat(*start.line, world);
-    });
-    return code;
-  });
+  return run_program_alone(argc, argv, kProgram.name,
+                           [&](Communicator const& world) { return chat(*start.line, world); });
 }

@@ -48,14 +48,6 @@ int export_model(CommandLine const& line) {
 int main(int argc, char** argv) {
   auto const start = fsllm::start_program(kProgram, argc, argv);
   if (!start.line) return start.exit_code;
-  return fsllm::run_program(argc, argv, [&](fsllm::Communicator const& world) {
-    int code = 0;
-    fsllm::agree(world, [&] {
-      FSLLM_CHECK(world.size() == 1,
-                  "fsllm_export on {} ranks (it is a program for one). Start it without mpirun.",
-                  world.size());
-      code = export_model(*start.line);
-    });
-    return code;
-  });
+  return fsllm::run_program_alone(argc, argv, kProgram.name,
+                                  [&](fsllm::Communicator const&) { return export_model(*start.line); });
 }

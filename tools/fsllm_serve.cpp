@@ -74,15 +74,6 @@ ServedAdapter parse_adapter(std::string const& given) {
   return {given.substr(0, equals), given.substr(equals + 1)};
 }
 
-/// As the command line says, else as the adapter was trained, else the model's.
-std::optional<TemplateConfig> template_of(CommandLine const& line, std::filesystem::path const& model,
-                                          std::filesystem::path const& adapter) {
-  if (line.has("prompt_template"))
-    return TemplateConfig{.name = line.need("prompt_template"), .model = model.string()};
-  auto const info = read_adapter_info(adapter.empty() ? model : adapter);
-  return info ? info->prompt : std::nullopt;
-}
-
 /// The model in memory, and what requests can name.
 struct Loaded {
   ModelSession session;
@@ -105,7 +96,8 @@ Loaded load(CommandLine const& line) {
                   adapters[i].id);
   Loaded loaded{ModelSession(dir, options), {}};
   for (auto const& adapter : adapters)
-    loaded.models.push_back(serve_adapter(loaded.session, adapter, dir, template_of(line, dir, adapter.dir)));
+    loaded.models.push_back(serve_adapter(loaded.session, adapter, dir,
+                                          template_for(line.text("prompt_template"), dir, adapter.dir)));
   return loaded;
 }
 
@@ -147,14 +139,6 @@ int main(int argc, char** argv) {
   if (!start.line) return start.exit_code;
   set_signal_note("", OnSignal::deferred);
   std::thread(end_in_time).detach();  // static destructors take their time too
-  return run_program(argc, argv, [&](Communicator const& world) {
-    int code = 0;
-    agree(world, [&] {
-      FSLLM_CHECK(world.size() == 1,
-                  "fsllm_serve on {} ranks (it is a program for one). Start it without mpirun.",
-                  world.size());
-      code = serve(*start.line);
-    });
-    return code;
-  });
+  return run_program_alone(argc, argv, kProgram.name,
+                           [&](Communicator const&) { return serve(*start.line); });
 }

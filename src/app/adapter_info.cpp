@@ -50,4 +50,11 @@ std::optional<AdapterInfo> read_adapter_info(std::filesystem::path const& dir) {
   return info;
 }
 
+std::optional<TemplateConfig> template_for(std::string const& named, std::filesystem::path const& model,
+                                           std::filesystem::path const& adapter) {
+  if (!named.empty()) return TemplateConfig{.name = named, .model = model.string()};
+  auto const info = read_adapter_info(adapter.empty() ? model : adapter);
+  return info ? info->prompt : std::nullopt;
+}
+
 }  // namespace fsllm

@@ -93,6 +93,19 @@ int run_program(int argc, char** argv, std::function<int(Communicator const&)> c
   }
 }
 
+int run_program_alone(int argc, char** argv, std::string const& name,
+                      std::function<int(Communicator const&)> const& body) {
+  return run_program(argc, argv, [&](Communicator const& world) {
+    int code = 0;
+    agree(world, [&] {
+      FSLLM_CHECK(world.size() == 1, "{} on {} ranks (it is a program for one). Start it without mpirun.",
+                  name, world.size());
+      code = body(world);
+    });
+    return code;
+  });
+}
+
 Failure failure_of(std::exception const& error) {
   if (dynamic_cast<Error const*>(&error) != nullptr) return {error.what()};
   std::string const text = error.what();

@@ -22,5 +22,9 @@ struct AdapterInfo {
 void write_adapter_info(std::filesystem::path const& dir, AdapterInfo const& info);
 /// Nothing where the folder has no fsllm.json. A damaged one is an Error.
 std::optional<AdapterInfo> read_adapter_info(std::filesystem::path const& dir);
+/// The prompt template `named` by the user; "": what the adapter (without one, the model) was trained with,
+/// where its folder says it.
+std::optional<TemplateConfig> template_for(std::string const& named, std::filesystem::path const& model,
+                                           std::filesystem::path const& adapter);
 
 }  // namespace fsllm

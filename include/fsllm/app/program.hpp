@@ -35,6 +35,9 @@ void agree(Communicator const& comm, std::function<void()> const& work);
 /// The frame of every program: MPI session, launch guard, one message and the exit code for whatever goes
 /// wrong. An error on some ranks only ends all of them through MPI_Abort.
 int run_program(int argc, char** argv, std::function<int(Communicator const&)> const& body);
+/// The same for a program called `name` that runs on one rank: more are an Error.
+int run_program_alone(int argc, char** argv, std::string const& name,
+                      std::function<int(Communicator const&)> const& body);
 
 /// Settings that must precede the first tensor operation (MKL's reproducible mode). First line of every main.
 void prepare_process();
