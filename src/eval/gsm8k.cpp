@@ -4,6 +4,7 @@
 // anew for each question; here they stand in the paper's order.
 #include <algorithm>
 #include <cctype>
+#include <regex>
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/names.hpp"
@@ -118,14 +119,36 @@ std::string strict_answer(std::string const& written) {
   return marked.empty() ? number_behind(text, kTrigger) : marked;
 }
 
+/// What lm-evaluation-harness reads of the text before the next question: the first match of gsm8k_cot's
+/// "strict-match", or the last of its "flexible-extract"; of several groups the first one that is filled.
+std::string harness_answer(std::string const& written, bool strict) {
+  static std::regex const marked(R"(The answer is (-?[0-9.,]+).)"), number(R"((-?[$0-9.,]{2,})|(-?[0-9]+))");
+  auto const text = written.substr(0, written.find("Q:"));
+  std::string found = "[invalid]";
+  for (std::sregex_iterator match(text.begin(), text.end(), strict ? marked : number), end; match != end;
+       ++match) {
+    found = (*match)[1].length() > 0 ? (*match)[1].str() : (*match)[2].str();
+    if (strict) break;
+  }
+  return found;
+}
+
+/// As its exact_match compares two of them: without commas, dollar signs and a full stop at the end.
+std::string plain_number(std::string const& answer) {
+  auto number = replace_all(replace_all(answer, ",", ""), "$", "");
+  if (number.ends_with('.')) number.pop_back();
+  return number;
+}
+
 struct Gsm8k final : EvalTask {
   explicit Gsm8k(TaskOptions const& options) {
     name = "gsm8k";
     about =
-        "FS-LLM's eight worked examples, greedy text of 256 tokens; fs-llm reads the answer by FS-LLM's "
-        "rule, "
-        "strict takes the number behind '####' or 'The answer is' alone";
-    metrics = {{.name = "exact_match", .filter = "fs-llm"}, {.name = "exact_match", .filter = "strict"}};
+        "FS-LLM's eight worked examples, greedy text of 256 tokens; fs-llm reads the answer by FS-LLM's rule, "
+        "strict takes the number behind '####' or 'The answer is' alone; strict-match and flexible-extract "
+        "are those of lm-evaluation-harness' gsm8k_cot";
+    for (auto const* filter : {"fs-llm", "strict", "strict-match", "flexible-extract"})
+      metrics.push_back({.name = "exact_match", .filter = filter});
     shots = shots_of(options, name, 8, std::size(kExamples));
     auto examples = std::make_shared<TaskExamples>();
     for (size_t i = 0; i < static_cast<size_t>(shots); ++i)
@@ -143,9 +166,14 @@ struct Gsm8k final : EvalTask {
   }
 
   ItemScore score(size_t item, ItemAnswer const& answer) const override {
-    auto const loose = fs_llm_answer(answer.texts.front()), strict = strict_answer(answer.texts.front());
+    auto const& written = answer.texts.front();
     auto const& target = items[item].target;
-    return {loose, {loose == target ? 1.0 : 0.0, strict == target ? 1.0 : 0.0}};
+    auto const loose = fs_llm_answer(written);
+    auto const is_right = [&](std::string const& found) { return found == target ? 1.0 : 0.0; };
+    return {loose,
+            {is_right(loose), is_right(strict_answer(written)),
+             is_right(plain_number(harness_answer(written, true))),
+             is_right(plain_number(harness_answer(written, false)))}};
   }
 };
 

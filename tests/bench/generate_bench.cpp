@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/matmul.hpp"
 #include "fsllm/model/running_batch.hpp"
 
 namespace fsllm {
@@ -28,6 +29,7 @@ std::vector<int32_t> prompt_of(int64_t row, int64_t length, int64_t vocab) {
 
 void run(int argc, char** argv) {
   FSLLM_CHECK(argc >= 5, "usage: {} MODEL ROWS PROMPT_TOKENS NEW_TOKENS [STORAGE [COMPUTE]]", argv[0]);
+  use_matmul_kernels();
   at::set_num_threads(1);
   int64_t const rows = std::atoll(argv[2]), length = std::atoll(argv[3]), more = std::atoll(argv[4]);
   LoadOptions load{.storage_dtype = argc > 5 ? argv[5] : "auto",

@@ -4,8 +4,8 @@
     lm_eval_scores.py prepare MODEL_DIR OUT_DIR
         The model with its tokenizer as transformers writes it, which both programs read.
     lm_eval_scores.py score MODEL_DIR DATA_DIR LIMIT SHOTS TASK,... > SCORES.json
-        {"results": {task: ...}, "samples": {task: [{"resps": ..., "metrics": ...}, ...]}}. The fields of each task are those
-        of the installed package; only where its data lies, and the examples, differ.
+        {"results": {task: ...}, "samples": {task: [{"resps": ..., "raw": ..., "filter": ..., "metrics": ...}, ...]}}. The
+        fields of each task are those of the installed package; only where its data lies, and the examples, differ.
 """
 import contextlib
 import csv
@@ -79,6 +79,13 @@ def lambada(data, folder):
     return config
 
 
+def gsm8k(data, folder, shots):
+    config = fields("gsm8k/gsm8k-cot.yaml")
+    files = {"test": os.path.join(data, "gsm8k", "test.jsonl")}
+    config.update(dataset_path="json", dataset_kwargs={"data_files": files}, num_fewshot=shots)
+    return config
+
+
 def choices(data, folder):
     """The user's own questions, in the harness' default format."""
     files = {"test": os.path.join(data, "own.jsonl")}
@@ -111,6 +118,8 @@ def score(model_dir, data, limit, shots, names):
         for name in names:
             if name.startswith("mmlu_"):
                 tasks.append(mmlu(data, folder, shots, name[len("mmlu_"):]))
+            elif name == "gsm8k_cot":
+                tasks.append(gsm8k(data, folder, shots))
             else:
                 tasks.append({"lambada": lambada, "own": choices, "texts": documents}[name](data, folder))
         model = HFLM(pretrained=model_dir, device="cpu", dtype="float32", batch_size=8)
@@ -120,7 +129,7 @@ def score(model_dir, data, limit, shots, names):
     for task, rows in found["samples"].items():
         for row in sorted(rows, key=lambda row: row["doc_id"]):
             numbers = {k: v for k, v in row.items() if isinstance(v, (int, float)) and k != "doc_id"}
-            samples.setdefault(task, []).append({"resps": row["filtered_resps"], "metrics": numbers})
+            samples.setdefault(task, []).append({"resps": row["filtered_resps"], "raw": row["resps"], "filter": row["filter"], "metrics": numbers})
     json.dump({"results": found["results"], "samples": samples}, sys.stdout, default=str)
 
 

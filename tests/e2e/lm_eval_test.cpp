@@ -150,5 +150,27 @@ TEST_F(LmEval, LambadaAndOwnQuestionsItemByItem) {
     near("texts", metric, 1e-5);
 }
 
+/// gsm8k_cot: the same texts up to the next question, and the same verdicts of both of its filters.
+TEST_F(LmEval, Gsm8kItemByItem) {
+  auto const data = test_data("datasets").string();
+  auto const expected = theirs("gsm8k_cot", 0, 60, data);
+  ours("gsm8k", 0, 60, data);
+  auto const samples = read_events(dir_ / "out/samples_gsm8k.jsonl");
+  ASSERT_EQ(samples.size(), 60U);
+  std::map<std::string, size_t> seen, compared;
+  for (auto const& theirs : expected.at("samples").at("gsm8k_cot")) {
+    auto const filter = theirs.at("filter").get<std::string>();
+    auto const& mine = samples.at(seen[filter]++);
+    if (mine.contains("prompt_cut")) continue;
+    ++compared[filter];
+    auto const text = mine.at("resps")[0].get<std::string>();
+    EXPECT_EQ(text.substr(0, text.find("Q:")), theirs.at("raw")[0][0].get<std::string>()) << mine;
+    EXPECT_EQ(mine.at("metrics").at("exact_match," + filter), theirs.at("metrics").at("exact_match")) << mine;
+  }
+  EXPECT_GE(compared["strict-match"], 50U);
+  EXPECT_GE(compared["flexible-extract"], 50U);
+  fmt::print("{} texts\n", compared["strict-match"]);
+}
+
 }  // namespace
 }  // namespace fsllm::test
