@@ -144,7 +144,8 @@ struct Gsm8k final : EvalTask {
   explicit Gsm8k(TaskOptions const& options) {
     name = "gsm8k";
     about =
-        "FS-LLM's eight worked examples, greedy text of 256 tokens; fs-llm reads the answer by FS-LLM's rule, "
+        "FS-LLM's eight worked examples, greedy text of 256 tokens; fs-llm reads the answer by FS-LLM's "
+        "rule, "
         "strict takes the number behind '####' or 'The answer is' alone; strict-match and flexible-extract "
         "are those of lm-evaluation-harness' gsm8k_cot";
     for (auto const* filter : {"fs-llm", "strict", "strict-match", "flexible-extract"})

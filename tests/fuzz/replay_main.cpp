@@ -17,6 +17,8 @@
 #include <string>
 #include <vector>
 
+#include "mutation.hpp"
+
 extern "C" int LLVMFuzzerTestOneInput(uint8_t const* data, size_t size);
 
 namespace {
@@ -24,32 +26,6 @@ namespace {
 std::string bytes_of(std::filesystem::path const& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
-}
-
-/// One to four of: a flipped bit, another byte, a removed run, a doubled run, an end cut off.
-std::string mutated(std::string bytes, std::mt19937_64& random) {
-  for (uint64_t steps = 1 + random() % 4; steps > 0 && !bytes.empty(); --steps) {
-    size_t const at = random() % bytes.size(),
-                 length = 1 + random() % std::min<size_t>(bytes.size() - at, 16);
-    switch (random() % 5) {
-      case 0:
-        bytes[at] = static_cast<char>(bytes[at] ^ (1 << random() % 8));
-        break;
-      case 1:
-        bytes[at] = static_cast<char>(random());
-        break;
-      case 2:
-        bytes.erase(at, length);
-        break;
-      case 3:
-        bytes.insert(at, bytes.substr(at, length));
-        break;
-      default:
-        bytes.resize(at);
-        break;
-    }
-  }
-  return bytes;
 }
 
 constexpr unsigned kSeconds = 10;
@@ -102,7 +78,7 @@ int main(int argc, char** argv) {
     std::fflush(stdout);
     auto const bytes = bytes_of(file);
     run(bytes);
-    for (int i = 0; i < mutations; ++i) run(mutated(bytes, random));
+    for (int i = 0; i < mutations; ++i) run(fsllm::test::mutated(bytes, random));
   }
   std::printf("%zu files, %d mutations of each, peak %ld MiB\n", files.size(), mutations,
               peak_kilobytes() / 1024);
