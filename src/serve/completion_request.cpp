@@ -81,8 +81,10 @@ CompletionRequest parse_completion_request(std::string_view body, std::vector<Se
   request.max_tokens = fields.integer("max_tokens", 16, 0, model.max_positions);
   request.echo = fields.flag("echo", false);
   if (fields.has("logprobs")) request.logprobs = fields.integer("logprobs", 0, 0, detail::kMostLogprobs);
-  if (fields.integer("best_of", request.n, 1, detail::kMostChoices) != request.n)
-    throw HttpError(400, "'best_of' differs from 'n' (choices are not compared here). Leave it out.",
+  // Greedy choices are all alike: HELM asks for several.
+  bool const alike = request.temperature == 0 || request.max_tokens == 0;
+  if (fields.integer("best_of", request.n, 1, detail::kMostChoices) != request.n && !alike)
+    throw HttpError(400, "'best_of' differs from 'n' (sampled choices are not compared here). Leave it out.",
                     "best_of");
   request.prompts = read_prompts(fields.at("prompt"), model);
   fields.finish();

@@ -120,6 +120,12 @@ TEST_F(Completions, GreedyTextIsGenerateUntils) {
   EXPECT_EQ(reasons, (std::set<std::string>{"length", "stop"}));
 }
 
+TEST_F(Completions, GreedyChoicesNeedNoComparison) {
+  auto const alone = complete("Once upon", 6)["choices"];
+  EXPECT_EQ(complete("Once upon", 6, {{"best_of", 5}})["choices"], alone);
+  server_->post("/v1/completions", {{"prompt", "Once"}, {"temperature", 1}, {"best_of", 5}}, 400);
+}
+
 TEST_F(Completions, TakePromptsInFourForms) {
   auto const text = complete("Once upon", 6), another = complete("Tom", 6);
   auto const list = complete({"Once upon", "Tom"}, 6);
