@@ -26,6 +26,7 @@
 #include "ready_shards.hpp"
 #include "run_record.hpp"
 #include "setup.hpp"
+#include "time_limit.hpp"
 #include "trainable.hpp"
 
 namespace fsllm {
@@ -262,9 +263,10 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   if (s.run.offsite.judges_full) federation.judged_model = full_model;
   if (s.run.offsite.align.every_round)
     federation.received = [&](TensorMap const& extra) { take_middle_blocks(trainable, extra); };
+  stop_before_time_limit(s.run.time_limit_margin, comm);
   auto const summary = run_rounds(federation, s.resume);
   set_signal_note("", OnSignal::end_process);
-  return summary.interrupted ? (summary.rounds > 0 ? kExitStopped : kExitSignal) : 0;
+  return summary.interrupted ? (summary.saved ? kExitStopped : kExitSignal) : 0;
 }
 
 /// Reads and splits the data, and encodes the first rows; how many clients there are.

@@ -189,6 +189,11 @@ RunConfig load_run_config(Config& config) {
   run.stage_dir = get_path(config, "hpc.stage_dir", "",
                            "Folder (of the node, say) for weights that must be converted: GGUF, another "
                            "storage type; empty: the run directory.");
+  run.time_limit_margin = config.get(
+      "hpc.time_limit_margin_s", 120.0,
+      "Seconds before the end of a Slurm job at which training stops, with a checkpoint and exit code "
+      "85; at most a quarter of the time that the job has left at the start.",
+      at_least(0.0));
   run.storage_dtype = config.get(
       "train.storage_dtype", "auto",
       "Type of frozen weights in memory; auto: as in the file. int8 and nf4 quantise the projections "

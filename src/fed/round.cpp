@@ -173,6 +173,7 @@ RoundReport Run::train_round(int64_t round) {
 
 RunSummary Run::train(bool resume) {
   if (!begin(resume)) return {state_.done, state_.selection.stop()};
+  if (resume) restore_unfinished();
   auto const is_over = [&] { return state_.done >= config_.rounds || state_.selection.stop(); };
   while (!is_over()) {
     auto const report = train_round(state_.done);

@@ -72,6 +72,8 @@ class Run {
                     std::vector<ClientStateFile> const& clients);
   void save_results();
   void note_for_signals() const;
+  void restore_unfinished();
+  void save_unfinished();
   RunSummary save_interrupted();
 
   Federation& f_;
@@ -84,6 +86,7 @@ class Run {
   std::unique_ptr<Overlay> overlay_;  ///< null unless the algorithm changes frozen matrices
   std::unique_ptr<JsonlWriter> metrics_, client_metrics_;
   std::map<int64_t, std::set<int64_t>> state_rounds_;  ///< files of clients' states, on rank 0
+  bool unfinished_saved_ = false;                      ///< of the round after them
   int64_t saved_ = 0;                                  ///< rounds that the newest checkpoint holds
   bool ended_ = false;                                 ///< before it was resumed
   nlohmann::ordered_json last_event_;                  ///< in metrics.jsonl

@@ -26,6 +26,7 @@ struct RunConfig {
   double stall_warning_s = 60;           ///< comm/stall.hpp
   std::string use_gpu;                   ///< auto, True or False
   std::vector<std::string> shard_roots;  ///< folders of shards that only some ranks see
+  double time_limit_margin = 120;        ///< seconds
   std::string stage_dir;                 ///< place of converted weights; empty: the run directory
   bool half = false;                     ///< train.is_enable_half
   std::string storage_dtype, compute_dtype;

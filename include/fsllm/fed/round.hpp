@@ -64,7 +64,8 @@ struct Federation {
 struct RunSummary {
   int64_t rounds = 0;
   bool stopped_early = false;
-  bool interrupted = false;  ///< by a signal; what was done is in the newest checkpoint
+  bool interrupted = false;  ///< by a signal or the time limit
+  bool saved = false;        ///< there is something that a new start goes on with
 };
 
 /// Collective: all rounds from the beginning, or from the newest checkpoint when `resume`. Method "local"
