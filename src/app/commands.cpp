@@ -265,7 +265,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
     federation.received = [&](TensorMap const& extra) { take_middle_blocks(trainable, extra); };
   stop_before_time_limit(s.run.time_limit_margin, comm);
   auto const summary = run_rounds(federation, s.resume);
-  set_signal_note("", OnSignal::end_process);
+  set_signal_note("", summary.interrupted ? OnSignal::ignored : OnSignal::end_process);
   return summary.interrupted ? (summary.saved ? kExitStopped : kExitSignal) : 0;
 }
 

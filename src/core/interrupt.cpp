@@ -45,7 +45,8 @@ void set_signal_note(std::string const& note, OnSignal action) {
   into.length = text.size();
   into.deferred = action == OnSignal::deferred;
   current.store(next);
-  for (int const signal : {SIGINT, SIGTERM, SIGUSR1}) std::signal(signal, handle_signal);
+  bool const ignored = action == OnSignal::ignored;
+  for (int const signal : {SIGINT, SIGTERM, SIGUSR1}) std::signal(signal, ignored ? SIG_IGN : handle_signal);
 }
 
 void set_deadline(std::chrono::steady_clock::time_point when) {
