@@ -119,8 +119,8 @@ std::string problem_of(EvalTask const& task, Communicator const& comm) {
 
 std::optional<TaskOutcome> do_task(std::shared_ptr<EvalTask const> const& task, Examinee const& examinee,
                                    TaskJob const& job, Communicator const& comm, OutputFolder* out) {
-  auto const& [title, prefix, identity, model, tokenizer] = examinee;
-  auto const settings = task_settings(job, identity, *task);
+  auto const &title = examinee.title, &prefix = examinee.prefix;
+  auto const settings = task_settings(job, examinee.identity, *task);
   KeptAnswers kept(out, prefix + task->name, settings, comm);
   auto done = look_up(out, prefix, *task, settings, comm);
   if (done) {
@@ -143,7 +143,7 @@ std::optional<TaskOutcome> do_task(std::shared_ptr<EvalTask const> const& task, 
     });
   }
   kept.remove(comm);
-  say_what_was_cut(title, *task, *done, model.config().max_positions);
+  say_what_was_cut(title, *task, *done, examinee.model.config().max_positions);
   return TaskOutcome{task, task->report(done->scores), done->shortened, done->cut, ""};
 }
 
