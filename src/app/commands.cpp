@@ -25,6 +25,7 @@
 #include "plan_command.hpp"
 #include "ready_shards.hpp"
 #include "run_record.hpp"
+#include "run_tasks.hpp"
 #include "setup.hpp"
 #include "time_limit.hpp"
 #include "trainable.hpp"
@@ -42,6 +43,7 @@ std::vector<RunInput> inputs_of(Setup const& s) {
   add("data.shards", s.run.data.shards);
   for (auto const& root : s.run.shard_roots) add("hpc.shard_roots", root);
   if (!has_ready_shards(s)) add("data.root", s.run.data.root);
+  if (!s.run.tasks.names.empty()) add("eval.task_data", s.run.tasks.data);
   add("data.chat_template", s.run.data.prompt.chat_template);
   add("llm.adapter.init_from", s.run.peft.init_from);
   return inputs;
@@ -185,6 +187,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   if (!s.emulator) check_memory(s, sources, line.has("ignore-plan"), comm);
   make_emulator(s, comm);
   s.info = info_of(s, comm);
+  RunTasks tasks(s, comm);
   Groups const groups(s, comm);
   Trainable trainable;
   LoraFactors lora;
@@ -259,6 +262,11 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
       },
       trainable.group.get(),
       &comm};
+  if (!tasks.empty())
+    federation.examine = [&](TensorMap const& values, int64_t round) {
+      return tasks.examine(*trainable.model, values, round, comm);
+    };
+  federation.examine_every = s.run.tasks.freq;
   if (s.emulator) federation.judged = s.run.offsite.judges_full ? "full model" : "emulator";
   if (s.run.offsite.judges_full) federation.judged_model = full_model;
   if (s.run.offsite.align.every_round)
@@ -318,6 +326,7 @@ int64_t check_shards(Setup const& s, Communicator const& comm) {
 
 /// Validates data, model and adapter without weights in memory or training. Collective.
 int check_command(Setup const& s, Communicator const& comm) {
+  RunTasks const tasks(s, comm);
   int64_t clients = has_ready_shards(s) ? check_shards(s, comm) : 0;
   agree(comm, [&] {
     if (comm.rank() != 0) return;

@@ -223,6 +223,7 @@ RunConfig load_run_config(Config& config) {
   run.fed = load_fed_config(config);
   run.group = load_group_config(config);
   run.offsite = load_offsite_config(config);
+  run.tasks = load_run_tasks(config, run.data.root);
   if (run.half && run.storage_dtype == "auto") run.storage_dtype = "fp16";
   if (run.expname.empty()) run.expname = default_name(run);
   check_name(run, config);
@@ -251,6 +252,7 @@ RunConfig load_run_config(Config& config) {
   check_federation(run, config);
   check_group(run, config);
   check_offsite(run);
+  check_run_tasks(run, config);
   if (run.offsite.use && run.fed.reduce == "auto") run.fed.reduce = "exact";  // parts of a model, as adapters
   return run;
 }
@@ -334,6 +336,11 @@ std::vector<std::string> conflicting_keys(std::string const& old_yaml, Config co
                                              "hpc.zero_stage",
                                              "hpc.offload",
                                              "hpc.stall_warning_s",
+                                             "eval.tasks",
+                                             "eval.task_data",
+                                             "eval.task_limit",
+                                             "eval.task_shots",
+                                             "eval.task_freq",
                                              "train.activation_checkpointing",
                                              "llm.offsite_tuning.emu_align.exit_after_align"};
   auto const before = Config::parse(old_yaml, "config.yaml of the run directory"),

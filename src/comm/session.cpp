@@ -60,11 +60,13 @@ std::string core_list() {
 }
 
 /// Open MPI, started alone, forks a daemon and opens every network, which takes longer than loading a small
-/// model; one process needs neither. What the user set stays.
+/// model; one process needs neither. Nor does it need a session folder, whose name all such processes of a
+/// user share: one that ends removes it while another makes it, which then fails. What the user set stays.
 void start_alone_quickly() {
   for (char const* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK", "SLURM_STEP_ID"})
     if (std::getenv(name) != nullptr) return;
   setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+  setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
   setenv("OMPI_MCA_pml", "ob1", 0);
   setenv("OMPI_MCA_btl", "self", 0);
 }

@@ -66,6 +66,8 @@ class RankWork {
   /// What the run adds to frozen matrices, which the reference of pairs is without.
   void set_overlay(Overlay* overlay) { references_.set_overlay(overlay); }
 
+  /// The live parameters are those of the server.
+  void take(ServerState const& server) { set_parameters(server.weights); }
   at::Device device() const { return f_.parameters.begin()->second.device(); }
   double first_step() const {
     return first_step_;

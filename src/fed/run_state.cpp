@@ -66,6 +66,9 @@ void Run::restore() {
     ended_ = is_ended(first);
     if (!ended_) rewind_logs(*f_.output, first.round);
     last_event_ = last_event(f_.directory.metrics());
+    auto const tasks = last_event(f_.directory.metrics(), "tasks");
+    if (!tasks.empty())
+      examined_ = tasks.at("round").get<int64_t>(), tasks_ = tasks.at("tasks").get<TaskMetrics>();
   }
   auto const text = [&](char const* name) { return found ? found->first.texts[name] : std::string(); };
   std::string header = nlohmann::json{
@@ -73,6 +76,7 @@ void Run::restore() {
       {"ended", ended_},
       {"folder", found ? found->folder.string() : ""},
       {"parts", found ? found->parts : 0},
+      {"examined", examined_},
       {"best_round", text("best_round")},
       {"selection", text("selection")},
       {"schedule",
@@ -81,6 +85,7 @@ void Run::restore() {
   auto const facts = nlohmann::json::parse(header);
   state_.done = facts.at("round").get<int64_t>();
   ended_ = facts.at("ended").get<bool>();
+  examined_ = facts.at("examined").get<int64_t>();
   if (state_.done == 0) return;
   state_.best_round = std::stoll(facts.at("best_round").get<std::string>());
   state_.selection.load_state(facts.at("selection").get<std::string>());
@@ -304,6 +309,7 @@ void Run::save_results() {
   if (state_.best_round > 0)
     summary.update({{"best_round", state_.best_round}, {"best_loss", state_.selection.best()}});
   if (!average_.is_null()) summary["swa"] = average_;
+  if (examined_ == state_.done) summary["tasks"] = tasks_;
   summary["ranks"] = f_.all_ranks().size();
   metrics_->write(summary);
   f_.output->write("summary.json", summary.dump(2) + "\n");

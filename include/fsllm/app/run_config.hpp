@@ -2,6 +2,7 @@
 #pragma once
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "fsllm/comm/communicator.hpp"
@@ -16,6 +17,15 @@
 #include "fsllm/train/trainer.hpp"
 
 namespace fsllm {
+
+/// eval.tasks: what the global model is asked during a run.
+struct RunTasksConfig {
+  std::vector<std::string> names;  ///< task_names()
+  std::string data;                ///< folder that holds mmlu/, gsm8k/, ...
+  int64_t limit = 0;               ///< TaskOptions::limit
+  std::optional<int64_t> shots;
+  int64_t freq = 0;  ///< rounds between; 0: at the end alone
+};
 
 /// A whole run, composed of the modules' own configurations.
 struct RunConfig {
@@ -37,10 +47,15 @@ struct RunConfig {
   FedConfig fed;
   GroupConfig group;
   OffsiteConfig offsite;
+  RunTasksConfig tasks;
 };
 
 /// Reads every key of the program, checks the fields against each other and rejects unknown keys.
 RunConfig load_run_config(Config& config);
+
+RunTasksConfig load_run_tasks(Config& config, std::string const& data_root);
+/// What cannot be put to tasks during a run is an Error.
+void check_run_tasks(RunConfig const& run, Config const& config);
 
 /// What --client_cfg says of a client.
 struct ClientConfig {
