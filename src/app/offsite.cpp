@@ -55,10 +55,11 @@ void write_emulator(Setup const& s) {
               align.save_to);
   auto const full = load_model(s.full_model_dir, {.values = false});
   for (auto const* linear : full->linears())
-    FSLLM_CHECK(!linear->quantized,
-                "llm.offsite_tuning.use = True with model.type = {} (its files are quantised, and the trained "
-                "blocks could not be put back into them). Use the model that it was made from.",
-                s.run.model_type);
+    FSLLM_CHECK(
+        !linear->quantized,
+        "llm.offsite_tuning.use = True with model.type = {} (its files are quantised, and the trained "
+        "blocks could not be put back into them). Use the model that it was made from.",
+        s.run.model_type);
   set_activity("making the emulator");
   auto made = s.output->fresh_folder();
   auto const change = s.emulator->sparsity > 0 ? prune_middle(*s.emulator, s.model.conv1d) : TensorChange();

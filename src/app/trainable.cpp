@@ -151,11 +151,12 @@ void check_packed(Setup const& s, CausalLM& model) {
   auto const linears = model.linears();
   if (std::none_of(linears.begin(), linears.end(), [](auto const* linear) { return linear->quantized; }))
     return;
-  FSLLM_CHECK(!s.run.peft.method.empty() && s.run.group.stage < 3,
-              "model.type = {} (its files are quantised: such matrices neither learn nor are partitioned). "
-              "Train an adapter on it with hpc.zero_stage below 3, or set train.storage_dtype: fp32 or bf16 to "
-              "have it dequantised.",
-              s.run.model_type);
+  FSLLM_CHECK(
+      !s.run.peft.method.empty() && s.run.group.stage < 3,
+      "model.type = {} (its files are quantised: such matrices neither learn nor are partitioned). "
+      "Train an adapter on it with hpc.zero_stage below 3, or set train.storage_dtype: fp32 or bf16 to "
+      "have it dequantised.",
+      s.run.model_type);
 }
 
 }  // namespace

@@ -103,14 +103,15 @@ class Bitsandbytes final : public WeightSource {
     auto const integer = [&](char const* key) {
       return json.contains(key) && json[key].is_number_integer() ? json[key].get<int64_t>() : int64_t{-1};
     };
-    check(json.is_object() && json.contains("shape") && json["shape"].is_array() && json["shape"].size() == 2 &&
-              json.contains("nested_offset") && json["nested_offset"].is_number(),
+    check(json.is_object() && json.contains("shape") && json["shape"].is_array() &&
+              json["shape"].size() == 2 && json.contains("nested_offset") &&
+              json["nested_offset"].is_number(),
           name, "its quant_state has no shape of two numbers, or no nested_offset");
     check(integer("blocksize") == 64 && integer("nested_blocksize") == 256, name,
           "blocks of 64 and 256 are read");
     for (auto const& size : json["shape"])
-      check(size.is_number_integer() && size.get<int64_t>() > 0 && size.get<int64_t>() < int64_t{1} << 31, name,
-            "its quant_state has no shape of two numbers");
+      check(size.is_number_integer() && size.get<int64_t>() > 0 && size.get<int64_t>() < int64_t{1} << 31,
+            name, "its quant_state has no shape of two numbers");
     return json;
   }
 

@@ -69,12 +69,12 @@ AlignConfig load_align_config(Config& config) {
 
 /// Keys `strategy` and `kwargs`; the strategy.
 std::string load_strategy(Config& config, OffsiteConfig& offsite) {
-  auto const strategy =
-      config.get(kOffsite + "strategy", "drop_layer",
-                 "How the emulator is made: drop_layer leaves blocks out, distillation does and has "
-                 "emu_align.use, pruning makes small weights of the middle blocks 0, quantization keeps these "
-                 "blocks in 8 or 4 bits.",
-                 one_of({"drop_layer", "distillation", "pruning", "quantization"}));
+  auto const strategy = config.get(
+      kOffsite + "strategy", "drop_layer",
+      "How the emulator is made: drop_layer leaves blocks out, distillation does and has "
+      "emu_align.use, pruning makes small weights of the middle blocks 0, quantization keeps these "
+      "blocks in 8 or 4 bits.",
+      one_of({"drop_layer", "distillation", "pruning", "quantization"}));
   bool const prunes = strategy == "pruning", quantizes = strategy == "quantization";
   FSLLM_CHECK(config.list_size(kOffsite + "kwargs") <= 1,
               "{} has {} entries (one emulator is made). Leave one.", config.where(kOffsite + "kwargs"),
@@ -100,10 +100,11 @@ std::string load_strategy(Config& config, OffsiteConfig& offsite) {
   FSLLM_CHECK(!quantizes || bits == 8 || bits == 4,
               "{} = {} (matrices are kept in 8 or 4 bits). Set it to one of them.",
               config.where(key + "bits"), bits);
-  FSLLM_CHECK(quantizes || bits == 0,
-              "{} = {} (llm.offsite_tuning.strategy is {}, which quantises nothing). Set that to quantization, "
-              "or leave this out.",
-              config.where(key + "bits"), bits, strategy);
+  FSLLM_CHECK(
+      quantizes || bits == 0,
+      "{} = {} (llm.offsite_tuning.strategy is {}, which quantises nothing). Set that to quantization, "
+      "or leave this out.",
+      config.where(key + "bits"), bits, strategy);
   if (quantizes) offsite.quantization = bits == 8 ? Quantization::int8 : Quantization::nf4;
   return strategy;
 }
@@ -125,10 +126,11 @@ OffsiteConfig load_offsite_config(Config& config) {
                                    "with the trained blocks, at rank 0 (full).",
                                    one_of({"emu", "full"})) == "full";
   offsite.align = load_align_config(config);
-  FSLLM_CHECK(!offsite.use || offsite.align.use || strategy != "distillation",
-              "{} = distillation (llm.offsite_tuning.emu_align.use is False: nothing would be distilled). Set "
-              "that to True.",
-              config.where(kOffsite + "strategy"));
+  FSLLM_CHECK(
+      !offsite.use || offsite.align.use || strategy != "distillation",
+      "{} = distillation (llm.offsite_tuning.emu_align.use is False: nothing would be distilled). Set "
+      "that to True.",
+      config.where(kOffsite + "strategy"));
   FSLLM_CHECK(
       offsite.align.use || !offsite.align.every_round,
       "{} = False (llm.offsite_tuning.emu_align.use is False: nothing is distilled). Set that to True.",

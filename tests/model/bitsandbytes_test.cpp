@@ -36,19 +36,23 @@ TEST_P(PackedFamily, HasTheQuantisedMatricesOfItsBlocks) {
     EXPECT_LT(weight_bytes(*packed), weight_bytes(*plain));
     EXPECT_EQ(load_model_config(dir.path()), load_model_config(reference.dir));
     // The model whose matrices have been rounded so, and nothing else in it.
-    auto const rounded = load_model(reference.dir), dequantised = load_model(dir.path(), {.storage_dtype = "fp32"});
+    auto const rounded = load_model(reference.dir),
+               dequantised = load_model(dir.path(), {.storage_dtype = "fp32"});
     for (auto* linear : rounded->linears()) {
-      if (block_of(linear->name) == last) linear->weight = QuantizedWeight(linear->weight, kind).dequantized();
+      if (block_of(linear->name) == last)
+        linear->weight = QuantizedWeight(linear->weight, kind).dequantized();
       EXPECT_EQ(module_of(*packed, linear->name).quantized != nullptr, block_of(linear->name) == last);
       EXPECT_TRUE(at::equal(module_of(*dequantised, linear->name).weight, linear->weight.to(at::kFloat)))
           << linear->name;
       EXPECT_TRUE(at::equal(module_of(*packed, linear->name).plain_weight(), linear->weight)) << linear->name;
     }
-    EXPECT_TRUE(tensors_near(all_logits(*packed, reference.rows), all_logits(*rounded, reference.rows), 1e-5));
+    EXPECT_TRUE(
+        tensors_near(all_logits(*packed, reference.rows), all_logits(*rounded, reference.rows), 1e-5));
     EXPECT_TRUE(at::equal(all_logits(*dequantised, reference.rows), all_logits(*rounded, reference.rows)));
     auto const saved = dir / "saved";
     save_model(saved, *packed, dir.path(), "fp32");
-    EXPECT_TRUE(at::equal(all_logits(*load_model(saved), reference.rows), all_logits(*rounded, reference.rows)));
+    EXPECT_TRUE(
+        at::equal(all_logits(*load_model(saved), reference.rows), all_logits(*rounded, reference.rows)));
   }
 }
 
@@ -93,13 +97,15 @@ TEST(Packed, DamagedMatricesAreRefused) {
   EXPECT_NO_THROW(load_with(Quantization::int8, {}));
   EXPECT_NO_THROW(load_with(Quantization::nf4, {}));
   EXPECT_ERROR(load_with(Quantization::int8, {{kModule + ".SCB", at::ones({3})}}), ".SCB has not");
-  EXPECT_ERROR(load_with(Quantization::int8, {{kModule + ".SCB", {}}}), "a quantised checkpoint (bitsandbytes");
+  EXPECT_ERROR(load_with(Quantization::int8, {{kModule + ".SCB", {}}}),
+               "a quantised checkpoint (bitsandbytes");
   auto const nf4 = [](std::string const& part, at::Tensor const& tensor) {
     load_with(Quantization::nf4, {{kWeight + part, tensor}});
   };
   EXPECT_ERROR(nf4(".absmax", {}), ".absmax is missing");
   EXPECT_ERROR(nf4(".absmax", at::zeros({1}, at::kByte)), ".absmax has not");
-  EXPECT_ERROR(nf4(".nested_absmax", not_finite.expand({1}).clone()), ".nested_absmax holds values that are not finite");
+  EXPECT_ERROR(nf4(".nested_absmax", not_finite.expand({1}).clone()),
+               ".nested_absmax holds values that are not finite");
   EXPECT_ERROR(nf4(".quant_map", at::linspace(-1, 1, 16)), "its code book is another one");
   EXPECT_ERROR(nf4("", at::zeros({2, 1}, at::kByte)), "has not");
   auto const state = [&](std::string const& said) { nf4(".quant_state.bitsandbytes__nf4", text(said)); };

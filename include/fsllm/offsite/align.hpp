@@ -36,8 +36,9 @@ struct AlignJob {
 /// Distils the middle blocks of the emulator from the full model: its hidden states behind the last middle
 /// block learn those of the full model behind block plan.last − 1, and its logits the targets and the full
 /// model's: lm_weight · CE + kd_weight · distillation_loss + kl_weight · KL. Nothing else moves, nothing is
-/// dropped; weights that a sparse emulator has not stay 0. The blocks by their names in the emulator, in the types that they had, which they have in
-/// `emulator` too then, and losses of `judged`. A loss that is not finite is an Error.
+/// dropped; weights that a sparse emulator has not stay 0. The blocks by their names in the emulator, in the
+/// types that they had, which they have in `emulator` too then, and losses of `judged`. A loss that is not
+/// finite is an Error.
 AlignResult align_emulator(CausalLM& full, CausalLM& emulator, AlignJob const& job);
 
 /// The parameters of the middle blocks, live, by their names in the emulator.

@@ -31,8 +31,8 @@ struct OffsiteConfig {
   double drop_ratio = 0.5;  ///< 0 where the strategy is another way to make less of the blocks
   double sparsity = 0;      ///< strategy pruning: share of the weights of middle blocks that becomes 0
   Quantization quantization = Quantization::none;  ///< strategy quantization: of the middle blocks
-  int64_t emu_l = 1, emu_r = 10;  ///< blocks from emu_l on and before emu_r are emulated
-  bool judges_full = false;       ///< eval_type full: losses are those of the full model
+  int64_t emu_l = 1, emu_r = 10;                   ///< blocks from emu_l on and before emu_r are emulated
+  bool judges_full = false;                        ///< eval_type full: losses are those of the full model
   AlignConfig align;
 };
 OffsiteConfig load_offsite_config(Config& config);
