@@ -122,6 +122,8 @@ void check_offsite(RunConfig const& run) {
   refuse(align.every_round && quantization_of(run.storage_dtype) != Quantization::none,
          "emu_align.initial_only = False and train.storage_dtype = " + run.storage_dtype,
          "the middle blocks change");
+  refuse(align.every_round && run.offsite.quantization != Quantization::none,
+         "strategy = quantization and emu_align.initial_only = False", "the middle blocks change");
   refuse(align.every_round && (run.half || run.compute_dtype == "fp16"),
          "emu_align.initial_only = False and training in fp16", "distillation has no loss scale");
   refuse(full && !run.shard_roots.empty(), "eval_type = full and hpc.shard_roots",
