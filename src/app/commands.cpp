@@ -373,6 +373,7 @@ int information_command(CommandLine const& line) {
 }
 
 int run_command(CommandLine const& line, Communicator const& world) {
+  if (line.has("check-env")) return check_environment(environment_paths(line, world), world);
   // What is printed there is the configuration alone.
   if (line.has("print-config")) start_log(world.rank(), world.size(), LogLevel::error);
   auto setup = set_up(line, world);

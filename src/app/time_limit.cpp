@@ -38,15 +38,6 @@ std::string time_left_by_squeue(std::string const& job) {
   return said;
 }
 
-std::optional<double> seconds_left() {
-  if (auto const end = variable("SLURM_JOB_END_TIME"); is_number(end)) {
-    auto const now = std::chrono::system_clock::now().time_since_epoch();
-    return std::stod(end) - std::chrono::duration<double>(now).count();
-  }
-  auto const job = variable("SLURM_JOB_ID");
-  return is_number(job) ? parse_time_left(time_left_by_squeue(job)) : std::nullopt;
-}
-
 }  // namespace
 
 std::optional<double> parse_time_left(std::string const& text) {
@@ -65,10 +56,19 @@ std::optional<double> parse_time_left(std::string const& text) {
   return days * 86400 + seconds;
 }
 
+std::optional<double> seconds_left_in_job() {
+  if (auto const end = variable("SLURM_JOB_END_TIME"); is_number(end)) {
+    auto const now = std::chrono::system_clock::now().time_since_epoch();
+    return std::stod(end) - std::chrono::duration<double>(now).count();
+  }
+  auto const job = variable("SLURM_JOB_ID");
+  return is_number(job) ? parse_time_left(time_left_by_squeue(job)) : std::nullopt;
+}
+
 void stop_before_time_limit(double margin, Communicator const& comm) {
   std::string text;
   if (comm.rank() == 0)
-    if (auto const seconds = seconds_left()) text = std::to_string(std::max(0.0, *seconds));
+    if (auto const seconds = seconds_left_in_job()) text = std::to_string(std::max(0.0, *seconds));
   comm.broadcast(text, 0);
   if (text.empty()) return;
   double const left = std::stod(text), kept = std::min(margin, left / 4);
