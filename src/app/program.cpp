@@ -88,7 +88,7 @@ int run_program(int argc, char** argv, std::function<int(Communicator const&)> c
     }
   } catch (std::exception const& error) {
     auto const [message, code] = failure_of(error);
-    print_error(message);
+    print_error_once(message);
     return code;
   }
 }
@@ -136,10 +136,9 @@ void prepare_process() {
 }
 
 bool is_silent_rank() {
-  for (auto const* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}) {
-    char const* rank = std::getenv(name);
-    if (rank != nullptr && std::atoi(rank) > 0) return true;
-  }
+  // SLURM_PROCID is that of mpirun's daemon where another one is there.
+  for (auto const* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"})
+    if (char const* const rank = std::getenv(name); rank != nullptr) return std::atoi(rank) > 0;
   return false;
 }
 

@@ -93,7 +93,7 @@ for flags in "--mpi=none" "--mpi=pmi2"; do
   config wrong
   job=$(submit --output="$dir/wrong.log" --nodes=2 --ntasks-per-node=1 --wrap "srun $flags fsllm_hpc --cfg $dir/wrong.yaml") || fail "sbatch"
   within 60 ended "$job" || fail "srun $flags hangs"
-  grep -q -- '--mpi=pmix' "$dir/wrong.log" || fail "srun $flags: no advice"
+  [ "$(grep -c -- 'srun --mpi=pmix' "$dir/wrong.log")" = 1 ] || fail "srun $flags: not one line of advice"
   rm -rf "$dir/wrong.log" "$dir/exp/wrong"
 done
 echo "all passed"
