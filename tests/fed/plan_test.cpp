@@ -5,6 +5,8 @@
 #include <cmath>
 #include <functional>
 #include <map>
+#include <numeric>
+#include <random>
 #include <set>
 
 #include "fsllm/core/error.hpp"
@@ -203,6 +205,27 @@ TEST(PlaceClients, StayOnTheRanksThatMayOpenTheirShards) {
   EXPECT_EQ(placed[2], (std::vector<int64_t>{5}));
   EXPECT_ERROR(place_clients({7}, {1}, 2, 1, {{0}}),
                "client 7 lies on rank 0 alone (hpc.server_trains: False");
+}
+
+/// The busiest rank against what no placement can beat: the mean load, or the largest client.
+TEST(Placement, AThousandRanksAreBusyAlike) {
+  constexpr int kRanks = 1000;
+  std::mt19937_64 random(1);
+  std::lognormal_distribution<double> size(0, 1);
+  for (int const clients_a_rank : {1, 2, 3, 10}) {
+    std::vector<int64_t> clients(static_cast<size_t>(kRanks * clients_a_rank));
+    std::iota(clients.begin(), clients.end(), 1);
+    std::vector<double> costs;
+    for ([[maybe_unused]] auto const client : clients) costs.push_back(std::ceil(1000 * size(random)));
+    double busiest = 0;
+    for (auto const& placed : place_clients(clients, costs, kRanks, 0)) {
+      double load = 0;
+      for (int64_t const client : placed) load += costs[static_cast<size_t>(client - 1)];
+      busiest = std::max(busiest, load);
+    }
+    double const mean = std::accumulate(costs.begin(), costs.end(), 0.0) / kRanks;
+    EXPECT_LE(busiest, 1.1 * std::max(mean, *std::ranges::max_element(costs))) << clients_a_rank;
+  }
 }
 
 }  // namespace

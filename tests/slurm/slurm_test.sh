@@ -70,6 +70,22 @@ grep -q 'Restarts=2' "$dir/state.log" || fail "it was not queued again twice"
 cmp "$dir/exp/whole/adapter/adapter_model.safetensors" "$dir/exp/job/adapter/adapter_model.safetensors" || fail "other bits"
 [ ! -e "$dir/exp/job/unfinished" ] || fail "the unfinished round was left behind"
 
+echo "== sharded, trained on nodes with (pretended) GPUs, put to a task"
+job=$(submit --output="$dir/shard.log" --cpus-per-task=2 "$FSLLM_SOURCE_DIR/jobs/shard.sbatch" --cfg "$dir/whole.yaml" --out "$dir/shards")
+within 60 ended "$job" && [ -f "$dir/shards/index.json" ] || fail "shard.sbatch"
+config gpu
+job=$(submit --output="$dir/gpu.log" --nodes=2 --ntasks-per-node=2 --gpus-per-node=2 --cpus-per-task=1 \
+  "$FSLLM_SOURCE_DIR/jobs/nodes_gpu.sbatch" "$dir/gpu.yaml" data.shards "$dir/shards" use_gpu auto)
+within 120 ended "$job" || fail "nodes_gpu.sbatch does not end"
+cmp "$dir/exp/whole/adapter/adapter_model.safetensors" "$dir/exp/gpu/adapter/adapter_model.safetensors" || fail "other bits from shards"
+mkdir "$dir/tasks"
+for i in $(seq 12); do
+  echo "{\"question\": \"Once upon a time number $i\", \"choices\": [\"there was\", \"zebra\"], \"answer\": 0}"
+done > "$dir/tasks/own.jsonl"
+job=$(submit --output="$dir/evaluate.log" --ntasks-per-node=2 --cpus-per-task=1 "$FSLLM_SOURCE_DIR/jobs/evaluate.sbatch" \
+  --run "$dir/exp/gpu" --tasks own.jsonl --data "$dir/tasks" --out "$dir/scores")
+within 60 ended "$job" && grep -q '"own"' "$dir/scores/results.json" || fail "evaluate.sbatch"
+
 echo "== before the time limit, which squeue tells"
 config limit
 log=$dir/limit.log
