@@ -30,7 +30,10 @@ void end_as_usual(int signal) {
 
 extern "C" void handle_signal(int signal) {
   auto const& note = notes[static_cast<size_t>(current.load())];
-  if (signalled.exchange(true)) return end_as_usual(signal);
+  if (signalled.exchange(true)) {
+    if (signal == SIGINT || !note.deferred) end_as_usual(signal);
+    return;
+  }
   if (note.length > 0) static_cast<void>(!::write(STDERR_FILENO, note.text.data(), note.length));
   if (!note.deferred) end_as_usual(signal);
 }

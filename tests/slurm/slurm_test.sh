@@ -104,6 +104,21 @@ within 20 ended "$job" || fail "the job goes on without a rank"
 grep -qiE 'killed|signal 9|exited|terminated' "$log" || fail "nothing tells of the rank"
 state "$job"
 
+echo "== a node that fails: the job goes on on the nodes that are left"
+config failed
+log=$dir/failed.log
+job=$(submit --output="$log" --nodes=3 --cpus-per-task=1 "$FSLLM_SOURCE_DIR/jobs/nodes_cpu.sbatch" "$dir/failed.yaml")
+within 60 says "$log" 'before training' || fail "the job does not begin"
+sleep 1
+node=$(scontrol show hostnames "$(squeue -h -j "$job" -o %N)" | tail -n 1)
+pkill -KILL -f "slurmd .*-N $node" || fail "no slurmd of $node"
+scontrol update nodename="$node" state=down reason=test # at once, instead of after SlurmdTimeout
+within 60 sh -c "[ \"\$(grep -c 'run directory' $log)\" = 2 ]" || fail "the job does not begin again"
+within 180 ended "$job" || fail "the job does not end"
+state "$job" | tee "$dir/state.log"
+grep -q 'JobState=COMPLETED.*' "$dir/state.log" || fail "the job has not completed"
+cmp "$dir/exp/whole/adapter/adapter_model.safetensors" "$dir/exp/failed/adapter/adapter_model.safetensors" || fail "other bits after a node failed"
+
 echo "== flags of srun that start ranks which do not know each other"
 for flags in "--mpi=none" "--mpi=pmi2"; do
   config wrong

@@ -7,8 +7,9 @@ namespace fsllm {
 
 /// From now on SIGINT, SIGTERM and SIGUSR1 print `note` and then, where `deferred`, only set the flag that
 /// interrupted() tells, so that the work can stop at a good point; else they end the process as they would by
-/// themselves. A second signal always ends it, unless they are `ignored`: a rank that ends with its own exit
-/// code is not ended by a launcher that has seen another rank's. May be called again whenever the note
+/// themselves. A second SIGINT ends it; other signals that follow change nothing, as a batch system, a
+/// launcher and a script may all send one. While they are `ignored` none does: a rank that ends with its own
+/// exit code is not ended by a launcher that has seen another rank's. May be called again whenever the note
 /// changes; it is cut at 500 bytes.
 enum class OnSignal { end_process, deferred, ignored };
 void set_signal_note(std::string const& note, OnSignal action);
