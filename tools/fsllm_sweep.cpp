@@ -23,10 +23,12 @@ Program const kProgram{
     "fsllm_sweep",
     "Runs a configuration under many settings and seeds, and makes tables of the results.\n\n"
     "  fsllm_sweep SPEC.yaml list [--json]                       the runs, numbered from 0\n"
-    "  fsllm_sweep SPEC.yaml run INDEX [--np N]                  one of them; $SLURM_ARRAY_TASK_ID in an array\n"
+    "  fsllm_sweep SPEC.yaml run INDEX [--np N]                  one of them; $SLURM_ARRAY_TASK_ID in an "
+    "array\n"
     "  fsllm_sweep SPEC.yaml run all [--jobs N] [--np N]         all that are not done\n"
     "  fsllm_sweep SPEC.yaml status                              how far they are\n"
-    "  fsllm_sweep SPEC.yaml table [--format F] [--long]         mean and deviation over seeds; --long: each run\n"
+    "  fsllm_sweep SPEC.yaml table [--format F] [--long]         mean and deviation over seeds; --long: each "
+    "run\n"
     "  fsllm_sweep SPEC.yaml plot [--metric PATH] [--out FILE]   the metric over rounds, one SVG\n",
     {{"json", "", "list: a JSON object a line"},
      {"jobs", "N", "run: runs at a time", "1"},
@@ -64,8 +66,8 @@ int run(CommandLine const& line, SweepSpec const& spec) {
   auto const& which = line.words[2];
   std::optional<size_t> index;
   if (which != "all") {
-    bool const number = !which.empty() && which.size() < 10 &&
-                        which.find_first_not_of("0123456789") == std::string::npos;
+    bool const number =
+        !which.empty() && which.size() < 10 && which.find_first_not_of("0123456789") == std::string::npos;
     FSLLM_CHECK(number, "run {} (a number of list, or all, is needed). Correct it.", which);
     index = std::stoul(which);
   }
@@ -126,8 +128,8 @@ int act(CommandLine const& line) {
   FSLLM_CHECK(line.words.size() > 1, "{} (what is to be done with it?). {}", line.words[0], usage);
   auto const& command = find_row(kCommands, line.words[1], "command");
   FSLLM_CHECK(line.words.size() < (command.name == "run" ? 4 : 3),
-              "'{}' on the command line ({} takes no such word). See {} --help.", line.words.back(), command.name,
-              kProgram.name);
+              "'{}' on the command line ({} takes no such word). See {} --help.", line.words.back(),
+              command.name, kProgram.name);
   return command.build(line, load_sweep(expand_path(line.words[0], kProgram.name)));
 }
 

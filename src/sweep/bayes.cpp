@@ -131,8 +131,9 @@ std::vector<double> next_point(SweepSpec const& spec, std::vector<std::vector<do
 
 void choose_settings(Sweep& sweep, std::optional<size_t> index) {
   auto const& spec = sweep.spec;
-  auto const wanted = index ? std::min<size_t>(*index / spec.seeds.size() + 1, static_cast<size_t>(spec.count))
-                            : static_cast<size_t>(spec.count);
+  auto const wanted = index
+                          ? std::min<size_t>(*index / spec.seeds.size() + 1, static_cast<size_t>(spec.count))
+                          : static_cast<size_t>(spec.count);
   sweep.refresh();
   if (sweep.settings.size() >= wanted || (!index && has_pending(sweep))) return;
   auto const lock = lock_settings(spec);

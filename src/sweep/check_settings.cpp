@@ -42,7 +42,8 @@ std::vector<Setting> probes(SweepSpec const& spec, std::vector<Setting> const& s
   return found;
 }
 
-std::vector<std::string> check_command(SweepSpec const& spec, Setting const& setting, fs::path const& program) {
+std::vector<std::string> check_command(SweepSpec const& spec, Setting const& setting,
+                                       fs::path const& program) {
   std::vector<std::string> words{program.string(), "--check", "--cfg", spec.base};
   for (auto const& [key, value] : setting) words.push_back(key + "=" + value.text);
   words.push_back(fmt::format("seed={}", spec.seeds.front()));
@@ -73,9 +74,9 @@ void check_settings(Sweep const& sweep, RunOptions const& options) {
   while ((next < settings.size() && problem.empty() && !interrupted()) || !active.empty()) {
     bool const more = next < settings.size() && problem.empty() && !interrupted();
     if (more && std::cmp_less(active.size(), options.jobs)) {
-      active.emplace_back(
-          detail::start_child(check_command(spec, settings[next], options.program), spec.folder, own_log(next)),
-          next);
+      active.emplace_back(detail::start_child(check_command(spec, settings[next], options.program),
+                                              spec.folder, own_log(next)),
+                          next);
       ++next;
       continue;
     }

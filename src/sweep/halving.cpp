@@ -55,8 +55,8 @@ std::vector<Bracket> brackets_of(Halving const& halving, size_t settings) {
   for (int64_t b = 0; b < halving.brackets; ++b) {
     auto const s = most - b;
     double const power = std::pow(static_cast<double>(halving.eta), static_cast<double>(s));
-    auto const count = static_cast<size_t>(
-        std::ceil(static_cast<double>(most + 1) / static_cast<double>(s + 1) * power));
+    auto const count =
+        static_cast<size_t>(std::ceil(static_cast<double>(most + 1) / static_cast<double>(s + 1) * power));
     Bracket bracket;
     for (size_t i = 0; i < count && next < settings; ++i) bracket.settings.push_back(next++);
     for (int64_t i = s; i >= 0; --i) {

@@ -7,7 +7,8 @@ namespace fsllm {
 std::string list_text(Sweep const& sweep) {
   std::string text;
   for (auto const& run : sweep.runs)
-    text += fmt::format("{:4}  {:7}  {}/{}\n", run.index, name_of(sweep.state(run)), sweep.spec.outdir, run.name);
+    text +=
+        fmt::format("{:4}  {:7}  {}/{}\n", run.index, name_of(sweep.state(run)), sweep.spec.outdir, run.name);
   return text;
 }
 

@@ -58,7 +58,8 @@ Axis axis_over(double low, double high, int ticks) {
 }
 
 std::string xml(std::string const& text) {
-  static std::map<char, std::string> const special{{'&', "&amp;"}, {'<', "&lt;"}, {'>', "&gt;"}, {'"', "&quot;"}};
+  static std::map<char, std::string> const special{
+      {'&', "&amp;"}, {'<', "&lt;"}, {'>', "&gt;"}, {'"', "&quot;"}};
   std::string out;
   for (char const c : text) {
     auto const found = special.find(c);
@@ -79,7 +80,9 @@ class Drawing {
   }
 
   void axes(std::string const& metric) {
-    auto const marks = [](Axis const& axis) { return static_cast<int>(std::lround((axis.high - axis.low) / axis.step)); };
+    auto const marks = [](Axis const& axis) {
+      return static_cast<int>(std::lround((axis.high - axis.low) / axis.step));
+    };
     for (int i = 0; i <= marks(x_); ++i) {
       double const x = kLeft + kWidth * i / marks(x_);
       text(x, kTop + kHeight + 18, "middle", fmt::format("{:.4g}", x_.low + i * x_.step));
@@ -89,8 +92,8 @@ class Drawing {
       body += fmt::format("<path d=\"M{:.1f} {:.1f}h{:.1f}\" stroke=\"#ddd\"/>\n", kLeft, y, kWidth);
       text(kLeft - 8, y + 4, "end", fmt::format("{:.4g}", std::abs(value) < 1e-9 * y_.step ? 0.0 : value));
     }
-    body += fmt::format("<path d=\"M{0:.1f} {1:.1f}v{2:.1f}h{3:.1f}\" fill=\"none\" stroke=\"#444\"/>\n", kLeft,
-                        kTop, kHeight, kWidth);
+    body += fmt::format("<path d=\"M{0:.1f} {1:.1f}v{2:.1f}h{3:.1f}\" fill=\"none\" stroke=\"#444\"/>\n",
+                        kLeft, kTop, kHeight, kWidth);
     text(kLeft + kWidth / 2, kTop + kHeight + 38, "middle", "round");
     text(kLeft, kTop - 12, "start", metric);
   }
@@ -107,17 +110,19 @@ class Drawing {
     }
     body += fmt::format("<g><title>{}</title>", xml(curve.name));
     body += fmt::format("<polygon points=\"{}{}\" fill=\"{}\" fill-opacity=\"0.15\"/>", upper, lower, colour);
-    body += fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"{}/>", line, colour, dash(number));
+    body += fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"{}/>", line,
+                        colour, dash(number));
     if (curve.points.size() == 1) {
       auto const& [round, at] = *curve.points.begin();
       auto const place = point(static_cast<double>(round), at.mean);
       auto const comma = place.find(',');
-      body += fmt::format("<circle cx=\"{}\" cy=\"{}\" r=\"3\" fill=\"{}\"/>", place.substr(0, comma), place.substr(comma + 1), colour);
+      body += fmt::format("<circle cx=\"{}\" cy=\"{}\" r=\"3\" fill=\"{}\"/>", place.substr(0, comma),
+                          place.substr(comma + 1), colour);
     }
     body += "</g>\n";
     double const y = kTop + kHeight + 62 + kLegendLine * static_cast<double>(number);
-    body += fmt::format("<path d=\"M{:.1f} {:.1f}h28\" stroke=\"{}\" stroke-width=\"2\"{}/>\n", kLeft, y - 4, colour,
-                        dash(number));
+    body += fmt::format("<path d=\"M{:.1f} {:.1f}h28\" stroke=\"{}\" stroke-width=\"2\"{}/>\n", kLeft, y - 4,
+                        colour, dash(number));
     text(kLeft + 36, y, "start", curve.name);
   }
 
@@ -129,7 +134,8 @@ class Drawing {
     return *dashes == '\0' ? "" : fmt::format(" stroke-dasharray=\"{}\"", dashes);
   }
   void text(double x, double y, char const* anchor, std::string const& what) {
-    body += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\">{}</text>\n", x, y, anchor, xml(what));
+    body += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\">{}</text>\n", x, y, anchor,
+                        xml(what));
   }
   Axis x_, y_;
 };
@@ -139,7 +145,8 @@ class Drawing {
 std::string plot_svg(Sweep const& sweep, SweepMetric const& metric) {
   auto curves = curves_of(sweep, metric.path);
   std::erase_if(curves, [](Curve const& curve) { return curve.points.empty(); });
-  FSLLM_CHECK(!curves.empty(), "no round of {} has a number {} (nothing to draw). Run it first, or name another metric.",
+  FSLLM_CHECK(!curves.empty(),
+              "no round of {} has a number {} (nothing to draw). Run it first, or name another metric.",
               sweep.spec.file.string(), metric.path);
   double low = std::numeric_limits<double>::infinity(), high = -low, last = 1;
   for (auto const& curve : curves)
@@ -161,8 +168,10 @@ std::string plot_svg(Sweep const& sweep, SweepMetric const& metric) {
   double const width = std::max(kLeft + kWidth + 24, kLeft + 60 + 7.2 * static_cast<double>(longest));
   double const height = kTop + kHeight + 62 + kLegendLine * static_cast<double>(curves.size());
   return fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0f} {1:.0f}\" width=\"{0:.0f}\" height=\"{1:.0f}\" "
-      "font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n{2}</svg>\n",
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0f} {1:.0f}\" width=\"{0:.0f}\" "
+      "height=\"{1:.0f}\" "
+      "font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" "
+      "fill=\"#fff\"/>\n{2}</svg>\n",
       width, height, drawing.body);
 }
 

@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-constexpr int kStopped = 85;       ///< as fsllm_hpc ends when it has saved its state
+constexpr int kStopped = 85;        ///< as fsllm_hpc ends when it has saved its state
 constexpr int kStoppedEarly = 143;  ///< and when there was nothing to save
 constexpr size_t kLastLines = 5;
 constexpr auto kReap = 20ms;     ///< between looks at our children
@@ -134,8 +134,8 @@ class Pool {
     is_waiting_ = true;
     if (!told_.insert(run.index).second) return;
     auto const file = files_of(sweep_.spec, run).lock;
-    say(run, fmt::format("with {}; waiting for it (if that is known to have ended, remove {})", lock_holder(file),
-                         file.string()));
+    say(run, fmt::format("with {}; waiting for it (if that is known to have ended, remove {})",
+                         lock_holder(file), file.string()));
   }
 
   void start(SweepRun const& run, std::unique_ptr<FolderLock> lock) {
@@ -153,7 +153,9 @@ class Pool {
     auto const files = files_of(sweep_.spec, child.run);
     bool const done = code == 0 && is_done(child.run, child.rounds);
     bool const stopped = !done && (code == kStopped || code == kStoppedEarly || interrupted());
-    nlohmann::ordered_json record{{"state", done ? "done" : stopped ? "stopped" : "failed"},
+    nlohmann::ordered_json record{{"state", done      ? "done"
+                                            : stopped ? "stopped"
+                                                      : "failed"},
                                   {"exit_code", code},
                                   {"seconds", seconds_since(child.start)},
                                   {"ranks", options_.ranks},
@@ -161,7 +163,8 @@ class Pool {
                                   {"base_sha256", sweep_.spec.base_sha256}};
     auto const why = done || stopped ? "" : detail::last_words(files.log, kLastLines);
     if (!why.empty()) record["said"] = why;
-    write_file_atomic(files.record, record.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+    write_file_atomic(files.record,
+                      record.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
     if (done) return say(child.run, done_text(child));
     if (stopped) return say(child.run, "stopped");
     if (code == 0)
@@ -196,7 +199,8 @@ class Pool {
   }
 
   void say(SweepRun const& run, std::string const& what) const {
-    std::cout << fmt::format("run {} of {} ({}): {}", run.index, sweep_.runs.size(), run.name, what) << std::endl;
+    std::cout << fmt::format("run {} of {} ({}): {}", run.index, sweep_.runs.size(), run.name, what)
+              << std::endl;
   }
 
   Sweep sweep_;
@@ -216,8 +220,9 @@ int run_sweep(SweepSpec const& spec, std::optional<size_t> index, RunOptions con
   set_signal_note("stopping the runs; they save their state", OnSignal::deferred);
   ::signal(SIGUSR1, stop_as_by_term);
   Sweep const sweep(spec);
-  auto const count = static_cast<size_t>(spec.bayes ? spec.count : static_cast<int64_t>(sweep.settings.size())) *
-                     spec.seeds.size();
+  auto const count =
+      static_cast<size_t>(spec.bayes ? spec.count : static_cast<int64_t>(sweep.settings.size())) *
+      spec.seeds.size();
   FSLLM_CHECK(!index || *index < count, "run {} ({} has runs 0 to {}). Choose one of them.", *index,
               spec.file.string(), count - 1);
   if (!index) check_settings(sweep, options);

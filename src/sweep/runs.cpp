@@ -198,8 +198,7 @@ nlohmann::ordered_json keys_json(Setting const& setting) {
 
 std::string keys_text(Setting const& setting) {
   std::string text;
-  for (auto const& [key, value] : setting)
-    text += (text.empty() ? "" : ", ") + key + " = " + value.text;
+  for (auto const& [key, value] : setting) text += (text.empty() ? "" : ", ") + key + " = " + value.text;
   return text;
 }
 

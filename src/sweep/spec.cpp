@@ -26,7 +26,7 @@ void read_grid(SpecNode const& node, SweepSpec& spec) {
     std::set<std::string> seen;
     for (auto const& item : list.items()) {
       row.values.push_back(item.value());
-      FSLLM_CHECK(seen.insert(row.values.back().text).second, "{} lists {} twice. Keep one of them.",
+      FSLLM_CHECK(seen.insert(row.values.back().json.dump()).second, "{} lists {} twice. Keep one of them.",
                   list.where(), row.values.back().text);
     }
     settings *= static_cast<int64_t>(row.values.size());
@@ -66,12 +66,14 @@ Config read_base(SpecNode const& root, SweepSpec& spec) {
 void refuse_hpo(Config const& base, SweepSpec const& spec) {
   auto const scheduler = base.text("hpo.scheduler");
   if (!scheduler || !base.has("hpo.ss") || !spec.grid.empty() || !spec.space.empty()) return;
-  auto const says = *scheduler == "sha" || *scheduler == "hb" ? "random: {count, keys} and halving: {min, max, eta}"
-                    : scheduler->starts_with("bo")            ? "bayes: {count, keys}"
+  auto const says = *scheduler == "sha" || *scheduler == "hb"
+                        ? "random: {count, keys} and halving: {min, max, eta}"
+                    : scheduler->starts_with("bo") ? "bayes: {count, keys}"
                                                    : "random: {count, keys}";
-  fail(fmt::format("{}: hpo.scheduler = {} in {} (a sweep's search stands in the SPEC). Write {} there, with the "
-                   "keys of {}.",
-                   spec.file.string(), *scheduler, spec.base, says, base.text("hpo.ss").value_or("hpo.ss")));
+  fail(fmt::format(
+      "{}: hpo.scheduler = {} in {} (a sweep's search stands in the SPEC). Write {} there, with the "
+      "keys of {}.",
+      spec.file.string(), *scheduler, spec.base, says, base.text("hpo.ss").value_or("hpo.ss")));
 }
 
 }  // namespace

@@ -41,9 +41,9 @@ int64_t hyperband_count(Halving const& halving, int64_t most) {
   int64_t count = 0;
   for (int64_t b = 0; b < halving.brackets; ++b) {
     auto const s = most - b;
-    count += static_cast<int64_t>(
-        std::ceil(static_cast<double>(most + 1) / static_cast<double>(s + 1) *
-                  std::pow(static_cast<double>(halving.eta), static_cast<double>(s))));
+    count +=
+        static_cast<int64_t>(std::ceil(static_cast<double>(most + 1) / static_cast<double>(s + 1) *
+                                       std::pow(static_cast<double>(halving.eta), static_cast<double>(s))));
   }
   return count;
 }
@@ -60,20 +60,24 @@ void read_search(SpecNode const& root, SweepSpec& spec) {
   auto const known = random.given() ? std::vector<std::string>{"count", "keys", "seed"}
                                     : std::vector<std::string>{"count", "keys", "seed", "initial", "metric"};
   for (auto const& entry : node.entries(known)) static_cast<void>(entry);
-  FSLLM_CHECK(node.at("keys").given(), "{} has no keys. Write keys: {{train.optimizer.lr: {{log_uniform: "
-              "[0.001, 1]}}}}.", node.where());
+  FSLLM_CHECK(node.at("keys").given(),
+              "{} has no keys. Write keys: {{train.optimizer.lr: {{log_uniform: "
+              "[0.001, 1]}}}}.",
+              node.where());
   for (auto const& [key, dimension] : node.at("keys").entries())
     spec.space.push_back(read_dimension(key, dimension));
   if (node.at("seed").given()) spec.search_seed = static_cast<uint64_t>(node.at("seed").whole(0));
   bool const hyperband = root.at("halving").given() && root.at("halving").at("brackets").given();
   if (node.at("count").given() || !hyperband) spec.count = node.at("count").whole(1);
   if (!bayes.given()) return;
-  FSLLM_CHECK(!root.at("halving").given(),
-              "{} with bayes (its settings are judged at the full number of rounds). Use halving with random.",
-              root.at("halving").where());
+  FSLLM_CHECK(
+      !root.at("halving").given(),
+      "{} with bayes (its settings are judged at the full number of rounds). Use halving with random.",
+      root.at("halving").where());
   Bayes search{std::min<int64_t>(spec.count, 4), spec.metrics.empty() ? SweepMetric{} : spec.metrics.front()};
   if (bayes.at("initial").given()) search.initial = bayes.at("initial").whole(2);
-  search.metric = bayes.at("metric").given() ? read_metric(bayes.at("metric")) : SweepMetric{"val.loss_per_token"};
+  search.metric =
+      bayes.at("metric").given() ? read_metric(bayes.at("metric")) : SweepMetric{"val.loss_per_token"};
   spec.bayes = search;
 }
 
@@ -82,17 +86,18 @@ void read_halving(SpecNode const& node, SweepSpec& spec) {
     static_cast<void>(entry);
   constexpr char const* kBudget = "federate.total_round_num";
   if (auto const key = node.at("budget_key"); key.given())
-    FSLLM_CHECK(key.text() == kBudget,
-                "{} = {} (a run goes on from its checkpoint with more rounds, and with nothing else). Write {}.",
-                key.where(), key.text(), kBudget);
+    FSLLM_CHECK(
+        key.text() == kBudget,
+        "{} = {} (a run goes on from its checkpoint with more rounds, and with nothing else). Write {}.",
+        key.where(), key.text(), kBudget);
   Halving halving;
   if (node.at("min").given()) halving.min = node.at("min").whole(1);
   halving.max = node.at("max").whole(halving.min + 1);
   if (node.at("eta").given()) halving.eta = node.at("eta").whole(2);
   halving.metric = node.at("metric").given() ? read_metric(node.at("metric")) : spec.metrics.front();
   for (auto const& row : spec.grid)
-    FSLLM_CHECK(row.key != kBudget, "{} with {} in the grid (halving sets it). Remove it there.", node.where(),
-                kBudget);
+    FSLLM_CHECK(row.key != kBudget, "{} with {} in the grid (halving sets it). Remove it there.",
+                node.where(), kBudget);
   int64_t most = 0;
   for (int64_t r = halving.min; r * halving.eta <= halving.max; r *= halving.eta) ++most;
   if (auto const brackets = node.at("brackets"); brackets.given()) {

@@ -52,8 +52,9 @@ Json json_of(YAML::Node const& node, SpecNode const& at, int depth) {
 }  // namespace
 
 std::string SpecNode::where() const {
-  return node.IsDefined() && node.Mark().line >= 0 ? fmt::format("{}:{}: {}", file, node.Mark().line + 1, path)
-                                                   : fmt::format("{}: {}", file, path);
+  return node.IsDefined() && node.Mark().line >= 0
+             ? fmt::format("{}:{}: {}", file, node.Mark().line + 1, path)
+             : fmt::format("{}: {}", file, path);
 }
 
 SpecNode SpecNode::at(std::string const& key) const {
@@ -61,8 +62,7 @@ SpecNode SpecNode::at(std::string const& key) const {
           path.empty() ? key : path + "." + key};
 }
 
-std::vector<std::pair<std::string, SpecNode>> SpecNode::entries(
-    std::vector<std::string> const& known) const {
+std::vector<std::pair<std::string, SpecNode>> SpecNode::entries(std::vector<std::string> const& known) const {
   FSLLM_CHECK(node.IsMap() && node.size() > 0, "{} is no map of keys. Write KEY: VALUE lines.",
               path.empty() ? file : where());
   std::vector<std::pair<std::string, SpecNode>> found;
@@ -81,8 +81,8 @@ std::vector<std::pair<std::string, SpecNode>> SpecNode::entries(
 }
 
 std::vector<SpecNode> SpecNode::items() const {
-  FSLLM_CHECK(node.IsSequence() && node.size() > 0,
-              "{} is no list with at least one entry. Write [a, b].", where());
+  FSLLM_CHECK(node.IsSequence() && node.size() > 0, "{} is no list with at least one entry. Write [a, b].",
+              where());
   std::vector<SpecNode> found;
   for (auto const& item : node) found.push_back({item, file, path});
   return found;
@@ -121,11 +121,12 @@ SpecNode parse_spec(std::filesystem::path const& file) {
   auto const text = read_file(file);
   try {
     auto const documents = YAML::LoadAll(text);
-    FSLLM_CHECK(documents.size() == 1, "{} holds {} documents (a sweep is one). Remove the lines '---'.", name,
-                documents.size());
+    FSLLM_CHECK(documents.size() == 1, "{} holds {} documents (a sweep is one). Remove the lines '---'.",
+                name, documents.size());
     return {documents.front(), name, ""};
   } catch (YAML::Exception const& error) {
-    fail(fmt::format("{}:{} is not valid YAML ({}). Correct it there.", name, error.mark.line + 1, error.msg));
+    fail(
+        fmt::format("{}:{} is not valid YAML ({}). Correct it there.", name, error.mark.line + 1, error.msg));
   }
 }
 

@@ -47,7 +47,8 @@ std::string status_text(Sweep const& sweep) {
       lines += fmt::format("run {} ({}): round {} of {}, {}\n", run.index, run.name, cost.rounds, wanted,
                            lock_holder(files_of(sweep.spec, run).lock));
     if (state == RunState::failed)
-      lines += fmt::format("run {} ({}): failed, {}\n", run.index, run.name, failure_of_run(files_of(sweep.spec, run)));
+      lines += fmt::format("run {} ({}): failed, {}\n", run.index, run.name,
+                           failure_of_run(files_of(sweep.spec, run)));
   }
   auto text = fmt::format("{} runs: {} done, {} running, {} pending, {} failed\n", sweep.runs.size(),
                           counts[RunState::done], counts[RunState::running], counts[RunState::pending],
@@ -55,8 +56,9 @@ std::string status_text(Sweep const& sweep) {
   if (left > 0 && measured > 0) {
     auto const at_a_time = std::max<int64_t>(counts[RunState::running], 1);
     double const round = seconds / static_cast<double>(measured);
-    text += fmt::format("{} rounds are left, {:.3g} s each so far: {} with {} at a time\n", left, round,
-                        duration(round * static_cast<double>(left) / static_cast<double>(at_a_time)), at_a_time);
+    text +=
+        fmt::format("{} rounds are left, {:.3g} s each so far: {} with {} at a time\n", left, round,
+                    duration(round * static_cast<double>(left) / static_cast<double>(at_a_time)), at_a_time);
   }
   return text + lines;
 }

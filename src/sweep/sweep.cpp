@@ -46,10 +46,11 @@ std::optional<double> Sweep::score(size_t setting, std::string const& metric, in
     auto const& run = runs[setting * spec.seeds.size() + i];
     auto const value = metric_after(run, metric, rounds_done);
     if (!value) {
-      FSLLM_CHECK(!is_done(run, rounds_done),
-                  "{} has no number {} after round {} (the metric that the search follows). Name a metric of its "
-                  "summary.json, evaluated every round (eval.freq).",
-                  run.dir.string(), metric, rounds_done);
+      FSLLM_CHECK(
+          !is_done(run, rounds_done),
+          "{} has no number {} after round {} (the metric that the search follows). Name a metric of its "
+          "summary.json, evaluated every round (eval.freq).",
+          run.dir.string(), metric, rounds_done);
       if (state_of(spec, run, rounds_done) != RunState::failed) return {};
       return std::numeric_limits<double>::quiet_NaN();
     }

@@ -137,7 +137,8 @@ std::string long_table(Sweep const& sweep, TableFormat format) {
   auto header = keys_header(sweep);
   header.emplace_back("seed");
   for (auto const& metric : sweep.spec.metrics) header.push_back(metric.path);
-  for (auto const* name : {"state", "seconds", "bytes", "adapter_sha256", "config"}) header.emplace_back(name);
+  for (auto const* name : {"state", "seconds", "bytes", "adapter_sha256", "config"})
+    header.emplace_back(name);
   std::vector<Cells> rows;
   for (auto const& run : sweep.runs) {
     auto cells = keys_cells(sweep, run.setting);

@@ -113,8 +113,9 @@ std::string csv_number(double value) {
   return fmt::format("{:.{}f}", value, decimals);
 }
 
-std::string table_text(std::vector<std::string> const& header, std::vector<std::vector<std::string>> const& rows,
-                       TableFormat format, size_t first_made) {
+std::string table_text(std::vector<std::string> const& header,
+                       std::vector<std::vector<std::string>> const& rows, TableFormat format,
+                       size_t first_made) {
   auto const line = [&](std::vector<std::string> cells, size_t made) {
     for (size_t i = 0; i < std::min(cells.size(), made); ++i) cells[i] = escaped(cells[i], format);
     if (format == TableFormat::csv) return joined(cells, ",") + "\n";

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // fsllm_sweep on a real small model: lists, runs, kills, tables, searches.
+#include <fmt/core.h>
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -19,7 +20,8 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using Words = std::vector<std::string>;
 
-constexpr char const* kGrid = "grid:\n  train.optimizer.lr: [0.05, 0.5]\n  train.local_update_steps: [1, 2]\n";
+constexpr char const* kGrid =
+    "grid:\n  train.optimizer.lr: [0.05, 0.5]\n  train.local_update_steps: [1, 2]\n";
 
 class Sweeps : public testing::Test {
  protected:
@@ -63,7 +65,8 @@ class Sweeps : public testing::Test {
   /// The run beside the sweep's, by fsllm_hpc itself, has the same adapter.
   void expect_bits_of_a_plain_run(json const& row) const {
     fs::remove_all(dir_ / "plain");
-    Words plain{"fsllm_hpc", "--cfg", (dir_ / "base.yaml").string(), "outdir", dir_.path().string(), "expname", "plain"};
+    Words plain{"fsllm_hpc", "--cfg", (dir_ / "base.yaml").string(), "outdir", dir_.path().string(),
+                "expname",   "plain"};
     for (auto const& [key, value] : row.at("keys").items()) plain.insert(plain.end(), {key, value.dump()});
     plain.insert(plain.end(), {"seed", row.at("seed").dump()});
     auto const outcome = run(dir_.path(), 0, plain);
@@ -77,7 +80,10 @@ class Sweeps : public testing::Test {
       size_t begun = 0;
       if (fs::exists(dir_ / "runs"))
         for (auto const& entry : fs::directory_iterator(dir_ / "runs"))
-          begun += fs::exists(entry.path() / "metrics.jsonl") && read_text(entry.path() / "metrics.jsonl").find("\"round\":1") != std::string::npos ? 1 : 0;
+          begun += fs::exists(entry.path() / "metrics.jsonl") &&
+                           read_text(entry.path() / "metrics.jsonl").find("\"round\":1") != std::string::npos
+                       ? 1
+                       : 0;
       if (begun >= runs) return;
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
@@ -87,10 +93,11 @@ class Sweeps : public testing::Test {
     std::map<std::string, std::string> files;
     for (auto const& entry : fs::recursive_directory_iterator(dir_ / "runs"))
       if (entry.is_regular_file())
-        files[entry.path().string()] = sha256_file(entry.path()) + std::to_string(entry.last_write_time().time_since_epoch().count());
+        files[entry.path().string()] =
+            sha256_file(entry.path()) + std::to_string(entry.last_write_time().time_since_epoch().count());
     return files;
   }
-  TempDir dir_;
+  TempDir dir_, other_;  ///< the other is for what a second process says
 };
 
 std::vector<std::vector<std::string>> csv_rows(std::string const& text) {
@@ -109,12 +116,15 @@ TEST_F(Sweeps, ListsItsRuns) {
   write_spec(std::string(kGrid) + "seeds: [1, 2]\n");
   auto const rows = list();
   ASSERT_EQ(rows.size(), 8U);
-  EXPECT_EQ(rows[0].dump(), R"({"dir":"runs/lr=0.05_local_update_steps=1_seed=1","index":0,"keys":{"train.local_update_steps":1,"train.optimizer.lr":0.05},"seed":1,"state":"pending"})");
+  EXPECT_EQ(
+      rows[0].dump(),
+      R"({"dir":"runs/lr=0.05_local_update_steps=1_seed=1","index":0,"keys":{"train.local_update_steps":1,"train.optimizer.lr":0.05},"seed":1,"state":"pending"})");
   EXPECT_EQ(rows[1].at("seed"), 2);
   EXPECT_EQ(rows[2].at("keys").at("train.local_update_steps"), 2);
   EXPECT_EQ(rows[7].at("keys").at("train.optimizer.lr"), 0.5);
   EXPECT_FALSE(fs::exists(dir_ / "runs")) << "a list makes nothing";
-  EXPECT_THAT(sweep({"list"}).out, testing::HasSubstr("0  pending  runs/lr=0.05_local_update_steps=1_seed=1\n"));
+  EXPECT_THAT(sweep({"list"}).out,
+              testing::HasSubstr("0  pending  runs/lr=0.05_local_update_steps=1_seed=1\n"));
 }
 
 /// What keys.md says of tables, against numbers computed here from each run's own summary.
@@ -128,7 +138,10 @@ class SweepTables : public Sweeps {
     std::vector<Row> found;
     for (size_t s = 0; s < rows.size(); s += 2) {
       auto const loss = [&](size_t i) {
-        return json::parse(read_text(folder(rows[i]) / "summary.json")).at("val").at("loss_per_token").get<double>();
+        return json::parse(read_text(folder(rows[i]) / "summary.json"))
+            .at("val")
+            .at("loss_per_token")
+            .get<double>();
       };
       double const a = loss(s), b = loss(s + 1);
       found.push_back({(a + b) / 2, std::abs(a - b) / std::sqrt(2.0)});
@@ -154,8 +167,10 @@ TEST_F(SweepTables, AreRightToTheLastDigit) {
     if (rows[i].mean < rows[best].mean) best = i;
   auto const csv = csv_rows(sweep({"table", "--format", "csv"}).out);
   ASSERT_EQ(csv.size(), 5U);
-  EXPECT_THAT(csv[0], testing::ElementsAre("train.optimizer.lr", "train.local_update_steps", "runs", "val.loss_per_token_mean", "val.loss_per_token_std"));
-  auto const markdown = sweep({"table", "--format", "markdown"}).out, latex = sweep({"table", "--format", "latex"}).out;
+  EXPECT_THAT(csv[0], testing::ElementsAre("train.optimizer.lr", "train.local_update_steps", "runs",
+                                           "val.loss_per_token_mean", "val.loss_per_token_std"));
+  auto const markdown = sweep({"table", "--format", "markdown"}).out,
+             latex = sweep({"table", "--format", "latex"}).out;
   std::istringstream lines(markdown), tex(latex);
   std::string line, tex_line;
   for (int i = 0; i < 2; ++i) std::getline(lines, line);
@@ -167,7 +182,9 @@ TEST_F(SweepTables, AreRightToTheLastDigit) {
     EXPECT_NEAR(std::stod(csv[i + 1][4]), rows[i].deviation, 1e-9);
     std::getline(lines, line);
     std::smatch parts;
-    ASSERT_TRUE(std::regex_match(line, parts, std::regex(R"(\| (\S+) \| (\d) \| (\*\*)?([0-9.]+)(\*\*)? ± ([0-9.]+) \|)"))) << line;
+    ASSERT_TRUE(std::regex_match(line, parts,
+                                 std::regex(R"(\| (\S+) \| (\d) \| (\*\*)?([0-9.]+)(\*\*)? ± ([0-9.]+) \|)")))
+        << line;
     EXPECT_EQ(parts[3].matched, i == best) << line;
     auto const decimals = static_cast<int>(parts[4].str().size() - parts[4].str().find('.') - 1);
     EXPECT_GE(decimals, 3);
@@ -175,10 +192,13 @@ TEST_F(SweepTables, AreRightToTheLastDigit) {
     EXPECT_EQ(parts[6], fmt::format("{:.{}f}", rows[i].deviation, decimals));
     std::getline(tex, tex_line);
     auto const mean = i == best ? "\\mathbf{" + parts[4].str() + "}" : parts[4].str();
-    EXPECT_EQ(tex_line, fmt::format("{} & {} & ${} \\pm {}$ \\\\", parts[1].str(), parts[2].str(), mean, parts[6].str()));
+    EXPECT_EQ(tex_line, fmt::format("{} & {} & ${} \\pm {}$ \\\\", parts[1].str(), parts[2].str(), mean,
+                                    parts[6].str()));
   }
-  EXPECT_THAT(latex, testing::HasSubstr("train.optimizer.lr & train.local\\_update\\_steps & val.loss\\_per\\_token \\\\"));
-  EXPECT_THAT(latex, testing::AllOf(testing::StartsWith("\\begin{tabular}{lll}\n"), testing::EndsWith("\\end{tabular}\n")));
+  EXPECT_THAT(latex, testing::HasSubstr(
+                         "train.optimizer.lr & train.local\\_update\\_steps & val.loss\\_per\\_token \\\\"));
+  EXPECT_THAT(latex, testing::AllOf(testing::StartsWith("\\begin{tabular}{lll}\n"),
+                                    testing::EndsWith("\\end{tabular}\n")));
 
   auto const each = csv_rows(sweep({"table", "--long", "--format", "csv"}).out);
   ASSERT_EQ(each.size(), 9U);
@@ -186,12 +206,13 @@ TEST_F(SweepTables, AreRightToTheLastDigit) {
   EXPECT_EQ(each[1][7], sha256_file(folder(list()[0]) / "adapter/adapter_model.safetensors"));
   int64_t bytes = 0;
   for (auto const& event : read_events(folder(list()[0]) / "metrics.jsonl"))
-    if (event.at("event") == "round") bytes += event.at("bytes_up").get<int64_t>() + event.at("bytes_down").get<int64_t>();
+    if (event.at("event") == "round")
+      bytes += event.at("bytes_up").get<int64_t>() + event.at("bytes_down").get<int64_t>();
   EXPECT_EQ(each[1][6], std::to_string(bytes));
   EXPECT_TRUE(fs::exists(dir_ / each[1][8])) << each[1][8];
   EXPECT_THAT(sweep({"status"}).out, testing::StartsWith("8 runs: 8 done, 0 running, 0 pending, 0 failed\n"));
 
-  auto const svg = sweep({"plot", "--out", (dir_ / "plot.svg").string()});
+  sweep({"plot", "--out", (dir_ / "plot.svg").string()});
   auto const drawn = read_text(dir_ / "plot.svg");
   EXPECT_THAT(drawn, testing::StartsWith("<svg xmlns="));
   std::regex const curve("<polyline points=\"([^\"]*)\"");
@@ -211,7 +232,8 @@ TEST_F(SweepTables, SayWhatIsMissing) {
   sweep({"run", "3"});
   auto const markdown = sweep({"table"}).out;
   EXPECT_THAT(markdown, testing::ContainsRegex("\\| 0.05 \\| [0-9.]+ \\(1 of 2 runs\\) \\|"));
-  EXPECT_THAT(markdown, testing::ContainsRegex("\\| 0.5 \\| [*][*][0-9.]+[*][*] ± [0-9.]+ \\|")) << "the best of what is whole";
+  EXPECT_THAT(markdown, testing::ContainsRegex("\\| 0.5 \\| [*][*][0-9.]+[*][*] ± [0-9.]+ \\|"))
+      << "the best of what is whole";
   EXPECT_THAT(markdown, testing::HasSubstr("1 of 4 runs are missing: 1 (pending)"));
   auto const csv = csv_rows(sweep({"table", "--format", "csv"}).out);
   EXPECT_EQ(csv[1][1], "1");
@@ -236,11 +258,14 @@ TEST_F(Sweeps, TwoShareTheWork) {
   write_base(8);
   write_spec("grid: {train.optimizer.lr: [0.05, 0.5]}\nseeds: [1, 2]\n");
   sweep({"run", "0"});
-  Background first(dir_.path(), 0, words({"run", "all"}));
+  Background first(other_.path(), 0, words({"run", "all"}));
   wait_for_rounds(2);
   auto const second = sweep({"run", "all"}).out;
   EXPECT_THAT(second, testing::Not(testing::HasSubstr("failed")));
   EXPECT_EQ(first.ends_within(std::chrono::seconds(60)), 0);
+  auto const both = second + read_text(other_ / "stdout.txt");
+  std::regex const begins("run [1-3] of 4 [^\n]*: begins");
+  EXPECT_EQ(std::distance(std::sregex_iterator(both.begin(), both.end(), begins), {}), 3) << both;
   expect_all_done(8);
 }
 
@@ -248,7 +273,7 @@ TEST_F(Sweeps, TwoShareTheWork) {
 TEST_F(Sweeps, OneRunTwiceIsTrainedOnce) {
   write_base(12);
   write_spec("grid: {train.optimizer.lr: [0.05]}\n");
-  Background first(dir_.path(), 0, words({"run", "0"}));
+  Background first(other_.path(), 0, words({"run", "0"}));
   wait_for_rounds(1);
   auto const said = sweep({"run", "0"}).out;
   EXPECT_THAT(said, testing::HasSubstr("with process "));
@@ -279,7 +304,8 @@ TEST_F(Sweeps, SignalsReachTheRuns) {
 TEST_F(Sweeps, RanksChangeNothing) {
   write_spec("grid: {train.optimizer.lr: [0.05, 0.5]}\n");
   char const* const launcher = std::getenv("FSLLM_MPIEXEC");
-  sweep({"run", "all", "--np", "2", "--jobs", "2", "--launcher", fmt::format("{} -np", launcher == nullptr ? "mpirun" : launcher)});
+  sweep({"run", "all", "--np", "2", "--jobs", "2", "--launcher",
+         fmt::format("{} -np", launcher == nullptr ? "mpirun" : launcher)});
   expect_all_done(3);
   auto const rows = list();
   EXPECT_EQ(json::parse(read_text(folder(rows[1]) / "summary.json")).at("ranks"), 2);
@@ -328,13 +354,16 @@ TEST_F(Sweeps, HalvingContinuesTheBest) {
   for (size_t i = 0; i < 8; ++i) {
     EXPECT_EQ(rows[i].at("state"), "done");
     for (auto const& event : read_events(folder(rows[i]) / "metrics.jsonl"))
-      if (event.at("event") == "round") losses[i / 2][event.at("round").get<int>()] += event.at("val").at("loss_per_token").get<double>();
+      if (event.at("event") == "round")
+        losses[i / 2][event.at("round").get<int>()] += event.at("val").at("loss_per_token").get<double>();
   }
   std::vector<size_t> alive{0, 1, 2, 3};
   for (int const rounds : {1, 2}) {
-    std::sort(alive.begin(), alive.end(), [&](size_t a, size_t b) { return losses[a].at(rounds) < losses[b].at(rounds); });
+    std::sort(alive.begin(), alive.end(),
+              [&](size_t a, size_t b) { return losses[a].at(rounds) < losses[b].at(rounds); });
     for (size_t i = alive.size() / 2; i < alive.size(); ++i)
-      EXPECT_EQ(losses[alive[i]].size(), static_cast<size_t>(rounds)) << "setting " << alive[i] << " stops here";
+      EXPECT_EQ(losses[alive[i]].size(), static_cast<size_t>(rounds))
+          << "setting " << alive[i] << " stops here";
     alive.resize(alive.size() / 2);
   }
   ASSERT_EQ(alive.size(), 1U);
@@ -345,7 +374,8 @@ TEST_F(Sweeps, HalvingContinuesTheBest) {
 }
 
 TEST_F(Sweeps, BayesChoosesOneAfterAnother) {
-  write_spec("bayes: {count: 5, initial: 2, seed: 1, keys: {train.optimizer.lr: {log_uniform: [0.01, 1.0]}}}\n");
+  write_spec(
+      "bayes: {count: 5, initial: 2, seed: 1, keys: {train.optimizer.lr: {log_uniform: [0.01, 1.0]}}}\n");
   EXPECT_TRUE(list().empty()) << "nothing is chosen yet";
   sweep({"run", "0"});
   EXPECT_EQ(list().size(), 1U);

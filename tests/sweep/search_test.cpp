@@ -116,7 +116,8 @@ TEST(Bayes, FindsTheBottomOfABowlSoonerThanChance) {
 
 TEST(Bayes, IsOneOfTheSeedAndWhatIsKnown) {
   auto const spec = bowl_space();
-  std::vector<std::vector<double>> const points{{0.1, 0.1, 0.1}, {0.9, 0.9, 0.9}, {0.3, 0.5, 0.9}, {0.2, 0.8, 0.5}, {0, 0, 0}};
+  std::vector<std::vector<double>> const points{
+      {0.1, 0.1, 0.1}, {0.9, 0.9, 0.9}, {0.3, 0.5, 0.9}, {0.2, 0.8, 0.5}, {0, 0, 0}};
   std::vector<std::optional<double>> values;
   for (auto const& point : points) values.push_back(bowl(point));
   EXPECT_EQ(next_point(spec, points, values, 5), next_point(spec, points, values, 5));

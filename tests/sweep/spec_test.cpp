@@ -39,7 +39,9 @@ class Spec : public testing::Test {
 };
 
 TEST_F(Spec, GridIsAProductWithSeedsInnermost) {
-  auto const spec = load(head_ + "grid:\n  train.optimizer.lr: [0.02, 3e-1]\n  federate.method: [fedavg, fedprox]\nseeds: [1, 2]\n");
+  auto const spec = load(
+      head_ +
+      "grid:\n  train.optimizer.lr: [0.02, 3e-1]\n  federate.method: [fedavg, fedprox]\nseeds: [1, 2]\n");
   EXPECT_EQ(spec.base_rounds, 9);
   auto const settings = settings_of(spec);
   auto const runs = runs_of(spec, settings);
@@ -56,8 +58,8 @@ TEST_F(Spec, SeedsComeFromTheBaseWhereNoneAreGiven) {
 }
 
 TEST_F(Spec, ValuesKeepTheirKind) {
-  auto const settings = settings_of(
-      load(head_ + "grid: {a: [True, '1', 1, 1.0, text, [x, 2], {type: SGD, lr: 0.1}]}\n"));
+  auto const settings =
+      settings_of(load(head_ + "grid: {a: [True, '1', 1, 1.0, text, [x, 2], {type: SGD, lr: 0.1}]}\n"));
   std::vector<std::string> texts, jsons;
   for (auto const& setting : settings) {
     texts.push_back(setting[0].second.text);
@@ -70,33 +72,39 @@ TEST_F(Spec, ValuesKeepTheirKind) {
 }
 
 TEST_F(Spec, NamesAreFoldersAndDiffer) {
-  auto const found = names(head_ + "grid: {train.lr: [1], finetune.lr: [1], t: ['a/b', 'a b', '../..']}\nseeds: [3]\n");
+  auto const found =
+      names(head_ + "grid: {train.lr: [1], finetune.lr: [1], t: ['a/b', 'a b', '../..']}\nseeds: [3]\n");
   std::set<std::string> const all(found.begin(), found.end());
   EXPECT_EQ(all.size(), 3U);
   for (auto const& name : found) {
     EXPECT_THAT(name, testing::StartsWith("train.lr=1_finetune.lr=1_t="));
     EXPECT_EQ(name.find_first_of("/ "), std::string::npos);
   }
-  auto const lengthy = names(head_ + "grid: {t: [" + std::string(300, 'x') + ", " + std::string(301, 'x') + "]}\n");
+  auto const lengthy =
+      names(head_ + "grid: {t: [" + std::string(300, 'x') + ", " + std::string(301, 'x') + "]}\n");
   EXPECT_NE(lengthy[0], lengthy[1]);
   EXPECT_LT(lengthy[0].size(), 160U);
 }
 
 TEST_F(Spec, MistakesAreNamedWithTheirPlace) {
-  EXPECT_THAT(refused(head_ + "gird: {a: [1]}\n"), testing::HasSubstr("sweep.yaml:3: gird is no key of a sweep. Did you mean 'grid'?"));
+  EXPECT_THAT(refused(head_ + "gird: {a: [1]}\n"),
+              testing::HasSubstr("sweep.yaml:3: gird is no key of a sweep. Did you mean 'grid'?"));
   EXPECT_THAT(refused(head_ + "grid: {seed: [1, 2]}\n"), testing::HasSubstr("Write seeds: [1, 2]"));
   EXPECT_THAT(refused(head_ + "grid: {a: 1}\n"), testing::HasSubstr("sweep.yaml:3: grid.a is no list"));
   EXPECT_THAT(refused(head_ + "grid: {a: []}\n"), testing::HasSubstr("grid.a is no list with at least one"));
   EXPECT_THAT(refused(head_ + "grid: {a: [1, 1]}\n"), testing::HasSubstr("lists 1 twice"));
   EXPECT_THAT(refused(head_ + "grid: {a: [1], a: [2]}\n"), testing::HasSubstr("grid.a stands twice"));
-  EXPECT_THAT(refused(head_ + "grid: {a: [1]}\nseeds: [1, x]\n"), testing::HasSubstr("seeds = x (a whole number"));
+  EXPECT_THAT(refused(head_ + "grid: {a: [1]}\nseeds: [1, x]\n"),
+              testing::HasSubstr("seeds = x (a whole number"));
   EXPECT_THAT(refused(head_), testing::HasSubstr("varies nothing"));
   EXPECT_THAT(refused("outdir: runs\ngrid: {a: [1]}\n"), testing::HasSubstr("base is missing"));
   EXPECT_THAT(refused("base: base.yaml\ngrid: {a: [1]}\n"), testing::HasSubstr("outdir is missing"));
-  EXPECT_THAT(refused("base: bsae.yaml\noutdir: runs\ngrid: {a: [1]}\n"), testing::HasSubstr("there is no such file"));
+  EXPECT_THAT(refused("base: bsae.yaml\noutdir: runs\ngrid: {a: [1]}\n"),
+              testing::HasSubstr("there is no such file"));
   EXPECT_THAT(refused("base: [\n"), testing::HasSubstr("is not valid YAML"));
   EXPECT_THAT(refused("[1, 2]\n"), testing::HasSubstr("is no map of keys"));
-  EXPECT_THAT(refused(head_ + "grid: {a: [1]}\nmetrics: [{name: x, best: most}]\n"), testing::HasSubstr("min or max"));
+  EXPECT_THAT(refused(head_ + "grid: {a: [1]}\nmetrics: [{name: x, best: most}]\n"),
+              testing::HasSubstr("min or max"));
   EXPECT_THAT(refused(head_ + "grid: {a: &x [*x]}\n"), testing::Not(testing::HasSubstr("accepted")));
   EXPECT_THAT(refused(head_ + "grid: {a: [1]}\nrandom: {count: 2, keys: {b: {uniform: [0, 1]}}}\n"),
               testing::HasSubstr("three ways to choose settings"));
@@ -112,14 +120,17 @@ TEST_F(Spec, MistakesAreNamedWithTheirPlace) {
 
 TEST_F(Spec, SearchesOfFsLlmAreToldWhereTheyBelong) {
   std::ofstream(dir_ / "base.yaml") << "hpo: {scheduler: sha, ss: ss.yaml}\n";
-  EXPECT_THAT(refused(head_ + "seeds: [1]\n"),
-              testing::HasSubstr("Write random: {count, keys} and halving: {min, max, eta} there, with the keys of ss.yaml"));
+  EXPECT_THAT(
+      refused(head_ + "seeds: [1]\n"),
+      testing::HasSubstr(
+          "Write random: {count, keys} and halving: {min, max, eta} there, with the keys of ss.yaml"));
 }
 
 TEST_F(Spec, DrawnSettingsLieInTheirRangesAndComeAgain) {
-  auto const yaml = head_ +
-                    "random: {count: 200, seed: 3, keys: {lr: {log_uniform: [0.001, 1]}, r: {uniform: [1, 4]}, m: "
-                    "{choice: [a, b]}}}\nseeds: [1]\n";
+  auto const yaml =
+      head_ +
+      "random: {count: 200, seed: 3, keys: {lr: {log_uniform: [0.001, 1]}, r: {uniform: [1, 4]}, m: "
+      "{choice: [a, b]}}}\nseeds: [1]\n";
   auto const spec = load(yaml);
   auto const settings = settings_of(spec);
   ASSERT_EQ(settings.size(), 200U);

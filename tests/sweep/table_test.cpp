@@ -36,7 +36,7 @@ TEST(Table, Cells) {
   EXPECT_EQ(csv_number(0.5), "0.5000000000");
   EXPECT_EQ(csv_number(123456789012.0), "123456789012.000");
   EXPECT_EQ(csv_number(0), "0.000");
-  EXPECT_EQ(std::stod(csv_number(0.000012345678912)), 0.000012345678912);
+  EXPECT_EQ(csv_number(0.000012345678912), "0.00001234567891");
 }
 
 TEST(Table, TextsAreEscaped) {

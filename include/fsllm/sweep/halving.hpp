@@ -15,8 +15,8 @@ struct Bracket {
   std::vector<int64_t> rounds;
 };
 
-/// Successive halving over all settings: rungs of min, min·η, ... rounds, the last of max. Hyperband (Li et al.
-/// 2018, algorithm 1): bracket s begins with max·η^-s rounds and ⌈(s_max + 1) η^s / (s + 1)⌉ settings.
+/// Successive halving over all settings: rungs of min, min·η, ... rounds, the last of max. Hyperband (Li et
+/// al. 2018, algorithm 1): bracket s begins with max·η^-s rounds and ⌈(s_max + 1) η^s / (s + 1)⌉ settings.
 std::vector<Bracket> brackets_of(Halving const& halving, size_t settings);
 
 /// A setting's result after so many rounds; nothing while it is missing, NaN where its runs failed.

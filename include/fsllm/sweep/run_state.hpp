@@ -28,7 +28,8 @@ bool is_done(SweepRun const& run, int64_t rounds);
 
 /// summary.json; null where there is none.
 nlohmann::json summary_of(SweepRun const& run);
-/// The rounds' events of metrics.jsonl in order; a line that is not whole (the run is writing it) is left out.
+/// The rounds' events of metrics.jsonl in order; a line that is not whole (the run is writing it) is left
+/// out.
 std::vector<nlohmann::json> round_events(SweepRun const& run);
 /// The value at a dotted path, where it is a finite number.
 std::optional<double> number_at(nlohmann::json const& json, std::string const& path);

@@ -27,8 +27,8 @@ Setting setting_at(SweepSpec const& spec, std::vector<double> const& point);
 /// The point of a setting that setting_at() or drawn_setting() made; of a range's value to rounding.
 std::vector<double> point_of(SweepSpec const& spec, Setting const& setting);
 
-/// The runs of all settings, seeds innermost. Names consist of letters, digits and "._=+-"; where those of two
-/// settings would be equal or too long, they end in a hash.
+/// The runs of all settings, seeds innermost. Names consist of letters, digits and "._=+-"; where those of
+/// two settings would be equal or too long, they end in a hash.
 std::vector<SweepRun> runs_of(SweepSpec const& spec, std::vector<Setting> const& settings);
 
 /// {"train.optimizer.lr": 0.02, ...}

@@ -73,8 +73,8 @@ struct SweepSpec {
   std::filesystem::path own_folder() const { return folder / outdir / ".sweep"; }
 };
 
-/// Reads a SPEC; an unknown or missing key, a value of the wrong kind, and a base configuration that cannot be
-/// read are Errors with file and line.
+/// Reads a SPEC; an unknown or missing key, a value of the wrong kind, and a base configuration that cannot
+/// be read are Errors with file and line.
 SweepSpec load_sweep(std::filesystem::path const& file);
 
 }  // namespace fsllm

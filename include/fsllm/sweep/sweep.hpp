@@ -33,10 +33,10 @@ struct RunOptions {
   std::filesystem::path program;      ///< fsllm_hpc
 };
 
-/// Runs one run, or all that are not done, and says on standard output how it goes. A run that another process
-/// of the sweep has is waited for, and taken over if that process dies; half a run is resumed. SIGINT, SIGTERM
-/// and SIGUSR1 let the runs save their state and end. 0: all asked for are done; 85: stopped by a signal;
-/// else the exit code of a run that failed (1 where a signal killed it).
+/// Runs one run, or all that are not done, and says on standard output how it goes. A run that another
+/// process of the sweep has is waited for, and taken over if that process dies; half a run is resumed.
+/// SIGINT, SIGTERM and SIGUSR1 let the runs save their state and end. 0: all asked for are done; 85: stopped
+/// by a signal; else the exit code of a run that failed (1 where a signal killed it).
 int run_sweep(SweepSpec const& spec, std::optional<size_t> index, RunOptions const& options);
 
 /// Checks the keys of settings that are to run with fsllm_hpc --check: each value once, not each combination.
