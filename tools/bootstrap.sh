@@ -12,6 +12,7 @@ usage: tools/bootstrap.sh [options]
   --with-parquet        also fetch Apache Arrow, which reads Parquet data files, into .deps/arrow (68 MB)
   --with-demo-model     also fetch the quickstart's model, SmolLM2-135M-Instruct, into .deps/models (94 MiB)
   --with-style-tools    also install clang-format-14 and clang-tidy-14 (apt, when root)
+  --with-slurm          also install Slurm's daemons and client, for the tests of jobs (apt, when root)
   --torch VERSION       2.11.0 (default, CUDA 13) or 2.7.1 (CUDA 12.6, for V100), the latter in .deps/libtorch-2.7.1
   --cuda                also the wheels that LibTorch's CUDA half needs to start beside a CUDA 13 toolkit
   --check               install nothing; exit 2 if something is missing
@@ -20,13 +21,14 @@ Without root or apt: says what is missing and how to get it, and exits with 2.
 TEXT
 }
 
-python_tests=0 demo_model=0 parquet=0 style_tools=0 cuda=0 check_only=0 torch_version=2.11.0
+python_tests=0 demo_model=0 parquet=0 style_tools=0 slurm=0 cuda=0 check_only=0 torch_version=2.11.0
 while (($#)); do
   case $1 in
     --with-python-tests) python_tests=1 ;;
     --with-parquet) parquet=1 ;;
     --with-demo-model) demo_model=1 ;;
     --with-style-tools) style_tools=1 ;;
+    --with-slurm) slurm=1 ;;
     --cuda) cuda=1 ;;
     --check) check_only=1 ;;
     --torch) torch_version=${2:?--torch needs a version}; shift ;;
@@ -81,6 +83,12 @@ header  benchmark/benchmark.h | libbenchmark-dev         | benchmark
 # Wanted where apt can install it; nothing fails without.
 extras='
 program ccache            | ccache                       |
+'
+slurm_programs='
+program slurmctld         | slurmctld                    |
+program slurmd            | slurmd                       |
+program munged            | munge                        |
+program sbatch            | slurm-client                 |
 '
 style='
 program clang-format-14   | clang-format-14              |
@@ -171,6 +179,7 @@ system_packages() {
   if ! ((check_only)) && can_apt; then
     table=$extras
     ((style_tools)) && table+=$style
+    ((slurm)) && table+=$slurm_programs
     probe "$table"
     ((${#missing_packages[@]})) && { apt_install "${missing_packages[@]}" || say "went on without ${missing_packages[*]}"; }
   fi

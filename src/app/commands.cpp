@@ -25,7 +25,9 @@
 #include "plan_command.hpp"
 #include "ready_shards.hpp"
 #include "run_record.hpp"
+#include "run_tasks.hpp"
 #include "setup.hpp"
+#include "time_limit.hpp"
 #include "trainable.hpp"
 
 namespace fsllm {
@@ -41,6 +43,7 @@ std::vector<RunInput> inputs_of(Setup const& s) {
   add("data.shards", s.run.data.shards);
   for (auto const& root : s.run.shard_roots) add("hpc.shard_roots", root);
   if (!has_ready_shards(s)) add("data.root", s.run.data.root);
+  if (!s.run.tasks.names.empty()) add("eval.task_data", s.run.tasks.data);
   add("data.chat_template", s.run.data.prompt.chat_template);
   add("llm.adapter.init_from", s.run.peft.init_from);
   return inputs;
@@ -184,6 +187,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   if (!s.emulator) check_memory(s, sources, line.has("ignore-plan"), comm);
   make_emulator(s, comm);
   s.info = info_of(s, comm);
+  RunTasks tasks(s, comm);
   Groups const groups(s, comm);
   Trainable trainable;
   LoraFactors lora;
@@ -258,13 +262,19 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
       },
       trainable.group.get(),
       &comm};
+  if (!tasks.empty())
+    federation.examine = [&](TensorMap const& values, int64_t round) {
+      return tasks.examine(*trainable.model, values, round, comm);
+    };
+  federation.examine_every = s.run.tasks.freq;
   if (s.emulator) federation.judged = s.run.offsite.judges_full ? "full model" : "emulator";
   if (s.run.offsite.judges_full) federation.judged_model = full_model;
   if (s.run.offsite.align.every_round)
     federation.received = [&](TensorMap const& extra) { take_middle_blocks(trainable, extra); };
+  stop_before_time_limit(s.run.time_limit_margin, comm);
   auto const summary = run_rounds(federation, s.resume);
-  set_signal_note("", OnSignal::end_process);
-  return summary.interrupted ? (summary.rounds > 0 ? kExitStopped : kExitSignal) : 0;
+  set_signal_note("", summary.interrupted ? OnSignal::ignored : OnSignal::end_process);
+  return summary.interrupted ? (summary.saved ? kExitStopped : kExitSignal) : 0;
 }
 
 /// Reads and splits the data, and encodes the first rows; how many clients there are.
@@ -316,6 +326,7 @@ int64_t check_shards(Setup const& s, Communicator const& comm) {
 
 /// Validates data, model and adapter without weights in memory or training. Collective.
 int check_command(Setup const& s, Communicator const& comm) {
+  RunTasks const tasks(s, comm);
   int64_t clients = has_ready_shards(s) ? check_shards(s, comm) : 0;
   agree(comm, [&] {
     if (comm.rank() != 0) return;
@@ -362,6 +373,7 @@ int information_command(CommandLine const& line) {
 }
 
 int run_command(CommandLine const& line, Communicator const& world) {
+  if (line.has("check-env")) return check_environment(environment_paths(line, world), world);
   // What is printed there is the configuration alone.
   if (line.has("print-config")) start_log(world.rank(), world.size(), LogLevel::error);
   auto setup = set_up(line, world);

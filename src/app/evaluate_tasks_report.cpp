@@ -116,11 +116,11 @@ std::string cell(std::optional<double> const& value) {
 }  // namespace
 
 std::string task_prefix(TaskJob const& job, std::string const& candidate) {
-  return job.candidates.size() == 1 ? "" : candidate + "/";
+  return job.folder + (job.candidates.size() == 1 ? "" : candidate + "/");
 }
 
 std::vector<std::string> task_files(TaskJob const& job) {
-  std::vector<std::string> files{"results.md", "results.csv"};
+  std::vector<std::string> files{job.folder + "results.md", job.folder + "results.csv"};
   for (auto const& candidate : job.candidates) {
     auto const prefix = task_prefix(job, candidate.name);
     for (auto const* name : {"results.json", "tasks.json"}) files.push_back(prefix + name);
@@ -161,8 +161,8 @@ void write_task_results(TaskJob const& job, std::vector<CandidateOutcome> const&
                         OutputFolder& out) {
   for (auto const& outcome : outcomes)
     out.write(task_prefix(job, outcome.name) + "results.json", dumped(results_of(job, outcome)));
-  out.write("results.csv", csv_of(outcomes));
-  out.write("results.md", task_table_text(outcomes, true));
+  out.write(job.folder + "results.csv", csv_of(outcomes));
+  out.write(job.folder + "results.md", task_table_text(outcomes, true));
 }
 
 }  // namespace fsllm

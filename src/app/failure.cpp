@@ -38,10 +38,9 @@ Failure failure_of(std::exception const& error) {
 }
 
 bool is_silent_rank() {
-  for (auto const* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}) {
-    char const* rank = std::getenv(name);
-    if (rank != nullptr && std::atoi(rank) > 0) return true;
-  }
+  // SLURM_PROCID is that of mpirun's daemon where another one is there.
+  for (auto const* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"})
+    if (char const* const rank = std::getenv(name); rank != nullptr) return std::atoi(rank) > 0;
   return false;
 }
 

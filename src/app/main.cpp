@@ -5,26 +5,28 @@
 
 namespace {
 
-fsllm::Program const kProgram{"fsllm_hpc",
-                              "Federated fine-tuning of large language models over MPI.\n\n"
-                              "  fsllm_hpc --cfg run.yaml [KEY VALUE | KEY=VALUE]...\n"
-                              "  mpirun -np 4 fsllm_hpc --cfg run.yaml federate.total_round_num 10\n",
-                              {{"cfg", "FILE", "the run's YAML configuration (FS-LLM's keys)"},
-                               {"client_cfg", "FILE", "per-client overrides, as client_1: {train: {...}}"},
-                               {"check", "", "validate configuration, data and model, without training"},
-                               {"plan", "", "print what memory and traffic the run takes, without training"},
-                               {"plan-nodes", "N", "plan for this many nodes"},
-                               {"plan-tasks-per-node", "N", "plan for this many ranks a node"},
-                               {"plan-gpu-memory", "SIZE", "plan for GPUs, one a rank, of 32GiB, say"},
-                               {"plan-node-memory", "SIZE", "plan for nodes with this memory, 384GiB, say"},
-                               {"ignore-plan", "", "start a run that takes more memory than there is"},
-                               {"print-config", "", "print the resolved configuration"},
-                               {"print-schema", "", "print the JSON Schema of the configuration"},
-                               {"print-markdown", "", "print docs/config.md: all keys as tables"},
-                               {"describe", "[KEY]", "keys with type, default, range and meaning"},
-                               {"resume", "[DIR]", "continue a run from its newest good checkpoint"},
-                               {"overwrite", "", "replace the run that the run directory holds"}},
-                              fsllm::Words::overrides};
+fsllm::Program const kProgram{
+    "fsllm_hpc",
+    "Federated fine-tuning of large language models over MPI.\n\n"
+    "  fsllm_hpc --cfg run.yaml [KEY VALUE | KEY=VALUE]...\n"
+    "  mpirun -np 4 fsllm_hpc --cfg run.yaml federate.total_round_num 10\n",
+    {{"cfg", "FILE", "the run's YAML configuration (FS-LLM's keys)"},
+     {"client_cfg", "FILE", "per-client overrides, as client_1: {train: {...}}"},
+     {"check", "", "validate configuration, data and model, without training"},
+     {"check-env", "", "look at ranks, nodes, cores, GPUs, messages and folders; goes without --cfg"},
+     {"plan", "", "print what memory and traffic the run takes, without training"},
+     {"plan-nodes", "N", "plan for this many nodes"},
+     {"plan-tasks-per-node", "N", "plan for this many ranks a node"},
+     {"plan-gpu-memory", "SIZE", "plan for GPUs, one a rank, of 32GiB, say"},
+     {"plan-node-memory", "SIZE", "plan for nodes with this memory, 384GiB, say"},
+     {"ignore-plan", "", "start a run that takes more memory than there is"},
+     {"print-config", "", "print the resolved configuration"},
+     {"print-schema", "", "print the JSON Schema of the configuration"},
+     {"print-markdown", "", "print docs/config.md: all keys as tables"},
+     {"describe", "[KEY]", "keys with type, default, range and meaning"},
+     {"resume", "[DIR]", "continue a run from its newest good checkpoint"},
+     {"overwrite", "", "replace the run that the run directory holds"}},
+    fsllm::Words::overrides};
 
 }  // namespace
 
@@ -34,7 +36,8 @@ int main(int argc, char** argv) {
   try {
     if (fsllm::is_information_asked(*start.line))
       return fsllm::is_silent_rank() ? 0 : fsllm::information_command(*start.line);
-    FSLLM_CHECK(!start.line->text("cfg").empty() || !start.line->text("resume").empty(),
+    FSLLM_CHECK(start.line->has("check-env") || !start.line->text("cfg").empty() ||
+                    !start.line->text("resume").empty(),
                 "no configuration given (--cfg is missing). Write fsllm_hpc --cfg run.yaml, or see --help.");
   } catch (fsllm::Error const& error) {
     fsllm::print_error_once(error.what());

@@ -7,7 +7,9 @@
 #include "fsllm/core/log.hpp"
 #include "fsllm/io/gguf.hpp"
 #include "fsllm/model/blocks.hpp"
+#include "fsllm/model/pack.hpp"
 #include "fsllm/offsite/align.hpp"
+#include "fsllm/offsite/prune.hpp"
 #include "fsllm/text/gguf_tokenizer.hpp"
 #include "server_rows.hpp"
 #include "trainable.hpp"
@@ -51,14 +53,27 @@ void write_emulator(Setup const& s) {
               "llm.offsite_tuning.emu_align.save_to = {} (it is there already, and is not replaced). Set "
               "restore_from to it to use it, or choose another name.",
               align.save_to);
+  auto const full = load_model(s.full_model_dir, {.values = false});
+  for (auto const* linear : full->linears())
+    FSLLM_CHECK(
+        !linear->quantized,
+        "llm.offsite_tuning.use = True with model.type = {} (its files are quantised, and the trained "
+        "blocks could not be put back into them). Use the model that it was made from.",
+        s.run.model_type);
   set_activity("making the emulator");
   auto made = s.output->fresh_folder();
-  copy_blocks(s.full_model_dir, s.emulator->kept, {}, made);
+  auto const change = s.emulator->sparsity > 0 ? prune_middle(*s.emulator, s.model.conv1d) : TensorChange();
+  copy_blocks(s.full_model_dir, s.emulator->kept, {}, made, change);
   TensorMap blocks;
   if (align.use) {
     blocks = aligned_blocks(s, made);
     made = s.output->fresh_folder();
     copy_blocks(s.full_model_dir, s.emulator->kept, blocks, made);
+  }
+  if (s.run.offsite.quantization != Quantization::none) {
+    auto const plain = made;
+    made = s.output->fresh_folder();
+    pack_blocks(plain, s.emulator->middle(), s.run.offsite.quantization, made);
   }
   if (is_gguf(s.full_model_dir)) export_gguf_tokenizer(s.full_model_dir, made);
   s.output->move_in(made, s.directory.emulator().filename().string(), {"config.json"});

@@ -80,7 +80,7 @@ int run_program(int argc, char** argv, std::function<int(Communicator const&)> c
     }
   } catch (std::exception const& error) {
     auto const [message, code] = failure_of(error);
-    print_error(message);
+    print_error_once(message);
     return code;
   }
 }

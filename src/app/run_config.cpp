@@ -122,6 +122,8 @@ void check_offsite(RunConfig const& run) {
   refuse(align.every_round && quantization_of(run.storage_dtype) != Quantization::none,
          "emu_align.initial_only = False and train.storage_dtype = " + run.storage_dtype,
          "the middle blocks change");
+  refuse(align.every_round && run.offsite.quantization != Quantization::none,
+         "strategy = quantization and emu_align.initial_only = False", "the middle blocks change");
   refuse(align.every_round && (run.half || run.compute_dtype == "fp16"),
          "emu_align.initial_only = False and training in fp16", "distillation has no loss scale");
   refuse(full && !run.shard_roots.empty(), "eval_type = full and hpc.shard_roots",
@@ -189,6 +191,11 @@ RunConfig load_run_config(Config& config) {
   run.stage_dir = get_path(config, "hpc.stage_dir", "",
                            "Folder (of the node, say) for weights that must be converted: GGUF, another "
                            "storage type; empty: the run directory.");
+  run.time_limit_margin = config.get(
+      "hpc.time_limit_margin_s", 120.0,
+      "Seconds before the end of a Slurm job at which training stops, with a checkpoint and exit code "
+      "85; at most a quarter of the time that the job has left at the start.",
+      at_least(0.0));
   run.storage_dtype = config.get(
       "train.storage_dtype", "auto",
       "Type of frozen weights in memory; auto: as in the file. int8 and nf4 quantise the projections "
@@ -218,6 +225,7 @@ RunConfig load_run_config(Config& config) {
   run.fed = load_fed_config(config);
   run.group = load_group_config(config);
   run.offsite = load_offsite_config(config);
+  run.tasks = load_run_tasks(config, run.data.root);
   if (run.half && run.storage_dtype == "auto") run.storage_dtype = "fp16";
   if (run.expname.empty()) run.expname = default_name(run);
   check_name(run, config);
@@ -246,6 +254,7 @@ RunConfig load_run_config(Config& config) {
   check_federation(run, config);
   check_group(run, config);
   check_offsite(run);
+  check_run_tasks(run, config);
   if (run.offsite.use && run.fed.reduce == "auto") run.fed.reduce = "exact";  // parts of a model, as adapters
   return run;
 }
@@ -329,6 +338,11 @@ std::vector<std::string> conflicting_keys(std::string const& old_yaml, Config co
                                              "hpc.zero_stage",
                                              "hpc.offload",
                                              "hpc.stall_warning_s",
+                                             "eval.tasks",
+                                             "eval.task_data",
+                                             "eval.task_limit",
+                                             "eval.task_shots",
+                                             "eval.task_freq",
                                              "train.activation_checkpointing",
                                              "llm.offsite_tuning.emu_align.exit_after_align"};
   auto const before = Config::parse(old_yaml, "config.yaml of the run directory"),

@@ -160,6 +160,19 @@ int64_t most_tokens(Setup const& s) {
   return positions == 0 ? 0 : positions - taken;
 }
 
+EnvironmentPaths environment_paths(CommandLine const& line, Communicator const& comm) {
+  auto const source = line.text("cfg");
+  if (source.empty()) return {".", {}};
+  auto config = given_keys(line, source, comm);
+  RunConfig run;
+  agree(comm, [&] { run = load_run_config(config); });
+  try {
+    return {run.outdir, resolve_model(run)};
+  } catch (Error const&) {  // it is not on this node
+    return {run.outdir, run.model_type};
+  }
+}
+
 Setup set_up(CommandLine const& line, Communicator const& comm) {
   auto const cfg = line.text("cfg"), resumed = line.text("resume");
   if (!resumed.empty())

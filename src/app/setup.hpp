@@ -2,6 +2,7 @@
 #pragma once
 #include <map>
 
+#include "check_env.hpp"
 #include "fsllm/app/adapter_info.hpp"
 #include "fsllm/app/command_line.hpp"
 #include "fsllm/app/run_config.hpp"
@@ -38,6 +39,9 @@ struct Setup {
 
 /// Collective: reads and checks everything that does not need the weights.
 Setup set_up(CommandLine const& line, Communicator const& comm);
+
+/// Collective: the folder for results and the model that the configuration names, which need not be there.
+EnvironmentPaths environment_paths(CommandLine const& line, Communicator const& comm);
 
 /// Slurm started this job once more after it had been stopped.
 bool restarted_by_slurm();

@@ -31,7 +31,7 @@ std::string item_text(TaskItem const& item) {
   auto const& writing = item.writing;
   return dumped({item.groups, item.prompt(), item.has_specials, item.choices, item.gold, item.target,
                  item.document, writing.max_tokens, writing.as_long_as, writing.stops, writing.temperature,
-                 writing.samples});
+                 writing.top_k, writing.top_p, writing.samples});
 }
 
 ordered_json sample_line(EvalTask const& task, size_t i, ItemScore const& score, ItemAnswer const& answer) {
@@ -60,13 +60,19 @@ ordered_json read_done(OutputFolder const& out, std::string const& prefix) {
 
 }  // namespace
 
-std::string task_settings(TaskJob const& job, Candidate const& candidate, EvalTask const& task) {
-  std::string text = fmt::format("{} {} {} {} {} {}\n", task.name, task.version, job.batch_tokens,
-                                 job.load.storage_dtype, job.load.compute_dtype, job.load.device);
+std::string identity_of(TaskJob const& job, Candidate const& candidate) {
+  std::string text;
   for (auto const& file : model_files(job.model_dir)) text += state_of(file);
   if (!candidate.adapter.empty())
     for (auto const* name : {"adapter_config.json", "adapter_model.safetensors"})
       text += sha256_file(candidate.adapter / name) + "\n";
+  return text;
+}
+
+std::string task_settings(TaskJob const& job, std::string const& identity, EvalTask const& task) {
+  std::string text = fmt::format("{} {} {} {} {} {}\n", task.name, task.version, job.batch_tokens,
+                                 job.load.storage_dtype, job.load.compute_dtype, job.load.device);
+  text += identity;
   for (auto const& item : task.items) text += item_text(item) + "\n";
   return sha256(text);
 }

@@ -14,8 +14,10 @@ struct TaskScores {
   int64_t shortened = 0, cut = 0;
 };
 
-/// SHA-256 of all that scores depend on: model, adapter, types, batches and every item.
-std::string task_settings(TaskJob const& job, Candidate const& candidate, EvalTask const& task);
+/// What tells the model with an adapter from any other.
+std::string identity_of(TaskJob const& job, Candidate const& candidate);
+/// SHA-256 of all that scores depend on: the model's identity, types, batches and every item.
+std::string task_settings(TaskJob const& job, std::string const& identity, EvalTask const& task);
 
 /// Writes samples_TASK.jsonl, an item a line, and then the entry of the task in tasks.json.
 void keep_task(OutputFolder& out, std::string const& prefix, EvalTask const& task,

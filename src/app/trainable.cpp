@@ -143,6 +143,24 @@ void make_model_trainable(Setup const& s, Trainable& t, Collective* group) {
 
 }  // namespace
 
+namespace {
+
+/// What cannot be done with matrices that the model's files hold quantised.
+void check_packed(Setup const& s, CausalLM& model) {
+  if (s.emulator || quantization_of(s.load.storage_dtype) != Quantization::none) return;
+  auto const linears = model.linears();
+  if (std::none_of(linears.begin(), linears.end(), [](auto const* linear) { return linear->quantized; }))
+    return;
+  FSLLM_CHECK(
+      !s.run.peft.method.empty() && s.run.group.stage < 3,
+      "model.type = {} (its files are quantised: such matrices neither learn nor are partitioned). "
+      "Train an adapter on it with hpc.zero_stage below 3, or set train.storage_dtype: fp32 or bf16 to "
+      "have it dequantised.",
+      s.run.model_type);
+}
+
+}  // namespace
+
 Trainable load_trainable(Setup const& s, Collective* group) {
   Trainable t;
   auto options = s.load;
@@ -151,6 +169,7 @@ Trainable load_trainable(Setup const& s, Collective* group) {
       s.run.peft.method.empty() && has_parts(s, group);  // no device need hold them whole
   t.model = load_grown(s, s.model_dir, options);
   set_checkpointing(*t.model, s.run.checkpointing);
+  check_packed(s, *t.model);
   if (s.run.peft.method.empty()) {
     if (s.emulator)
       t.parameters = make_blocks_trainable(*t.model, *s.emulator);

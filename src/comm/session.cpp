@@ -60,13 +60,35 @@ std::string core_list() {
 }
 
 /// Open MPI, started alone, forks a daemon and opens every network, which takes longer than loading a small
-/// model; one process needs neither. What the user set stays.
+/// model; one process needs neither. Nor does it need a session folder, whose name all such processes of a
+/// user share: one that ends removes it while another makes it, which then fails. What the user set stays.
 void start_alone_quickly() {
   for (char const* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK", "SLURM_STEP_ID"})
     if (std::getenv(name) != nullptr) return;
   setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+  setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
   setenv("OMPI_MCA_pml", "ob1", 0);
   setenv("OMPI_MCA_btl", "self", 0);
+}
+
+/// Open MPI knows srun's ranks by PMIx (by PMI-2 where it was built for it); without it MPI_Init ends the
+/// process before anybody can say why.
+void check_srun() {
+  auto const step = environment_number("SLURM_STEP_ID");
+  auto const any_of = [](auto... names) { return ((std::getenv(names) != nullptr) || ...); };
+  bool const by_srun =
+      step >= 0 && step < kFirstSpecialStep && !any_of("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK");
+  if (!by_srun || any_of("PMIX_RANK", "PMIX_NAMESPACE") || !mpi_library_version().starts_with("Open MPI"))
+    return;
+  FSLLM_CHECK(any_of("PMI_RANK", "PMI_FD"),
+              "srun has started this rank without PMIx (Open MPI needs it to find the others). Write srun "
+              "--mpi=pmix, "
+              "or start with mpirun.");
+  if (environment_number("SLURM_PROCID") <= 0)
+    std::fputs(
+        "srun has started the ranks with PMI, which few builds of Open MPI know. Should MPI_Init fail now: "
+        "write srun --mpi=pmix.\n",
+        stderr);
 }
 
 /// 0: started alone. A process whose parent ends gets another one.
@@ -75,6 +97,7 @@ pid_t launcher = 0;
 }  // namespace
 
 MpiSession::MpiSession(int& argc, char**& argv) {
+  check_srun();
   start_alone_quickly();
   if (!launched().by.empty()) launcher = ::getppid();
   int provided = MPI_THREAD_SINGLE;

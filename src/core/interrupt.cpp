@@ -21,6 +21,7 @@ struct Note {
 std::array<Note, 2> notes;
 std::atomic<int> current{0};
 std::atomic<bool> signalled{false};
+std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
 
 void end_as_usual(int signal) {
   std::signal(signal, SIG_DFL);
@@ -44,11 +45,20 @@ void set_signal_note(std::string const& note, OnSignal action) {
   into.length = text.size();
   into.deferred = action == OnSignal::deferred;
   current.store(next);
-  for (int const signal : {SIGINT, SIGTERM}) std::signal(signal, handle_signal);
+  bool const ignored = action == OnSignal::ignored;
+  for (int const signal : {SIGINT, SIGTERM, SIGUSR1}) std::signal(signal, ignored ? SIG_IGN : handle_signal);
+}
+
+void set_deadline(std::chrono::steady_clock::time_point when) {
+  deadline = when;
+}
+
+bool deadline_has_come() {
+  return std::chrono::steady_clock::now() >= deadline;
 }
 
 bool interrupted() {
-  return signalled.load();
+  return signalled.load() || deadline_has_come();
 }
 
 void ignore_write_signals() {

@@ -6,6 +6,8 @@
 #include <numeric>
 #include <string_view>
 
+#include "batches.hpp"
+
 namespace fsllm {
 namespace {
 
@@ -52,8 +54,9 @@ size_t lasting_size(std::string_view text, std::vector<std::string> const& stops
   return text.size() - held;
 }
 
-void continue_batch(CausalLM& model, Tokenizer const* tokenizer, std::vector<Continuation> const& rows,
-                    std::vector<size_t> const& batch, int64_t batch_tokens, std::vector<NewToken>& tokens) {
+std::vector<NewToken> continue_batch(CausalLM& model, Tokenizer const* tokenizer,
+                                     std::vector<Continuation> const& rows, std::vector<size_t> const& batch,
+                                     int64_t batch_tokens) {
   std::vector<GenerateRow> texts;
   for (auto const row : batch) texts.push_back(rows[row].row);
   GenerateOptions options{.most_tokens = batch_tokens};
@@ -64,30 +67,39 @@ void continue_batch(CausalLM& model, Tokenizer const* tokenizer, std::vector<Con
     return !stops.empty() && is_stopped(*tokenizer, ids, stops);
   };
   auto const answers = generate(model, texts, options);
+  std::vector<NewToken> tokens;
   for (size_t i = 0; i < batch.size(); ++i)
     for (auto const id : answers[i]) tokens.push_back({static_cast<int64_t>(batch[i]), id});
+  return tokens;
 }
 
 }  // namespace
 
 std::vector<NewToken> continue_rows(CausalLM& model, Tokenizer const* tokenizer,
                                     std::vector<Continuation> const& rows, int64_t batch_tokens,
-                                    BatchShare share) {
+                                    BatchShare const& share, size_t batch_rows,
+                                    OnBatch<NewToken> const& on_batch) {
   std::vector<size_t> order(rows.size());
   std::iota(order.begin(), order.end(), size_t{0});
   // Neighbours begin alike.
   std::ranges::stable_sort(
       order, {}, [&](size_t row) -> auto const& { return rows[row].row.prompt; });
-  auto const size = std::clamp((rows.size() + kBatches - 1) / kBatches, kFewestRows, kMostRows);
+  auto const size = batch_rows > 0
+                        ? batch_rows
+                        : std::clamp((rows.size() + kBatches - 1) / kBatches, kFewestRows, kMostRows);
+  std::vector<std::vector<size_t>> batches;
+  for (size_t first = 0; first < order.size(); first += size)
+    batches.emplace_back(order.begin() + static_cast<std::ptrdiff_t>(first),
+                         order.begin() + static_cast<std::ptrdiff_t>(std::min(order.size(), first + size)));
+  std::vector<int64_t> sizes;
+  for (auto const& batch : batches) sizes.push_back(std::ssize(batch));
   std::vector<NewToken> tokens;
-  for (size_t first = 0; first < order.size(); first += size) {
-    if (!share.has(static_cast<int64_t>(first / size))) continue;
-    auto const end = std::min(order.size(), first + size);
-    continue_batch(model, tokenizer, rows,
-                   {order.begin() + static_cast<std::ptrdiff_t>(first),
-                    order.begin() + static_cast<std::ptrdiff_t>(end)},
-                   batch_tokens, tokens);
-  }
+  detail::for_each_batch(share, sizes, [&](BatchDone const& done) {
+    auto const news =
+        continue_batch(model, tokenizer, rows, batches[static_cast<size_t>(done.number)], batch_tokens);
+    tokens.insert(tokens.end(), news.begin(), news.end());
+    if (on_batch) on_batch(done, news);
+  });
   return tokens;
 }
 

@@ -69,7 +69,8 @@ struct FlowerTune final : EvalTask {
         "FlowerTune's prompt without examples; first_letter reads the greedy text as its scorer does, acc is "
         "the likeliest of the four letters; the whole is the mean of the three groups";
     FSLLM_CHECK(options.shots.value_or(0) == 0,
-                "--shots {} (FlowerTune's protocol has no examples). Leave it out.", *options.shots);
+                "{} {} (FlowerTune's protocol has no examples). Leave it out.", options.shots_option,
+                *options.shots);
     metrics = {{.name = "acc", .is_choice = true},
                {.name = "acc", .filter = "first_letter", .is_choice = true}};
     for (auto const& [subject, group] : detail::mmlu_subjects_in(options.data))

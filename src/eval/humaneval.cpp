@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // HumanEval (Chen et al. 2021) with FS-LLM's prompt and clean-up (llm/eval/eval_for_code/humaneval.py): the
-// bare prompt, five texts of 128 tokens at temperature 0.1 (FS-LLM's top_k 40 and top_p 0.75 are left out).
+// bare prompt, five texts of 128 tokens, drawn at temperature 0.1 with top_k 40 and top_p 0.75.
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -23,9 +23,10 @@ std::string completion_of(std::string const& text) {
 struct HumanEval final : EvalTask {
   explicit HumanEval(TaskOptions const& options) {
     name = "humaneval";
+    version = 2;
     about =
-        "five completions at temperature 0.1 run against the problem's tests in a sandbox; pass@k is the "
-        "unbiased estimate of Chen et al. 2021";
+        "five completions at temperature 0.1, top_k 40 and top_p 0.75, run against the problem's tests in a "
+        "sandbox; pass@k is the unbiased estimate of Chen et al. 2021";
     metrics = {{.name = "pass@1", .is_share = false}, {.name = "pass@5"}};
     shots_of(options, name, 0, 0);
     auto file = options.data / "humaneval/HumanEval.jsonl.gz";
@@ -37,6 +38,8 @@ struct HumanEval final : EvalTask {
       item.writing.max_tokens = 128;
       item.writing.stops = {"\nclass", "\ndef", "\n#", "\nif", "\nprint", "\nassert"};
       item.writing.temperature = 0.1;
+      item.writing.top_k = 40;
+      item.writing.top_p = 0.75;
       item.writing.samples = kSamples;
       checks_.push_back("\n" + row.text("test") + "\ncheck(" + row.text("entry_point") + ")\n");
       items.push_back(std::move(item));

@@ -116,7 +116,7 @@ std::vector<MmluSubject> mmlu_subjects_in(fs::path const& data) {
   auto const all = mmlu_subjects().size();
   FSLLM_CHECK(!found.empty(),
               "no questions in {} (MMLU lies there as SUBJECT_test.csv, as in Hendrycks' data.tar). Put them "
-              "there, or correct --data.",
+              "there, or name another folder.",
               (data / "mmlu/test").string());
   if (found.size() < all)
     log_warning("{} holds {} of the {} subjects of MMLU: scores are those of these",

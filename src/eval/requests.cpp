@@ -38,7 +38,7 @@ RequestWork::RequestWork(std::vector<Request> const& requests, ModelConfig const
   }
 }
 
-RequestResults RequestWork::compute(CausalLM& model, int64_t batch_tokens, BatchShare share) const {
+RequestResults RequestWork::compute(CausalLM& model, int64_t batch_tokens, BatchShare const& share) const {
   return {score_rows(model, scored_, batch_tokens, share),
           continue_rows(model, tokenizer_, continued_, batch_tokens, share)};
 }

@@ -12,6 +12,7 @@
 #include <cmath>
 #include <map>
 
+#include "batches.hpp"
 #include "fsllm/model/finite.hpp"
 #include "shared_prefix.hpp"
 
@@ -159,30 +160,41 @@ class Batch {
   int64_t cached_ = 0;
 };
 
+/// Rows that the inputs of a batch answer, ascending.
+std::vector<size_t> rows_of(std::vector<PrefixFamily> const& batch, std::vector<ScoredInput> const& inputs) {
+  std::vector<size_t> rows;
+  for (auto const& family : batch)
+    for (size_t i = family.first; i < family.end; ++i)
+      rows.insert(rows.end(), inputs[i].rows.begin(), inputs[i].rows.end());
+  std::ranges::sort(rows);
+  return rows;
+}
+
 }  // namespace
 
 std::vector<RowScore> score_rows(CausalLM& model, std::vector<ScoredRow> const& rows, int64_t batch_tokens,
-                                 BatchShare share) {
+                                 BatchShare const& share, OnBatch<RowScore> const& on_batch) {
   at::NoGradGuard const no_grad;
   std::vector<RowScore> all(rows.size()), scores;
-  std::vector<size_t> computed;
   auto const inputs = distinct_inputs(rows, model.config().max_positions);
   auto const batches =
       detail::family_batches(inputs, detail::prefix_families(inputs, model.config()), batch_tokens);
-  for (size_t batch = 0; batch < batches.size(); ++batch) {
-    if (!share.has(static_cast<int64_t>(batch))) continue;
-    Batch(model, rows, inputs, batch_tokens, all).score(batches[batch]);
-    for (auto const& family : batches[batch])
-      for (size_t i = family.first; i < family.end; ++i)
-        computed.insert(computed.end(), inputs[i].rows.begin(), inputs[i].rows.end());
-  }
-  std::ranges::sort(computed);
-  for (auto const row : computed) {
-    scores.push_back(all[row]);
-    scores.back().row = static_cast<int64_t>(row);
-  }
-  if (std::ranges::any_of(scores, [](auto const& score) { return !std::isfinite(score.loglikelihood); }))
-    check_finite_weights(model);
+  std::vector<int64_t> sizes;
+  for (auto const& batch : batches) sizes.push_back(std::ssize(rows_of(batch, inputs)));
+  detail::for_each_batch(share, sizes, [&](BatchDone const& done) {
+    auto const& batch = batches[static_cast<size_t>(done.number)];
+    Batch(model, rows, inputs, batch_tokens, all).score(batch);
+    std::vector<RowScore> news;
+    for (auto const row : rows_of(batch, inputs)) {
+      news.push_back(all[row]);
+      news.back().row = static_cast<int64_t>(row);
+    }
+    if (std::ranges::any_of(news, [](auto const& score) { return !std::isfinite(score.loglikelihood); }))
+      check_finite_weights(model);
+    scores.insert(scores.end(), news.begin(), news.end());
+    if (on_batch) on_batch(done, news);
+  });
+  std::ranges::sort(scores, {}, &RowScore::row);
   return scores;
 }
 

@@ -50,22 +50,22 @@ size_t limited(size_t items, TaskOptions const& options) {
 
 int64_t shots_of(TaskOptions const& options, std::string const& task, int64_t own, int64_t available) {
   auto const shots = options.shots.value_or(std::min(own, available));
-  FSLLM_CHECK(shots <= available, "--shots {} ({} has {} examples). Write --shots {}.", shots, task,
-              available, available);
+  FSLLM_CHECK(shots <= available, "{} {} ({} has {} examples). Write {} {}.", options.shots_option, shots,
+              task, available, options.shots_option, available);
   return shots;
 }
 
-std::vector<std::string> task_names(std::string const& list) {
+std::vector<std::string> task_names(std::string const& list, std::string const& option) {
   std::vector<std::string> names;
   for (size_t at = 0; at <= list.size();) {
     auto const end = std::min(list.find(',', at), list.size());
     auto name = list.substr(at, end - at);
     at = end + 1;
-    FSLLM_CHECK(!name.empty(), "--tasks {} (a name is missing between commas). Write it out.", list);
-    if (!is_own_task(name)) find_row(task_table(), name, "--tasks");
+    FSLLM_CHECK(!name.empty(), "{} {} (a name is missing between commas). Write it out.", option, list);
+    if (!is_own_task(name)) find_row(task_table(), name, option);
     auto const label = task_label(name);
     FSLLM_CHECK(std::ranges::count(names, label, task_label) == 0,
-                "--tasks {} ({} stands there twice). Write it once, or rename a file.", list, label);
+                "{} {} ({} stands there twice). Write it once, or rename a file.", option, list, label);
     names.push_back(std::move(name));
   }
   return names;

@@ -9,25 +9,15 @@
 namespace fsllm {
 namespace {
 
-/// Rows that are computed before progress is told: enough for good batches of every rank.
-constexpr size_t kScoredChunk = 256, kContinuedChunk = 256;
+/// Texts of a running batch: enough for good passes, few enough that many ranks have some.
+constexpr size_t kWrittenRows = 32;
 
-/// Shares of a chunk's batches: the first batch goes to another rank in each chunk.
-BatchShare share_of_chunk(BatchShare share, size_t chunk) {
-  return {(share.index + static_cast<int64_t>(chunk)) % share.count, share.count};
-}
-
-/// Calls work(rows, share, first) for each chunk of `all`.
-template <class T, class Work>
-void in_chunks(std::vector<T> const& all, size_t size, BatchShare share,
-               std::function<void(int64_t)> const& done, Work const& work) {
-  for (size_t first = 0; first < all.size(); first += size) {
-    auto const end = std::min(all.size(), first + size);
-    std::vector<T> const rows(all.begin() + static_cast<std::ptrdiff_t>(first),
-                              all.begin() + static_cast<std::ptrdiff_t>(end));
-    work(rows, share_of_chunk(share, first / size), static_cast<int64_t>(first));
-    if (done) done(static_cast<int64_t>(end - first));
-  }
+/// Numbers of the batches of one kind.
+std::set<int64_t> numbers_of(std::vector<FinishedBatch> const& kept, bool is_written) {
+  std::set<int64_t> numbers;
+  for (auto const& batch : kept)
+    if (batch.is_written == is_written) numbers.insert(batch.number);
+  return numbers;
 }
 
 }  // namespace
@@ -94,27 +84,29 @@ void TaskWork::add(TaskItem const& item, size_t number, ModelConfig const& confi
       continued_.push_back({{.prompt = ids,
                              .max_tokens = max_tokens,
                              .temperature = writing.temperature,
-                             .seed = number * place.texts + s},
+                             .seed = number * place.texts + s,
+                             .top_k = writing.top_k,
+                             .top_p = writing.top_p},
                             writing.stops});
   }
   places_.push_back(place);
 }
 
-RequestResults TaskWork::compute(CausalLM& model, int64_t batch_tokens, BatchShare share,
-                                 std::function<void(int64_t)> const& done) const {
+RequestResults TaskWork::compute(
+    CausalLM& model, int64_t batch_tokens, int64_t index, int64_t count,
+    std::vector<FinishedBatch> const& kept,
+    std::function<void(FinishedBatch const&, int64_t rows_over)> const& finished) const {
   RequestResults results;
-  in_chunks(scored_, kScoredChunk, share, done, [&](auto const& rows, BatchShare mine, int64_t first) {
-    for (auto score : score_rows(model, rows, batch_tokens, mine)) {
-      score.row += first;
-      results.scores.push_back(score);
-    }
-  });
-  in_chunks(continued_, kContinuedChunk, share, done, [&](auto const& rows, BatchShare mine, int64_t first) {
-    for (auto token : continue_rows(model, &tokenizer_, rows, batch_tokens, mine)) {
-      token.row += first;
-      results.tokens.push_back(token);
-    }
-  });
+  results.scores = score_rows(model, scored_, batch_tokens, {index, count, numbers_of(kept, false)},
+                              [&](BatchDone const& done, auto const& scores) {
+                                if (finished)
+                                  finished({false, done.number, done.rows, scores, {}}, done.rows_over);
+                              });
+  results.tokens =
+      continue_rows(model, &tokenizer_, continued_, batch_tokens, {index, count, numbers_of(kept, true)},
+                    kWrittenRows, [&](BatchDone const& done, auto const& tokens) {
+                      if (finished) finished({true, done.number, done.rows, {}, tokens}, done.rows_over);
+                    });
   return results;
 }
 

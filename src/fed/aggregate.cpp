@@ -2,6 +2,7 @@
 #include "fsllm/fed/aggregate.hpp"
 
 #include <ATen/ops/aminmax.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 
@@ -36,8 +37,25 @@ class ExactAggregation : public Aggregation {
     if (collective.communicator().rank() != 0) return {};
     return {std::move(mean_).mean(), sum_ ? std::move(*sum_).total() : TensorMap{}, {}};
   }
+  std::optional<TensorMap> state() const override {
+    TensorMap all{{"mean", copy_of(mean_.encoded())}};
+    if (sum_) all.emplace("sum", copy_of(sum_->encoded()));
+    return all;
+  }
+  void add_state(TensorMap const& state) override {
+    mean_.add(span_of(state.at("mean")));
+    if (sum_) sum_->add(span_of(state.at("sum")));
+  }
 
  private:
+  static at::Tensor copy_of(std::span<int64_t const> values) {
+    auto const copy = at::empty({static_cast<int64_t>(values.size())}, at::kLong);
+    std::copy(values.begin(), values.end(), copy.mutable_data_ptr<int64_t>());
+    return copy;
+  }
+  static std::span<int64_t const> span_of(at::Tensor const& values) {
+    return {values.const_data_ptr<int64_t>(), static_cast<size_t>(values.numel())};
+  }
   FixedPointSum mean_;
   std::optional<FixedPointSum> sum_;
 };
@@ -98,6 +116,12 @@ class NativeAggregation : public Aggregation {
     Message all{part_of(sums_, kMean), part_of(sums_, kSum), {}};
     for (auto& [name, tensor] : all.mean) tensor.div_(weight);
     return all;
+  }
+  std::optional<TensorMap> state() const override { return clone(moved(sums_, at::kCPU)); }
+  void add_state(TensorMap const& state) override {
+    if (state.empty()) return;
+    begin();
+    for (auto const& [name, sum] : sums_) sum.add_(state.at(name).to(sum.device()));
   }
 
  private:

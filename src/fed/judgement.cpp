@@ -101,6 +101,28 @@ void Run::judge(RoundReport& report) {
   save_as("best", state_.best);
 }
 
+bool Run::is_over() const {
+  return state_.done >= config_.rounds || state_.selection.stop();
+}
+
+/// Collective: puts tasks to the global model where they are due after this round; false where a signal has
+/// stopped that. Comes behind the round's checkpoint, so that a stop costs no training.
+bool Run::examine() {
+  bool const due = is_over() || (f_.examine_every > 0 && state_.done % f_.examine_every == 0);
+  if (!f_.examine || !due || examined_ == state_.done) return true;
+  PhaseClock clock;
+  work_.take(state_.server);
+  auto const tasks = f_.examine(state_.server.weights, state_.done);
+  if (!tasks) return false;
+  clock.lap("tasks");
+  examined_ = state_.done;
+  tasks_ = *tasks;
+  if (writes())
+    metrics_->write(
+        {{"event", "tasks"}, {"round", state_.done}, {"tasks", tasks_}, {"seconds", clock.seconds()}});
+  return true;
+}
+
 /// Collective: judges the mean of global weights, and leaves it beside the result.
 void Run::judge_average() {
   if (algorithm_.averages_from == 0) return;

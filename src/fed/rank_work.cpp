@@ -246,12 +246,18 @@ TensorMap RankWork::take_part(ClientTurn& turn, GradientHook const& hook, TurnPa
   auto const shard = f_.data.shard(client);
   auto const steps = planned_steps(config, shard->train.samples());
   auto training = training_of(turn, f_.parameters, hook, part, config, *shard);
-  training->load_state({{}, optimizer});
+  if (auto const earlier = take_resting(client); earlier) {
+    set_parameters(earlier->parameters);
+    training->load_state(earlier->training);
+  } else {
+    training->load_state({{}, optimizer});
+  }
   training->weigh_rows(std::move(row_weights));
   for (int64_t next = 1; !training->done(); ++next) {
     set_activity(fmt::format("training client {}, step {} of {}", client, next, steps));
     auto const step = training->step();
     if (first_step_ == 0) first_step_ = seconds_since_process_start();
+    if (interrupted()) rest(turn, *training);
     stop_where_asked();
     if (step.taken) progress.advance(1, fmt::format("client {}, loss {:.3f}", client, step.loss));
   }
@@ -304,60 +310,6 @@ ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task,
   return report;
 }
 
-/// A client of a cohort in its slot.
-struct RankWork::Member {
-  Member(RoundPlan const& plan, ClientTask const& task, ServerState const& server, TensorMap first,
-         TensorMap slot, double lr)
-      : start(std::move(first)), parameters(std::move(slot)), turn{plan,  task, server, start, parameters,
-                                                                   state, {},   {},     lr} {}
-  Member(Member const&) = delete;
-  TensorMap start, parameters, state;
-  ClientTurn turn;
-  std::shared_ptr<ClientShard const> shard;
-  std::unique_ptr<LocalTraining> training;
-};
-
-/// Clients whose batches share their passes, each with an adapter in a slot of its own.
-std::vector<ClientReport> RankWork::train_cohort(RoundPlan const& plan, std::vector<ClientTask> const& cohort,
-                                                 ServerState const& server, Aggregation& aggregation,
-                                                 Progress& progress) {
-  auto const slots = f_.slots(std::ssize(cohort));
-  std::vector<std::unique_ptr<Member>> members;
-  std::vector<SharedClient> clients;
-  for (size_t i = 0; i < cohort.size(); ++i) {
-    auto const& task = cohort[i];
-    TensorMap slot;
-    for (auto const& [name, all] : slots) slot.emplace(name, all.detach()[static_cast<int64_t>(i)]);
-    auto& member = *members.emplace_back(
-        std::make_unique<Member>(plan, task, server, moved(start_of(task.client, server, {}), device()),
-                                 std::move(slot), f_.train_config(task.client).optimizer.lr));
-    copy_values(member.parameters, member.start);
-    set_activity(fmt::format("reading the shard of client {}", task.client));
-    member.shard = f_.data.shard(task.client);
-    member.training = training_of(member.turn, member.parameters, hook_of(member.turn, algorithm_.gradients),
-                                  algorithm_.parts.front(), f_.train_config(task.client), *member.shard);
-    clients.push_back({member.training.get(), &member.parameters});
-  }
-  auto const works = [](auto const& member) { return !member->training->done(); };
-  for (int64_t next = 1; std::ranges::any_of(members, works); ++next) {
-    set_activity(
-        fmt::format("training clients {} to {}, step {}", cohort.front().client, cohort.back().client, next));
-    for (auto const& step : shared_step(f_.model, slots, clients))
-      if (step.taken) progress.advance(1, fmt::format("loss {:.3f}", step.loss));
-    if (first_step_ == 0) first_step_ = seconds_since_process_start();
-    stop_where_asked();
-  }
-  std::vector<ClientReport> reports;
-  for (auto& member : members) {
-    note_result(member->turn, member->training->result(), member->training->moves());
-    auto const message = message_of(algorithm_, member->turn);
-    reports.push_back({member->turn.task.client, member->turn.result, l2_norm(member->turn.update),
-                       member->turn.task.version});
-    if (algorithm_.kind != Kind::none) aggregation.add(message, member->turn.task);
-  }
-  return reports;
-}
-
 std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const& version_of,
                                           Aggregation& aggregation) {
   if (real_time_) {
@@ -365,10 +317,15 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const
     stopped_ = comm_.max(plan.cohorts.empty() ? 1 : 0) != 0;
     return gather_reports(reports, comm_);
   }
-  auto const mine = own_cohorts(plan);
+  auto const mine = remaining(plan);
   int64_t steps = 0;
   for (auto const& task : tasks({0, 0, mine})) steps += steps_of_turn(task.client);
   std::vector<ClientReport> reports;
+  if (earlier_)
+    for (auto const& work : earlier_->work) {
+      reports.insert(reports.end(), work.reports.begin(), work.reports.end());
+      aggregation.add_state(work.sums);
+    }
   {
     Progress progress(fmt::format("round {}/{}", plan.round + 1, f_.config.rounds), steps, "steps",
                       f_.all_ranks().rank() == 0);
@@ -382,11 +339,12 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const
         reports.insert(reports.end(), trained.begin(), trained.end());
         end_turn();
       }
-    } catch (Interrupted const&) {
-      reports.clear();
+    } catch (Interrupted const&) {  // what has ended stays
     }
   }
   stopped_ = f_.all_ranks().any(interrupted());
+  if (stopped_ && can_rest()) keep_unfinished(mine, reports, aggregation);
+  earlier_.reset();
   return gather_reports(reports, comm_);
 }
 

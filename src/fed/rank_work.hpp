@@ -13,6 +13,7 @@
 #include "fsllm/fed/round.hpp"
 #include "fsllm/fed/sampler.hpp"
 #include "references.hpp"
+#include "unfinished_round.hpp"
 
 namespace fsllm::detail {
 
@@ -44,8 +45,13 @@ class RankWork {
   /// ranks in client order.
   std::vector<ClientReport> train(RoundPlan const& plan, VersionOf const& version_of,
                                   Aggregation& aggregation);
-  /// A signal has stopped train() on any rank: its reports and sums are of no use.
+  /// A signal has stopped train() on any rank: its reports and sums are not those of all.
   bool stopped() const { return stopped_; }
+  /// What this rank has of a round that was stopped; none where it has to begin anew (rank groups, shared
+  /// passes, mixtures, real time, and aggregations that keep more than sums).
+  std::optional<UnfinishedWork> const& unfinished() const { return unfinished_; }
+  /// The next train() goes on with it.
+  void go_on(UnfinishedRound earlier) { earlier_ = std::move(earlier); }
   /// The gradients of frozen matrices at the first step of this rank's clients, to which nothing is done.
   void add_gradients(RoundPlan const& plan, std::vector<std::string> const& modules,
                      Aggregation& aggregation);
@@ -60,6 +66,8 @@ class RankWork {
   /// What the run adds to frozen matrices, which the reference of pairs is without.
   void set_overlay(Overlay* overlay) { references_.set_overlay(overlay); }
 
+  /// The live parameters are those of the server.
+  void take(ServerState const& server) { set_parameters(server.weights); }
   at::Device device() const { return f_.parameters.begin()->second.device(); }
   double first_step() const {
     return first_step_;
@@ -70,6 +78,12 @@ class RankWork {
   void set_parameters(TensorMap const& values);
   void stop_where_asked() const;
   std::vector<std::vector<ClientTask>> own_cohorts(RoundPlan const& plan) const;
+  bool can_rest() const;
+  std::vector<std::vector<ClientTask>> remaining(RoundPlan const& plan) const;
+  void rest(ClientTurn const& turn, LocalTraining const& training);
+  std::optional<RestingTurn> take_resting(int64_t client);
+  void keep_unfinished(std::vector<std::vector<ClientTask>> const& mine,
+                       std::vector<ClientReport> const& reports, Aggregation const& aggregation);
   GradientHook hook_of(ClientTurn const& turn, GradientHooks const& gradients) const;
   std::unique_ptr<LocalTraining> training_of(ClientTurn const& turn, TensorMap& parameters,
                                              GradientHook const& hook, TurnPart const& part,
@@ -108,6 +122,9 @@ class RankWork {
   std::unique_ptr<RealTime> real_time_;  ///< where updates come when they are ready
   TensorMap first_;  ///< the run's first values of parameters that clients have for themselves
   bool stopped_ = false;
+  std::optional<UnfinishedRound> earlier_;  ///< of the round that comes next
+  std::optional<UnfinishedWork> unfinished_;
+  std::optional<RestingTurn> resting_;  ///< the turn that a signal has stopped
   double first_step_ = 0;
 };
 

@@ -271,14 +271,16 @@ std::string round_line(RoundReport const& report, int64_t rounds) {
   return line;
 }
 
-nlohmann::ordered_json last_event(std::filesystem::path const& metrics) {
-  auto event = nlohmann::ordered_json::object();
-  if (!std::filesystem::exists(metrics)) return event;
+nlohmann::ordered_json last_event(std::filesystem::path const& metrics, std::string const& kind) {
+  auto last = nlohmann::ordered_json::object();
+  if (!std::filesystem::exists(metrics)) return last;
   std::istringstream lines(read_file(metrics));
-  std::string last;
-  for (std::string line; std::getline(lines, line);) last = line;
-  auto parsed = nlohmann::ordered_json::parse(last, nullptr, false);
-  return parsed.is_object() ? parsed : event;
+  for (std::string line; std::getline(lines, line);) {
+    auto event = nlohmann::ordered_json::parse(line, nullptr, false);
+    if (event.is_object() && (event.value("event", "") == "tasks") == (kind == "tasks"))
+      last = std::move(event);
+  }
+  return last;
 }
 
 }  // namespace fsllm

@@ -173,7 +173,8 @@ RoundReport Run::train_round(int64_t round) {
 
 RunSummary Run::train(bool resume) {
   if (!begin(resume)) return {state_.done, state_.selection.stop()};
-  auto const is_over = [&] { return state_.done >= config_.rounds || state_.selection.stop(); };
+  if (state_.done > 0 && !examine()) return save_interrupted();  // where it was stopped in the tasks
+  if (resume) restore_unfinished();
   while (!is_over()) {
     auto const report = train_round(state_.done);
     if (work_.stopped()) return save_interrupted();
@@ -181,6 +182,7 @@ RunSummary Run::train(bool resume) {
     state_.done = report.round;
     if (config_.checkpoint_every > 0 && (is_over() || state_.done % config_.checkpoint_every == 0))
       save_state();
+    if (!examine()) return save_interrupted();
   }
   judge_average();
   save_results();

@@ -59,6 +59,8 @@ class Run {
   void keep_versions(int64_t round);
   void judge(RoundReport& report);
   void judge_average();
+  bool is_over() const;
+  bool examine();
   void write_report(RoundReport const& report);
   void save_as(std::string const& name, TensorMap const& values);
   void restore_versions(Checkpoint const& checkpoint);
@@ -72,6 +74,8 @@ class Run {
                     std::vector<ClientStateFile> const& clients);
   void save_results();
   void note_for_signals() const;
+  void restore_unfinished();
+  void save_unfinished();
   RunSummary save_interrupted();
 
   Federation& f_;
@@ -84,9 +88,12 @@ class Run {
   std::unique_ptr<Overlay> overlay_;  ///< null unless the algorithm changes frozen matrices
   std::unique_ptr<JsonlWriter> metrics_, client_metrics_;
   std::map<int64_t, std::set<int64_t>> state_rounds_;  ///< files of clients' states, on rank 0
+  bool unfinished_saved_ = false;                      ///< of the round after them
   int64_t saved_ = 0;                                  ///< rounds that the newest checkpoint holds
   bool ended_ = false;                                 ///< before it was resumed
-  nlohmann::ordered_json last_event_;                  ///< in metrics.jsonl
+  int64_t examined_ = 0;                               ///< last round after which tasks were done
+  TaskMetrics tasks_;                                  ///< what came of them
+  nlohmann::ordered_json last_event_;                  ///< in metrics.jsonl, of a round
   nlohmann::ordered_json average_;                     ///< what it says of FedSWA's mean when it ends
 };
 

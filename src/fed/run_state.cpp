@@ -53,8 +53,11 @@ void Run::restore() {
         "that folder to begin at round 0.",
         folder.string());
     rewind_logs(*f_.output, -1);
-    log_warning("no usable checkpoint in {}: the run starts from the beginning",
-                f_.directory.checkpoints().string());
+    if (holds_unfinished(f_.directory.root))
+      log_info("no round had ended before the stop");
+    else
+      log_warning("no usable checkpoint in {}: the run starts from the beginning",
+                  f_.directory.checkpoints().string());
   }
   if (writes() && found) {
     auto const& first = found->first;
@@ -63,6 +66,9 @@ void Run::restore() {
     ended_ = is_ended(first);
     if (!ended_) rewind_logs(*f_.output, first.round);
     last_event_ = last_event(f_.directory.metrics());
+    auto const tasks = last_event(f_.directory.metrics(), "tasks");
+    if (!tasks.empty())
+      examined_ = tasks.at("round").get<int64_t>(), tasks_ = tasks.at("tasks").get<TaskMetrics>();
   }
   auto const text = [&](char const* name) { return found ? found->first.texts[name] : std::string(); };
   std::string header = nlohmann::json{
@@ -70,6 +76,7 @@ void Run::restore() {
       {"ended", ended_},
       {"folder", found ? found->folder.string() : ""},
       {"parts", found ? found->parts : 0},
+      {"examined", examined_},
       {"best_round", text("best_round")},
       {"selection", text("selection")},
       {"schedule",
@@ -78,6 +85,7 @@ void Run::restore() {
   auto const facts = nlohmann::json::parse(header);
   state_.done = facts.at("round").get<int64_t>();
   ended_ = facts.at("ended").get<bool>();
+  examined_ = facts.at("examined").get<int64_t>();
   if (state_.done == 0) return;
   state_.best_round = std::stoll(facts.at("best_round").get<std::string>());
   state_.selection.load_state(facts.at("selection").get<std::string>());
@@ -131,7 +139,9 @@ void Run::restore_states(Checkpoint const& checkpoint) {
       for (auto const& file : nlohmann::json::parse(listed->second))
         files.push_back({file.at(0).get<int64_t>(), file.at(1).get<int64_t>(), file.at(2).get<uint64_t>()});
     if (writes()) state_rounds_ = state_files_in(f_.directory.root);
-    if (writes()) remove_state_files([&](int64_t, int64_t round) { return round > checkpoint.round; });
+    // Those of an unfinished round have a use, or are written again.
+    auto const last = checkpoint.round + (holds_unfinished(f_.directory.root) ? 1 : 0);
+    if (writes()) remove_state_files([&](int64_t, int64_t round) { return round > last; });
   }
   files = all_gather(files, comm_);
   work_.restore_states(files);
@@ -212,12 +222,34 @@ void Run::save_state() {
     save_checkpoint_parts(f_, checkpoint, keep_last);
   else
     save_checkpoint(*f_.output, "checkpoints", checkpoint, keep_last);
+  if (writes()) remove_unfinished(*f_.output);
   if (writes() && config_.has_client_states()) remove_old_state_files();
   saved_ = state_.done;
   note_for_signals();
 }
 
-/// What SIGINT and SIGTERM print.
+/// Collective: what an earlier start has of the round that comes next. The states of its clients count
+/// already.
+void Run::restore_unfinished() {
+  auto earlier = load_unfinished(f_.directory.root, state_.done, f_.all_ranks());
+  if (!earlier) return;
+  if (!earlier->states.empty()) work_.restore_states(earlier->states);
+  work_.go_on(std::move(*earlier));
+}
+
+/// Collective: the turns of the round under way that have ended, or rest between two steps.
+void Run::save_unfinished() {
+  auto const& work = work_.unfinished();
+  if (!work) return;
+  set_activity("saving the unfinished round");
+  auto const states =
+      config_.has_client_states() ? work_.state_files(state_.done + 1) : std::vector<ClientStateFile>{};
+  detail::save_unfinished(writes() ? f_.output : nullptr, f_.directory.root, state_.done, *work,
+                          writes() ? states : std::vector<ClientStateFile>{}, f_.all_ranks());
+  unfinished_saved_ = true;
+}
+
+/// What SIGINT, SIGTERM and SIGUSR1 print.
 void Run::note_for_signals() const {
   auto const state =
       saved_ > 0 ? fmt::format("the newest checkpoint is that of round {}; continue with --resume", saved_)
@@ -228,10 +260,12 @@ void Run::note_for_signals() const {
 /// The state of the last whole round.
 RunSummary Run::save_interrupted() {
   if (state_.done > saved_) save_state();
+  save_unfinished();
   if (writes())
-    log_warning("stopped by a signal: {} rounds are saved{}", saved_,
-                saved_ > 0 ? ", continue with --resume" : "");
-  return {state_.done, false, true};
+    log_warning("stopped {}: {} rounds are saved{}",
+                deadline_has_come() ? "before the job's time limit" : "by a signal", saved_,
+                saved_ > 0 || unfinished_saved_ ? ", continue with --resume" : "");
+  return {state_.done, false, true, saved_ > 0 || unfinished_saved_};
 }
 
 /// All components, and how each client weighs them.
@@ -275,6 +309,7 @@ void Run::save_results() {
   if (state_.best_round > 0)
     summary.update({{"best_round", state_.best_round}, {"best_loss", state_.selection.best()}});
   if (!average_.is_null()) summary["swa"] = average_;
+  if (examined_ == state_.done) summary["tasks"] = tasks_;
   summary["ranks"] = f_.all_ranks().size();
   metrics_->write(summary);
   f_.output->write("summary.json", summary.dump(2) + "\n");

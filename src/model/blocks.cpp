@@ -110,6 +110,7 @@ void write_description(std::filesystem::path const& source, ModelConfig const& m
                        std::filesystem::path const& out) {
   auto json = detail::description_of(source);
   if (is_gguf(source)) json["dtype"] = detail::torch_name(at::kFloat);
+  json.erase("quantization_config");  // the copy is plain
   choose_layers(json, model, blocks);
   json["vocab_size"] = vocab_size;
   write_file_atomic(out / "config.json", json.dump(2) + "\n");
@@ -137,7 +138,7 @@ std::string with_block(std::string const& name, int64_t block) {
 }
 
 void copy_blocks(std::filesystem::path const& source_path, std::vector<int64_t> const& blocks,
-                 TensorMap const& replaced, std::filesystem::path const& out) {
+                 TensorMap const& replaced, std::filesystem::path const& out, TensorChange const& change) {
   auto const model = load_model_config(source_path);
   auto const& family = detail::find_family(model.family, source_path.string());
   auto const source = is_gguf(source_path) ? detail::open_gguf(source_path, model, family)
@@ -156,7 +157,8 @@ void copy_blocks(std::filesystem::path const& source_path, std::vector<int64_t> 
   int64_t vocab_size = model.vocab_size;
   for (auto const& entry : writer.order()) {
     auto const& from = plan.from.at(entry.name);
-    writer.write(from.empty() ? replaced.at(entry.name) : source->tensor(from));
+    auto const values = from.empty() ? replaced.at(entry.name) : source->tensor(from);
+    writer.write(change && !from.empty() ? change(entry.name, values) : values);
     if (is_embedding(entry.name)) vocab_size = entry.shape.front();
   }
   writer.commit();

@@ -113,6 +113,12 @@ Opened open_model(std::filesystem::path const& model, LoadOptions const& options
   check_names(*opened.source, *opened.decoder, family, model);
   check_shapes(*opened.source, *opened.decoder);
   for (auto const& parameter : opened.decoder->layout())
+    FSLLM_CHECK(!config.conv1d || opened.source->packed(parameter.name) == nullptr,
+                "{}: a quantised checkpoint (bitsandbytes: {} is stored transposed and packed, which is not "
+                "read). Use the model that it was made from, or save it dequantised (transformers: "
+                "model.dequantize()).",
+                path, parameter.name);
+  for (auto const& parameter : opened.decoder->layout())
     if (is_quantized && parameter.linear != nullptr) opened.storage.quantized.insert(parameter.name);
   return opened;
 }
@@ -138,6 +144,12 @@ void set_quantized(detail::Parameter const& parameter, Opened const& opened, at:
   parameter.linear->quantized = std::make_shared<QuantizedWeight const>(weight.to(device));
 }
 
+/// The matrix as it lies quantised in the file, where train.storage_dtype leaves it so.
+std::shared_ptr<QuantizedWeight const> packed(Opened const& opened, detail::Parameter const& parameter) {
+  bool const as_is = !opened.storage.type && opened.storage.quantization == Quantization::none;
+  return as_is && parameter.linear != nullptr ? opened.source->packed(parameter.name) : nullptr;
+}
+
 /// Tensors of the right shapes and types that nobody has written to.
 void set_empty(detail::Parameter const& parameter, Opened const& opened, c10::Device device) {
   auto const kind = opened.storage.quantization;
@@ -151,8 +163,8 @@ void set_empty(detail::Parameter const& parameter, Opened const& opened, c10::De
 /// Is there memory for all weights at once, so that it pays to bring them in before they are used?
 bool fits_in_memory(Opened const& opened) {
   int64_t bytes = 0;
-  for (auto const& parameter : opened.decoder->layout())
-    bytes += static_cast<int64_t>(opened.source->tensor(parameter.name).nbytes());
+  for (auto const& file : opened.source->files())
+    bytes += static_cast<int64_t>(std::filesystem::file_size(file));
   int64_t const available = available_memory();
   return available == 0 || bytes < available;
 }
@@ -208,6 +220,10 @@ std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOpt
         detail::cached_weights(model, *opened.source, opened.storage, options.cache_dir));
   bool const brought_in = options.values && opened.source->mapped() && fits_in_memory(opened);
   for (auto const& parameter : opened.decoder->layout()) {
+    if (auto const weight = convert ? nullptr : packed(opened, parameter)) {
+      parameter.linear->quantized = std::make_shared<QuantizedWeight const>(weight->to(device));
+      continue;
+    }
     if (!options.values) {
       set_empty(parameter, opened, device);
       continue;

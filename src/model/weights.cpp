@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "bitsandbytes.hpp"
 #include "fsllm/io/safetensors.hpp"
 #include "fsllm/model/dtype.hpp"
 
@@ -32,7 +33,7 @@ class SafetensorsWeights final : public WeightSource {
 }  // namespace
 
 std::unique_ptr<WeightSource> open_safetensors(std::filesystem::path const& model_dir) {
-  return std::make_unique<SafetensorsWeights>(model_dir);
+  return with_bitsandbytes(std::make_unique<SafetensorsWeights>(model_dir));
 }
 
 std::string Storage::name() const {

@@ -24,6 +24,8 @@ struct WeightSource {
   virtual std::vector<int64_t> shape(std::string const& name) const = 0;
   virtual std::string dtype(std::string const& name) const = 0;  ///< "F32", "F16", "BF16", ... of tensor()
   virtual at::Tensor tensor(std::string const& name) const = 0;
+  /// A matrix that the file holds quantised, which tensor() gives in fp32; null for any other.
+  virtual std::shared_ptr<QuantizedWeight const> packed(std::string const& /*name*/) const { return nullptr; }
   /// The file that holds a tensor, for messages.
   virtual std::string file_of(std::string const& name) const = 0;
   /// Every file that is read, in the order of names.
@@ -32,6 +34,7 @@ struct WeightSource {
   virtual bool mapped() const = 0;
 };
 
+/// Packed matrices of bitsandbytes are read; what other quantisers pack stays as it is.
 std::unique_ptr<WeightSource> open_safetensors(std::filesystem::path const& model_dir);
 /// Tensors are renamed, dequantised, and brought into Hugging Face's order of rows.
 std::unique_ptr<WeightSource> open_gguf(std::filesystem::path const& file, ModelConfig const& config,

@@ -14,6 +14,7 @@
 #include "fsllm/core/log.hpp"
 #include "fsllm/io/safetensors.hpp"
 #include "fsllm/model/blocks.hpp"
+#include "fsllm/offsite/prune.hpp"
 #include "fsllm/train/loss.hpp"
 
 namespace fsllm {
@@ -116,7 +117,8 @@ at::Tensor total_loss(Pair const& pair, AlignConfig const& config, Batch const& 
   return loss;
 }
 
-void take_steps(Pair const& pair, TensorMap const& learnt, AlignJob const& job) {
+/// `absent`: masks of values that stay 0.
+void take_steps(Pair const& pair, TensorMap const& learnt, TensorMap const& absent, AlignJob const& job) {
   auto const& config = job.config;
   int64_t const times = job.round == 0 ? config.initial : 1;
   Optimizer optimizer(config.optimizer, learnt);
@@ -133,6 +135,8 @@ void take_steps(Pair const& pair, TensorMap const& learnt, AlignJob const& job) 
                 step + 1);
     loss.backward();
     optimizer.step();
+    at::NoGradGuard const no_grad;
+    for (auto const& [name, mask] : absent) learnt.at(name).masked_fill_(mask, 0);
   }
 }
 
@@ -164,7 +168,7 @@ AlignResult align_emulator(CausalLM& full, CausalLM& emulator, AlignJob const& j
   Pair const pair(full, emulator, job.plan);
   AlignResult result;
   result.before = judge(pair, job.judged, job.batch);
-  take_steps(pair, learnt, job);
+  take_steps(pair, learnt, absent_weights(original, job.plan), job);
   for (auto const& [name, tensor] : learnt) {
     auto const values = tensor.detach().to(original.at(name).scalar_type());
     FSLLM_CHECK(is_finite(values),
@@ -187,7 +191,8 @@ void write_middle(std::filesystem::path const& file, EmulatorPlan const& plan, T
 TensorMap read_middle(std::filesystem::path const& file, EmulatorPlan const& plan, CausalLM& emulator) {
   SafetensorsReader const reader(file);
   TensorMap blocks;
-  for (auto const& [name, tensor] : middle_parameters(emulator, plan)) {
+  auto const middle = middle_parameters(emulator, plan), absent = absent_weights(middle, plan);
+  for (auto const& [name, tensor] : middle) {
     auto const full = plan.full_name(name);
     FSLLM_CHECK(
         reader.contains(full) && at::IntArrayRef(reader.shape(full)) == tensor.sizes(),
@@ -196,6 +201,11 @@ TensorMap read_middle(std::filesystem::path const& file, EmulatorPlan const& pla
         file.string(), full);
     auto const values = reader.tensor(full);
     FSLLM_CHECK(is_finite(values), "{}: {} holds values that are not finite. Move the file away.",
+                file.string(), full);
+    auto const mask = absent.find(name);
+    FSLLM_CHECK(mask == absent.end() || !values.masked_select(mask->second).any().item<bool>(),
+                "{}: {} holds weights that are 0 in this run's emulator (it was made with another "
+                "llm.offsite_tuning.kwargs[0].sparsity). Move the file away, or set that to its value.",
                 file.string(), full);
     blocks.emplace(name, values.to(tensor.scalar_type()));
   }

@@ -67,6 +67,48 @@ AlignConfig load_align_config(Config& config) {
   return align;
 }
 
+/// Keys `strategy` and `kwargs`; the strategy.
+std::string load_strategy(Config& config, OffsiteConfig& offsite) {
+  auto const strategy = config.get(
+      kOffsite + "strategy", "drop_layer",
+      "How the emulator is made: drop_layer leaves blocks out, distillation does and has "
+      "emu_align.use, pruning makes small weights of the middle blocks 0, quantization keeps these "
+      "blocks in 8 or 4 bits.",
+      one_of({"drop_layer", "distillation", "pruning", "quantization"}));
+  bool const prunes = strategy == "pruning", quantizes = strategy == "quantization";
+  FSLLM_CHECK(config.list_size(kOffsite + "kwargs") <= 1,
+              "{} has {} entries (one emulator is made). Leave one.", config.where(kOffsite + "kwargs"),
+              config.list_size(kOffsite + "kwargs"));
+  auto const key = kOffsite + "kwargs[0].";
+  offsite.drop_ratio =
+      config.get(key + "drop_ratio", prunes || quantizes ? 0.0 : offsite.drop_ratio,
+                 "Share of the middle blocks that is left out; with the strategies pruning and quantization "
+                 "0 by default.",
+                 within_open(0, 1));
+  offsite.sparsity = config.get(key + "sparsity", prunes ? 0.5 : 0.0,
+                                "Share of the weights of each output of the middle blocks' matrices that "
+                                "becomes 0; with strategy pruning 0.5 by default.",
+                                within_open(0, 1));
+  FSLLM_CHECK(prunes || offsite.sparsity == 0,
+              "{} = {} (llm.offsite_tuning.strategy is {}, which prunes nothing). Set that to pruning, or "
+              "leave this out.",
+              config.where(key + "sparsity"), offsite.sparsity, strategy);
+  auto const bits = config.get(key + "bits", int64_t{quantizes ? 8 : 0},
+                               "Strategy quantization: 8 (int8, a scale an output; the default) or 4 (NF4) "
+                               "bits a weight of the middle blocks' matrices.",
+                               at_least(0));
+  FSLLM_CHECK(!quantizes || bits == 8 || bits == 4,
+              "{} = {} (matrices are kept in 8 or 4 bits). Set it to one of them.",
+              config.where(key + "bits"), bits);
+  FSLLM_CHECK(
+      quantizes || bits == 0,
+      "{} = {} (llm.offsite_tuning.strategy is {}, which quantises nothing). Set that to quantization, "
+      "or leave this out.",
+      config.where(key + "bits"), bits, strategy);
+  if (quantizes) offsite.quantization = bits == 8 ? Quantization::int8 : Quantization::nf4;
+  return strategy;
+}
+
 }  // namespace
 
 OffsiteConfig load_offsite_config(Config& config) {
@@ -74,13 +116,7 @@ OffsiteConfig load_offsite_config(Config& config) {
   offsite.use = config.get(kOffsite + "use", false,
                            "Clients train the outer blocks of an emulator of the model, whose weights stay "
                            "at rank 0 (docs/OFFSITE.md).");
-  config.get(kOffsite + "strategy", "drop_layer", "How the emulator is made: drop_layer leaves blocks out.",
-             one_of({"drop_layer"}));
-  FSLLM_CHECK(config.list_size(kOffsite + "kwargs") <= 1,
-              "{} has {} entries (one emulator is made). Leave one.", config.where(kOffsite + "kwargs"),
-              config.list_size(kOffsite + "kwargs"));
-  offsite.drop_ratio = config.get(kOffsite + "kwargs[0].drop_ratio", offsite.drop_ratio,
-                                  "Share of the middle blocks that is left out.", within_open(0, 1));
+  auto const strategy = load_strategy(config, offsite);
   offsite.emu_l = config.get(kOffsite + "emu_l", offsite.emu_l,
                              "Blocks before this one are trained (at least the first).", at_least(0));
   offsite.emu_r = config.get(kOffsite + "emu_r", offsite.emu_r,
@@ -90,6 +126,11 @@ OffsiteConfig load_offsite_config(Config& config) {
                                    "with the trained blocks, at rank 0 (full).",
                                    one_of({"emu", "full"})) == "full";
   offsite.align = load_align_config(config);
+  FSLLM_CHECK(
+      !offsite.use || offsite.align.use || strategy != "distillation",
+      "{} = distillation (llm.offsite_tuning.emu_align.use is False: nothing would be distilled). Set "
+      "that to True.",
+      config.where(kOffsite + "strategy"));
   FSLLM_CHECK(
       offsite.align.use || !offsite.align.every_round,
       "{} = False (llm.offsite_tuning.emu_align.use is False: nothing is distilled). Set that to True.",

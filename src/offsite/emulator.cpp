@@ -36,6 +36,7 @@ std::string EmulatorPlan::full_name(std::string const& name) const {
 EmulatorPlan plan_emulator(OffsiteConfig const& config, int64_t layers) {
   EmulatorPlan plan;
   plan.layers = layers;
+  plan.sparsity = config.sparsity;
   plan.first = std::max<int64_t>(config.emu_l, 1);
   plan.last = std::min(config.emu_r, layers - 1);
   int64_t const count = plan.last - plan.first;

@@ -166,7 +166,10 @@ class Pool {
     write_file_atomic(files.record,
                       record.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
     if (done) return say(child.run, done_text(child));
-    if (stopped) return say(child.run, "stopped");
+    if (stopped) {
+      was_stopped_ = true;
+      return say(child.run, "stopped");
+    }
     if (code == 0)
       say(child.run, "ended without a summary.json of its last round");
     else
@@ -194,7 +197,8 @@ class Pool {
     bool const all_done = std::all_of(sweep_.runs.begin(), sweep_.runs.end(), [&](SweepRun const& run) {
       return !is_asked(run) || is_done(run, sweep_.rounds[run.setting]);
     });
-    if (interrupted() && !all_done) return kStopped;
+    if (!all_done && (interrupted() || was_stopped_))
+      return kStopped;  // the time limit of its job stops a run too
     return all_done ? 0 : 1;
   }
 
@@ -210,7 +214,7 @@ class Pool {
   std::set<std::pair<size_t, int64_t>> attempted_;  ///< run and rounds, by this process
   std::set<size_t> told_;
   Clock::time_point looked_{};
-  bool is_waiting_ = false, handed_on_ = false;
+  bool is_waiting_ = false, handed_on_ = false, was_stopped_ = false;
   int failed_code_ = 0;
 };
 

@@ -150,5 +150,18 @@ TEST_F(Literal, KeysWithoutAValueAreSaid) {
   EXPECT_THAT(outcome.out, testing::Not(testing::HasSubstr("expname: nothing")));
 }
 
+/// The session folder of Open MPI would have one name for all programs of a user that were started alone,
+/// which they would make and remove under each other. They make none: here it could not be made.
+TEST(CommandLine, ProgramsAloneShareNoSessionFolder) {
+  TempDir dir;
+  write_text_model(dir / "model");
+  char const* const before = std::getenv("TMPDIR");
+  std::string const kept = before != nullptr ? before : "";
+  ASSERT_EQ(::setenv("TMPDIR", "/dev/null/none", 1), 0);
+  auto const outcome = run(dir.path(), 0, {"fsllm_inspect", (dir / "model").string()});
+  before != nullptr ? ::setenv("TMPDIR", kept.c_str(), 1) : ::unsetenv("TMPDIR");
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+}
+
 }  // namespace
 }  // namespace fsllm::test

@@ -2,69 +2,12 @@
 // Offsite tuning: clients train the outer blocks of an emulator, the model stays at rank 0.
 #include <ATen/ATen.h>
 
-#include <fstream>
-
 #include "bad_input.hpp"
-#include "damage.hpp"
 #include "fsllm/io/safetensors.hpp"
-#include "fsllm/model/blocks.hpp"
-#include "fsllm/model/config.hpp"
+#include "offsite_fixture.hpp"
 
 namespace fsllm::test {
 namespace {
-
-/// A fixture's model of six blocks, of which the emulator has 0, 1, 3, 4, 5 and clients train 0, 4 and 5.
-class Offsite : public testing::Test {
- protected:
-  void SetUp() override { make_model("llama"); }
-  void make_model(std::string const& name) {
-    auto const source = reference_dir(name);
-    auto const own = load_model_config(source).num_layers;
-    std::vector<int64_t> blocks;
-    for (int64_t i = 0; i < 6; ++i) blocks.push_back(i % own);
-    fs::remove_all(model());
-    copy_blocks(source, blocks, {}, model());
-  }
-  fs::path model() const { return dir_ / "model"; }
-  std::string config() const {
-    SmallRun small;
-    small.splits = "[0.6, 0.2, 0.2]";
-    small.optimizer = "{type: SGD, lr: 0.1}";
-    auto yaml = small.yaml(dir_.path());
-    auto const at = yaml.find("llm: {tok_len: 64, adapter: {use: True,");
-    yaml.replace(at, std::string("llm: {tok_len: 64, adapter: {use: True,").size(),
-                 "llm: {tok_len: 64, offsite_tuning: {use: True, emu_l: 1, emu_r: 4, kwargs: [{drop_ratio: "
-                 "0.4}]}, adapter: {use: False,");
-    return write_config(dir_.path(), yaml).string();
-  }
-  static std::vector<std::string> lora() {
-    return {"llm.adapter.use", "True", "llm.adapter.args",
-            "[{r: 4, lora_alpha: 8, target_modules: all-linear, lora_dropout: 0.1}]"};
-  }
-  Outcome start(std::string const& name, std::vector<std::string> const& more = {}, int np = 0) {
-    std::vector<std::string> words{"fsllm_hpc",      "--cfg",   config(), "model.type",
-                                   model().string(), "expname", name};
-    words.insert(words.end(), more.begin(), more.end());
-    return run(dir_.path(), np, words);
-  }
-  void train(std::string const& name, std::vector<std::string> const& more = {}, int np = 0) {
-    auto const outcome = start(name, more, np);
-    ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
-  }
-  std::string result(std::string const& file) const { return read_text(dir_ / file); }
-  json event(std::string const& name, size_t number) const {
-    return read_events(dir_ / name / "metrics.jsonl").at(number);
-  }
-  /// The loss of a model before anything is trained in it.
-  double val_loss_of(fs::path const& folder, std::string const& name) {
-    std::vector<std::string> const plain{
-        "llm.offsite_tuning.use",   "False", "model.type", folder.string(), "train.optimizer.lr", "0",
-        "federate.total_round_num", "1"};
-    train(name, plain);
-    return event(name, 0).at("val").at("loss_per_token");
-  }
-  TempDir dir_;
-};
 
 TEST_F(Offsite, TrainsTheOuterBlocksOfTheModelAlone) {
   train("one");
@@ -94,28 +37,8 @@ TEST_F(Offsite, TrainsTheOuterBlocksOfTheModelAlone) {
 }
 
 TEST_F(Offsite, HasTheSameBitsForAnyNumberOfRanksAndAfterResume) {
-  for (bool const adapter : {false, true}) {
-    SCOPED_TRACE(adapter);
-    auto const how = adapter ? lora() : std::vector<std::string>{};
-    std::string const tag = adapter ? "lora_" : "full_",
-                      file = adapter ? "/adapter/adapter_model.safetensors" : "/model/model.safetensors";
-    train(tag + "1", how);
-    for (int const np : {2, 3}) {
-      auto const name = tag + std::to_string(np);
-      train(name, how, np);
-      EXPECT_EQ(result(name + file) == result(tag + "1" + file), true) << np << " ranks";
-      EXPECT_EQ(training_record(dir_ / name / "metrics.jsonl"),
-                training_record(dir_ / (tag + "1/metrics.jsonl")));
-    }
-    auto short_run = how;
-    short_run.insert(short_run.end(), {"federate.total_round_num", "1"});
-    train(tag + "short", short_run, 2);
-    auto const resumed =
-        run(dir_.path(), 3,
-            {"fsllm_hpc", "--resume", (dir_ / (tag + "short")).string(), "federate.total_round_num", "3"});
-    ASSERT_EQ(resumed.exit_code, 0) << resumed.err << resumed.out;
-    EXPECT_EQ(result(tag + "short" + file) == result(tag + "1" + file), true);
-  }
+  expect_same_bits("full_", {}, "/model/model.safetensors");
+  expect_same_bits("lora_", lora(), "/adapter/adapter_model.safetensors");
 }
 
 TEST_F(Offsite, MakesAnAdapterOfTheFullModel) {
@@ -196,35 +119,7 @@ TEST_P(OffsiteFamilies, PlugWhatTheyTrainedIntoTheirModel) {
 INSTANTIATE_TEST_SUITE_P(Fixtures, OffsiteFamilies,
                          testing::Values("gpt2", "gpt_neo", "gemma2", "phi3", "bloom", "falcon"));
 
-class OffsiteAlignment : public Offsite {
- protected:
-  static std::vector<std::string> align(std::vector<std::string> const& more = {}) {
-    std::string const key = "llm.offsite_tuning.emu_align.";
-    std::vector<std::string> words{key + "use",
-                                   "True",
-                                   key + "train.local_update_steps",
-                                   "40",
-                                   key + "train.optimizer",
-                                   "{type: Adam, lr: 0.003}",
-                                   key + "train.lm_loss_weight",
-                                   "0.0",
-                                   key + "train.kd_loss_weight",
-                                   "1.0"};
-    for (size_t i = 0; i < more.size(); i += 2) {
-      words.push_back(key + more[i]);
-      words.push_back(more[i + 1]);
-    }
-    return words;
-  }
-  /// Rows of the server's own.
-  std::vector<std::string> own_rows() {
-    fs::create_directories(dir_ / "own");
-    fs::copy_file(reference_dir("federated") / "rows.jsonl", dir_ / "own/server.jsonl",
-                  fs::copy_options::overwrite_existing);
-    return {"data.root",    (dir_ / "own").string(), "data.type",
-            "server.jsonl", "data.splits",           "[0.7, 0.3, 0.0]"};
-  }
-};
+using OffsiteAlignment = Offsite;
 
 TEST_F(OffsiteAlignment, BringsTheMiddleBlocksNearToTheModel) {
   train("plain");
@@ -348,7 +243,16 @@ TEST_F(Offsite, RefusesWhatItCannotDo) {
            {{offsite + "kwargs", "[{drop_ratio: 1.0}]"}, "drop_ratio"},
            {{offsite + "kwargs", "[{drop_ratio: 0.9}]"}, "none is left"},
            {{offsite + "kwargs", "[{}, {}]"}, "kwargs"},
-           {{offsite + "strategy", "pruning"}, "strategy"},
+           {{offsite + "strategy", "prune"}, "strategy"},
+           {{offsite + "strategy", "pruning", offsite + "kwargs", "[{sparsity: 1.0}]"}, "must be in [0, 1)"},
+           {{offsite + "strategy", "pruning", offsite + "kwargs", "[{sparsity: -0.5}]"}, "must be in [0, 1)"},
+           {{offsite + "kwargs", "[{sparsity: 0.5}]"}, "strategy is drop_layer, which prunes nothing"},
+           {{offsite + "strategy", "quantization", offsite + "kwargs", "[{bits: 2}]"}, "in 8 or 4 bits"},
+           {{offsite + "kwargs", "[{bits: 4}]"}, "strategy is drop_layer, which quantises nothing"},
+           {{offsite + "strategy", "quantization", offsite + "emu_align.use", "True",
+             offsite + "emu_align.initial_only", "False"},
+            "strategy = quantization and emu_align.initial_only = False"},
+           {{offsite + "strategy", "distillation"}, "emu_align.use is False: nothing would be distilled"},
            {{offsite + "eval_type", "both"}, "eval_type"},
            {{"hpc.ranks_per_client", "2"}, "hpc.ranks_per_client = 2", 2},
            {{"llm.adapter.use", "True", "llm.adapter.args", "[{adapter_method: prefix}]"},

@@ -3,6 +3,8 @@
 #include <fmt/core.h>
 
 #include <fstream>
+#include <regex>
+#include <thread>
 
 #include "federation.hpp"
 #include "text_fixture.hpp"
@@ -12,50 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-/// Two subjects in the two forms of the data.
-void write_mmlu(fs::path const& data) {
-  for (std::string const split : {"dev", "test"}) {
-    fs::create_directories(data / "mmlu" / split);
-    std::ofstream anatomy(data / "mmlu" / split / ("anatomy_" + split + ".csv"));
-    std::ofstream law(data / "mmlu" / split / ("international_law_" + split + ".csv"));
-    law << "question,choice0,choice1,choice2,choice3,answer\n";
-    for (int i = 0; i < 7; ++i) {
-      anatomy << fmt::format("what is {0},one,{0},three,four,{1}\n", i, "ABCD"[i % 3]);
-      law << fmt::format("\"who, or what,\nis {0}\",a,\"b \"\"{0}\"\"\",c,d,{1}\n", i, i % 4);
-    }
-  }
-}
-
-/// A few rows for every other task.
-void write_others(fs::path const& data) {
-  for (auto const* folder : {"gsm8k", "text", "humaneval", "dolly"}) fs::create_directories(data / folder);
-  std::ofstream gsm(data / "gsm8k/test.jsonl"), words(data / "text/lambada_test.jsonl"),
-      code(data / "humaneval/HumanEval.jsonl"), dolly(data / "dolly/test.jsonl"), own(data / "own.jsonl"),
-      prompts(data / "prompts.jsonl"), net(data / "csn_test.jsonl");
-  for (int i = 0; i < 9; ++i) {
-    auto const n = std::to_string(i);
-    gsm << json{{"question", "how many are " + n}, {"answer", "so\n#### " + n}}.dump() << "\n";
-    words << json{{"text", "one two " + n + " four"}}.dump() << "\n";
-    // What the model writes stands in a text that nobody reads.
-    code << json{{"task_id", "T/" + n},
-                 {"prompt", "def f():\n    return " + n + "\n\nignored = r\"\"\"\n"},
-                 {"test", "\"\"\"\ndef check(f):\n    assert f() == " + std::to_string(i % 3) + "\n"},
-                 {"entry_point", "f"}}
-                .dump()
-         << "\n";
-    dolly << json{{"instruction", "say " + n},
-                  {"context", ""},
-                  {"response", n + " it is"},
-                  {"category", i % 2 == 0 ? "open_qa" : "brainstorming"}}
-                 .dump()
-          << "\n";
-    own << json{{"question", "is " + n}, {"choices", {"yes", "no"}}, {"answer", i % 2}}.dump() << "\n";
-    prompts << json{{"prompt", "say " + n}, {"targets", n}, {"max_tokens", 5 + i}}.dump() << "\n";
-    net << json{{"instruction", "say"}, {"input", n}, {"output", i % 2}, {"category", "go"}}.dump() << "\n";
-  }
-  std::ofstream(data / "notes.txt") << std::string(3000, 'x') << " and so on\n";
-}
 
 class Tasks : public testing::Test {
  protected:
@@ -123,7 +81,7 @@ TEST_F(Tasks, FilesHaveTheSameBytesOnAnyRanks) {
 }
 
 TEST_F(Tasks, EveryTaskHasTheSameBytesOnAnyRanks) {
-  write_others(dir_ / "data");
+  write_other_tasks(dir_ / "data");
   std::string const list = "gsm8k,lambada,dolly,own.jsonl,prompts.jsonl,notes.txt";
   expect_ok(evaluate(list, "out1"));
   expect_ok(evaluate("code_search_net", "net1", 0, {"--shots", "0"}));
@@ -142,7 +100,7 @@ TEST_F(Tasks, EveryTaskHasTheSameBytesOnAnyRanks) {
 
 /// Tests really run: those whose expectation is wrong fail, the rest pass; np 1 = np 2.
 TEST_F(Tasks, HumanEvalRunsTests) {
-  write_others(dir_ / "data");
+  write_other_tasks(dir_ / "data");
   auto const alone = evaluate("humaneval", "out");
   if (alone.exit_code == 2) {
     EXPECT_THAT(alone.err, testing::HasSubstr("humaneval: no score (bwrap"));
@@ -155,7 +113,7 @@ TEST_F(Tasks, HumanEvalRunsTests) {
 }
 
 TEST_F(Tasks, WithoutASandboxAnswersAreKept) {
-  write_others(dir_ / "data");
+  write_other_tasks(dir_ / "data");
   std::string const path = std::getenv("PATH");
   ASSERT_EQ(::setenv("PATH", "/nowhere", 1), 0);
   auto const outcome = evaluate("humaneval,lambada", "out");
@@ -226,6 +184,59 @@ TEST_F(Tasks, WhatIsDoneIsKeptWhereNothingChanged) {
                                                       }())
                                                           .at("results")
                                                           .at("mmlu"));
+}
+
+/// A task that is killed in its middle, twice, goes on behind its finished batches on other ranks.
+TEST_F(Tasks, AKilledTaskGoesOnWhereItWas) {
+  std::ofstream own(dir_ / "data/own.jsonl"), prompts(dir_ / "data/prompts.jsonl");
+  for (int i = 0; i < 3000; ++i) {
+    own << json{{"question", fmt::format("is {0} or {1} or {2}", i, i * 7, i * 31)},
+                {"choices", {"yes", "no"}},
+                {"answer", i % 2}}
+               .dump()
+        << "\n";
+    if (i < 400)
+      prompts << json{{"prompt", fmt::format("say {}", i)}, {"targets", "x"}, {"max_tokens", 40}}.dump()
+              << "\n";
+  }
+  own.close(), prompts.close();
+  for (std::string const task : {"own", "prompts"}) {
+    expect_ok(evaluate(task + ".jsonl", "whole_" + task));
+    auto const unfinished = dir_ / ("cut_" + task + "/" + task + ".unfinished");
+    int64_t before = 0;
+    for (int const np : {2, 3}) {
+      std::vector<std::string> const words{
+          "fsllm_eval",    "--model", (dir_ / "model").string(),        "--tasks",
+          task + ".jsonl", "--data",  (dir_ / "data").string(),         "--batch_tokens",
+          "900",           "--out",   (dir_ / ("cut_" + task)).string()};
+      auto const bytes = [&] {
+        int64_t sum = 0;
+        std::error_code gone;
+        for (auto const& file : fs::directory_iterator(unfinished, gone))
+          sum += static_cast<int64_t>(fs::file_size(file, gone));
+        return sum;
+      };
+      Background cut(dir_.path(), np, words);
+      while (cut.running() && bytes() <= before + 200)
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      ASSERT_TRUE(cut.running()) << "it ended before it could be killed";
+      cut.kill_hard();
+      before = bytes();
+    }
+    // A line that was cut off, and one that is damaged, count for nothing.
+    std::ofstream(unfinished / "rank_0", std::ios::app) << "0123456789abcdef [false,0,1,[[0,0,true]]]\n0123";
+    auto const again = evaluate(task + ".jsonl", "cut_" + task);
+    expect_ok(again);
+    std::smatch said;
+    auto const all = again.out + again.err;
+    ASSERT_TRUE(
+        std::regex_search(all, said, std::regex("(\\d+) of (\\d+) rows were computed by a call before")))
+        << all;
+    EXPECT_GT(std::stoi(said[1]), 0);
+    EXPECT_LT(std::stoi(said[1]), std::stoi(said[2]));
+    EXPECT_TRUE(files("cut_" + task) == files("whole_" + task));
+    EXPECT_FALSE(fs::exists(unfinished));
+  }
 }
 
 TEST_F(Tasks, AnAdapterThatDoesNothingIsNamed) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "text_fixture.hpp"
 
+#include <fmt/core.h>
+
 #include <fstream>
 
 #include "federation.hpp"
@@ -90,6 +92,49 @@ void write_data_sets(std::filesystem::path const& dir) {
     return json{
         {"instruction", question(i)}, {"input", "Language " + std::to_string(i % 9)}, {"output", answer(i)}};
   });
+}
+
+void write_mmlu(std::filesystem::path const& data) {
+  for (std::string const split : {"dev", "test"}) {
+    std::filesystem::create_directories(data / "mmlu" / split);
+    std::ofstream anatomy(data / "mmlu" / split / ("anatomy_" + split + ".csv"));
+    std::ofstream law(data / "mmlu" / split / ("international_law_" + split + ".csv"));
+    law << "question,choice0,choice1,choice2,choice3,answer\n";
+    for (int i = 0; i < 7; ++i) {
+      anatomy << fmt::format("what is {0},one,{0},three,four,{1}\n", i, "ABCD"[i % 3]);
+      law << fmt::format("\"who, or what,\nis {0}\",a,\"b \"\"{0}\"\"\",c,d,{1}\n", i, i % 4);
+    }
+  }
+}
+
+void write_other_tasks(std::filesystem::path const& data) {
+  for (auto const* folder : {"gsm8k", "text", "humaneval", "dolly"})
+    std::filesystem::create_directories(data / folder);
+  std::ofstream gsm(data / "gsm8k/test.jsonl"), words(data / "text/lambada_test.jsonl"),
+      code(data / "humaneval/HumanEval.jsonl"), dolly(data / "dolly/test.jsonl"), own(data / "own.jsonl"),
+      prompts(data / "prompts.jsonl"), net(data / "csn_test.jsonl");
+  for (int i = 0; i < 9; ++i) {
+    auto const n = std::to_string(i);
+    gsm << json{{"question", "how many are " + n}, {"answer", "so\n#### " + n}}.dump() << "\n";
+    words << json{{"text", "one two " + n + " four"}}.dump() << "\n";
+    // What the model writes stands in a text that nobody reads.
+    code << json{{"task_id", "T/" + n},
+                 {"prompt", "def f():\n    return " + n + "\n\nignored = r\"\"\"\n"},
+                 {"test", "\"\"\"\ndef check(f):\n    assert f() == " + std::to_string(i % 3) + "\n"},
+                 {"entry_point", "f"}}
+                .dump()
+         << "\n";
+    dolly << json{{"instruction", "say " + n},
+                  {"context", ""},
+                  {"response", n + " it is"},
+                  {"category", i % 2 == 0 ? "open_qa" : "brainstorming"}}
+                 .dump()
+          << "\n";
+    own << json{{"question", "is " + n}, {"choices", {"yes", "no"}}, {"answer", i % 2}}.dump() << "\n";
+    prompts << json{{"prompt", "say " + n}, {"targets", n}, {"max_tokens", 5 + i}}.dump() << "\n";
+    net << json{{"instruction", "say"}, {"input", n}, {"output", i % 2}, {"category", "go"}}.dump() << "\n";
+  }
+  std::ofstream(data / "notes.txt") << std::string(3000, 'x') << " and so on\n";
 }
 
 }  // namespace fsllm::test

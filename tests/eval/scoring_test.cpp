@@ -3,6 +3,7 @@
 
 #include <ATen/ops/log_softmax.h>
 
+#include <map>
 #include <numeric>
 
 #include "fixture.hpp"
@@ -89,6 +90,37 @@ TEST_P(EveryFamilyScores, PrefixesInCommonAreComputedOnceAndChangeNothing) {
     int64_t fed = 0;
     for (auto const& row : rows) fed += std::ssize(row.ids) - 1;
     EXPECT_TRUE(batch_tokens < 4096 || counter->tokens == fed - 8 * 33) << counter->tokens << " of " << fed;
+  }
+}
+
+/// Shares and what is kept of an earlier call decide who computes a batch, and nothing else.
+TEST(Scoring, SharesAreOfTheBatchesThatAreNotDone) {
+  auto const model = load_model(load_reference("llama").dir);
+  std::vector<ScoredRow> rows;
+  for (int32_t i = 0; i < 23; ++i) rows.push_back({{i, 5, (7 * i) % 96, 9}, 2});
+  std::map<int64_t, std::vector<RowScore>> batches;
+  auto const all = score_rows(*model, rows, 9, {}, [&](BatchDone const& done, auto const& scores) {
+    EXPECT_EQ(done.rows, std::ssize(scores));
+    EXPECT_EQ(done.rows_over, done.rows);
+    EXPECT_TRUE(batches.emplace(done.number, scores).second);
+  });
+  ASSERT_EQ(all.size(), rows.size());
+  ASSERT_GT(batches.size(), 5U);
+  for (int64_t const count : {1, 2, 4}) {
+    std::map<int64_t, double> found;
+    BatchShare share{0, count, {0, 2, 3}};
+    for (auto const number : share.done)
+      for (auto const& score : batches.at(number)) found[score.row] = score.loglikelihood;
+    auto const kept = std::ssize(found);
+    int64_t over = 0;
+    for (share.index = 0; share.index < count; ++share.index)
+      for (auto const &score : score_rows(*model, rows, 9, share, [&](BatchDone const&done, auto const&) {
+             EXPECT_FALSE(share.done.contains(done.number));
+             if (share.index == 0) over += done.rows_over;
+           }))
+        EXPECT_TRUE(found.emplace(score.row, score.loglikelihood).second) << score.row;
+    EXPECT_EQ(over + kept, std::ssize(rows));
+    for (auto const& score : all) EXPECT_EQ(found.at(score.row), score.loglikelihood);
   }
 }
 

@@ -47,13 +47,11 @@ TEST(QuantizedCheckpoint, IsCalledByTheQuantizersName) {
       {{{"quant_method", "bitsandbytes"}},
        {{".weight", zeros(at::kByte)}, {".weight.absmax", zeros(at::kFloat)}},
        "bitsandbytes"},
-      {{{"quant_method", "bitsandbytes"}},
-       {{".weight", zeros(at::kChar)}, {".SCB", zeros(at::kFloat)}},
-       "bitsandbytes"},
+      {{{"quant_method", "bitsandbytes"}}, {{".weight", zeros(at::kChar)}}, "bitsandbytes"},
       {{{"quant_method", "compressed-tensors"}}, {{".weight_packed", zeros(at::kInt)}}, "compressed-tensors"},
       {{{"bits", 4}}, {{".weight", zeros(at::kByte)}}, "unknown"},
       {json(), {{".qweight", zeros(at::kInt)}}, "gptq or awq"},
-      {json(), {{".weight", zeros(at::kChar)}, {".SCB", zeros(at::kFloat)}}, "bitsandbytes, 8 bit"},
+      {json(), {{".weight", zeros(at::kByte)}, {".weight.absmax", zeros(at::kFloat)}}, "bitsandbytes, 4 bit"},
   };
   for (auto const& [config, tensors, name] : cases)
     EXPECT_ERROR(load_with(tensors, config), "a quantised checkpoint (" + name + ": it holds " + kProjection);

@@ -6,6 +6,7 @@
 #include "fixture.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/model/blocks.hpp"
+#include "fsllm/offsite/prune.hpp"
 #include "support.hpp"
 
 namespace fsllm::test {
@@ -32,12 +33,13 @@ class Alignment : public testing::Test {
     batch_.batch_size = 2;
     make(0.4);
   }
-  void make(double drop_ratio) {
+  void make(double drop_ratio, double sparsity = 0) {
     OffsiteConfig offsite;
     offsite.emu_r = 4;
     offsite.drop_ratio = drop_ratio;
+    offsite.sparsity = sparsity;
     plan_ = plan_emulator(offsite, 6);
-    copy_blocks(dir_ / "full", plan_.kept, {}, dir_ / "emulator");
+    copy_blocks(dir_ / "full", plan_.kept, {}, dir_ / "emulator", prune_middle(plan_, false));
     emulator_ = load_model(dir_ / "emulator");
   }
   AlignResult align() {
@@ -86,6 +88,26 @@ TEST_F(Alignment, LearnsTheTargets) {
   make(0.4);
   config_.kl_weight = 1e-12;
   EXPECT_NEAR(align().after.lm, result.after.lm, 1e-3);
+}
+
+TEST_F(Alignment, OfASparseEmulatorLeavesItSparse) {
+  make(0, 0.5);
+  config_.lm_weight = 0, config_.kd_weight = 1;
+  auto const before = clone(emulator_->parameters());
+  auto const result = align();
+  EXPECT_GT(result.before.kd, 0);
+  EXPECT_LT(result.after.kd, 0.8 * result.before.kd);
+  for (auto const& [name, tensor] : result.blocks) {
+    auto const& old = before.at(name);
+    EXPECT_FALSE(at::equal(tensor, old)) << name;
+    EXPECT_TRUE(tensor.dim() != 2 || at::equal(tensor.eq(0), old.eq(0))) << name;
+  }
+  // Kept, they are not those of an emulator that is sparser.
+  auto const file = dir_ / "sparse.safetensors";
+  write_middle(file, plan_, result.blocks);
+  EXPECT_NO_THROW(read_middle(file, plan_, *emulator_));
+  make(0, 0.8);
+  EXPECT_ERROR(read_middle(file, plan_, *emulator_), "holds weights that are 0 in this run's emulator");
 }
 
 TEST_F(Alignment, LeavesAWholeModelAsItIs) {

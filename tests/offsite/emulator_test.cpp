@@ -10,6 +10,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/io/safetensors.hpp"
 #include "fsllm/model/blocks.hpp"
+#include "fsllm/offsite/prune.hpp"
 #include "support.hpp"
 
 namespace fsllm::test {
@@ -116,6 +117,38 @@ TEST_P(OfFamily, HasTheTensorsOfItsBlocks) {
   EXPECT_EQ(own.num_layers, 5);
   for (size_t place = 0; place < plan_.kept.size(); ++place)
     EXPECT_EQ(own.window_of(place), config.window_of(static_cast<size_t>(plan_.kept[place])));
+}
+
+/// Of each output of the middle blocks' matrices the largest weights stay, and everything else.
+TEST_P(OfFamily, IsPruned) {
+  auto const config = load_model_config(full());
+  plan_.sparsity = 0.6;
+  copy_blocks(full(), plan_.kept, {}, dir_ / "pruned", prune_middle(plan_, config.conv1d));
+  SafetensorsReader const plain(emulator()), sparse(dir_ / "pruned");
+  ASSERT_EQ(sparse.names(), plain.names());
+  size_t matrices = 0;
+  for (auto const& name : plain.names()) {
+    auto before = plain.tensor(name), after = sparse.tensor(name);
+    auto const place = block_of(name);
+    if (before.dim() != 2 || place < 1 || place > 2) {
+      EXPECT_TRUE(same_bytes(after, before)) << name;
+      continue;
+    }
+    ++matrices;
+    if (config.conv1d) before = before.t(), after = after.t();
+    auto const left = after.ne(0);
+    ASSERT_TRUE(before.ne(0).all().item<bool>()) << name;
+    auto const stay = before.size(1) - static_cast<int64_t>(0.6 * static_cast<double>(before.size(1)));
+    EXPECT_TRUE(left.sum(1).eq(stay).all().item<bool>()) << name;
+    EXPECT_TRUE(at::equal(after, before.mul(left))) << name;
+    auto const least = before.abs().masked_fill(left.logical_not(), 1e9).amin(1);
+    EXPECT_TRUE(before.abs().masked_fill(left, 0).amax(1).le(least).all().item<bool>()) << name;
+  }
+  EXPECT_GE(matrices, 8U);
+  auto const rows = load_reference(GetParam()).rows;
+  auto const logits = all_logits(*load_model(dir_ / "pruned"), rows);
+  EXPECT_TRUE(logits.isfinite().all().item<bool>());
+  EXPECT_FALSE(tensors_near(logits, all_logits(*load_model(emulator()), rows), 1e-4));
 }
 
 /// Where blocks that it has not add nothing to the stream, the full model computes what the emulator does.

@@ -12,7 +12,7 @@
 #include <cstdlib>
 #include <thread>
 
-#include "../fuzz/mutation.hpp"
+#include "mutation.hpp"
 #include "server.hpp"
 
 namespace fsllm::test {

@@ -9,7 +9,7 @@ namespace fsllm {
 bool is_information_asked(CommandLine const& line);
 /// --describe, --print-schema, --print-markdown: no MPI, no files.
 int information_command(CommandLine const& line);
-/// Collective: --check, --print-config, or the whole run.
+/// Collective: --check-env, --check, --print-config, or the whole run.
 int run_command(CommandLine const& line, Communicator const& world);
 
 }  // namespace fsllm

@@ -16,6 +16,7 @@ struct TaskJob {
   TaskOptions options;
   LoadOptions load;
   int64_t batch_tokens = 2048;
+  std::string folder = {};  ///< "" or "FOLDER/", below the folder of results
 };
 
 /// What one candidate did in one task.

@@ -2,6 +2,7 @@
 #pragma once
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "fsllm/comm/communicator.hpp"
@@ -17,6 +18,15 @@
 
 namespace fsllm {
 
+/// eval.tasks: what the global model is asked during a run.
+struct RunTasksConfig {
+  std::vector<std::string> names;  ///< task_names()
+  std::string data;                ///< folder that holds mmlu/, gsm8k/, ...
+  int64_t limit = 0;               ///< TaskOptions::limit
+  std::optional<int64_t> shots;
+  int64_t freq = 0;  ///< rounds between; 0: at the end alone
+};
+
 /// A whole run, composed of the modules' own configurations.
 struct RunConfig {
   std::string outdir, expname;
@@ -26,6 +36,7 @@ struct RunConfig {
   double stall_warning_s = 60;           ///< comm/stall.hpp
   std::string use_gpu;                   ///< auto, True or False
   std::vector<std::string> shard_roots;  ///< folders of shards that only some ranks see
+  double time_limit_margin = 120;        ///< seconds
   std::string stage_dir;                 ///< place of converted weights; empty: the run directory
   bool half = false;                     ///< train.is_enable_half
   std::string storage_dtype, compute_dtype;
@@ -36,10 +47,15 @@ struct RunConfig {
   FedConfig fed;
   GroupConfig group;
   OffsiteConfig offsite;
+  RunTasksConfig tasks;
 };
 
 /// Reads every key of the program, checks the fields against each other and rejects unknown keys.
 RunConfig load_run_config(Config& config);
+
+RunTasksConfig load_run_tasks(Config& config, std::string const& data_root);
+/// What cannot be put to tasks during a run is an Error.
+void check_run_tasks(RunConfig const& run, Config const& config);
 
 /// What --client_cfg says of a client.
 struct ClientConfig {

@@ -26,6 +26,8 @@ class FixedPointSum {
   void add(std::span<int64_t const> encoded);
   /// The same as add(encode(…)) in one pass over memory. After an Error the sum is of no use.
   void add(TensorMap const& update, double weight, std::string const& who);
+  /// The sum as it is: add() takes it too.
+  std::span<int64_t const> encoded() const { return values_; }
   /// Collective: sums over ranks; afterwards `root` holds the total of values and weights.
   void reduce(Collective& collective, int root);
   /// The weight that arrived. On the root after reduce(): of all ranks.

@@ -22,11 +22,13 @@ struct NewToken {
   int64_t id = 0;
 };
 
-/// Continues rows in running batches of 16 to 128, which begin with at most `batch_tokens` prompt tokens at
-/// once; the tokens of this share. `tokenizer` may be null where no row has stop strings.
+/// Continues rows in running batches of `batch_rows` (0: an eighth of all, 16 to 128), which begin with at
+/// most `batch_tokens` prompt tokens at once; the tokens of this share. `tokenizer` may be null where no row
+/// has stop strings.
 std::vector<NewToken> continue_rows(CausalLM& model, Tokenizer const* tokenizer,
                                     std::vector<Continuation> const& rows, int64_t batch_tokens,
-                                    BatchShare share = {});
+                                    BatchShare const& share = {}, size_t batch_rows = 0,
+                                    OnBatch<NewToken> const& on_batch = {});
 
 /// The tokens of each of `rows` rows.
 std::vector<std::vector<int32_t>> tokens_by_row(std::vector<NewToken> const& tokens, size_t rows);

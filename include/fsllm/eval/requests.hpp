@@ -37,7 +37,7 @@ class RequestWork {
   /// `tokenizer`, which must outlive this, may be null when every request gives ids.
   RequestWork(std::vector<Request> const& requests, ModelConfig const& config, Tokenizer const* tokenizer);
 
-  RequestResults compute(CausalLM& model, int64_t batch_tokens, BatchShare share = {}) const;
+  RequestResults compute(CausalLM& model, int64_t batch_tokens, BatchShare const& share = {}) const;
   /// One JSON object a request, in their order, from the results of all shares.
   std::vector<std::string> answers(RequestResults const& results) const;
 

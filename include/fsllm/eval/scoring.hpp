@@ -1,18 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <functional>
+#include <set>
 #include <vector>
 
 #include "fsllm/model/causal_lm.hpp"
 
 namespace fsllm {
 
-/// A share of batches: those numbered index, index + count, ... A batch follows from all rows together, never
-/// from the share, so that a row's result has the same bits for any number of processes.
+/// A share of batches: of those that are not done yet, in their order, number index, index + count, ... A
+/// batch follows from all rows together, never from the share, so that a row's result has the same bits for
+/// any number of processes.
 struct BatchShare {
   int64_t index = 0, count = 1;
-  bool has(int64_t batch) const { return batch % count == index; }
+  std::set<int64_t> done = {};  ///< batches whose results the caller has
 };
+
+struct BatchDone {
+  int64_t number = 0, rows = 0;
+  int64_t rows_over = 0;  ///< that all shares are over with by now, if they are equally fast
+};
+
+/// Told of each batch that a process has computed, with its results.
+template <class Result>
+using OnBatch = std::function<void(BatchDone const& batch, std::vector<Result> const& results)>;
 
 /// Tokens of which the last `targets` are scored given all before them.
 struct ScoredRow {
@@ -31,7 +43,7 @@ struct RowScore {
 /// beginning; rows that feed the same tokens share one pass, and what several begin with (the examples of a
 /// few-shot prompt) is computed once.
 std::vector<RowScore> score_rows(CausalLM& model, std::vector<ScoredRow> const& rows, int64_t batch_tokens,
-                                 BatchShare share = {});
+                                 BatchShare const& share = {}, OnBatch<RowScore> const& on_batch = {});
 
 /// Cuts prefix + tokens into rows that together score every token of `tokens` once, each within `max_length`
 /// fed tokens and with as much context as fits (lm-evaluation-harness: get_rolling_token_windows with

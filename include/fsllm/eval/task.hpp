@@ -27,6 +27,8 @@ struct Writing {
   std::string as_long_as;  ///< as many tokens as this text has, instead
   std::vector<std::string> stops;
   double temperature = 0;  ///< 0 is greedy
+  int64_t top_k = 0;       ///< as GenerateRow's, as the next
+  double top_p = 1;
   int64_t samples = 1;
   bool is_wanted() const { return max_tokens > 0 || !as_long_as.empty(); }
 };
@@ -86,6 +88,7 @@ struct TaskOptions {
   std::optional<int64_t> shots;          ///< the task's own number where empty
   PromptTemplate prompt;                 ///< for tasks that ask instructions
   Tokenizer const* tokenizer = nullptr;  ///< where `prompt` is a chat template
+  std::string shots_option = "--shots";  ///< in messages
 };
 
 /// First items of each group, as lm-evaluation-harness' --limit counts.
@@ -103,7 +106,7 @@ bool ask_instructions(std::vector<std::string> const& names);
 
 /// The tasks of a list "mmlu,gsm8k,my_questions.jsonl": names of the table, and files of the user's own
 /// (own_task). Unknown names are Errors with the nearest one.
-std::vector<std::string> task_names(std::string const& list);
+std::vector<std::string> task_names(std::string const& list, std::string const& option = "--tasks");
 /// A task's name in results: a file's without folder and extension.
 std::string task_label(std::string const& name);
 std::unique_ptr<EvalTask> make_task(std::string const& name, TaskOptions const& options);

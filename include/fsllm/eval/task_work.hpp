@@ -9,6 +9,14 @@
 
 namespace fsllm {
 
+/// What one batch gave: all that a later process needs in order not to compute it again.
+struct FinishedBatch {
+  bool is_written = false;  ///< texts, else scores; each kind has numbers of its own
+  int64_t number = 0, rows = 0;
+  std::vector<RowScore> scores;
+  std::vector<NewToken> tokens;
+};
+
 /// The items of a task as rows of tokens for one model.
 class TaskWork {
  public:
@@ -17,10 +25,12 @@ class TaskWork {
   TaskWork(EvalTask const& task, ModelConfig const& config, Tokenizer const& tokenizer);
 
   int64_t rows() const { return static_cast<int64_t>(scored_.size() + continued_.size()); }
-  /// This share of the batches, which follow from the items alone. `done` is told rows that are over,
-  /// whoever computed them.
-  RequestResults compute(CausalLM& model, int64_t batch_tokens, BatchShare share,
-                         std::function<void(int64_t)> const& done = {}) const;
+  /// The batches of process `index` of `count`, which follow from the items alone, without those in `kept`.
+  /// `finished` is told of each, and of how many rows are over with it (BatchDone).
+  RequestResults compute(
+      CausalLM& model, int64_t batch_tokens, int64_t index, int64_t count,
+      std::vector<FinishedBatch> const& kept = {},
+      std::function<void(FinishedBatch const&, int64_t rows_over)> const& finished = {}) const;
   /// One answer an item, from the results of all shares.
   std::vector<ItemAnswer> answers(RequestResults const& results) const;
 

@@ -3,6 +3,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "fsllm/comm/collective.hpp"
@@ -17,6 +18,10 @@ struct Aggregation {
   /// Collective: on rank 0 (empty elsewhere) Σ weight·mean / Σ weight, where the weights are those that
   /// arrived, and Σ sum.
   virtual Message reduce(Collective& collective) = 0;
+  /// What has been added on this rank, in host memory, and the same added to what is here; none for a kind
+  /// that keeps more than sums.
+  virtual std::optional<TensorMap> state() const { return {}; }
+  virtual void add_state(TensorMap const& /*state*/) {}
 };
 
 /// 64-bit fixed point: the same bits for any number of ranks.

@@ -17,6 +17,9 @@
 
 namespace fsllm {
 
+/// What tasks made of the global model: task → metric ("acc,none") → value.
+using TaskMetrics = std::map<std::string, std::map<std::string, double>>;
+
 /// What one client did in one turn.
 struct ClientReport {
   int64_t client = 0;
@@ -69,8 +72,9 @@ nlohmann::ordered_json to_json(ClientLosses const& losses);
 /// The lines of metrics_clients.jsonl: one for each client that trained or was evaluated, in their order;
 /// of a client with two turns (asynchronous runs) one each, the first with its losses.
 std::vector<nlohmann::ordered_json> client_lines(RoundReport const& report);
-/// The event that metrics.jsonl ends with; an empty object where there is none.
-nlohmann::ordered_json last_event(std::filesystem::path const& metrics);
+/// The last event of metrics.jsonl that is of tasks (`kind` "tasks"), or that is not; an empty object where
+/// there is none.
+nlohmann::ordered_json last_event(std::filesystem::path const& metrics, std::string const& kind = "");
 /// FS-LLM's lines of eval_results.log: the raw results of each of up to 100 clients, and the weighted mean.
 std::string eval_result_lines(RoundReport const& report);
 /// The last of them alone, as FS-LLM writes it for the mean of FedSWA.

@@ -2,6 +2,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "fsllm/comm/collective.hpp"
@@ -9,6 +10,7 @@
 #include "fsllm/fed/client_data.hpp"
 #include "fsllm/fed/config.hpp"
 #include "fsllm/fed/evaluate.hpp"
+#include "fsllm/fed/report.hpp"
 #include "fsllm/fed/run_directory.hpp"
 #include "fsllm/model/causal_lm.hpp"
 
@@ -58,13 +60,18 @@ struct Federation {
   /// Called on every rank whenever the server has sent ServerState::extra; may be empty.
   std::function<void(TensorMap const& extra)> received = {};
   std::string judged = {};  ///< what clients are judged by, for people; "" where there is one model
+  /// Collective over all ranks: what tasks make of `model` as it stands after `round`, with these global
+  /// values; nothing where a signal has stopped it. Empty: there are none.
+  std::function<std::optional<TaskMetrics>(TensorMap const& values, int64_t round)> examine = {};
+  int64_t examine_every = 0;  ///< rounds; 0: at the end alone
   Communicator const& all_ranks() const { return world ? *world : collective.communicator(); }
 };
 
 struct RunSummary {
   int64_t rounds = 0;
   bool stopped_early = false;
-  bool interrupted = false;  ///< by a signal; what was done is in the newest checkpoint
+  bool interrupted = false;  ///< by a signal or the time limit
+  bool saved = false;        ///< there is something that a new start goes on with
 };
 
 /// Collective: all rounds from the beginning, or from the newest checkpoint when `resume`. Method "local"

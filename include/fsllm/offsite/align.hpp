@@ -36,8 +36,9 @@ struct AlignJob {
 /// Distils the middle blocks of the emulator from the full model: its hidden states behind the last middle
 /// block learn those of the full model behind block plan.last − 1, and its logits the targets and the full
 /// model's: lm_weight · CE + kd_weight · distillation_loss + kl_weight · KL. Nothing else moves, nothing is
-/// dropped. The blocks by their names in the emulator, in the types that they had, which they have in
-/// `emulator` too then, and losses of `judged`. A loss that is not finite is an Error.
+/// dropped; weights that a sparse emulator has not stay 0. The blocks by their names in the emulator, in the
+/// types that they had, which they have in `emulator` too then, and losses of `judged`. A loss that is not
+/// finite is an Error.
 AlignResult align_emulator(CausalLM& full, CausalLM& emulator, AlignJob const& job);
 
 /// The parameters of the middle blocks, live, by their names in the emulator.
@@ -45,7 +46,8 @@ TensorMap middle_parameters(CausalLM& emulator, EmulatorPlan const& plan);
 
 /// Writes middle blocks (names of the emulator) under their names in the full model.
 void write_middle(std::filesystem::path const& file, EmulatorPlan const& plan, TensorMap const& blocks);
-/// Reads them; other names or shapes than those of `emulator` are an Error.
+/// Reads them; other names or shapes than those of `emulator`, and weights that a sparse one has not, are an
+/// Error.
 TensorMap read_middle(std::filesystem::path const& file, EmulatorPlan const& plan, CausalLM& emulator);
 
 }  // namespace fsllm

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "fsllm/core/config.hpp"
+#include "fsllm/model/quantized.hpp"
 #include "fsllm/train/optimizer.hpp"
 
 namespace fsllm {
@@ -27,9 +28,11 @@ struct AlignConfig {
 /// Keys `llm.offsite_tuning.*` (Xiao et al. 2023, "Offsite-Tuning: Transfer Learning without Full Model").
 struct OffsiteConfig {
   bool use = false;
-  double drop_ratio = 0.5;
-  int64_t emu_l = 1, emu_r = 10;  ///< blocks from emu_l on and before emu_r are emulated
-  bool judges_full = false;       ///< eval_type full: losses are those of the full model
+  double drop_ratio = 0.5;  ///< 0 where the strategy is another way to make less of the blocks
+  double sparsity = 0;      ///< strategy pruning: share of the weights of middle blocks that becomes 0
+  Quantization quantization = Quantization::none;  ///< strategy quantization: of the middle blocks
+  int64_t emu_l = 1, emu_r = 10;                   ///< blocks from emu_l on and before emu_r are emulated
+  bool judges_full = false;                        ///< eval_type full: losses are those of the full model
   AlignConfig align;
 };
 OffsiteConfig load_offsite_config(Config& config);

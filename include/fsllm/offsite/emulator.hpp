@@ -17,6 +17,7 @@ struct EmulatorPlan {
   int64_t layers = 0;           ///< of the full model
   int64_t first = 0, last = 0;  ///< [0, first) and [last, layers) are trained
   std::vector<int64_t> kept;    ///< all blocks of the emulator, ascending
+  double sparsity = 0;          ///< of the matrices of untrained blocks
   bool trains_rest = false;     ///< embeddings, last norm and head too (compat.fsllm)
 
   bool is_trained(int64_t block) const;  ///< -1: what belongs to no block
