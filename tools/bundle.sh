@@ -48,7 +48,7 @@ Build with it, or bring the MPI of the other machine and build there."
 mpi_path() { "$(dirname "$mpirun")/ompi_info" --path "$1" --parsable | sed 's/^[^/]*//'; }
 
 mkdir -p "$out"/{bin,libexec,lib/gcc,lib/openmpi,lib/pmix,etc,share/fsllm,licenses}
-programs=(fsllm_hpc fsllm_shard fsllm_eval fsllm_export fsllm_inspect fsllm_serve fsllm_chat)
+programs=(fsllm_hpc fsllm_shard fsllm_eval fsllm_export fsllm_inspect fsllm_serve fsllm_chat fsllm_sweep)
 for name in "${programs[@]}" "${tests[@]}" "${benches[@]}"; do
   if [[ -e $build/bin/$name ]]; then cp "$build/bin/$name" "$out/libexec/$name"; fi
 done

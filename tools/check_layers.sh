@@ -35,7 +35,7 @@ mpi\.h                     ^(src|tests)/comm/
 nccl\.h                    ^(src|tests)/comm/
 hdf5.*\.h                  ^(src|tests)/io/
 (arrow|parquet)/.*         ^(src|tests)/io/parquet
-yaml-cpp/.*                ^src/core/config
+yaml-cpp/.*                ^src/(core/config|sweep/spec)
 boost/program_options.*    ^(src/app|tools)/
 sentencepiece.*            ^src/text/
 httplib\.h                 ^(src/serve|tests)/

@@ -10,7 +10,6 @@
 #include <sstream>
 
 #include "fsllm/app/program.hpp"
-#include "fsllm/comm/communicator.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/names.hpp"
 #include "fsllm/core/paths.hpp"
@@ -230,6 +229,10 @@ CommandLine parse_command_line(Program const& program, int argc, char const* con
     line.path = expand_path(words.front(), program.name);
     words.erase(words.begin());
   }
+  if (program.words == Words::any) {
+    line.words = words;
+    return line;
+  }
   FSLLM_CHECK(program.words == Words::overrides || words.empty(),
               "'{}' on the command line ({} takes {}options only). See {} --help.", words.front(),
               program.name, program.words == Words::path ? "one path and " : "", program.name);
@@ -247,20 +250,20 @@ std::string help_text(Program const& program) {
   return text.str();
 }
 
-std::string version_text(Program const& program) {
-  return fmt::format("{} {}\n{}MPI: {}\n", program.name, FSLLM_VERSION, FSLLM_BUILD_FACTS,
-                     mpi_library_version());
-}
-
-ProgramStart start_program(Program const& program, int argc, char const* const* argv) {
-  prepare_process();
+ProgramStart answer_command_line(Program const& program, int argc, char const* const* argv,
+                                 std::string (*more_facts)()) {
   ProgramStart start;
   try {
     start.line = parse_command_line(program, argc, argv);
     bool const help = start.line->has("help"), version = start.line->has("version");
     if (!help && !version) return start;
     start.line.reset();
-    if (!is_silent_rank()) std::cout << (help ? help_text(program) : version_text(program));
+    if (is_silent_rank()) return start;
+    if (help)
+      std::cout << help_text(program);
+    else
+      std::cout << program.name << " " << FSLLM_VERSION << "\n"
+                << FSLLM_BUILD_FACTS << (more_facts != nullptr ? more_facts() : "");
   } catch (Error const& error) {
     print_error_once(error.what());
     start = {{}, kExitBadInput};

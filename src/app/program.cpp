@@ -7,25 +7,17 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
-#include <filesystem>
-#include <iostream>
-#include <new>
-#include <system_error>
 #include <thread>
 
+#include "fsllm/app/command_line.hpp"
 #include "fsllm/core/allocator.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/matmul.hpp"
-#include "fsllm/core/utf8.hpp"
 
 namespace fsllm {
 namespace {
-
-void print_error(std::string const& message) {
-  std::cerr << "error: " << printable(message) << std::endl;
-}
 
 /// Ends the run after a failure that other ranks do not know of. The lowest rank that failed speaks: the
 /// others wait a moment, in which its abort reaches them.
@@ -106,26 +98,6 @@ int run_program_alone(int argc, char** argv, std::string const& name,
   });
 }
 
-Failure failure_of(std::exception const& error) {
-  if (dynamic_cast<Error const*>(&error) != nullptr) return {error.what()};
-  std::string const text = error.what();
-  bool const allocation = dynamic_cast<std::bad_alloc const*>(&error) != nullptr ||
-                          text.find("can't allocate memory") != std::string::npos ||
-                          text.find("out of memory") != std::string::npos;
-  if (allocation)
-    return {
-        fmt::format("out of memory ({}). Use a smaller dataloader.batch_size or llm.tok_len, another "
-                    "train.storage_dtype, fewer ranks a machine, or a machine with more memory.",
-                    text.substr(0, text.find('\n')))};
-  if (auto const* file = dynamic_cast<std::filesystem::filesystem_error const*>(&error))
-    return {fmt::format("cannot use {} ({}). Check the path and its permissions.", file->path1().string(),
-                        file->code().message())};
-  if (auto const* system = dynamic_cast<std::system_error const*>(&error))
-    return {fmt::format("the system refuses ({}: {}). Check its limits (ulimit -a).", system->what(),
-                        system->code().message())};
-  return {fmt::format("internal: {}", text), kExitInternal};
-}
-
 void prepare_process() {
   raise_descriptor_limit();
   ignore_write_signals();
@@ -135,18 +107,10 @@ void prepare_process() {
   use_matmul_kernels();
 }
 
-bool is_silent_rank() {
-  // SLURM_PROCID is that of mpirun's daemon where another one is there.
-  for (auto const* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"})
-    if (char const* const rank = std::getenv(name); rank != nullptr) return std::atoi(rank) > 0;
-  return false;
-}
-
-void print_error_once(std::string const& message) {
-  if (is_silent_rank())
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
-  else
-    print_error(message);
+ProgramStart start_program(Program const& program, int argc, char const* const* argv) {
+  prepare_process();
+  return answer_command_line(program, argc, argv,
+                             [] { return fmt::format("MPI: {}\n", mpi_library_version()); });
 }
 
 }  // namespace fsllm

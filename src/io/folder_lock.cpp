@@ -165,6 +165,14 @@ FolderLock::FolderLock(fs::path folder, fs::path file)
                    folder_.string(), file_.string()));
 }
 
+std::string lock_holder(fs::path const& file) {
+  auto const content = content_of(file);
+  if (content.empty()) return "";
+  auto const owner = json::parse(content, nullptr, false);
+  if (!owner.is_object()) return "an unknown process";
+  return why_gone(owner).empty() ? owner_text(owner) : "";
+}
+
 FolderLock::~FolderLock() {
   if (is_held()) ::unlink(file_.c_str());
 }

@@ -14,7 +14,7 @@ using Words = std::vector<std::string>;
 class AllCommandLines : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Programs, AllCommandLines,
                          testing::Values("fsllm_hpc", "fsllm_shard", "fsllm_eval", "fsllm_export",
-                                         "fsllm_inspect", "fsllm_serve", "fsllm_chat"),
+                                         "fsllm_inspect", "fsllm_serve", "fsllm_chat", "fsllm_sweep"),
                          [](auto const& test) { return test.param; });
 
 TEST_P(AllCommandLines, TellWhatTheyAre) {
@@ -41,7 +41,7 @@ TEST_P(AllCommandLines, NameStrayWordsAndUnknownOptions) {
   for (int const np : {0, 2}) {
     expect_message(run(dir.path(), np, {GetParam(), "--hepl"}), "--hepl is no option of " + GetParam());
     expect_message(run(dir.path(), np, {GetParam(), "-x"}), "-x");
-    if (GetParam() == "fsllm_inspect") continue;
+    if (GetParam() == "fsllm_inspect" || GetParam() == "fsllm_sweep") continue;
     expect_message(run(dir.path(), np, {GetParam(), "stray"}), "stray");
   }
 }

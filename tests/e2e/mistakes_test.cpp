@@ -123,6 +123,17 @@ void write_configurations(fs::path const& dir) {
         run + "llm: {tok_len: 48, adapter: {use: True, init_from: other_adapter}}\n");
 }
 
+void write_sweeps(fs::path const& dir) {
+  std::string const head = "base: run.yaml\noutdir: runs\n";
+  write(dir / "sweep.yaml", head + "grid: {train.optimizer.lr: [0.1, 1.0]}\nseeds: [1, 2]\n");
+  write(dir / "sweep_gird.yaml", head + "gird: {train.optimizer.lr: [0.1, 1.0]}\n");
+  write(dir / "sweep_seed.yaml", head + "grid: {seed: [1, 2]}\n");
+  write(dir / "sweep_base.yaml", "base: rnu.yaml\noutdir: runs\nseeds: [1, 2]\n");
+  write(
+      dir / "sweep_steps.yaml",
+      head + "grid: {train.optimizer.lr: [0.1]}\nhalving: {budget_key: train.local_update_steps, max: 9}\n");
+}
+
 void write_models(fs::path const& dir) {
   for (auto const* name : {"cut_model", "pointer_model", "other_tokenizer"})
     fs::copy(dir / "model", dir / name);
@@ -154,6 +165,7 @@ class Mistakes : public testing::Test {
     auto const& dir = dir_->path();
     write_files(dir);
     write_configurations(dir);
+    write_sweeps(dir);
     write_models(dir);
     fs::current_path(dir);
     ASSERT_EQ(run(dir, 0, {"fsllm_hpc", "--cfg", "run.yaml", "expname", "done"}).exit_code, 0);
@@ -188,8 +200,8 @@ class Mistakes : public testing::Test {
         continue;
       }
       expect_refused(mistake, 0, mistake.message);
-      bool const is_for_one =
-          program == "fsllm_export" || program == "fsllm_serve" || program == "fsllm_chat";
+      bool const is_for_one = program == "fsllm_export" || program == "fsllm_serve" ||
+                              program == "fsllm_chat" || program == "fsllm_sweep";
       bool const refused_as_such = is_for_one && !mistake.message.starts_with("'");
       expect_refused(
           mistake, 2,
@@ -224,6 +236,10 @@ TEST_F(Mistakes, Serve) {
 }
 TEST_F(Mistakes, Chat) {
   expect_all("fsllm_chat");
+}
+
+TEST_F(Mistakes, Sweep) {
+  expect_all("fsllm_sweep");
 }
 
 TEST_F(Mistakes, AreAllRead) {

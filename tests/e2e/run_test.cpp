@@ -251,8 +251,8 @@ TEST(CommandLine, Informs) {
   auto const schema = nlohmann::json::parse(run(dir.path(), 0, {"fsllm_hpc", "--print-schema"}).out);
   EXPECT_EQ(schema.at("properties").at("federate").at("properties").at("total_round_num").at("type"),
             "integer");
-  for (auto const* program :
-       {"fsllm_shard", "fsllm_eval", "fsllm_export", "fsllm_inspect", "fsllm_serve", "fsllm_chat"})
+  for (auto const* program : {"fsllm_shard", "fsllm_eval", "fsllm_export", "fsllm_inspect", "fsllm_serve",
+                              "fsllm_chat", "fsllm_sweep"})
     EXPECT_THAT(run(dir.path(), 0, {program, "--help"}).out, testing::HasSubstr("Options"));
 }
 

@@ -21,7 +21,7 @@ struct OptionRow {
 };
 
 /// What a program takes beside its options.
-enum class Words { none, overrides, path };
+enum class Words { none, overrides, path, any };
 
 /// A program's command line; --help and --version come by themselves.
 struct Program {
@@ -47,6 +47,7 @@ class CommandLine {
 
   std::vector<std::pair<std::string, std::string>> overrides;  ///< KEY, VALUE
   std::string path;
+  std::vector<std::string> words;  ///< of Words::any
 
  private:
   friend CommandLine parse_command_line(Program const& program, int argc, char const* const* argv);
@@ -58,14 +59,17 @@ class CommandLine {
 /// list or map may hold blanks: data.splits [0.9, 0.1, 0].
 CommandLine parse_command_line(Program const& program, int argc, char const* const* argv);
 std::string help_text(Program const& program);
-std::string version_text(Program const& program);
 
-/// The beginning of every main: prepares the process, parses, and answers --help and --version, on rank 0 of
-/// a launcher alone.
+/// The beginning of a main.
 struct ProgramStart {
   std::optional<CommandLine> line;  ///< empty: the program is done
   int exit_code = 0;
 };
+/// Prepares the process, parses, and answers --help and --version, on rank 0 of a launcher alone.
 ProgramStart start_program(Program const& program, int argc, char const* const* argv);
+/// The same for a program that computes nothing: without the preparation. `more_facts` are lines of
+/// --version.
+ProgramStart answer_command_line(Program const& program, int argc, char const* const* argv,
+                                 std::string (*more_facts)() = nullptr);
 
 }  // namespace fsllm

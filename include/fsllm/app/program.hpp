@@ -44,6 +44,7 @@ void prepare_process();
 
 /// True on a rank other than 0 of a launcher, told by its environment: for output before MPI starts.
 bool is_silent_rank();
+void print_error(std::string const& message);
 /// An error that every rank finds before MPI has started: rank 0 says it. The others wait until it has, for a
 /// launcher ends all ranks when the first one exits.
 void print_error_once(std::string const& message);

@@ -26,4 +26,7 @@ class FolderLock {
   std::string content_;
 };
 
+/// Who holds a FolderLock's file, for messages: "" where nobody does, or the owner is known to be gone.
+std::string lock_holder(std::filesystem::path const& file);
+
 }  // namespace fsllm
