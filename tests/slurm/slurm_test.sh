@@ -86,6 +86,15 @@ job=$(submit --output="$dir/evaluate.log" --ntasks-per-node=2 --cpus-per-task=1 
   --run "$dir/exp/gpu" --tasks own.jsonl --data "$dir/tasks" --out "$dir/scores")
 within 60 ended "$job" && grep -q '"own"' "$dir/scores/results.json" || fail "evaluate.sbatch"
 
+echo "== an array of six runs becomes a table"
+config sweep
+sed -i 's/local_update_steps: 150/local_update_steps: 5/; /^outdir/d; /^expname/d; /^seed/d' "$dir/sweep.yaml"
+printf 'base: sweep.yaml\noutdir: runs\ngrid:\n  train.optimizer.lr: [0.001, 0.003, 0.01]\nseeds: [1, 2]\nmetrics: [val.loss_per_token]\n' > "$dir/spec.yaml"
+job=$(submit --array=0-5 --output="$dir/sweep-%a.log" --cpus-per-task=1 "$FSLLM_SOURCE_DIR/jobs/sweep.sbatch" "$dir/spec.yaml")
+within 240 ended "$job" || fail "the array does not end"
+fsllm_sweep "$dir/spec.yaml" table --format markdown | tee "$dir/table.log"
+[ "$(grep -c ' ± ' "$dir/table.log")" = 3 ] && [ "$(grep -o '\*\*[^*]*\*\*' "$dir/table.log" | wc -l)" = 1 ] || fail "the table"
+
 echo "== before the time limit, which squeue tells"
 config limit
 log=$dir/limit.log
