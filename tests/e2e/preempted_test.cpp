@@ -66,7 +66,7 @@ class Preempted : public testing::Test {
     auto const before = said(dir).size();
     Background job(dir, np, words(dir, more));
     ASSERT_TRUE(comes([&] { return said(dir).find(mark, before) != std::string::npos; })) << said(dir);
-    std::this_thread::sleep_for(std::chrono::milliseconds(150));
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
     // A batch system, a launcher and a script may each send one; mpirun itself ends at once at a second
     // SIGTERM.
     for (int i = 0; i < (number == SIGUSR1 ? 3 : 1); ++i) job.signal(number);
@@ -85,7 +85,7 @@ class Preempted : public testing::Test {
     EXPECT_EQ(result(dir), expected);
   }
 
-  int steps_ = 500;
+  int steps_ = 300;
 };
 
 constexpr char const* kGoesOn = "had ended before the stop";

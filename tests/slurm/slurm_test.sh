@@ -42,7 +42,7 @@ llm: {tok_len: 128, adapter: {use: True, args: [{adapter_method: lora, r: 4, lor
 data: {root: $FSLLM_SOURCE_DIR/datasets/quickstart, type: train.jsonl, prompt_template: plain, splitter: natural, splitter_args: [{field: client}], splits: [0.9, 0.1, 0.0]}
 dataloader: {batch_size: 8}
 federate: {method: FedAvg, client_num: 4, total_round_num: 2}
-train: {local_update_steps: 150, batch_or_epoch: batch, optimizer: {type: AdamW, lr: 0.001}}
+train: {local_update_steps: 100, batch_or_epoch: batch, optimizer: {type: AdamW, lr: 0.001}}
 early_stop: {patience: 0}
 YAML
 }
@@ -59,7 +59,7 @@ job=$(submit --output="$log" --cpus-per-task=1 "$FSLLM_SOURCE_DIR/jobs/nodes_cpu
 for stop in 1 2; do
   marker=$([ $stop = 1 ] && echo 'before training' || echo 'had ended before the stop')
   within 120 says "$log" "$marker" || fail "the job does not get to '$marker'"
-  sleep 1
+  sleep 0.7
   scancel --signal=USR1 --batch "$job"
   within 60 sh -c "[ \"\$(grep -c 'goes back into the queue' $log)\" = $stop ]" || fail "stop $stop does not requeue"
 done
@@ -88,7 +88,7 @@ within 60 ended "$job" && grep -q '"own"' "$dir/scores/results.json" || fail "ev
 
 echo "== an array of six runs becomes a table"
 config sweep
-sed -i 's/local_update_steps: 150/local_update_steps: 5/; /^outdir/d; /^expname/d; /^seed/d' "$dir/sweep.yaml"
+sed -i 's/local_update_steps: 100/local_update_steps: 5/; /^outdir/d; /^expname/d; /^seed/d' "$dir/sweep.yaml"
 printf 'base: sweep.yaml\noutdir: runs\ngrid:\n  train.optimizer.lr: [0.001, 0.003, 0.01]\nseeds: [1, 2]\nmetrics: [val.loss_per_token]\n' > "$dir/spec.yaml"
 job=$(submit --array=0-5 --output="$dir/sweep-%a.log" --cpus-per-task=1 "$FSLLM_SOURCE_DIR/jobs/sweep.sbatch" "$dir/spec.yaml")
 within 240 ended "$job" || fail "the array does not end"
