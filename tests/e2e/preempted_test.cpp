@@ -66,7 +66,7 @@ class Preempted : public testing::Test {
     auto const before = said(dir).size();
     Background job(dir, np, words(dir, more));
     ASSERT_TRUE(comes([&] { return said(dir).find(mark, before) != std::string::npos; })) << said(dir);
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    std::this_thread::sleep_for(std::chrono::milliseconds(150));
     // A batch system, a launcher and a script may each send one; mpirun itself ends at once at a second
     // SIGTERM.
     for (int i = 0; i < (number == SIGUSR1 ? 3 : 1); ++i) job.signal(number);
@@ -85,7 +85,7 @@ class Preempted : public testing::Test {
     EXPECT_EQ(result(dir), expected);
   }
 
-  int steps_ = 300;
+  int steps_ = 500;
 };
 
 constexpr char const* kGoesOn = "had ended before the stop";
@@ -103,7 +103,7 @@ TEST_F(Preempted, TwiceInARoundEndsInTheSameBits) {
     ASSERT_TRUE(fs::exists(dir / "run/unfinished/round.json"));
     auto again = more;
     again.push_back("--resume");
-    stop(dir.path(), 2, again, SIGTERM, kGoesOn);
+    stop(dir.path(), 2, again, SIGUSR1, kGoesOn);
     expect_finish(dir.path(), more.empty() ? 3 : 2, more, expected);
   }
 }
@@ -113,7 +113,7 @@ TEST_F(Preempted, WhereARoundCannotWaitItBeginsAnew) {
   Words const more{"aggregator.robust_rule", "median"};
   auto const expected = undisturbed(more);
   TempDir dir;
-  stop(dir.path(), 0, more, SIGUSR1, "before training");
+  stop(dir.path(), 0, more, SIGTERM, "before training");
   EXPECT_FALSE(fs::exists(dir / "run/unfinished"));
   expect_finish(dir.path(), 2, more, expected);
 }
