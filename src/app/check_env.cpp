@@ -94,7 +94,6 @@ class Check {
                    {"memory", available_memory()},
                    {"shm", space_in("/dev/shm")}};
     for (auto const& text : world_.all_gather(own.dump())) ranks_.push_back(json::parse(text));
-    std::string last;
     for (int rank = 0; rank < world_.size(); ++rank) {
       auto const& facts = ranks_[static_cast<size_t>(rank)];
       auto const name = facts["host"].get<std::string>();

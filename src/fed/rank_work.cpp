@@ -246,7 +246,7 @@ TensorMap RankWork::take_part(ClientTurn& turn, GradientHook const& hook, TurnPa
   auto const shard = f_.data.shard(client);
   auto const steps = planned_steps(config, shard->train.samples());
   auto training = training_of(turn, f_.parameters, hook, part, config, *shard);
-  if (auto const earlier = take_resting(client); earlier) {
+  if (auto const earlier = take_resting(turn.task); earlier) {
     set_parameters(earlier->parameters);
     training->load_state(earlier->training);
   } else {

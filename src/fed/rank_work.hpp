@@ -81,7 +81,7 @@ class RankWork {
   bool can_rest() const;
   std::vector<std::vector<ClientTask>> remaining(RoundPlan const& plan) const;
   void rest(ClientTurn const& turn, LocalTraining const& training);
-  std::optional<RestingTurn> take_resting(int64_t client);
+  std::optional<RestingTurn> take_resting(ClientTask const& task);
   void keep_unfinished(std::vector<std::vector<ClientTask>> const& mine,
                        std::vector<ClientReport> const& reports, Aggregation const& aggregation);
   GradientHook hook_of(ClientTurn const& turn, GradientHooks const& gradients) const;

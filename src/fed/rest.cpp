@@ -41,10 +41,10 @@ void RankWork::rest(ClientTurn const& turn, LocalTraining const& training) {
                          std::move(state)};
 }
 
-/// The state in which an earlier start left this client's turn, once.
-std::optional<RestingTurn> RankWork::take_resting(int64_t client) {
+/// The state in which an earlier start left this turn, once.
+std::optional<RestingTurn> RankWork::take_resting(ClientTask const& task) {
   if (!earlier_) return {};
-  auto const found = earlier_->resting.extract(client);
+  auto found = earlier_->resting.extract({task.client, task.version});
   return found ? std::optional(std::move(found.mapped())) : std::nullopt;
 }
 
@@ -56,7 +56,7 @@ void RankWork::keep_unfinished(std::vector<std::vector<ClientTask>> const& mine,
   unfinished_ = UnfinishedWork{reports, std::move(*sums), {}};
   if (resting_) unfinished_->resting.push_back(std::move(*resting_));
   for (auto const& task : tasks({0, 0, mine}))
-    if (auto turn = take_resting(task.client)) unfinished_->resting.push_back(std::move(*turn));
+    if (auto turn = take_resting(task)) unfinished_->resting.push_back(std::move(*turn));
 }
 
 }  // namespace fsllm::detail

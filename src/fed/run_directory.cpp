@@ -18,7 +18,7 @@ std::vector<std::string> const kNames{
     "config.yaml", "exp_print.log", "eval_results.log", "metrics.jsonl", "summary.json",
     "checkpoints", "shards",        "adapter",          "best",          "swa",
     "model",       "run.json",      "client_cfg.yaml",  "clients",       "metrics_clients.jsonl",
-    "emulator",    "tasks"};
+    "emulator",    "tasks",         "unfinished"};
 std::vector<std::string> const kLogs{"exp_print.log", "eval_results.log", "metrics.jsonl",
                                      "metrics_clients.jsonl"};
 

@@ -244,8 +244,8 @@ void Run::save_unfinished() {
   set_activity("saving the unfinished round");
   auto const states =
       config_.has_client_states() ? work_.state_files(state_.done + 1) : std::vector<ClientStateFile>{};
-  detail::save_unfinished(writes() ? f_.output : nullptr, f_.directory.root, state_.done, *work,
-                          writes() ? states : std::vector<ClientStateFile>{}, f_.all_ranks());
+  detail::save_unfinished(writes() ? f_.output : nullptr, f_.directory.root, state_.done, *work, states,
+                          f_.all_ranks());
   unfinished_saved_ = true;
 }
 
@@ -253,7 +253,7 @@ void Run::save_unfinished() {
 void Run::note_for_signals() const {
   auto const state =
       saved_ > 0 ? fmt::format("the newest checkpoint is that of round {}; continue with --resume", saved_)
-                 : std::string("there is no checkpoint yet; --resume begins at round 0");
+                 : std::string("no round has ended yet; start it again with --resume");
   set_signal_note(writes() ? fmt::format("stopping after this step ({})", state) : "", OnSignal::deferred);
 }
 

@@ -27,8 +27,8 @@ std::string name_of(int rank) {
   return fmt::format("{}/rank_{:05d}.safetensors", kFolder, rank);
 }
 
-std::string turn_prefix(int64_t client) {
-  return fmt::format("client_{}/", client);
+std::string turn_prefix(int64_t client, int64_t version) {
+  return fmt::format("client_{}.{}/", client, version);
 }
 
 /// Plain structs as their bytes: a file is read by the version that wrote it (sizes are compared).
@@ -63,7 +63,7 @@ TensorMap to_tensors(UnfinishedWork const& work) {
   put(all, kSums, work.sums);
   std::vector<int64_t> turns;
   for (auto const& turn : work.resting) {
-    auto const prefix = turn_prefix(turn.client);
+    auto const prefix = turn_prefix(turn.client, turn.version);
     turns.insert(turns.end(), {turn.client, turn.version});
     put(all, prefix + "parameters/", turn.parameters);
     put(all, prefix + "optimizer/", turn.training.optimizer);
@@ -78,7 +78,7 @@ UnfinishedWork from_tensors(TensorMap const& all) {
   UnfinishedWork work{values_of<ClientReport>(all.at(kReports)), part_of(all, kSums), {}};
   auto const turns = values_of<int64_t>(all.at(kTurns));
   for (size_t i = 0; i + 1 < turns.size(); i += 2) {
-    auto const prefix = turn_prefix(turns[i]);
+    auto const prefix = turn_prefix(turns[i], turns[i + 1]);
     TrainingState training{values_of<TrainResult>(all.at(prefix + "result")).at(0),
                            part_of(all, prefix + "optimizer/"),
                            values_of<ZerothOrderMove>(all.at(prefix + "moves"))};
@@ -132,10 +132,9 @@ void save_unfinished(OutputFolder* output, fs::path const& run_directory, int64_
   write_safetensors(path, to_tensors(work), {{"format", "pt"}}, OutputFolder::scratch_of(run_directory),
                     FileAccess::owner_only);
   auto const files = all_gather(std::vector{checksum64_file(path)}, comm);
-  auto const all_states = all_gather(states, comm);
   if (output == nullptr) return;
   json listed = json::array();
-  for (auto const& file : all_states) listed.push_back({file.client, file.round, file.checksum});
+  for (auto const& file : states) listed.push_back({file.client, file.round, file.checksum});
   json const found{{"round", round}, {"sizes", sizes()}, {"files", files}, {"states", listed}};
   output->write(kRound, found.dump() + "\n");
 }
@@ -152,11 +151,11 @@ std::optional<UnfinishedRound> load_unfinished(fs::path const& run_directory, in
   all.ranks = static_cast<int>(found.at("files").size());
   for (auto const& file : found.at("states"))
     all.states.push_back({file.at(0).get<int64_t>(), file.at(1).get<int64_t>(), file.at(2).get<uint64_t>()});
-  std::vector<ClientReport> reports;
   for (int rank = 0; rank < all.ranks; ++rank) {
     auto work = from_tensors(SafetensorsReader(run_directory / name_of(rank)).tensors());
     for (auto const& report : work.reports) all.ended.emplace(report.client, report.version);
-    for (auto& turn : work.resting) all.resting.emplace(turn.client, std::move(turn));
+    for (auto& turn : work.resting)
+      all.resting.emplace(std::pair(turn.client, turn.version), std::move(turn));
     if (rank % comm.size() == comm.rank())
       all.work.push_back({std::move(work.reports), clone(work.sums), {}});
   }

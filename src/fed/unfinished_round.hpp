@@ -37,12 +37,12 @@ struct UnfinishedRound {
   std::vector<ClientStateFile> states;          ///< of their clients
   std::vector<UnfinishedWork> work;             ///< of ranks before, that this rank goes on with
   /// Turns that any rank goes on with: each rank has all of them, as their clients may be placed anywhere.
-  std::map<int64_t, RestingTurn> resting;
+  std::map<std::pair<int64_t, int64_t>, RestingTurn> resting;  ///< by client and version
 };
 
 /// Collective over `comm`, whose ranks each have `work` of round `round` (from 0):
 /// "unfinished/rank_00000.safetensors" and so on below the run directory, and then "unfinished/round.json",
-/// which makes them count. `output` is rank 0's.
+/// which makes them count. `output` is rank 0's; `states`, of all clients, are the same on every rank.
 void save_unfinished(OutputFolder* output, std::filesystem::path const& run_directory, int64_t round,
                      UnfinishedWork const& work, std::vector<ClientStateFile> const& states,
                      Communicator const& comm);
