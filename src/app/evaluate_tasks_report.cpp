@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "fsllm/app/evaluate_tasks.hpp"
+#include "fsllm/core/csv_field.hpp"
 #include "fsllm/io/files.hpp"
 
 namespace fsllm {
@@ -81,13 +82,6 @@ ordered_json results_of(TaskJob const& job, CandidateOutcome const& outcome) {
   return results;
 }
 
-std::string quoted(std::string const& text) {
-  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
-  std::string field = "\"";
-  for (char const c : text) field += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return field + "\"";
-}
-
 /// The shortest text that reads back as the same number.
 std::string exact(std::optional<double> const& value) {
   return value ? fmt::format("{}", *value) : "";
@@ -101,9 +95,9 @@ std::string csv_of(std::vector<CandidateOutcome> const& outcomes) {
     for (auto const& task : candidate.tasks)
       for (auto const& row : task.rows)
         for (auto const& metric : row.metrics)
-          lines += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", quoted(candidate.name),
-                               quoted(row.name), task.task->version, task.task->shots, row.items,
-                               quoted(metric.kind.name), metric.kind.filter, metric.value,
+          lines += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", csv_field(candidate.name),
+                               csv_field(row.name), task.task->version, task.task->shots, row.items,
+                               csv_field(metric.kind.name), metric.kind.filter, metric.value,
                                exact(metric.error), exact(metric.low), exact(metric.high),
                                exact(metric.constant), task.shortened, task.cut);
   return lines;

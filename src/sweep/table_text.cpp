@@ -3,6 +3,7 @@
 #include <cmath>
 #include <map>
 
+#include "fsllm/core/csv_field.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/names.hpp"
 #include "fsllm/sweep/report.hpp"
@@ -40,15 +41,8 @@ std::string escaped_latex(std::string const& text) {
   return out;
 }
 
-std::string quoted_csv(std::string const& text) {
-  if (text.find_first_of(",\"\n\r") == std::string::npos) return text;
-  std::string out = "\"";
-  for (char const c : text) out += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return out + "\"";
-}
-
 std::string escaped(std::string const& text, TableFormat format) {
-  if (format == TableFormat::csv) return quoted_csv(text);
+  if (format == TableFormat::csv) return csv_field(text);
   return format == TableFormat::latex ? escaped_latex(text) : escaped_markdown(text);
 }
 

@@ -221,14 +221,6 @@ TEST_F(MachineFaults, PipesInThePlaceOfAnyFileAreRefused) {
   }
 }
 
-bool comes(std::function<bool()> const& condition) {
-  for (int i = 0; i < 1200; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  }
-  return false;
-}
-
 TEST_F(MachineFaults, SignalsNameTheCheckpointAndLeaveNoRank) {
   for (int np : {0, 2}) {
     TempDir dir;

@@ -107,14 +107,6 @@ std::vector<std::string> long_run(std::string const& config) {
           "5"};
 }
 
-bool comes(std::function<bool()> const& condition) {
-  for (int i = 0; i < 1200; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  }
-  return false;
-}
-
 TEST_F(FilesOfOthers, TheSecondJobIsRefusedAndTheFirstUnharmed) {
   Background first(dir_.path(), 2, long_run(config_));
   ASSERT_TRUE(comes([&] { return fs::exists(dir_ / "run/checkpoints/round_000005/manifest.json"); }));

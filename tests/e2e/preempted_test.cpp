@@ -20,14 +20,6 @@ using testing::HasSubstr;
 constexpr int kStopped = 85, kNothingKept = 143;
 using Words = std::vector<std::string>;
 
-bool comes(std::function<bool()> const& condition) {
-  for (int i = 0; i < 6000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return false;
-}
-
 class Preempted : public testing::Test {
  protected:
   /// Five clients, whose turns take some hundred steps.

@@ -224,6 +224,15 @@ bool Background::running() {
   return pid_ > 0;
 }
 
+bool comes(std::function<bool()> const& condition, std::chrono::seconds patience) {
+  auto const end = std::chrono::steady_clock::now() + patience;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() >= end) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return true;
+}
+
 std::filesystem::path write_config(std::filesystem::path const& dir, std::string const& yaml) {
   auto const path = dir / "run.yaml";
   std::ofstream(path) << yaml;

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -58,6 +59,9 @@ class Background {
  private:
   pid_t pid_;
 };
+
+/// Polls until the condition holds; false where it never does.
+bool comes(std::function<bool()> const& condition, std::chrono::seconds patience = std::chrono::seconds(60));
 
 /// One YAML file in `dir`.
 std::filesystem::path write_config(std::filesystem::path const& dir, std::string const& yaml);

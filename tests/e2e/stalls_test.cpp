@@ -14,15 +14,7 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-/// Polls for half a minute.
-template <class Condition>
-bool comes_true(Condition const& condition) {
-  for (int i = 0; i < 600; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  }
-  return false;
-}
+constexpr std::chrono::seconds kPatience{30};
 
 class Stalls : public testing::Test {
  protected:
@@ -39,22 +31,24 @@ class Stalls : public testing::Test {
       auto const lines = read_text(dir_ / "run/metrics.jsonl");
       return std::count(lines.begin(), lines.end(), '\n');
     };
-    ASSERT_TRUE(comes_true([&] { return events() > 3; }));
+    ASSERT_TRUE(comes([&] { return events() > 3; }, kPatience));
     auto const told = [&] { return read_text(dir_ / file); };
     EXPECT_THAT(told(), testing::Not(HasSubstr("others wait")));
     job.signal_rank(rank, SIGSTOP);
     auto const who = fmt::format("rank {} on ", rank);
-    bool const named = comes_true([&] {
-      auto const said = told();
-      auto const at = said.find(who);
-      return at != std::string::npos && said.find("others wait", at) != std::string::npos;
-    });
+    bool const named = comes(
+        [&] {
+          auto const said = told();
+          auto const at = said.find(who);
+          return at != std::string::npos && said.find("others wait", at) != std::string::npos;
+        },
+        kPatience);
     job.signal_rank(rank, SIGCONT);
     EXPECT_TRUE(named) << told();
     EXPECT_THAT(told(), testing::ContainsRegex(who + "[^ ]+ has let the others wait for [0-9]+ s: "
                                                      "(training|evaluating|reading|moving|writing) "));
     auto const before = events();
-    EXPECT_TRUE(comes_true([&] { return events() > before + 1; })) << "the run does not go on";
+    EXPECT_TRUE(comes([&] { return events() > before + 1; }, kPatience)) << "the run does not go on";
   }
   TempDir dir_;
 };
