@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -53,11 +52,6 @@ std::string fingerprint_of(fs::path const& model) {
   return json(files).dump();
 }
 
-std::string variable(char const* name) {
-  char const* const value = std::getenv(name);
-  return value != nullptr ? value : "";
-}
-
 struct Node {
   std::string host;
   std::vector<int> ranks;
@@ -82,17 +76,11 @@ class Check {
 
   /// Collective.
   void look_at_ranks() {
-    char host[256] = "?";
-    ::gethostname(host, sizeof host - 1);
     int const local = world_.split_by_node().rank();
-    json const own{{"host", host},
-                   {"program", checksum64_file("/proc/self/exe")},
-                   {"gpus", cuda_device_count()},
-                   {"visible", variable("CUDA_VISIBLE_DEVICES")},
-                   {"cores", take_cores(world_)},
-                   {"local", local},
-                   {"memory", available_memory()},
-                   {"shm", space_in("/dev/shm")}};
+    json const own{{"host", host_name()},          {"program", checksum64_file("/proc/self/exe")},
+                   {"gpus", cuda_device_count()},  {"visible", environment_variable("CUDA_VISIBLE_DEVICES")},
+                   {"cores", take_cores(world_)},  {"local", local},
+                   {"memory", available_memory()}, {"shm", space_in("/dev/shm")}};
     for (auto const& text : world_.all_gather(own.dump())) ranks_.push_back(json::parse(text));
     for (int rank = 0; rank < world_.size(); ++rank) {
       auto const& facts = ranks_[static_cast<size_t>(rank)];
@@ -173,7 +161,7 @@ class Check {
   }
 
   void look_at_job() const {
-    auto const job = variable("SLURM_JOB_ID");
+    auto const job = environment_variable("SLURM_JOB_ID");
     if (job.empty() || !is_first_) return;
     auto const left = seconds_left_in_job();
     say(fmt::format("Slurm job {}, {}", job,

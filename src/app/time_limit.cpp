@@ -9,17 +9,13 @@
 
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/core/process.hpp"
 
 namespace fsllm {
 namespace {
 
 /// Seconds that a busy Slurm may take to answer.
 constexpr int kPatience = 20;
-
-std::string variable(char const* name) {
-  char const* const value = std::getenv(name);
-  return value != nullptr ? value : "";
-}
 
 bool is_number(std::string const& text) {
   return !text.empty() && text.size() < 12 &&
@@ -57,11 +53,11 @@ std::optional<double> parse_time_left(std::string const& text) {
 }
 
 std::optional<double> seconds_left_in_job() {
-  if (auto const end = variable("SLURM_JOB_END_TIME"); is_number(end)) {
+  if (auto const end = environment_variable("SLURM_JOB_END_TIME"); is_number(end)) {
     auto const now = std::chrono::system_clock::now().time_since_epoch();
     return std::stod(end) - std::chrono::duration<double>(now).count();
   }
-  auto const job = variable("SLURM_JOB_ID");
+  auto const job = environment_variable("SLURM_JOB_ID");
   return is_number(job) ? parse_time_left(time_left_by_squeue(job)) : std::nullopt;
 }
 

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -19,6 +20,11 @@ int64_t bytes_in_line(char const* file, std::string const& name) {
 }
 
 }  // namespace
+
+std::string environment_variable(char const* name) {
+  char const* const value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
 
 std::string host_name() {
   char name[256] = "";

@@ -32,6 +32,13 @@ TensorMap clone(TensorMap const& map) {
   return copy;
 }
 
+TensorMap part_of(TensorMap const& map, std::string const& prefix) {
+  TensorMap part;
+  for (auto const& [name, tensor] : map)
+    if (name.starts_with(prefix)) part.emplace(name.substr(prefix.size()), tensor);
+  return part;
+}
+
 TensorMap moved(TensorMap const& map, at::Device device) {
   TensorMap there;
   for (auto const& [name, tensor] : map) there.emplace(name, tensor.detach().to(device));

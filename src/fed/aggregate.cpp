@@ -62,14 +62,6 @@ class ExactAggregation : public Aggregation {
 
 constexpr char const *kWeight = "weight", *kMean = "mean.", *kSum = "sum.";
 
-/// The tensors whose names begin with `prefix`, without it.
-TensorMap part_of(TensorMap const& all, std::string const& prefix) {
-  TensorMap part;
-  for (auto const& [name, tensor] : all)
-    if (name.starts_with(prefix)) part.emplace(name.substr(prefix.size()), tensor);
-  return part;
-}
-
 /// Elements that are looked at and added before the next ones, while they lie in the second-level cache.
 constexpr int64_t kBlock = 1 << 16;
 

@@ -51,13 +51,6 @@ void put(TensorMap& all, std::string const& prefix, TensorMap const& part) {
   for (auto const& [name, tensor] : moved(part, at::kCPU)) all.emplace(prefix + name, tensor.contiguous());
 }
 
-TensorMap part_of(TensorMap const& all, std::string const& prefix) {
-  TensorMap part;
-  for (auto const& [name, tensor] : all)
-    if (name.starts_with(prefix)) part.emplace(name.substr(prefix.size()), tensor);
-  return part;
-}
-
 TensorMap to_tensors(UnfinishedWork const& work) {
   TensorMap all{{kReports, bytes_of(work.reports)}};
   put(all, kSums, work.sums);

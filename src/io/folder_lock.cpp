@@ -61,11 +61,6 @@ ProcessState process_state(int64_t pid) {
   return found;
 }
 
-std::string environment(char const* name) {
-  char const* const value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
 std::string now() {
   std::time_t const seconds = std::time(nullptr);
   std::tm local{};
@@ -83,15 +78,15 @@ json this_process() {
           {"start_ticks", process_state(::getpid()).start_ticks},
           {"boot", boot_id()},
           {"namespace", process_namespace()},
-          {"slurm_job", environment("SLURM_JOB_ID")},
-          {"slurm_restarts", std::atoi(environment("SLURM_RESTART_COUNT").c_str())}};
+          {"slurm_job", environment_variable("SLURM_JOB_ID")},
+          {"slurm_restarts", std::atoi(environment_variable("SLURM_RESTART_COUNT").c_str())}};
 }
 
 /// Why the owner cannot be alive; "" where it may be.
 std::string why_gone(json const& owner) {
-  auto const job = environment("SLURM_JOB_ID");
+  auto const job = environment_variable("SLURM_JOB_ID");
   if (!job.empty() && owner.value("slurm_job", "") == job &&
-      owner.value("slurm_restarts", 0) < std::atoi(environment("SLURM_RESTART_COUNT").c_str()))
+      owner.value("slurm_restarts", 0) < std::atoi(environment_variable("SLURM_RESTART_COUNT").c_str()))
     return fmt::format("it was an earlier start of this Slurm job {}", job);
   if (owner.value("host", "") != host_name()) return "";
   if (owner.value("boot", "") != boot_id()) return "the machine was started anew since";

@@ -8,6 +8,9 @@ namespace fsllm {
 /// Name of this machine; "?" where the system does not tell it.
 std::string host_name();
 
+/// "" where it is not set.
+std::string environment_variable(char const* name);
+
 /// Seconds since the operating system created this process: dynamic linking and start-up included.
 double seconds_since_process_start();
 /// Bytes of memory of this process, where n processes that share a page count 1/n of it each: the sum over

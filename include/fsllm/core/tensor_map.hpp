@@ -15,6 +15,8 @@ using TensorMap = std::map<std::string, at::Tensor>;
 TensorMap clone(TensorMap const& map);
 /// The map on another device; tensors that lie there already share their storage.
 TensorMap moved(TensorMap const& map, at::Device device);
+/// The tensors whose names begin with `prefix`, without it; storage is shared.
+TensorMap part_of(TensorMap const& map, std::string const& prefix);
 /// a - b, name by name; the layouts must agree.
 TensorMap subtract(TensorMap const& a, TensorMap const& b);
 /// Copies the values of `from` into the tensors of `to`, in place; the layouts must agree.
