@@ -20,6 +20,20 @@ inline Lanes exp_of(Lanes x) {
   return times_power_of_two(multiply_add(multiply(r, r), p, add(r, all(1))), n);
 }
 
+/// q · k of four tokens, `stride` apart.
+inline void four_dots(float const* q, float const* keys, int64_t stride, int64_t dim, float* to) {
+  Lanes sums[4] = {zeros(), zeros(), zeros(), zeros()};
+  int64_t i = 0;
+  for (; i + kLanes <= dim; i += kLanes) {
+    auto const part = load(q + i);
+    for (int token = 0; token < 4; ++token)
+      sums[token] = multiply_add(part, load(keys + token * stride + i), sums[token]);
+  }
+  store_totals(sums, to);
+  for (; i < dim; ++i)
+    for (int token = 0; token < 4; ++token) to[token] += q[i] * keys[token * stride + i];
+}
+
 inline float dot(float const* a, float const* b, int64_t count) {
   auto sum = zeros();
   int64_t i = 0;
@@ -27,6 +41,13 @@ inline float dot(float const* a, float const* b, int64_t count) {
   float result = i > 0 ? total(sum) : 0;
   for (; i < count; ++i) result += a[i] * b[i];
   return result;
+}
+
+inline void dots(OneQuery const& one, float const* q, float const* keys) {
+  int64_t const stride = one.kv_heads * one.dim;
+  int64_t s = 0;
+  for (; s + 4 <= one.tokens; s += 4) four_dots(q, keys + s * stride, stride, one.dim, one.weights + s);
+  for (; s < one.tokens; ++s) one.weights[s] = dot(q, keys + s * stride, one.dim);
 }
 
 /// weights − most, then e to that; their sum.
@@ -45,7 +66,17 @@ inline float exponentials(float* weights, int64_t count, float most) {
 
 inline void weighted_sum(OneQuery const& one, float const* values, float inverse, float* out) {
   int64_t const stride = one.kv_heads * one.dim;
+  constexpr int kSums = 4;  // an addition waits for the one before it
   int64_t d = 0;
+  for (; d + kSums * kLanes <= one.dim; d += kSums * kLanes) {
+    Lanes sums[kSums] = {zeros(), zeros(), zeros(), zeros()};
+    for (int64_t s = 0; s < one.tokens; ++s) {
+      auto const weight = all(one.weights[s]);
+      for (int i = 0; i < kSums; ++i)
+        sums[i] = multiply_add(weight, load(values + s * stride + d + i * kLanes), sums[i]);
+    }
+    for (int i = 0; i < kSums; ++i) store(out + d + i * kLanes, multiply(sums[i], all(inverse)));
+  }
   for (; d + kLanes <= one.dim; d += kLanes) {
     auto sum = zeros();
     for (int64_t s = 0; s < one.tokens; ++s)
@@ -60,14 +91,15 @@ inline void weighted_sum(OneQuery const& one, float const* values, float inverse
 }
 
 inline void one_query(OneQuery const& one) {
-  int64_t const stride = one.kv_heads * one.dim, group = one.heads / one.kv_heads;
+  int64_t const group = one.heads / one.kv_heads;
   for (int64_t head = 0; head < one.heads; ++head) {
     auto const* const q = one.q + head * one.dim;
     auto const* const keys = one.keys + head / group * one.dim;
     float const slope = one.slopes == nullptr ? 0 : one.slopes[head];
     float most = -3e38F;
+    dots(one, q, keys);
     for (int64_t s = 0; s < one.tokens; ++s) {
-      float score = one.scale * dot(q, keys + s * stride, one.dim);
+      float score = one.scale * one.weights[s];
       if (one.softcap > 0) score = one.softcap * __builtin_tanhf(score / one.softcap);
       score += slope * static_cast<float>(s + 1 - one.tokens);
       one.weights[s] = score;

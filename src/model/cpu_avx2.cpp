@@ -30,6 +30,12 @@ inline Lanes multiply(Lanes a, Lanes b) {
 inline Lanes largest(Lanes a, Lanes b) {
   return _mm256_max_ps(a, b);
 }
+inline Lanes smallest(Lanes a, Lanes b) {
+  return _mm256_min_ps(a, b);
+}
+inline Lanes divide(Lanes a, Lanes b) {
+  return _mm256_div_ps(a, b);
+}
 inline Lanes rounded(Lanes x) {
   return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
@@ -51,6 +57,11 @@ inline float total(Lanes x) {
   auto const quarters = _mm_add_ps(halves, _mm_movehl_ps(halves, halves));
   return _mm_cvtss_f32(_mm_add_ss(quarters, _mm_movehdup_ps(quarters)));
 }
+/// The totals of four vectors.
+inline void store_totals(Lanes const (&x)[4], float* to) {
+  auto const all = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
+  _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
+}
 inline Lanes load(float const* from) {
   return _mm256_loadu_ps(from);
 }
@@ -71,11 +82,13 @@ inline Lanes load(HalfBits const* from) {
 }  // namespace fsllm::detail
 
 #include "attention_tiles.hpp"
+#include "row_tiles.hpp"
 #include "skinny_tiles.hpp"
 
 namespace fsllm::detail {
 
-CpuKernels const kAvx2Kernels{skinny_product, one_query};
+CpuKernels const kAvx2Kernels{skinny_product, one_query, rms_norm,       rms_norm_backward,
+                              rotate,         swiglu,    swiglu_backward};
 
 }  // namespace fsllm::detail
 #endif

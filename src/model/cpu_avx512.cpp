@@ -30,6 +30,12 @@ inline Lanes multiply(Lanes a, Lanes b) {
 inline Lanes largest(Lanes a, Lanes b) {
   return _mm512_max_ps(a, b);
 }
+inline Lanes smallest(Lanes a, Lanes b) {
+  return _mm512_min_ps(a, b);
+}
+inline Lanes divide(Lanes a, Lanes b) {
+  return _mm512_div_ps(a, b);
+}
 inline Lanes rounded(Lanes x) {
   return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
@@ -47,6 +53,17 @@ inline void prefetch(char const* from) {
 }
 inline float total(Lanes x) {
   return _mm512_reduce_add_ps(x);
+}
+/// The totals of four vectors.
+inline void store_totals(Lanes const (&x)[4], float* to) {
+  auto const ab = _mm512_add_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
+  auto const cd = _mm512_add_ps(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
+  auto const low = _mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+  auto const high = _mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+  auto const all = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+  auto const half = _mm256_add_ps(_mm512_castps512_ps256(all),
+                                  _mm512_castps512_ps256(_mm512_shuffle_f32x4(all, all, 0xEE)));
+  _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
 }
 inline Lanes load(float const* from) {
   return _mm512_loadu_ps(from);
@@ -68,11 +85,13 @@ inline Lanes load(HalfBits const* from) {
 }  // namespace fsllm::detail
 
 #include "attention_tiles.hpp"
+#include "row_tiles.hpp"
 #include "skinny_tiles.hpp"
 
 namespace fsllm::detail {
 
-CpuKernels const kAvx512Kernels{skinny_product, one_query};
+CpuKernels const kAvx512Kernels{skinny_product, one_query, rms_norm,       rms_norm_backward,
+                                rotate,         swiglu,    swiglu_backward};
 
 }  // namespace fsllm::detail
 #endif

@@ -29,11 +29,43 @@ struct OneQuery {
   float* out = nullptr;
 };
 
+/// RMSNorm of rows [.., size] with one number a row, 1 / sqrt(mean(x²) + eps), which forward writes (where
+/// it is wanted) and backward reads. y: the result, or the gradient of x.
+struct RmsRows {
+  float const *x = nullptr, *weight = nullptr, *grad = nullptr;
+  int64_t size = 0;
+  float eps = 0;
+  float *inverse = nullptr, *y = nullptr;
+};
+
+/// Rotary embedding of x [tokens, heads, dim] with strides, by cos and sin [tokens, pairs]; sign −1: back. y
+/// is contiguous.
+struct Rotation {
+  float const *x = nullptr, *cos = nullptr, *sin = nullptr;
+  int64_t token_stride = 0, head_stride = 0, heads = 0, dim = 0, pairs = 0;
+  float sign = 1;
+  bool neighbours = false;
+  float* y = nullptr;
+};
+
+/// silu(gate) · up of rows [.., size]. y: the result, or the gradient of gate.
+struct GatedRows {
+  float const *gate = nullptr, *up = nullptr, *grad = nullptr;
+  int64_t gate_stride = 0, up_stride = 0, size = 0;
+  float *y = nullptr, *grad_up = nullptr;
+};
+
 /// Loops for an instruction set.
 struct CpuKernels {
   /// Columns [begin, end) of y.
   void (*skinny_product)(SkinnyProduct const& product, int64_t begin, int64_t end);
   void (*one_query)(OneQuery const& query);
+  /// Rows (tokens) [begin, end).
+  void (*rms_norm)(RmsRows const& rows, int64_t begin, int64_t end);
+  void (*rms_norm_backward)(RmsRows const& rows, int64_t begin, int64_t end);
+  void (*rotate)(Rotation const& rotation, int64_t begin, int64_t end);
+  void (*swiglu)(GatedRows const& rows, int64_t begin, int64_t end);
+  void (*swiglu_backward)(GatedRows const& rows, int64_t begin, int64_t end);
 };
 
 extern CpuKernels const kAvx2Kernels, kAvx512Kernels;

@@ -225,9 +225,9 @@ at::Tensor QuantizedWeight::rows_by_table(int64_t begin, int64_t count) const {
   return in_blocks(plain, kBlock).mul(scales).view({-1}).narrow(0, 0, values).view({count, shape_[1]});
 }
 
-std::pair<at::Tensor, at::Tensor> QuantizedWeight::int8_rows() const {
+std::pair<int8_t const*, float const*> QuantizedWeight::int8_rows() const {
   FSLLM_ASSERT(kind_ == Quantization::int8);
-  return {codes_.view(at::kChar).view(shape_), scales_};
+  return {static_cast<int8_t const*>(codes_.const_data_ptr()), scales_.const_data_ptr<float>()};
 }
 
 at::Tensor QuantizedWeight::rows(int64_t begin, int64_t count) const {

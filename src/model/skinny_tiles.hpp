@@ -2,6 +2,7 @@
 // The loops of skinny products over vectors `Lanes`, which the including file defines for its instruction
 // set.
 #pragma once
+#include <algorithm>
 #include <cstring>
 
 #include "cpu_kernels.hpp"
@@ -36,53 +37,84 @@ inline float value_of(HalfBits x) {
 /// see where the next ones lie.
 constexpr int64_t kAhead = 16384;
 
-/// Dots of kWeights rows of W with kRows rows of x; each dot is kept in kParts sums.
-template <int kWeights, int kRows, int kParts, class T>
+/// Dots of kWeights rows of W with kRows rows of x.
+template <int kWeights, int kRows, class T>
 inline void tile(SkinnyProduct const& p, T const* weight, int64_t column, int64_t row) {
-  Lanes sums[kWeights][kRows][kParts];
+  Lanes sums[kWeights][kRows];
   for (auto& of_weight : sums)
-    for (auto& of_row : of_weight)
-      for (auto& sum : of_row) sum = zeros();
+    for (auto& sum : of_weight) sum = zeros();
   float const* const x = p.x + row * p.terms;
   int64_t i = 0;
-  for (; i + kParts * kLanes <= p.terms; i += kParts * kLanes) {
-    for (int a = 0; a < kWeights; ++a)
+  for (; i + kLanes <= p.terms; i += kLanes) {
+    Lanes w[kWeights];
+    for (int a = 0; a < kWeights; ++a) {
       prefetch(reinterpret_cast<char const*>(weight + a * p.terms + i) + kAhead);
-    for (int part = 0; part < kParts; ++part) {
-      int64_t const place = i + part * kLanes;
-      Lanes w[kWeights];
-      for (int a = 0; a < kWeights; ++a) w[a] = load(weight + a * p.terms + place);
-      for (int b = 0; b < kRows; ++b) {
-        auto const values = load(x + b * p.terms + place);
-        for (int a = 0; a < kWeights; ++a) sums[a][b][part] = multiply_add(w[a], values, sums[a][b][part]);
-      }
+      w[a] = load(weight + a * p.terms + i);
+    }
+    for (int b = 0; b < kRows; ++b) {
+      auto const values = load(x + b * p.terms + i);
+      for (int a = 0; a < kWeights; ++a) sums[a][b] = multiply_add(w[a], values, sums[a][b]);
     }
   }
   for (int a = 0; a < kWeights; ++a)
     for (int b = 0; b < kRows; ++b) {
-      for (int part = 1; part < kParts; ++part) sums[a][b][0] = add(sums[a][b][0], sums[a][b][part]);
-      float sum = total(sums[a][b][0]);
+      float sum = total(sums[a][b]);
       for (int64_t rest = i; rest < p.terms; ++rest)
         sum += value_of(weight[a * p.terms + rest]) * x[b * p.terms + rest];
       p.y[(row + b) * p.stride + column + a] = p.scales == nullptr ? sum : sum * p.scales[column + a];
     }
 }
 
+/// The dot of one row of W with one row of x in lanes, [0, terms) but for the rest that fills none. One
+/// stream of memory, of which a step takes a cache line or more.
+template <class T>
+inline Lanes dot_lanes(T const* weight, float const* x, int64_t terms) {
+  constexpr int kParts = std::max<int>(2, 64 / (kLanes * sizeof(T)));
+  Lanes sums[kParts];
+  for (auto& sum : sums) sum = zeros();
+  int64_t i = 0;
+  for (; i + kParts * kLanes <= terms; i += kParts * kLanes) {
+    prefetch(reinterpret_cast<char const*>(weight + i) + kAhead);
+    for (int part = 0; part < kParts; ++part) {
+      int64_t const place = i + part * kLanes;
+      sums[part] = multiply_add(load(weight + place), load(x + place), sums[part]);
+    }
+  }
+  for (; i + kLanes <= terms; i += kLanes) sums[0] = multiply_add(load(weight + i), load(x + i), sums[0]);
+  for (int part = 1; part < kParts; ++part) sums[0] = add(sums[0], sums[part]);
+  return sums[0];
+}
+
+template <class T>
+inline void columns_of_one_row(SkinnyProduct const& p, T const* weights, int64_t begin, int64_t end) {
+  constexpr int64_t kAtOnce = 4;
+  int64_t const whole = p.terms / kLanes * kLanes;
+  for (int64_t column = begin; column < end; column += kAtOnce) {
+    int64_t const count = std::min(kAtOnce, end - column);
+    Lanes sums[kAtOnce] = {zeros(), zeros(), zeros(), zeros()};
+    for (int64_t a = 0; a < count; ++a) sums[a] = dot_lanes(weights + (column + a) * p.terms, p.x, p.terms);
+    float totals[kAtOnce];
+    store_totals(sums, totals);
+    for (int64_t a = 0; a < count; ++a) {
+      for (int64_t i = whole; i < p.terms; ++i)
+        totals[a] += value_of(weights[(column + a) * p.terms + i]) * p.x[i];
+      p.y[column + a] = p.scales == nullptr ? totals[a] : totals[a] * p.scales[column + a];
+    }
+  }
+}
+
 template <int kWeights, class T>
 inline void rows_of_tile(SkinnyProduct const& p, T const* weight, int64_t column) {
   int64_t row = 0;
-  for (; row + kTileRows <= p.rows; row += kTileRows) tile<kWeights, kTileRows, 1>(p, weight, column, row);
-  for (; row < p.rows; ++row) tile<kWeights, 1, 1>(p, weight, column, row);
+  for (; row + kTileRows <= p.rows; row += kTileRows) tile<kWeights, kTileRows>(p, weight, column, row);
+  for (; row < p.rows; ++row) tile<kWeights, 1>(p, weight, column, row);
 }
 
 template <class T>
 inline void columns(SkinnyProduct const& p, int64_t begin, int64_t end) {
   auto const* const weight = static_cast<T const*>(p.weight);
   int64_t column = begin;
-  if (p.rows == 1) {  // one stream of memory
-    for (; column < end; ++column) tile<1, 1, 2>(p, weight + column * p.terms, column, 0);
-    return;
-  }
+  if (p.rows == 1) return columns_of_one_row(p, weight, begin, end);
   for (; column + kTileWeights <= end; column += kTileWeights)
     rows_of_tile<kTileWeights>(p, weight + column * p.terms, column);
   for (; column < end; ++column) rows_of_tile<1>(p, weight + column * p.terms, column);

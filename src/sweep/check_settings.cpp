@@ -45,7 +45,7 @@ std::vector<Setting> probes(SweepSpec const& spec, std::vector<Setting> const& s
 std::vector<std::string> check_command(SweepSpec const& spec, Setting const& setting,
                                        fs::path const& program) {
   std::vector<std::string> words{program.string(), "--check", "--cfg", spec.base};
-  for (auto const& [key, value] : setting) words.push_back(key + "=" + value.text);
+  for (auto const& [key, value] : assignments(setting)) words.push_back(key + "=" + value.text);
   words.push_back(fmt::format("seed={}", spec.seeds.front()));
   words.push_back("outdir=" + spec.outdir);
   return words;

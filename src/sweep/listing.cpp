@@ -20,6 +20,8 @@ std::string list_json(Sweep const& sweep) {
                                {"keys", keys_json(sweep.settings[run.setting])},
                                {"seed", run.seed},
                                {"state", name_of(sweep.state(run))}};
+    if (auto choices = choices_json(sweep.settings[run.setting]); !choices.empty())
+      row["choices"] = std::move(choices);
     if (sweep.spec.halving) row["rounds"] = sweep.rounds[run.setting];
     text += row.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   }

@@ -190,9 +190,25 @@ std::vector<SweepRun> runs_of(SweepSpec const& spec, std::vector<Setting> const&
   return runs;
 }
 
+std::vector<std::pair<std::string, SweepValue>> assignments(Setting const& setting) {
+  std::vector<std::pair<std::string, SweepValue>> all;
+  for (auto const& [key, value] : setting) {
+    if (value.sets.empty()) all.emplace_back(key, value);
+    all.insert(all.end(), value.sets.begin(), value.sets.end());
+  }
+  return all;
+}
+
 nlohmann::ordered_json keys_json(Setting const& setting) {
   auto json = nlohmann::ordered_json::object();
-  for (auto const& [key, value] : setting) json[key] = value.json;
+  for (auto const& [key, value] : assignments(setting)) json[key] = value.json;
+  return json;
+}
+
+nlohmann::ordered_json choices_json(Setting const& setting) {
+  auto json = nlohmann::ordered_json::object();
+  for (auto const& [name, choice] : setting)
+    if (!choice.sets.empty()) json[name] = choice.text;
   return json;
 }
 

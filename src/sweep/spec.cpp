@@ -2,6 +2,7 @@
 #include "fsllm/sweep/spec.hpp"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "fsllm/core/config.hpp"
@@ -18,22 +19,57 @@ using detail::SpecNode;
 
 constexpr int64_t kMostRuns = 100000;
 
+std::vector<SweepValue> listed_values(SpecNode const& list) {
+  std::vector<SweepValue> values;
+  std::set<std::string> seen;
+  for (auto const& item : list.items()) {
+    values.push_back(item.value());
+    FSLLM_CHECK(seen.insert(values.back().json.dump()).second, "{} lists {} twice. Keep one of them.",
+                list.where(), values.back().text);
+  }
+  return values;
+}
+
+/// NAME: {KEY: VALUE, ...}, each of which sets several keys at once.
+std::vector<SweepValue> named_choices(SpecNode const& choices) {
+  std::vector<SweepValue> values;
+  for (auto const& [name, keys] : choices.entries()) {
+    SweepValue choice{name, name};
+    for (auto const& [key, value] : keys.entries()) {
+      detail::check_key(value, key);
+      choice.sets.emplace_back(key, value.value());
+    }
+    values.push_back(std::move(choice));
+  }
+  return values;
+}
+
+/// A key that two parts of the grid set would be set by the last one, in silence.
+void check_set_once(SpecNode const& node, std::vector<GridKey> const& grid) {
+  std::map<std::string, std::string> setter;
+  auto const add = [&](std::string const& key, std::string const& by) {
+    auto const [other, is_new] = setter.emplace(key, by);
+    FSLLM_CHECK(is_new || other->second == by, "{} sets {} twice (in {} and in {}). Leave it to one of them.",
+                node.where(), key, other->second, by);
+  };
+  for (auto const& row : grid)
+    for (auto const& value : row.values) {
+      add(row.key, row.key);
+      for (auto const& [key, set] : value.sets) add(key, row.key);
+    }
+}
+
 void read_grid(SpecNode const& node, SweepSpec& spec) {
   int64_t settings = 1;
-  for (auto const& [key, list] : node.entries()) {
-    detail::check_key(list, key);
-    GridKey row{key, {}};
-    std::set<std::string> seen;
-    for (auto const& item : list.items()) {
-      row.values.push_back(item.value());
-      FSLLM_CHECK(seen.insert(row.values.back().json.dump()).second, "{} lists {} twice. Keep one of them.",
-                  list.where(), row.values.back().text);
-    }
+  for (auto const& [key, given] : node.entries()) {
+    detail::check_key(given, key);
+    GridKey row{key, given.node.IsMap() ? named_choices(given) : listed_values(given)};
     settings *= static_cast<int64_t>(row.values.size());
     FSLLM_CHECK(settings <= kMostRuns, "{} (the grid has more than {} settings). Shorten it, or use random.",
                 node.where(), kMostRuns);
     spec.grid.push_back(std::move(row));
   }
+  check_set_once(node, spec.grid);
 }
 
 void read_seeds(SpecNode const& node, Config const& base, SweepSpec& spec) {

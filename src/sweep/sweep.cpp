@@ -17,7 +17,7 @@ constexpr char const* kRounds = "federate.total_round_num";
 std::vector<int64_t> full_rounds(SweepSpec const& spec, std::vector<Setting> const& settings) {
   std::vector<int64_t> rounds(settings.size(), spec.base_rounds);
   for (size_t s = 0; s < settings.size(); ++s)
-    for (auto const& [key, value] : settings[s])
+    for (auto const& [key, value] : assignments(settings[s]))
       if (key == kRounds) rounds[s] = std::atoll(value.text.c_str());
   return rounds;
 }
@@ -68,7 +68,8 @@ std::vector<std::string> run_command(Sweep const& sweep, SweepRun const& run, Ru
   words.push_back(options.program.string());
   if (std::filesystem::exists(run.dir / "config.yaml")) words.push_back("--resume");
   words.insert(words.end(), {"--cfg", sweep.spec.base});
-  for (auto const& [key, value] : sweep.settings[run.setting]) words.push_back(key + "=" + value.text);
+  for (auto const& [key, value] : assignments(sweep.settings[run.setting]))
+    words.push_back(key + "=" + value.text);
   if (sweep.spec.halving) words.push_back(fmt::format("{}={}", kRounds, sweep.rounds[run.setting]));
   words.push_back(fmt::format("seed={}", run.seed));
   words.push_back("outdir=" + sweep.spec.outdir);

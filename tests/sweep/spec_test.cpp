@@ -53,6 +53,36 @@ TEST_F(Spec, GridIsAProductWithSeedsInnermost) {
   EXPECT_EQ(keys_json(settings[2]).dump(), R"({"train.optimizer.lr":0.3,"federate.method":"fedavg"})");
 }
 
+TEST_F(Spec, NamedChoicesSetSeveralKeys) {
+  auto const spec = load(head_ +
+                         "grid:\n  federate.method: [fedavg, local]\n  adapter:\n"
+                         "    LoRA: {llm.adapter.args: [{adapter_method: lora}], train.optimizer.lr: 0.001}\n"
+                         "    prompt: {llm.adapter.args: [{adapter_method: prompt}]}\n");
+  auto const settings = settings_of(spec);
+  auto const runs = runs_of(spec, settings);
+  ASSERT_EQ(runs.size(), 4U);
+  EXPECT_EQ(runs[1].name, "method=fedavg_adapter=prompt_seed=7");
+  auto const set = assignments(settings[2]);
+  ASSERT_EQ(set.size(), 3U);
+  EXPECT_EQ(set[0].first + "=" + set[0].second.text, "federate.method=local");
+  EXPECT_EQ(set[1].first + "=" + set[1].second.text, R"(llm.adapter.args=[{"adapter_method":"lora"}])");
+  EXPECT_EQ(set[2].first + "=" + set[2].second.text, "train.optimizer.lr=0.001");
+  EXPECT_EQ(
+      keys_json(settings[1]).dump(),
+      R"({"federate.method":"fedavg","llm.adapter.args":[{"adapter_method":"prompt"}]})");
+  EXPECT_EQ(choices_json(settings[1]).dump(), R"({"adapter":"prompt"})");
+  EXPECT_EQ(keys_text(settings[1]), "federate.method = fedavg, adapter = prompt");
+}
+
+TEST_F(Spec, NamedChoicesAreHeldToTheirForm) {
+  auto const grid = head_ + "grid:\n  ";
+  EXPECT_THAT(refused(grid + "adapter: {LoRA: 3}\n"),
+              testing::HasSubstr("is no map of keys. Write KEY: VALUE"));
+  EXPECT_THAT(refused(grid + "adapter: {LoRA: {seed: 3}}\n"), testing::HasSubstr("seeds: [1, 2]"));
+  EXPECT_THAT(refused(grid + "train.optimizer.lr: [1]\n  adapter: {LoRA: {train.optimizer.lr: 3}}\n"),
+              testing::HasSubstr("sets train.optimizer.lr twice (in train.optimizer.lr and in adapter)"));
+}
+
 TEST_F(Spec, SeedsComeFromTheBaseWhereNoneAreGiven) {
   EXPECT_THAT(names(head_ + "grid: {train.optimizer.lr: [1]}\n"), testing::ElementsAre("lr=1_seed=7"));
 }

@@ -34,8 +34,8 @@ class QuantizedWeight {
   at::Tensor rows(int64_t begin, int64_t count) const;
   /// The same into `out`, contiguous fp32 [count, columns] on this device.
   void rows_into(at::Tensor const& out, int64_t begin) const;
-  /// Of int8 alone: codes [rows, columns], and what each row's are to be multiplied by, fp32 [rows].
-  std::pair<at::Tensor, at::Tensor> int8_rows() const;
+  /// Of int8 alone, on the CPU: codes [rows, columns], and what each row's are to be multiplied by [rows].
+  std::pair<int8_t const*, float const*> int8_rows() const;
   at::Tensor dequantized() const { return rows(0, shape_[0]); }
 
  private:

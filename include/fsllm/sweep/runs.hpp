@@ -31,8 +31,12 @@ std::vector<double> point_of(SweepSpec const& spec, Setting const& setting);
 /// two settings would be equal or too long, they end in a hash.
 std::vector<SweepRun> runs_of(SweepSpec const& spec, std::vector<Setting> const& settings);
 
-/// {"train.optimizer.lr": 0.02, ...}
+/// The configuration keys of a setting, those of named choices among them, and their values.
+std::vector<std::pair<std::string, SweepValue>> assignments(Setting const& setting);
+/// {"train.optimizer.lr": 0.02, ...}, what named choices set among them.
 nlohmann::ordered_json keys_json(Setting const& setting);
+/// {"adapter": "LoRA", ...}: the named choices.
+nlohmann::ordered_json choices_json(Setting const& setting);
 /// "train.optimizer.lr = 0.02, ...", for people.
 std::string keys_text(Setting const& setting);
 

@@ -10,13 +10,16 @@
 
 namespace fsllm {
 
-/// A value of a configuration key: as the command line takes it, and as JSON.
+/// A value of a configuration key: as the command line takes it, and as JSON. Of a named choice: its name,
+/// and the keys that it sets.
 struct SweepValue {
   std::string text;
   nlohmann::ordered_json json;
+  std::vector<std::pair<std::string, SweepValue>> sets = {};
 };
 
-/// The keys that a setting changes in the base configuration, in the order of the SPEC.
+/// The keys that a setting changes in the base configuration, in the order of the SPEC; named choices stand
+/// under the name of what is chosen.
 using Setting = std::vector<std::pair<std::string, SweepValue>>;
 
 struct GridKey {
