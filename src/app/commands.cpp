@@ -207,6 +207,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
     check_clients(s, data->clients(), [&](int64_t client) { return data->summary(client).train.rows; });
     set_activity("loading the model");
     trainable = load_trainable(s, groups.group.get());
+    s.model_file.reset();
     lora = lora_of(s, trainable);
     bind_factors(s.run.fed.algorithm, lora);
     check_shared_passes(s, trainable);

@@ -65,6 +65,7 @@ void plan_offsite(Setup& s) {
 Config configure(Setup& s, CommandLine const& line, Config config) {
   s.run = load_run_config(config);
   s.model_dir = s.full_model_dir = resolve_model(s.run);
+  if (is_gguf(s.model_dir)) s.model_file = std::make_shared<GgufReader const>(s.model_dir);
   s.run.data.prompt.model = s.model_dir.string();
   s.model = load_model_config(s.model_dir);
   if (s.run.offsite.use) plan_offsite(s);

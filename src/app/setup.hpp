@@ -8,6 +8,7 @@
 #include "fsllm/app/run_config.hpp"
 #include "fsllm/app/vocabulary.hpp"
 #include "fsllm/fed/client_data.hpp"
+#include "fsllm/io/gguf.hpp"
 #include "fsllm/offsite/emulator.hpp"
 
 namespace fsllm {
@@ -22,6 +23,8 @@ struct Setup {
   std::string client_yaml;               ///< text of --client_cfg, or that of the run that goes on
   std::filesystem::path model_dir;       ///< of the model that clients train: the emulator, once it is made
   std::filesystem::path full_model_dir;  ///< what model.type says, which the result belongs to
+  std::shared_ptr<GgufReader const> model_file;  ///< of a GGUF model: read once for all that look into it
+                                                 ///< while the program starts
   RunDirectory directory;
   std::shared_ptr<OutputFolder> output;  ///< of `directory`, on rank 0
   LoadOptions load;

@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <functional>
+#include <mutex>
 #include <numeric>
+#include <system_error>
 
 #include "dtype.hpp"
 #include "fsllm/core/error.hpp"
@@ -25,6 +27,24 @@ bool GgufTensor::quantized() const {
 }
 
 namespace {
+
+/// Where a file is, and what changes when it is written or replaced.
+struct FileIdentity {
+  std::filesystem::path path;
+  std::error_code problem;  ///< of a file that cannot be looked at; nothing is equal to it
+  uintmax_t size = 0;
+  std::filesystem::file_time_type written = {};
+  bool operator==(FileIdentity const& other) const {
+    return !problem && !other.problem && path == other.path && size == other.size && written == other.written;
+  }
+};
+
+FileIdentity identity_of(std::filesystem::path const& path) {
+  FileIdentity file{path, {}};
+  file.size = std::filesystem::file_size(path, file.problem);
+  if (!file.problem) file.written = std::filesystem::last_write_time(path, file.problem);
+  return file;
+}
 
 struct Part {
   std::filesystem::path path;
@@ -84,23 +104,36 @@ std::vector<Part> open_parts(std::filesystem::path const& path) {
 }  // namespace
 
 struct GgufReader::Impl {
+  explicit Impl(std::filesystem::path const& path);
   std::vector<Part> parts;
   std::map<std::string, GgufTensor> tensors;
 };
 
-GgufReader::GgufReader(std::filesystem::path const& path) : impl_(std::make_unique<Impl>()) {
-  impl_->parts = open_parts(path);
-  for (size_t part = 0; part < impl_->parts.size(); ++part)
-    for (auto& [name, tensor] : impl_->parts[part].header.tensors) {
+GgufReader::Impl::Impl(std::filesystem::path const& path) : parts(open_parts(path)) {
+  for (size_t part = 0; part < parts.size(); ++part)
+    for (auto& [name, tensor] : parts[part].header.tensors) {
       tensor.part = part;
-      FSLLM_CHECK(impl_->tensors.emplace(name, tensor).second,
+      FSLLM_CHECK(tensors.emplace(name, tensor).second,
                   "{}: the tensor '{}' stands in another part too. Copy the parts again.",
-                  impl_->parts[part].path.string(), name);
+                  parts[part].path.string(), name);
     }
-  auto const wanted = split_number(impl_->parts.front(), "tensors.count");
-  FSLLM_CHECK(impl_->parts.size() == 1 || wanted == impl_->tensors.size(),
+  auto const wanted = split_number(parts.front(), "tensors.count");
+  FSLLM_CHECK(parts.size() == 1 || wanted == tensors.size(),
               "{}: {} tensors in all parts (split.tensors.count is {}). Copy the parts again.", path.string(),
-              impl_->tensors.size(), wanted);
+              tensors.size(), wanted);
+}
+
+GgufReader::GgufReader(std::filesystem::path const& path) {
+  static std::mutex opening;
+  static std::weak_ptr<Impl const> newest;
+  static FileIdentity newest_file;
+  std::lock_guard const lock(opening);
+  auto const file = identity_of(path);
+  impl_ = newest.lock();
+  if (impl_ && impl_->parts.size() == 1 && newest_file == file) return;
+  impl_ = std::make_shared<Impl const>(path);
+  newest = impl_;
+  newest_file = file;
 }
 
 GgufReader::~GgufReader() = default;

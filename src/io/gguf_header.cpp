@@ -26,15 +26,17 @@ class Cursor {
  public:
   Cursor(std::string_view file, std::string const& source) : file_(file), source_(source) {}
 
-  void require(bool condition, std::string const& why) const {
-    FSLLM_CHECK(condition, "{} is not a valid GGUF file ({}). Copy or convert it again.", source_, why);
+  template <class... Args>
+  void require(bool condition, fmt::format_string<Args...> why, Args&&... args) const {
+    if (condition) return;  // a vocabulary is a hundred thousand texts
+    fail(fmt::format("{} is not a valid GGUF file ({}). Copy or convert it again.", source_,
+                     fmt::format(why, std::forward<Args>(args)...)));
   }
   size_t position() const { return at_; }
   size_t left() const { return file_.size() - at_; }
 
   std::string_view bytes(uint64_t count, std::string const& what) {
-    require(count <= left(),
-            fmt::format("{} at byte {} needs {} bytes, {} are left", what, at_, count, left()));
+    require(count <= left(), "{} at byte {} needs {} bytes, {} are left", what, at_, count, left());
     auto const taken = file_.substr(at_, count);
     at_ += count;
     return taken;
@@ -47,7 +49,7 @@ class Cursor {
   }
   std::string text(std::string const& what, uint64_t longest = std::numeric_limits<uint64_t>::max()) {
     auto const length = number<uint64_t>(what);
-    require(length <= longest, fmt::format("{} has {} bytes", what, length));
+    require(length <= longest, "{} has {} bytes", what, length);
     return std::string(bytes(length, what));
   }
 
@@ -63,15 +65,16 @@ uint64_t least_bytes(uint32_t type) {
   return type < std::size(kSizes) ? kSizes[type] : 0;
 }
 
+/// `key` stands in quotes, for messages.
 json read_metadata(Cursor& cursor, uint32_t type, std::string const& key, int depth);
 
 json read_array(Cursor& cursor, std::string const& key, int depth) {
-  cursor.require(depth < kDeepestArray, fmt::format("'{}' nests more than {} arrays", key, kDeepestArray));
+  cursor.require(depth < kDeepestArray, "{} nests more than {} arrays", key, kDeepestArray);
   auto const type = cursor.number<uint32_t>(key);
   auto const count = cursor.number<uint64_t>(key);
-  cursor.require(least_bytes(type) > 0, fmt::format("'{}' is an array of the unknown type {}", key, type));
-  cursor.require(count <= cursor.left() / least_bytes(type),
-                 fmt::format("'{}' claims {} elements, {} bytes are left", key, count, cursor.left()));
+  cursor.require(least_bytes(type) > 0, "{} is an array of the unknown type {}", key, type);
+  cursor.require(count <= cursor.left() / least_bytes(type), "{} claims {} elements, {} bytes are left",
+                 key, count, cursor.left());
   json::array_t values;
   values.reserve(count);
   for (uint64_t i = 0; i < count; ++i) values.push_back(read_metadata(cursor, type, key, depth + 1));
@@ -101,36 +104,37 @@ json read_metadata(Cursor& cursor, uint32_t type, std::string const& key, int de
     case ValueType::f64:
       return cursor.number<double>(key);
     case ValueType::text:
-      return cursor.text(fmt::format("'{}'", key));
+      return cursor.text(key);
     case ValueType::array:
       return read_array(cursor, key, depth);
     case ValueType::boolean: {
       auto const value = cursor.number<uint8_t>(key);
-      cursor.require(value <= 1, fmt::format("'{}' is a boolean with the value {}", key, value));
+      cursor.require(value <= 1, "{} is a boolean with the value {}", key, value);
       return value == 1;
     }
   }
-  cursor.require(false, fmt::format("'{}' has the unknown type {}", key, type));
+  cursor.require(false, "{} has the unknown type {}", key, type);
   return {};
 }
 
 void read_metadata(Cursor& cursor, uint64_t count, GgufHeader& header) {
   for (uint64_t i = 0; i < count; ++i) {
-    auto const key = cursor.text(fmt::format("metadata key {}", i), kLargestName);
+    auto const name = cursor.text(fmt::format("metadata key {}", i), kLargestName);
+    auto const key = "'" + name + "'";
     auto const type = cursor.number<uint32_t>(key);
-    bool const added = header.metadata.emplace(key, read_metadata(cursor, type, key, 0)).second;
-    cursor.require(added, fmt::format("it names '{}' twice", key));
+    bool const added = header.metadata.emplace(name, read_metadata(cursor, type, key, 0)).second;
+    cursor.require(added, "it names {} twice", key);
   }
 }
 
 std::vector<int64_t> read_shape(Cursor& cursor, std::string const& name) {
   auto const dimensions = cursor.number<uint32_t>(name);
-  cursor.require(dimensions <= kMostDimensions, fmt::format("'{}' has {} dimensions", name, dimensions));
+  cursor.require(dimensions <= kMostDimensions, "'{}' has {} dimensions", name, dimensions);
   std::vector<int64_t> shape;
   for (uint32_t d = 0; d < dimensions; ++d) {
     auto const size = cursor.number<uint64_t>(name);
     cursor.require(size >= 1 && size <= uint64_t{std::numeric_limits<int64_t>::max()},
-                   fmt::format("'{}' has a dimension of {}", name, size));
+                   "'{}' has a dimension of {}", name, size);
     shape.insert(shape.begin(), static_cast<int64_t>(size));
   }
   return shape;
@@ -140,16 +144,15 @@ std::vector<int64_t> read_shape(Cursor& cursor, std::string const& name) {
 int64_t tensor_bytes(Cursor const& cursor, std::string const& name, std::vector<int64_t> const& shape,
                      GgufBlock const& block) {
   int64_t const row = shape.empty() ? 1 : shape.back();
-  cursor.require(row % block.elements == 0, fmt::format("'{}' has rows of {} elements, {} has blocks of {}",
-                                                        name, row, block.name, block.elements));
+  cursor.require(row % block.elements == 0, "'{}' has rows of {} elements, {} has blocks of {}", name, row,
+                 block.name, block.elements);
   int64_t bytes = row / block.elements;
   bool fits = !__builtin_mul_overflow(bytes, block.bytes, &bytes);
   for (size_t d = 0; d + 1 < shape.size(); ++d)
     fits = fits && !__builtin_mul_overflow(bytes, shape[d], &bytes);
   int64_t elements = 1;
   for (int64_t const size : shape) fits = fits && !__builtin_mul_overflow(elements, size, &elements);
-  cursor.require(fits && elements <= std::numeric_limits<int64_t>::max() / 8,
-                 fmt::format("'{}' is too large", name));
+  cursor.require(fits && elements <= std::numeric_limits<int64_t>::max() / 8, "'{}' is too large", name);
   return bytes;
 }
 
@@ -161,15 +164,15 @@ void read_tensor_infos(Cursor& cursor, uint64_t count, int64_t alignment, GgufHe
     auto const code = cursor.number<uint32_t>(name);
     auto const offset = cursor.number<uint64_t>(name);
     auto const* block = find_gguf_block(code);
-    cursor.require(block != nullptr, fmt::format("'{}' has the unknown type {}", name, code));
+    cursor.require(block != nullptr, "'{}' has the unknown type {}", name, code);
     cursor.require(offset % static_cast<uint64_t>(alignment) == 0 &&
                        offset <= uint64_t{std::numeric_limits<int64_t>::max()} / 2,
-                   fmt::format("'{}' lies at {}, not a multiple of {}", name, offset, alignment));
+                   "'{}' lies at {}, not a multiple of {}", name, offset, alignment);
     tensor.type = block->name;
     tensor.begin = static_cast<int64_t>(offset);
     tensor.bytes = tensor_bytes(cursor, name, tensor.shape, *block);
-    cursor.require(header.tensors.emplace(name, std::move(tensor)).second,
-                   fmt::format("it names the tensor '{}' twice", name));
+    cursor.require(header.tensors.emplace(name, std::move(tensor)).second, "it names the tensor '{}' twice",
+                   name);
   }
 }
 
@@ -178,7 +181,7 @@ int64_t alignment_of(Cursor const& cursor, json const& metadata) {
   if (found == metadata.end()) return 32;
   uint64_t const value = found->is_number_unsigned() ? found->get<uint64_t>() : 0;
   cursor.require(value >= 1 && value <= (uint64_t{1} << 30) && (value & (value - 1)) == 0,
-                 fmt::format("general.alignment is {}, not a power of two", found->dump()));
+                 "general.alignment is {}, not a power of two", found->dump());
   return static_cast<int64_t>(value);
 }
 
@@ -188,7 +191,7 @@ void place_tensors(Cursor const& cursor, int64_t file_size, GgufHeader& header) 
   for (auto& [name, tensor] : header.tensors) {
     cursor.require(header.data_begin <= file_size && tensor.begin <= file_size - header.data_begin &&
                        tensor.bytes <= file_size - header.data_begin - tensor.begin,
-                   fmt::format("'{}' ends beyond the file's {} bytes; is it cut short?", name, file_size));
+                   "'{}' ends beyond the file's {} bytes; is it cut short?", name, file_size);
     tensor.begin += header.data_begin;
     order.emplace_back(&name, &tensor);
   }
@@ -196,7 +199,7 @@ void place_tensors(Cursor const& cursor, int64_t file_size, GgufHeader& header) 
             [](auto const& a, auto const& b) { return a.second->begin < b.second->begin; });
   for (size_t i = 1; i < order.size(); ++i)
     cursor.require(order[i - 1].second->begin + order[i - 1].second->bytes <= order[i].second->begin,
-                   fmt::format("'{}' overlaps '{}'", *order[i - 1].first, *order[i].first));
+                   "'{}' overlaps '{}'", *order[i - 1].first, *order[i].first);
 }
 
 }  // namespace
@@ -207,8 +210,7 @@ GgufHeader parse_gguf_header(std::string_view file, std::string const& source) {
   cursor.bytes(4, "the header");
   auto const version = cursor.number<uint32_t>("the version");
   cursor.require((version & 0xFFFF) != 0, "its numbers are big-endian, which this program does not read");
-  cursor.require(version == 2 || version == 3,
-                 fmt::format("it has version {}; this program reads 2 and 3", version));
+  cursor.require(version == 2 || version == 3, "it has version {}; this program reads 2 and 3", version);
   auto const num_tensors = cursor.number<uint64_t>("the number of tensors");
   auto const num_keys = cursor.number<uint64_t>("the number of metadata keys");
   GgufHeader header;

@@ -41,12 +41,12 @@ def main():
     (out / "run.yaml").write_text(f"""
 model: {{type: {pathlib.Path(a.model).resolve()}}}
 hpc: {{stage_dir: {out}/cache}}
-data: {{root: {out}, type: rows.jsonl, shards: {out}/shards}}
+data: {{root: {out}, type: rows.jsonl, splits: [1.0, 0.0, 0.0], shards: {out}/shards}}
 llm: {{tok_len: 64, adapter: {{use: True, args: [{{adapter_method: lora, r: 8}}]}}}}
 federate: {{client_num: {a.np}, total_round_num: 1}}
 dataloader: {{batch_size: 1}}
 train: {{local_update_steps: 1, batch_or_epoch: batch}}
-eval: {{freq: 0}}
+eval: {{freq: 1, split: [val]}}
 checkpoint: {{every_rounds: 0}}
 outdir: {out}
 """)

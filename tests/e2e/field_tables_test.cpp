@@ -28,7 +28,9 @@ class FieldTables : public testing::Test {
         rosetta(dir_ / "data/rosetta_alpaca.json");
     rosetta << "[";
     for (int i = 0; i < 200; ++i) {
-      gsm8k << json{{"question", fmt::format("What is {} + 1?", i)}, {"answer", fmt::format("#### {}", i + 1)}} << "\n";
+      gsm8k << json{{"question", fmt::format("What is {} + 1?", i)},
+                    {"answer", fmt::format("#### {}", i + 1)}}
+            << "\n";
       dolly << json{{"instruction", fmt::format("Say {}.", i)},
                     {"context", ""},
                     {"response", fmt::format("{}.", i)},
@@ -76,12 +78,10 @@ class FieldTables : public testing::Test {
 
 TEST_F(FieldTables, EverySettingIsAccepted) {
   FSLLM_NEED_TEST_DATA("models/stories260K");
-  std::map<std::string, std::pair<std::string, size_t>> const specs{{"smollm2_dolly.yaml", {"smollm2_base.yaml", 36}},
-                                                                    {"smollm2_gsm8k.yaml", {"smollm2_base.yaml", 36}},
-                                                                    {"flowertune.yaml", {"flowertune_base.yaml", 12}},
-                                                                    {"llama7b_dolly.yaml", {"llama7b_base.yaml", 36}},
-                                                                    {"llama7b_gsm8k.yaml", {"llama7b_base.yaml", 36}},
-                                                                    {"llama7b_code.yaml", {"llama7b_base.yaml", 36}}};
+  std::map<std::string, std::pair<std::string, size_t>> const specs{
+      {"smollm2_dolly.yaml", {"smollm2_base.yaml", 36}}, {"smollm2_gsm8k.yaml", {"smollm2_base.yaml", 36}},
+      {"flowertune.yaml", {"flowertune_base.yaml", 12}}, {"llama7b_dolly.yaml", {"llama7b_base.yaml", 36}},
+      {"llama7b_gsm8k.yaml", {"llama7b_base.yaml", 36}}, {"llama7b_code.yaml", {"llama7b_base.yaml", 36}}};
   size_t found = 0;
   for (auto const& entry : fs::directory_iterator(tables_)) {
     auto const name = entry.path().filename().string();

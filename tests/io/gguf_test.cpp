@@ -47,6 +47,20 @@ TEST(Gguf, UnquantisedTensorsAreViewsOfTheFile) {
   EXPECT_EQ(reader.element_type("Q4_K"), "F32");
 }
 
+TEST(Gguf, AFileIsReadOnceWhileAReaderOfItLives) {
+  TempDir dir;
+  auto const file = dir / "x.gguf";
+  std::filesystem::copy_file(fixture("blocks.gguf"), file);
+  GgufReader const first(file);
+  EXPECT_EQ(&GgufReader(file).metadata(), &first.metadata());
+  std::filesystem::rename(file, dir / "old.gguf");
+  std::ofstream(file) << GgufBuilder().header(0, 1).text("general.name").number(kText).text("other").bytes();
+  EXPECT_EQ(GgufReader(file).metadata().at("general.name"), "other");
+  EXPECT_EQ(first.metadata(), read_json(fixture("blocks.json")));
+  std::filesystem::remove(file);
+  EXPECT_THROW(GgufReader{file}, Error);
+}
+
 TEST(Gguf, MetadataOfEveryTypeIsReadAsThePythonPackageDoes) {
   GgufReader const reader(fixture("blocks.gguf"));
   EXPECT_EQ(reader.metadata(), read_json(fixture("blocks.json")));

@@ -67,9 +67,8 @@ TEST_F(Spec, NamedChoicesSetSeveralKeys) {
   EXPECT_EQ(set[0].first + "=" + set[0].second.text, "federate.method=local");
   EXPECT_EQ(set[1].first + "=" + set[1].second.text, R"(llm.adapter.args=[{"adapter_method":"lora"}])");
   EXPECT_EQ(set[2].first + "=" + set[2].second.text, "train.optimizer.lr=0.001");
-  EXPECT_EQ(
-      keys_json(settings[1]).dump(),
-      R"({"federate.method":"fedavg","llm.adapter.args":[{"adapter_method":"prompt"}]})");
+  EXPECT_EQ(keys_json(settings[1]).dump(),
+            R"({"federate.method":"fedavg","llm.adapter.args":[{"adapter_method":"prompt"}]})");
   EXPECT_EQ(choices_json(settings[1]).dump(), R"({"adapter":"prompt"})");
   EXPECT_EQ(keys_text(settings[1]), "federate.method = fedavg, adapter = prompt");
 }

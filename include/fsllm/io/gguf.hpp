@@ -27,7 +27,8 @@ struct GgufTensor {
 
 /// A GGUF file (llama.cpp's format, versions 2 and 3), memory-mapped, or the first of the files that
 /// gguf-split made of one (NAME-00001-of-0000N.gguf), which must lie beside it. Every length, count, size,
-/// offset and overlap is checked before it is used; an Error names the file and what is wrong with it.
+/// offset and overlap is checked before it is used; an Error names the file and what is wrong with it. While
+/// one lives, further ones of the same unchanged file share what it has read: a vocabulary takes 40 ms.
 class GgufReader {
  public:
   explicit GgufReader(std::filesystem::path const& path);
@@ -50,7 +51,7 @@ class GgufReader {
 
  private:
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl const> impl_;
 };
 
 /// A model path that names a file is a GGUF file (a folder is Hugging Face layout).
