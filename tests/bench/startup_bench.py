@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import pathlib
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -54,6 +55,7 @@ outdir: {out}
     mpirun = ["mpirun", "--oversubscribe", "-np", str(a.np)]
     started = f'date +%s.%N > {out}/started.$OMPI_COMM_WORLD_RANK; exec "$@"'  # the program's clock begins with its process
     run = [*mpirun, "sh", "-c", started, "sh", str(a.bin / "fsllm_hpc"), "--cfg", str(out / "run.yaml"), "--overwrite", "expname=run", *a.keys]
+    shutil.rmtree(out / "shards", ignore_errors=True)
     timed([str(a.bin / "fsllm_shard"), "--cfg", str(out / "run.yaml"), "--out", str(out / "shards")], env=env)
     timed(run, env=env)
     columns = {"empty program": [], "read of the model": [], "fsllm_hpc, all": [], "to the end of the first step": []}
