@@ -187,6 +187,9 @@ std::string times(RunData const& run) {
   std::vector<Bar> bars;
   for (auto& [seconds, bar] : ranks) bars.push_back(std::move(bar));
   drawn += bars_html(title, phases, bars);
+  auto const speed =
+      curve_of(run, "tokens a second of training", [](auto const& round) { return round.tokens_per_second; });
+  drawn += chart_html({speed.name, "", {speed}, {}, "round", true});
   return (drawn.empty() ? "" : "<div class=\"charts\">\n" + drawn + "</div>\n") +
          table_html(phases_table(run)) + table_html(ranks_table(run));
 }
@@ -222,13 +225,6 @@ std::string traffic_and_memory(RunData const& run) {
   return drawn.empty() ? "" : "<div class=\"charts\">\n" + drawn + "</div>\n";
 }
 
-std::string speed(RunData const& run) {
-  auto const curve =
-      curve_of(run, "tokens a second of training", [](auto const& round) { return round.tokens_per_second; });
-  auto const drawn = chart_html({curve.name, "", {curve}, {}, "round", true});
-  return drawn.empty() ? "" : "<div class=\"charts\">\n" + drawn + "</div>\n";
-}
-
 }  // namespace
 
 std::string report_html(RunData const& run) {
@@ -242,7 +238,7 @@ std::string report_html(RunData const& run) {
   body += section_html("Clients", clients(run));
   body += section_html("Sampling", sampling(run));
   body += section_html("Split", split(run));
-  body += section_html("Time", times(run) + speed(run));
+  body += section_html("Time", times(run));
   body += section_html("Traffic and memory", traffic_and_memory(run));
   body += section_html("Configuration", table_html(config_table(run)));
   body += section_html("Environment", table_html(environment_table(run)));

@@ -121,7 +121,9 @@ std::vector<std::pair<std::string, std::string>> summary_of(RunData const& run) 
     facts.emplace_back("tokens trained", fmt::format("{:.0f}, {:.0f} a second", tokens, tokens / train));
   facts.emplace_back("sent", fmt::format("{} up, {} down", bytes_text(up), bytes_text(down)));
   facts.emplace_back("memory", bytes_text(memory) + " on the largest rank");
-  for (auto const* key : {"model.type", "federate.method", "data.type", "data.splitter", "seed"})
+  if (auto const model = run.setting("model.type"); !model.empty())
+    facts.emplace_back("model", std::filesystem::path(model).filename().string());
+  for (auto const* key : {"federate.method", "data.type", "data.splitter", "seed"})
     if (auto const value = run.setting(key); !value.empty()) facts.emplace_back(key, value);
   if (run.ended) facts.emplace_back("last round", time_text(*run.ended));
   return facts;
