@@ -5,4 +5,4 @@ set_target_properties(${_programs} PROPERTIES
 add_custom_target(programs DEPENDS ${_programs})
 install(TARGETS ${_programs} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(DIRECTORY configs jobs DESTINATION ${CMAKE_INSTALL_DATADIR}/fsllm)
-install(PROGRAMS tools/fsllm_requeue DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(PROGRAMS tools/fsllm_requeue tools/fsllm_wandb.py DESTINATION ${CMAKE_INSTALL_BINDIR})

@@ -83,6 +83,7 @@ cat <<TEXT
 
 run directory      $federated  (config.yaml, metrics.jsonl, eval_results.log, checkpoints)
 adapter            $federated/adapter  (PEFT format)
+its page           $federated/report.html
 answers one by one $federated/evaluation/predictions.jsonl
 time               $(minutes "$started"), of which $(minutes "$built") after the build
 TEXT

@@ -23,7 +23,8 @@ align: core comm io text data model peft train eval fed
 offsite: core comm io text data model peft train eval fed
 serve: core comm io text data model peft train eval
 sweep: core io
-app: core comm io jinja text data model peft train eval fed align offsite serve sweep
+report: core io
+app: core comm io jinja text data model peft train eval fed align offsite serve sweep report
 '
 # Single headers that a module may include beyond its row.
 exceptions='

@@ -16,10 +16,13 @@ using namespace fsllm;
 Program const kProgram{
     "fsllm_inspect",
     "Tells what a shard, checkpoint, adapter, model or run directory holds.\n\n"
-    "  fsllm_inspect PATH [--json]\n  fsllm_inspect MODEL_DIR --tokenize IN.jsonl\n"
+    "  fsllm_inspect PATH [--json]\n  fsllm_inspect RUN --report [--out FILE.html]\n  fsllm_inspect "
+    "MODEL_DIR --tokenize IN.jsonl\n"
     "  fsllm_inspect ADAPTER --clients DIR [--weights N,N,...]\n"
     "  fsllm_inspect ADAPTER --compare ADAPTER [--model DIR --text TEXT]\n",
     {{"json", "", "one JSON object"},
+     {"report", "", "PATH is a run directory: writes its report.html, also while it runs"},
+     {"out", "FILE.html", "with --report: write the page there"},
      {"tokenize", "FILE.jsonl",
       "PATH is a model folder: rows {\"text\": S} become {\"ids\": [...]}, and {\"ids\": [...]} become "
       "{\"text\": S}"},
@@ -49,12 +52,22 @@ int run(CommandLine const& line) {
     tokenize(path, line.text("tokenize"));
     return 0;
   }
+  FSLLM_CHECK(line.has("report") || !line.has("out"),
+              "--out without --report (nothing else is written). Give both, or neither.");
+  if (line.has("report")) {
+    std::cout << "the report lies in " << printable(save_report(path, line.text("out")).string()) << '\n';
+    return 0;
+  }
   FSLLM_CHECK(line.has("clients") || !line.has("weights"),
               "--weights without --clients (there is nothing to weigh). Give both, or neither.");
   FSLLM_CHECK(line.has("model") == line.has("text") && (line.has("compare") || !line.has("text")),
               "--model and --text (they go together, and with --compare). Give all three, or neither.");
   FSLLM_CHECK(!line.has("compare") || !line.has("clients"),
               "--compare and --clients (one adapter beside another, or beside many). Give one.");
+  if (!line.has("json") && !line.has("clients") && !line.has("compare")) {
+    std::cout << printable(inspect_text(path));
+    return 0;
+  }
   auto facts = line.has("clients")   ? aggregation_error(path, line.text("clients"), line.numbers("weights"))
                : line.has("compare") ? compare_adapters(path, line.need("compare"))
                                      : inspect(path);

@@ -43,7 +43,9 @@ po::options_description visible_options(Program const& program) {
     }
     auto const help =
         row.default_value.empty() ? row.help : row.help + " (default: " + row.default_value + ")";
-    if (row.repeated)
+    if (row.value.ends_with("..."))
+      add(row.name.c_str(), po::value<Texts>()->multitoken()->value_name(row.value), help.c_str());
+    else if (row.repeated)
       add(row.name.c_str(), po::value<Texts>()->value_name(row.value), help.c_str());
     else
       add(row.name.c_str(), po::value<std::string>()->value_name(row.value), help.c_str());
@@ -213,7 +215,7 @@ CommandLine parse_command_line(Program const& program, int argc, char const* con
     if (!row.default_value.empty()) line.defaults_[row.name] = {row.default_value};
     if (values.count(row.name) == 0) continue;
     auto& given = line.values_[row.name];
-    if (row.repeated)
+    if (row.repeated || row.value.ends_with("..."))
       given = values[row.name].as<Texts>();
     else if (!row.value.empty())
       given = {values[row.name].as<std::string>()};

@@ -25,6 +25,7 @@
 #include "plan_command.hpp"
 #include "ready_shards.hpp"
 #include "run_record.hpp"
+#include "run_report.hpp"
 #include "run_tasks.hpp"
 #include "setup.hpp"
 #include "time_limit.hpp"
@@ -274,6 +275,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
     federation.received = [&](TensorMap const& extra) { take_middle_blocks(trainable, extra); };
   stop_before_time_limit(s.run.time_limit_margin, comm);
   auto const summary = run_rounds(federation, s.resume);
+  if (comm.rank() == 0 && !summary.interrupted) write_report(s.directory, *s.output);
   set_signal_note("", summary.interrupted ? OnSignal::ignored : OnSignal::end_process);
   return summary.interrupted ? (summary.saved ? kExitStopped : kExitSignal) : 0;
 }
@@ -358,7 +360,8 @@ Config all_keys() {
 }  // namespace
 
 bool is_information_asked(CommandLine const& line) {
-  return line.has("print-schema") || line.has("print-markdown") || line.has("describe");
+  return line.has("print-schema") || line.has("print-markdown") || line.has("describe") ||
+         line.has("compare");
 }
 
 int information_command(CommandLine const& line) {
@@ -370,6 +373,7 @@ int information_command(CommandLine const& line) {
                 line.text("describe"));
     fmt::print("{}", text);
   }
+  if (line.has("compare")) compare_command(line);
   return 0;
 }
 

@@ -14,6 +14,7 @@
 #include "fsllm/io/safetensors.hpp"
 #include "fsllm/io/shard.hpp"
 #include "fsllm/model/config.hpp"
+#include "fsllm/report/report.hpp"
 #include "fsllm/text/tokenizer.hpp"
 
 namespace fsllm {
@@ -127,6 +128,7 @@ Json run_json(RunDirectory const& run) {
   if (auto const newest = load_newest_checkpoint(run.checkpoints()))
     facts["newest_checkpoint"] = newest->round;
   if (fs::exists(run.summary())) facts["summary"] = Json(read_json(run.summary()));
+  if (fs::exists(run.metrics())) facts["report"] = report_json(read_run_data(run.root));
   return facts;
 }
 
@@ -173,6 +175,15 @@ std::string readable(Json const& facts, int indent) {
     for (size_t i = 0; i < facts.size(); ++i) line(fmt::format("[{}]", i), facts[i]);
   else
     for (auto const& [name, value] : facts.items()) line(name, value);
+  return text;
+}
+
+std::string inspect_text(fs::path const& path) {
+  RunDirectory const run{path};
+  if (!run.holds_run() || !fs::exists(run.metrics())) return readable(inspect(path));
+  auto text = report_text(read_run_data(path));
+  if (auto const rounds = checkpoint_rounds(run.checkpoints()); !rounds.empty())
+    text += fmt::format("\nnewest checkpoint: round {}\n", rounds.back());
   return text;
 }
 

@@ -9,7 +9,8 @@ fsllm::Program const kProgram{
     "fsllm_hpc",
     "Federated fine-tuning of large language models over MPI.\n\n"
     "  fsllm_hpc --cfg run.yaml [KEY VALUE | KEY=VALUE]...\n"
-    "  mpirun -np 4 fsllm_hpc --cfg run.yaml federate.total_round_num 10\n",
+    "  mpirun -np 4 fsllm_hpc --cfg run.yaml federate.total_round_num 10\n"
+    "  fsllm_hpc --compare RUN RUN [...] [--out FILE.html]\n",
     {{"cfg", "FILE", "the run's YAML configuration (FS-LLM's keys)"},
      {"client_cfg", "FILE", "per-client overrides, as client_1: {train: {...}}"},
      {"check", "", "validate configuration, data and model, without training"},
@@ -25,7 +26,9 @@ fsllm::Program const kProgram{
      {"print-markdown", "", "print docs/config.md: all keys as tables"},
      {"describe", "[KEY]", "keys with type, default, range and meaning"},
      {"resume", "[DIR]", "continue a run from its newest good checkpoint"},
-     {"overwrite", "", "replace the run that the run directory holds"}},
+     {"overwrite", "", "replace the run that the run directory holds"},
+     {"compare", "DIR...", "losses and configurations of several runs beside each other; goes without --cfg"},
+     {"out", "FILE.html", "with --compare: a page of overlaid curves"}},
     fsllm::Words::overrides};
 
 }  // namespace
@@ -34,6 +37,8 @@ int main(int argc, char** argv) {
   auto const start = fsllm::start_program(kProgram, argc, argv);
   if (!start.line) return start.exit_code;
   try {
+    FSLLM_CHECK(start.line->has("compare") || !start.line->has("out"),
+                "--out without --compare (a run writes to outdir/expname). Leave it out.");
     if (fsllm::is_information_asked(*start.line))
       return fsllm::is_silent_rank() ? 0 : fsllm::information_command(*start.line);
     FSLLM_CHECK(start.line->has("check-env") || !start.line->text("cfg").empty() ||

@@ -14,14 +14,14 @@ double seconds_between(std::chrono::steady_clock::time_point a, std::chrono::ste
   return std::chrono::duration<double>(b - a).count();
 }
 
+}  // namespace
+
 std::string duration_text(double seconds) {
   auto const whole = static_cast<int64_t>(std::llround(seconds));
   if (whole < 60) return fmt::format("{} s", whole);
   if (whole < 3600) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
   return fmt::format("{}:{:02} h", whole / 3600, whole / 60 % 60);
 }
-
-}  // namespace
 
 Progress::Progress(std::string title, int64_t total, std::string unit, bool enabled, double plain_interval_s)
     : title_(std::move(title)),

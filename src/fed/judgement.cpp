@@ -6,6 +6,7 @@
 
 #include "fsllm/comm/stall.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/core/process.hpp"
 #include "fsllm/fed/evaluate.hpp"
 #include "fsllm/io/files.hpp"
 #include "not_finite.hpp"
@@ -118,8 +119,8 @@ bool Run::examine() {
   examined_ = state_.done;
   tasks_ = *tasks;
   if (writes())
-    metrics_->write(
-        {{"event", "tasks"}, {"round", state_.done}, {"tasks", tasks_}, {"seconds", clock.seconds()}});
+    write_event({{"event", "tasks"}, {"round", state_.done}, {"tasks", tasks_}, {"seconds", clock.seconds()}},
+                unix_time());
   return true;
 }
 

@@ -310,10 +310,20 @@ ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task,
   return report;
 }
 
+void RankWork::note_own(std::vector<ClientReport> const& mine, PhaseClock& clock) {
+  clock.lap("train");
+  own_ = {};
+  own_.train = clock.seconds().at("train");
+  own_.turns = std::ssize(mine);
+  for (auto const& report : mine) own_.tokens += report.result.tokens;
+}
+
 std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const& version_of,
                                           Aggregation& aggregation) {
+  PhaseClock clock;
   if (real_time_) {
     auto const reports = real_time_->deliver(plan, aggregation);
+    note_own(reports, clock);
     stopped_ = comm_.max(plan.cohorts.empty() ? 1 : 0) != 0;
     return gather_reports(reports, comm_);
   }
@@ -342,6 +352,7 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const
     } catch (Interrupted const&) {  // what has ended stays
     }
   }
+  note_own(reports, clock);
   stopped_ = f_.all_ranks().any(interrupted());
   if (stopped_ && can_rest()) keep_unfinished(mine, reports, aggregation);
   earlier_.reset();

@@ -47,6 +47,8 @@ class RankWork {
                                   Aggregation& aggregation);
   /// A signal has stopped train() on any rank: its reports and sums are not those of all.
   bool stopped() const { return stopped_; }
+  /// What this rank did in the last train(): turns, tokens and seconds.
+  RankReport const& own() const { return own_; }
   /// What this rank has of a round that was stopped; none where it has to begin anew (rank groups, shared
   /// passes, mixtures, real time, and aggregations that keep more than sums).
   std::optional<UnfinishedWork> const& unfinished() const { return unfinished_; }
@@ -110,6 +112,7 @@ class RankWork {
                              Aggregation& aggregation, Progress& progress);
   SplitLoss mixture_loss(ServerState const& server, int64_t client, TokenSplit const& split);
   void end_turn();
+  void note_own(std::vector<ClientReport> const& mine, PhaseClock& clock);
   void fine_tune(int64_t client, int64_t round);
   ClientLosses evaluate_all(ServerState const& server, int64_t round);
 
@@ -122,6 +125,7 @@ class RankWork {
   std::unique_ptr<RealTime> real_time_;  ///< where updates come when they are ready
   TensorMap first_;  ///< the run's first values of parameters that clients have for themselves
   bool stopped_ = false;
+  RankReport own_;
   std::optional<UnfinishedRound> earlier_;  ///< of the round that comes next
   std::optional<UnfinishedWork> unfinished_;
   std::optional<RestingTurn> resting_;  ///< the turn that a signal has stopped

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "fsllm/comm/gather.hpp"
+#include "fsllm/core/progress.hpp"
 #include "fsllm/io/files.hpp"
 
 namespace fsllm {
@@ -148,14 +149,17 @@ void PhaseClock::lap(std::string const& phase) {
   last_ = now;
 }
 
-void measure_ranks(RoundReport& report, Collective& collective, Traffic const& before,
+void measure_ranks(RoundReport& report, Collective& collective, Traffic const& before, RankReport own,
                    Communicator const& all_ranks) {
   auto const now = collective.traffic();
   report.bytes_up = all_ranks.sum(now.reduce_bytes - before.reduce_bytes);
   report.bytes_down = all_ranks.sum(now.broadcast_bytes - before.broadcast_bytes);
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  report.peak_rss_bytes = all_ranks.max(int64_t{usage.ru_maxrss} * 1024);
+  own.rank = all_ranks.rank();
+  own.peak_rss_bytes = int64_t{usage.ru_maxrss} * 1024;
+  report.ranks = all_gather(std::vector{own}, all_ranks);
+  report.peak_rss_bytes = std::ranges::max(report.ranks, {}, &RankReport::peak_rss_bytes).peak_rss_bytes;
 }
 
 nlohmann::ordered_json to_json(ClientLosses const& losses) {
@@ -226,6 +230,23 @@ std::vector<Json> client_lines(RoundReport const& report) {
   return all;
 }
 
+std::vector<Json> rank_lines(RoundReport const& report, double time) {
+  std::vector<Json> lines;
+  for (auto const& rank : report.ranks) {
+    Json line{{"round", report.round}, {"rank", rank.rank}};
+    if (rank.rank == 0) line["time"] = time;
+    line["turns"] = rank.turns;
+    line["tokens"] = rank.tokens;
+    line["seconds"] = {{"train", rank.train},
+                       {"wait", rank.wait},
+                       {"aggregate", rank.aggregate},
+                       {"evaluate", rank.evaluate}};
+    line["peak_rss_bytes"] = rank.peak_rss_bytes;
+    lines.push_back(std::move(line));
+  }
+  return lines;
+}
+
 std::string average_result_line(ClientLosses const& losses, int64_t round) {
   return server_line("Server SWA#", losses, round);
 }
@@ -244,7 +265,7 @@ std::string eval_result_lines(RoundReport const& report) {
   return lines;
 }
 
-std::string round_line(RoundReport const& report, int64_t rounds) {
+std::string round_line(RoundReport const& report, int64_t rounds, std::optional<double> seconds_left) {
   std::string line =
       report.round == 0 ? "before training:" : fmt::format("round {}/{}:", report.round, rounds);
   auto const train = sum_of(report.clients);
@@ -267,6 +288,16 @@ std::string round_line(RoundReport const& report, int64_t rounds) {
   if (report.best) line += " best so far,";
   if (double const seconds = seconds_of(report, "train"); seconds > 0)
     line += fmt::format(" {:.0f} tokens/s,", static_cast<double>(train.tokens) / seconds);
+  if (seconds_left) line += fmt::format(" {} left,", duration_text(*seconds_left));
+  if (report.round > 0 && report.ranks.size() > 1) {
+    auto const& slowest = *std::ranges::max_element(report.ranks, {}, &RankReport::train);
+    double all = 0;
+    for (auto const& rank : report.ranks) all += rank.train;
+    line += fmt::format(" slowest rank {} ({:.3g} s of training, mean {:.3g} s),", slowest.rank,
+                        slowest.train, all / static_cast<double>(report.ranks.size()));
+  }
+  if (report.round > 0 && report.peak_rss_bytes > 0)
+    line += fmt::format(" {:.0f} MiB,", static_cast<double>(report.peak_rss_bytes) / 1048576);
   line.pop_back();
   return line;
 }

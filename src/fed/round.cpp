@@ -10,7 +10,9 @@
 #include "fsllm/core/device_memory.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/core/process.hpp"
 #include "fsllm/fed/aggregate.hpp"
+#include "fsllm/fed/curves.hpp"
 #include "fsllm/io/checksum.hpp"
 #include "fsllm/io/files.hpp"
 #include "not_finite.hpp"
@@ -93,13 +95,37 @@ void Run::broadcast(ServerState& state) {
   if (!state.extra.empty()) f_.collective.broadcast(state.extra, 0);
 }
 
+/// Rank 0: metrics that later lines are added to, and TensorBoard's file with those of earlier starts.
+void Run::open_logs() {
+  metrics_ = std::make_unique<JsonlWriter>(f_.directory.metrics());
+  client_metrics_ = std::make_unique<JsonlWriter>(f_.directory.client_metrics());
+  rank_metrics_ = std::make_unique<JsonlWriter>(f_.directory.rank_metrics());
+  f_.output->own({RunDirectory::kCurves});
+  make_folder((f_.directory.root / RunDirectory::kCurves).parent_path());
+  f_.output->write(RunDirectory::kCurves, curves_of_run(f_.directory, unix_time()));
+}
+
+void Run::write_event(nlohmann::ordered_json const& event, double time) {
+  metrics_->write(event);
+  append_to_file(f_.directory.root / RunDirectory::kCurves, curve_records(event, time));
+}
+
 void Run::write_report(RoundReport const& report) {
   if (!writes()) return;
   f_.output->check();
+  double const time = unix_time();
   for (auto const& line : client_lines(report)) client_metrics_->write(line);
-  metrics_->write(last_event_ = to_json(report));
+  for (auto const& line : rank_lines(report, time)) rank_metrics_->write(line);
+  write_event(last_event_ = to_json(report), time);
   append_to_file(f_.directory.eval_results(), eval_result_lines(report));
-  log_info("{}", round_line(report, config_.rounds));
+  log_info("{}", round_line(report, config_.rounds, seconds_left(report.round)));
+}
+
+/// By the mean of this process's rounds; an early stop may come before.
+std::optional<double> Run::seconds_left(int64_t done) const {
+  if (done <= first_ || done >= config_.rounds) return {};
+  double const spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
+  return spent / static_cast<double>(done - first_) * static_cast<double>(config_.rounds - done);
 }
 
 /// Everything before the first round of this process; false where nothing is left to do.
@@ -115,10 +141,7 @@ bool Run::begin(bool resume) {
   }
   if (writes() && !state_.record.empty()) f_.output->write("run.json", state_.record + "\n");
   note_for_signals();
-  if (writes()) {
-    metrics_ = std::make_unique<JsonlWriter>(f_.directory.metrics());
-    client_metrics_ = std::make_unique<JsonlWriter>(f_.directory.client_metrics());
-  }
+  if (writes()) open_logs();
   if (state_.done == 0 && algorithm_.fix_factors) fix_factors();
   if (state_.done == 0 && algorithm_.begin) {
     if (server()) algorithm_.begin(state_.server);
@@ -126,10 +149,15 @@ bool Run::begin(bool resume) {
   }
   if (state_.done > 0 || who_.splits.empty()) return true;
   RoundReport start;
+  PhaseClock clock;
   start.losses = work_.evaluate(state_.server, 0);
+  clock.lap("evaluate");
   start.judged = f_.judged;
   note_losses(config_, start.losses, state_.schedule);
   check_first_losses(start.losses, f_.model);
+  RankReport own;
+  own.evaluate = clock.seconds().at("evaluate");
+  measure_ranks(start, f_.collective, f_.collective.traffic(), own, f_.all_ranks());
   write_report(start);
   return true;
 }
@@ -163,7 +191,11 @@ RoundReport Run::train_round(int64_t round) {
       (report.round == config_.rounds || report.round % config_.selection.eval_every == 0))
     judge(report);
   clock.lap("evaluate");
-  measure_ranks(report, f_.collective, traffic, f_.all_ranks());
+  auto own = work_.own();
+  own.wait = std::max(0.0, clock.seconds().at("train") - own.train);
+  own.aggregate = clock.seconds().at("aggregate");
+  own.evaluate = clock.seconds().at("evaluate");
+  measure_ranks(report, f_.collective, traffic, own, f_.all_ranks());
   report.bytes_in_groups = f_.all_ranks().sum(in_group() - in_group_before);
   report.device_bytes = f_.all_ranks().max(device_bytes_in_use(work_.device()));
   report.seconds = clock.seconds();
@@ -175,6 +207,8 @@ RunSummary Run::train(bool resume) {
   if (!begin(resume)) return {state_.done, state_.selection.stop()};
   if (state_.done > 0 && !examine()) return save_interrupted();  // where it was stopped in the tasks
   if (resume) restore_unfinished();
+  began_ = std::chrono::steady_clock::now();
+  first_ = state_.done;
   while (!is_over()) {
     auto const report = train_round(state_.done);
     if (work_.stopped()) return save_interrupted();

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <chrono>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -61,7 +63,10 @@ class Run {
   void judge_average();
   bool is_over() const;
   bool examine();
+  void open_logs();
+  void write_event(nlohmann::ordered_json const& event, double time);
   void write_report(RoundReport const& report);
+  std::optional<double> seconds_left(int64_t done) const;
   void save_as(std::string const& name, TensorMap const& values);
   void restore_versions(Checkpoint const& checkpoint);
   void save_versions(Checkpoint& checkpoint) const;
@@ -86,11 +91,13 @@ class Run {
   RankWork work_;
   RunState state_;
   std::unique_ptr<Overlay> overlay_;  ///< null unless the algorithm changes frozen matrices
-  std::unique_ptr<JsonlWriter> metrics_, client_metrics_;
+  std::unique_ptr<JsonlWriter> metrics_, client_metrics_, rank_metrics_;
   std::map<int64_t, std::set<int64_t>> state_rounds_;  ///< files of clients' states, on rank 0
   bool unfinished_saved_ = false;                      ///< of the round after them
   int64_t saved_ = 0;                                  ///< rounds that the newest checkpoint holds
   bool ended_ = false;                                 ///< before it was resumed
+  std::chrono::steady_clock::time_point began_;        ///< the first round of this process
+  int64_t first_ = 0;                                  ///< rounds done before it
   int64_t examined_ = 0;                               ///< last round after which tasks were done
   TaskMetrics tasks_;                                  ///< what came of them
   nlohmann::ordered_json last_event_;                  ///< in metrics.jsonl, of a round

@@ -14,13 +14,30 @@ namespace {
 namespace fs = std::filesystem;
 
 /// Everything that a run may write.
-std::vector<std::string> const kNames{
-    "config.yaml", "exp_print.log", "eval_results.log", "metrics.jsonl", "summary.json",
-    "checkpoints", "shards",        "adapter",          "best",          "swa",
-    "model",       "run.json",      "client_cfg.yaml",  "clients",       "metrics_clients.jsonl",
-    "emulator",    "tasks",         "unfinished"};
-std::vector<std::string> const kLogs{"exp_print.log", "eval_results.log", "metrics.jsonl",
-                                     "metrics_clients.jsonl"};
+std::vector<std::string> const kNames{"config.yaml",
+                                      "exp_print.log",
+                                      "eval_results.log",
+                                      "metrics.jsonl",
+                                      "summary.json",
+                                      "checkpoints",
+                                      "shards",
+                                      "adapter",
+                                      "best",
+                                      "swa",
+                                      "model",
+                                      "run.json",
+                                      "client_cfg.yaml",
+                                      "clients",
+                                      "metrics_clients.jsonl",
+                                      "emulator",
+                                      "tasks",
+                                      "unfinished",
+                                      "metrics_ranks.jsonl",
+                                      "report.html",
+                                      "tb"};
+/// What is the run's own from its start, whoever writes it (fsllm_inspect --report).
+std::vector<std::string> const kLogs{"exp_print.log",         "eval_results.log",    "metrics.jsonl",
+                                     "metrics_clients.jsonl", "metrics_ranks.jsonl", "report.html"};
 
 bool lies_in(fs::path const& path, fs::path const& folder) {
   auto const [end, ignored] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
@@ -110,7 +127,8 @@ void rewind_logs(OutputFolder& folder, int64_t round) {
             (number->is_number() && number->get<double>() <= static_cast<double>(round))) &&
            !(kind != event.end() && *kind == "end");
   };
-  for (auto const* name : {"metrics.jsonl", "metrics_clients.jsonl"}) filter_lines(folder, name, keeps);
+  for (auto const* name : {"metrics.jsonl", "metrics_clients.jsonl", "metrics_ranks.jsonl"})
+    filter_lines(folder, name, keeps);
   filter_lines(folder, "eval_results.log", [&](std::string const& line) {
     auto const at = line.find("'Round': ");
     bool const ends = line.find("'Server SWA#'") != std::string::npos;  // it comes again with the end

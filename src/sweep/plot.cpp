@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "fsllm/core/plot.hpp"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -13,9 +15,6 @@ namespace {
 
 constexpr double kLeft = 78, kTop = 34, kWidth = 560, kHeight = 340;
 constexpr double kLegendLine = 18;
-/// Okabe and Ito's colours, which people with any colour vision tell apart.
-constexpr std::array<char const*, 7> kColours{"#0072B2", "#D55E00", "#009E73", "#CC79A7",
-                                              "#E69F00", "#56B4E9", "#000000"};
 constexpr std::array<char const*, 3> kDashes{"", "6 3", "2 3"};
 
 struct Curve {
@@ -36,39 +35,6 @@ std::vector<Curve> curves_of(Sweep const& sweep, std::string const& metric) {
     curves.push_back(std::move(curve));
   }
   return curves;
-}
-
-/// One axis: what lies at its ends, and the round steps between.
-struct Axis {
-  double low = 0, high = 1, step = 1;
-  double share(double value) const { return (value - low) / (high - low); }
-};
-
-/// Steps of 1, 2 or 5 times a power of ten, about `ticks` of them.
-Axis axis_over(double low, double high, int ticks) {
-  if (!(high > low)) {
-    low -= 0.5;
-    high += 0.5;
-  }
-  double const rough = (high - low) / ticks, power = std::pow(10, std::floor(std::log10(rough)));
-  double step = 10 * power;
-  for (double const factor : {5.0, 2.0, 1.0})
-    if (factor * power >= rough) step = factor * power;
-  return {std::floor(low / step) * step, std::ceil(high / step) * step, step};
-}
-
-std::string xml(std::string const& text) {
-  static std::map<char, std::string> const special{
-      {'&', "&amp;"}, {'<', "&lt;"}, {'>', "&gt;"}, {'"', "&quot;"}};
-  std::string out;
-  for (char const c : text) {
-    auto const found = special.find(c);
-    if (found != special.end())
-      out += found->second;
-    else
-      out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-  }
-  return out;
 }
 
 class Drawing {
@@ -99,7 +65,7 @@ class Drawing {
   }
 
   void curve(Curve const& curve, size_t number) {
-    auto const* colour = kColours[number % kColours.size()];
+    auto const* colour = kCurveColours[number % kCurveColours.size()];
     std::string line, upper, lower;
     for (auto const& [round, at] : curve.points) {
       auto const x = static_cast<double>(round);
@@ -108,7 +74,7 @@ class Drawing {
       upper += point(x, at.mean + off) + " ";
       lower.insert(0, point(x, at.mean - off) + " ");
     }
-    body += fmt::format("<g><title>{}</title>", xml(curve.name));
+    body += fmt::format("<g><title>{}</title>", xml_text(curve.name));
     body += fmt::format("<polygon points=\"{}{}\" fill=\"{}\" fill-opacity=\"0.15\"/>", upper, lower, colour);
     body += fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"{}/>", line,
                         colour, dash(number));
@@ -130,12 +96,12 @@ class Drawing {
 
  private:
   static std::string dash(size_t number) {
-    auto const* dashes = kDashes[number / kColours.size() % kDashes.size()];
+    auto const* dashes = kDashes[number / kCurveColours.size() % kDashes.size()];
     return *dashes == '\0' ? "" : fmt::format(" stroke-dasharray=\"{}\"", dashes);
   }
   void text(double x, double y, char const* anchor, std::string const& what) {
     body += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\">{}</text>\n", x, y, anchor,
-                        xml(what));
+                        xml_text(what));
   }
   Axis x_, y_;
 };

@@ -1,22 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cmath>
 #include <map>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/progress.hpp"
 #include "fsllm/io/folder_lock.hpp"
 #include "fsllm/io/jsonl.hpp"
 #include "fsllm/sweep/report.hpp"
 
 namespace fsllm {
 namespace {
-
-std::string duration(double seconds) {
-  auto const whole = static_cast<int64_t>(std::llround(seconds));
-  if (whole < 60) return fmt::format("{} s", whole);
-  if (whole < 3600) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
-  return fmt::format("{}:{:02} h", whole / 3600, whole % 3600 / 60);
-}
 
 std::string first_line(std::string const& text) {
   return text.substr(0, text.find('\n'));
@@ -56,9 +49,9 @@ std::string status_text(Sweep const& sweep) {
   if (left > 0 && measured > 0) {
     auto const at_a_time = std::max<int64_t>(counts[RunState::running], 1);
     double const round = seconds / static_cast<double>(measured);
-    text +=
-        fmt::format("{} rounds are left, {:.3g} s each so far: {} with {} at a time\n", left, round,
-                    duration(round * static_cast<double>(left) / static_cast<double>(at_a_time)), at_a_time);
+    text += fmt::format("{} rounds are left, {:.3g} s each so far: {} with {} at a time\n", left, round,
+                        duration_text(round * static_cast<double>(left) / static_cast<double>(at_a_time)),
+                        at_a_time);
   }
   return text + lines;
 }

@@ -24,7 +24,7 @@ TEST(Install, ProgramsRunFromAMovedPrefix) {
   shell(dir.path(), "cmake --install " + build + " --prefix $PWD/first && mv first second");
   auto const bin = dir / "second/bin";
   for (auto const* program : {"fsllm_hpc", "fsllm_shard", "fsllm_eval", "fsllm_export", "fsllm_inspect",
-                              "fsllm_serve", "fsllm_chat", "fsllm_requeue", "fsllm_sweep"})
+                              "fsllm_serve", "fsllm_chat", "fsllm_requeue", "fsllm_sweep", "fsllm_wandb.py"})
     EXPECT_TRUE(fs::exists(bin / program)) << program;
   auto const version = shell(dir.path(), (bin / "fsllm_hpc").string() + " --version");
   for (auto const* fact : {"fsllm_hpc ", "LibTorch: 2.", "HDF5: 1.", "Parquet: ", "CUDA: ", "MPI"})

@@ -28,8 +28,9 @@ std::map<std::string, std::string> contents(fs::path const& dir) {
     auto const name = entry.path().lexically_relative(dir).string();
     bool const timed = name.ends_with(".log") || name.ends_with("summary.json") ||
                        name.ends_with("metrics.jsonl") || name.ends_with("metrics_clients.jsonl") ||
-                       name.ends_with("manifest.json") || name.ends_with("state.h5") ||
-                       name.ends_with("files.json");
+                       name.ends_with("metrics_ranks.jsonl") || name.ends_with("report.html") ||
+                       name.find("tfevents") != std::string::npos || name.ends_with("manifest.json") ||
+                       name.ends_with("state.h5") || name.ends_with("files.json");
     if (!entry.is_regular_file()) continue;
     auto text = timed ? std::string() : read_text(entry.path());
     // Adapters name their base model by its path.

@@ -77,9 +77,11 @@ TEST(RunDirectory, RewindsItsLogs) {
   std::ofstream(run.eval_results())
       << "{'Role': 'Server #', 'Round': 1, 'x': {}}\n{'Role': 'Server #', 'Round': 2, 'x': {}}\n{'Role'";
   std::ofstream(run.client_metrics()) << "{\"round\":1,\"client\":9}\n{\"round\":2,\"client\":9}\n";
+  std::ofstream(run.rank_metrics()) << "{\"round\":1,\"rank\":0}\n{\"round\":2,\"rank\":0}\n";
   OutputFolder folder(dir.path());
-  folder.adopt({"metrics.jsonl", "metrics_clients.jsonl", "eval_results.log"});
+  folder.adopt({"metrics.jsonl", "metrics_clients.jsonl", "metrics_ranks.jsonl", "eval_results.log"});
   rewind_logs(folder, 1);
+  EXPECT_EQ(read_file(run.rank_metrics()), "{\"round\":1,\"rank\":0}\n");
   EXPECT_EQ(read_file(run.client_metrics()), "{\"round\":1,\"client\":9}\n");
   EXPECT_EQ(read_file(run.metrics()),
             "{\"event\":\"start\",\"round\":0}\n{\"event\":\"round\",\"round\":1}\n");

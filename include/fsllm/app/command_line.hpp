@@ -12,8 +12,8 @@ namespace fsllm {
 /// One option of a program.
 struct OptionRow {
   std::string name;  ///< without the dashes
-  /// What --help calls its value: N; [DIR] may be left out; "": a flag. DIR and FILE are paths, in which "~"
-  /// and variables are replaced.
+  /// What --help calls its value: N; [DIR] may be left out; "DIR..." takes all words up to the next option;
+  /// "": a flag. DIR and FILE are paths, in which "~" and variables are replaced.
   std::string value;
   std::string help;
   std::string default_value = {};

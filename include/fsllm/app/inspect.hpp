@@ -27,8 +27,15 @@ nlohmann::ordered_json compare_adapters(std::filesystem::path const& a, std::fil
 nlohmann::ordered_json losses_on(std::filesystem::path const& model_dir,
                                  std::vector<std::filesystem::path> const& adapters, std::string const& text);
 
+/// Writes the page of a run, whether it has ended or not, into its folder, or to `out` where that is not
+/// empty; returns its path.
+std::filesystem::path save_report(std::filesystem::path const& run, std::filesystem::path const& out);
+
 /// What inspect() says, for people: nested keys indented, tables of numbers as lines.
 std::string readable(nlohmann::ordered_json const& facts, int indent = 0);
+
+/// inspect() for people; of a run that has begun its report (report_text).
+std::string inspect_text(std::filesystem::path const& path);
 
 /// One answer for a row of `fsllm_inspect MODEL_DIR --tokenize IN.jsonl`: {"text": S} → {"ids": [...]} and
 /// back. `place` names the row in errors.

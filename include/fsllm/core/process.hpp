@@ -11,6 +11,8 @@ std::string host_name();
 /// "" where it is not set.
 std::string environment_variable(char const* name);
 
+/// Seconds since 1970, by the system's clock.
+double unix_time();
 /// Seconds since the operating system created this process: dynamic linking and start-up included.
 double seconds_since_process_start();
 /// Bytes of memory of this process, where n processes that share a page count 1/n of it each: the sum over

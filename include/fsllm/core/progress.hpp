@@ -6,6 +6,9 @@
 
 namespace fsllm {
 
+/// "12 s", "3:05 min", "2:10 h".
+std::string duration_text(double seconds);
+
 /// A progress line for people: count, rate, time left and a note (the loss). On a terminal it is redrawn
 /// in place; elsewhere a plain line is printed at most every `plain_interval_s` seconds and at the end.
 class Progress {

@@ -44,7 +44,16 @@ class PhaseClock {
   std::map<std::string, double> seconds_;
 };
 
-/// Everything that metrics.jsonl and metrics_clients.jsonl say about one round.
+/// What one rank did in a round, by its own clock.
+struct RankReport {
+  int64_t rank = 0, turns = 0, tokens = 0;  ///< turns of clients that it trained, and their tokens
+  double train = 0;                         ///< seconds of them
+  double wait = 0;                          ///< then for the other ranks
+  double aggregate = 0, evaluate = 0;
+  int64_t peak_rss_bytes = 0;
+};
+
+/// Everything that metrics.jsonl, metrics_clients.jsonl and metrics_ranks.jsonl say about one round.
 struct RoundReport {
   int64_t round = 0;  ///< rounds completed, from 1; 0 is the evaluation before training
   std::vector<ClientReport> clients;
@@ -58,11 +67,12 @@ struct RoundReport {
   int64_t device_bytes = 0;  ///< live tensors on a GPU when its clients rest, largest of all ranks
   std::map<std::string, double> seconds;
   std::map<std::string, double> facts;  ///< ServerState::facts
+  std::vector<RankReport> ranks;        ///< of all
 };
 
-/// Collective: fills bytes and memory from all ranks (`before` is this rank's traffic at the start of the
-/// round).
-void measure_ranks(RoundReport& report, Collective& collective, Traffic const& before,
+/// Collective: fills bytes, memory and `ranks` from all ranks (`before` is this rank's traffic at the start
+/// of the round, `own` what it did in it).
+void measure_ranks(RoundReport& report, Collective& collective, Traffic const& before, RankReport own,
                    Communicator const& all_ranks);
 
 /// The event of metrics.jsonl: sums over clients, and quantiles of them, however many there are.
@@ -72,6 +82,8 @@ nlohmann::ordered_json to_json(ClientLosses const& losses);
 /// The lines of metrics_clients.jsonl: one for each client that trained or was evaluated, in their order;
 /// of a client with two turns (asynchronous runs) one each, the first with its losses.
 std::vector<nlohmann::ordered_json> client_lines(RoundReport const& report);
+/// The lines of metrics_ranks.jsonl: one a rank; that of rank 0 has the time at which the round ended.
+std::vector<nlohmann::ordered_json> rank_lines(RoundReport const& report, double time);
 /// The last event of metrics.jsonl that is of tasks (`kind` "tasks"), or that is not; an empty object where
 /// there is none.
 nlohmann::ordered_json last_event(std::filesystem::path const& metrics, std::string const& kind = "");
@@ -79,7 +91,9 @@ nlohmann::ordered_json last_event(std::filesystem::path const& metrics, std::str
 std::string eval_result_lines(RoundReport const& report);
 /// The last of them alone, as FS-LLM writes it for the mean of FedSWA.
 std::string average_result_line(ClientLosses const& losses, int64_t round);
-/// "round 3/10: train loss 2.31, val loss 2.40 (best), 1234 tokens/s"
-std::string round_line(RoundReport const& report, int64_t rounds);
+/// "round 3/10: train loss 2.31, val loss 2.40, best so far, 1234 tokens/s, 1:05 min left, slowest rank 1
+/// (9.8 s of training, mean 7.1 s), 391 MiB"; `seconds_left` of the run, none before its first round and
+/// after its last.
+std::string round_line(RoundReport const& report, int64_t rounds, std::optional<double> seconds_left = {});
 
 }  // namespace fsllm

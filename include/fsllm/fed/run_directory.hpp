@@ -25,6 +25,7 @@ struct RunDirectory {
   std::filesystem::path eval_results() const { return root / "eval_results.log"; }
   std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
   std::filesystem::path client_metrics() const { return root / "metrics_clients.jsonl"; }
+  std::filesystem::path rank_metrics() const { return root / "metrics_ranks.jsonl"; }
   std::filesystem::path summary() const { return root / "summary.json"; }
   std::filesystem::path checkpoints() const { return root / "checkpoints"; }
   std::filesystem::path shards() const { return root / "shards"; }
@@ -33,6 +34,9 @@ struct RunDirectory {
   std::filesystem::path average() const { return root / "swa"; }
   std::filesystem::path model() const { return root / "model"; }
   std::filesystem::path emulator() const { return root / "emulator"; }
+  std::filesystem::path report() const { return root / "report.html"; }
+  /// TensorBoard's event file, below root.
+  static constexpr char const* kCurves = "tb/events.out.tfevents.0.fsllm_hpc";
 
   bool holds_run() const;
   /// A folder without a run to continue is an Error.
