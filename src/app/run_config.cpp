@@ -193,7 +193,7 @@ RunConfig load_run_config(Config& config) {
                            "storage type; empty: the run directory.");
   run.time_limit_margin = config.get(
       "hpc.time_limit_margin_s", 120.0,
-      "Seconds before the end of a Slurm job at which training stops, with a checkpoint and exit code "
+      "Seconds before the end of the batch job at which training stops, with a checkpoint and exit code "
       "85; at most a quarter of the time that the job has left at the start.",
       at_least(0.0));
   run.storage_dtype = config.get(

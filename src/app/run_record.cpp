@@ -51,22 +51,6 @@ std::string hex(uint64_t checksum) {
   return fmt::format("{:016x}", checksum);
 }
 
-/// Name and numbers of the processor, which choose a library's kernels.
-std::string processor() {
-  std::ifstream info("/proc/cpuinfo");
-  std::map<std::string, std::string> first;
-  for (std::string line; std::getline(info, line) && !line.empty();) {
-    auto const colon = line.find(':');
-    if (colon == std::string::npos) continue;
-    auto const key = line.substr(0, line.find_last_not_of(" \t", colon - 1) + 1);
-    first.emplace(key, line.substr(std::min(colon + 2, line.size())));
-  }
-  return first.contains("model name")
-             ? fmt::format("{} (family {}, model {}, stepping {})", first["model name"], first["cpu family"],
-                           first["model"], first["stepping"])
-             : first["CPU part"];
-}
-
 /// The build's version of the library, without the lines about its licence.
 std::string math_library() {
   auto text = at::get_mkl_version();
@@ -144,6 +128,21 @@ std::vector<std::string> differences(ordered_json const& before, ordered_json co
 }
 
 }  // namespace
+
+std::string processor() {
+  std::ifstream info("/proc/cpuinfo");
+  std::map<std::string, std::string> first;
+  for (std::string line; std::getline(info, line) && !line.empty();) {
+    auto const colon = line.find(':');
+    if (colon == std::string::npos) continue;
+    auto const key = line.substr(0, line.find_last_not_of(" \t", colon - 1) + 1);
+    first.emplace(key, line.substr(std::min(colon + 2, line.size())));
+  }
+  return first.contains("model name")
+             ? fmt::format("{} (family {}, model {}, stepping {})", first["model name"], first["cpu family"],
+                           first["model"], first["stepping"])
+             : first["CPU part"];
+}
 
 InputFiles::InputFiles(Setup const& s) {
   auto const add = [&](std::string const& group, fs::path const& path) {

@@ -42,4 +42,7 @@ std::string run_record(Setup const& s, InputFiles const* inputs, std::vector<Cli
 /// are an Error that names them; other processors, libraries or variables a warning.
 std::string continued_record(std::string const& before, std::string const& now, int64_t round);
 
+/// Name and numbers of this machine's processor, which choose a library's kernels.
+std::string processor();
+
 }  // namespace fsllm

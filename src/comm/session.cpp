@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <sched.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -8,6 +7,7 @@
 #include <string>
 
 #include "fsllm/comm/communicator.hpp"
+#include "fsllm/comm/cores.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/process.hpp"
 #include "mpi.hpp"
@@ -40,23 +40,6 @@ Launched launched() {
   for (char const* name : {"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"})
     if (auto const count = environment_number(name); count > 0) return {count, name};
   return {};
-}
-
-/// "0-3,8": the cores that this process may run on.
-std::string core_list() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return "?";
-  std::string text;
-  for (int core = 0; core < CPU_SETSIZE; ++core) {
-    if (!CPU_ISSET(core, &set)) continue;
-    int last = core;
-    while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, &set)) ++last;
-    text += fmt::format("{}{}", text.empty() ? "" : ",", core);
-    if (last > core) text += fmt::format("-{}", last);
-    core = last;
-  }
-  return text;
 }
 
 /// Open MPI, started alone, forks a daemon and opens every network, which takes longer than loading a small

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -29,6 +30,14 @@ std::string environment_variable(char const* name) {
 std::string host_name() {
   char name[256] = "";
   return gethostname(name, sizeof name - 1) == 0 ? name : "?";
+}
+
+BatchJob batch_job() {
+  BatchJob job{environment_variable("SLURM_JOB_ID"), 0};
+  if (job.id.empty()) job.id = environment_variable("PBS_JOBID");
+  for (auto const* name : {"SLURM_RESTART_COUNT", "FSLLM_RESTART_COUNT"})
+    job.restarts = std::max(job.restarts, std::atoi(environment_variable(name).c_str()));
+  return job;
 }
 
 double seconds_since_process_start() {
