@@ -184,6 +184,8 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   });
   set_activity("reading the checksums of the model");
   auto const record = run_record(s, inputs.get(), sources, comm);
+  s.load.stage = !s.run.stage_dir.empty();
+  s.load.checksums = checksums_of_rank_0(inputs.get(), comm);
   agree(comm, [&] {
     data = std::make_unique<ClientData>(std::move(sources), s.tokenizer_sha256(), s.model.vocab_size,
                                         most_tokens(s), s.run.fed.algorithm.merges, s.run.train.loss);

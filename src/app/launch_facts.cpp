@@ -65,7 +65,9 @@ bool reads_next_of(Communicator const& node) {
   auto const next = json::parse(all[static_cast<size_t>((node.rank() + 1) % node.size())]);
   uint64_t copy = 0;
   iovec const here{&copy, sizeof copy};
-  iovec const there{reinterpret_cast<void*>(next[1].get<uintptr_t>()), sizeof copy};
+  // An address in another process.
+  iovec const there{reinterpret_cast<void*>(next[1].get<uintptr_t>()),  // NOLINT(performance-no-int-to-ptr)
+                    sizeof copy};
   bool const reads =
       ::process_vm_readv(next[0].get<pid_t>(), &here, 1, &there, 1, 0) == sizeof copy && copy == sample;
   node.barrier();

@@ -162,6 +162,12 @@ ordered_json InputFiles::checksums() const {
   return checksums;
 }
 
+std::map<std::string, uint64_t> InputFiles::by_path() const {
+  std::map<std::string, uint64_t> checksums;
+  for (auto const& file : files_) checksums[file.path.string()] = file.checksum;
+  return checksums;
+}
+
 void InputFiles::check_unchanged() {
   for (auto& file : files_) {
     auto stamp = stamp_of(file.path);
@@ -190,6 +196,12 @@ std::string run_record(Setup const& s, InputFiles const* inputs, std::vector<Cli
   ordered_json where{{"after_round", 0}};
   where.update(facts);
   return ordered_json{{"inputs", read}, {"computed_on", ordered_json::array({where})}}.dump(1);
+}
+
+std::map<std::string, uint64_t> checksums_of_rank_0(InputFiles const* inputs, Communicator const& comm) {
+  auto text = inputs != nullptr ? nlohmann::json(inputs->by_path()).dump() : "";
+  comm.broadcast(text, 0);
+  return nlohmann::json::parse(text).get<std::map<std::string, uint64_t>>();
 }
 
 std::string continued_record(std::string const& before, std::string const& now, int64_t round) {
