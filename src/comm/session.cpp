@@ -78,9 +78,9 @@ void check_srun() {
         stderr);
 }
 
-/// Where all addresses are exchanged in MPI_Init, one start of twenty (Open MPI 4.1.4, srun of Slurm 22.05, TCP)
-/// ends in a crash there: a rank gets a message before it can take any. None of 120 did where they are fetched
-/// when they are needed. What the user set stays.
+/// Where all addresses are exchanged in MPI_Init, one start of twenty (Open MPI 4.1.4, srun of Slurm 22.05,
+/// TCP) ends in a crash there: a rank gets a message before it can take any. None of 120 did where they are
+/// fetched when they are needed. What the user set stays.
 void fetch_addresses_when_needed() {
   setenv("OMPI_MCA_pmix_base_collect_data", "0", 0);
 }
