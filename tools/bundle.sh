@@ -112,6 +112,11 @@ for file in "$out"/libexec/*; do
   name=$(basename "$file")
   [[ $name == launch ]] || ln -s ../libexec/launch "$out/bin/$name"
 done
+mkdir -p "$out"/share/man/man1 "$out"/share/bash-completion/completions
+for name in "${programs[@]}"; do
+  "$build/bin/$name" --print-man >"$out/share/man/man1/$name.1"
+  "$build/bin/$name" --print-completion >"$out/share/bash-completion/completions/$name"
+done
 # tests/text/golden: e2e_test reads it whenever it starts.
 for part in configs datasets/quickstart tests/reference/llama tests/reference/federated tests/text/golden tests/bench tools/gpu_day tools/gpu_day.sh; do
   if [[ -e $part ]]; then

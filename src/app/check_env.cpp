@@ -1,22 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "check_env.hpp"
 
-#include <fmt/ranges.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <thread>
 
 #include "fsllm/app/program.hpp"
-#include "fsllm/comm/cores.hpp"
-#include "fsllm/comm/nccl.hpp"
+#include "fsllm/app/run_config.hpp"
 #include "fsllm/core/process.hpp"
 #include "fsllm/io/checksum.hpp"
 #include "fsllm/io/files.hpp"
+#include "launch.hpp"
 #include "time_limit.hpp"
 
 namespace fsllm {
@@ -52,12 +49,6 @@ std::string fingerprint_of(fs::path const& model) {
   return json(files).dump();
 }
 
-struct Node {
-  std::string host;
-  std::vector<int> ranks;
-  std::set<int64_t> gpus;  ///< counts that its ranks see
-};
-
 class Check {
  public:
   explicit Check(Communicator const& world) : world_(world), is_first_(world.rank() == 0) {}
@@ -76,26 +67,22 @@ class Check {
 
   /// Collective.
   void look_at_ranks() {
-    int const local = world_.split_by_node().rank();
-    json const own{{"host", host_name()},          {"program", checksum64_file("/proc/self/exe")},
-                   {"gpus", cuda_device_count()},  {"visible", environment_variable("CUDA_VISIBLE_DEVICES")},
-                   {"cores", take_cores(world_)},  {"local", local},
-                   {"memory", available_memory()}, {"shm", space_in("/dev/shm")}};
-    for (auto const& text : world_.all_gather(own.dump())) ranks_.push_back(json::parse(text));
-    for (int rank = 0; rank < world_.size(); ++rank) {
-      auto const& facts = ranks_[static_cast<size_t>(rank)];
-      auto const name = facts["host"].get<std::string>();
-      auto found = std::ranges::find(nodes_, name, &Node::host);
-      if (found == nodes_.end() || facts["local"] == 0)
-        found = nodes_.insert(nodes_.end(), Node{name, {}, {}});
-      found->ranks.push_back(rank);
-      found->gpus.insert(facts["gpus"].get<int64_t>());
-    }
-    say(fmt::format("{} ranks on {} nodes, {}", world_.size(), nodes_.size(), mpi_library_version()));
+    ranks_ = launch_facts(world_);
+    auto const faults = judge_launch(ranks_);
+    choose_device("auto", world_);  // binds ranks as a run would
+    json const own{{"memory", available_memory()}, {"shm", space_in("/dev/shm")}};
+    auto const room = world_.all_gather(own.dump());
+    std::map<int, std::vector<int>> nodes;
+    for (int rank = 0; rank < world_.size(); ++rank)
+      nodes[ranks_[static_cast<size_t>(rank)].node].push_back(rank);
+    say(fmt::format("{} ranks on {} nodes, {}", world_.size(), nodes.size(), mpi_library_version()));
     auto const table = placement_table(world_);
     say(table);
-    for (auto const& node : nodes_) look_at_node(node);
-    compare_ranks();
+    for (auto const& [first, ranks] : nodes)
+      look_at_node(ranks_[static_cast<size_t>(first)], ranks.size(),
+                   json::parse(room[static_cast<size_t>(first)]));
+    for (auto const& text : faults.errors) problem(text);
+    for (auto const& text : faults.warnings) say("warning: " + text);
   }
 
   /// Collective: a small and a large sum over all ranks.
@@ -161,11 +148,10 @@ class Check {
   }
 
   void look_at_job() const {
-    auto const job = environment_variable("SLURM_JOB_ID");
+    auto const job = batch_job().id;
     if (job.empty() || !is_first_) return;
     auto const left = seconds_left_in_job();
-    say(fmt::format("Slurm job {}, {}", job,
-                    left ? fmt::format("{:.0f} s left", *left) : "no time limit known"));
+    say(fmt::format("job {}, {}", job, left ? fmt::format("{:.0f} s left", *left) : "no time limit known"));
   }
 
  private:
@@ -183,54 +169,29 @@ class Check {
   /// Collective: "ranks 1, 3 (n2, n4)", or "" for none.
   std::string ranks_with(bool fault) const {
     std::vector<int> ranks;
-    std::set<std::string> hosts;
     auto const all = world_.all_gather(fault ? "x" : "");
     for (size_t rank = 0; rank < all.size(); ++rank)
-      if (!all[rank].empty()) {
-        ranks.push_back(static_cast<int>(rank));
-        hosts.insert(ranks_[rank]["host"]);
-      }
-    if (ranks.empty()) return "";
-    return fmt::format("rank{} {} ({})", ranks.size() == 1 ? "" : "s", fmt::join(ranks, ", "),
-                       fmt::join(hosts, ", "));
+      if (!all[rank].empty()) ranks.push_back(static_cast<int>(rank));
+    return ranks.empty() ? "" : ranks_text(ranks_, ranks);
   }
 
-  void look_at_node(Node const& node) {
-    auto const& facts = ranks_[static_cast<size_t>(node.ranks.front())];
-    say(fmt::format("{}: {} ranks, {} GiB of memory free, {} GPUs{}", node.host, node.ranks.size(),
-                    facts["memory"].get<int64_t>() >> 30, *node.gpus.rbegin(),
-                    facts["visible"].get<std::string>().empty()
-                        ? ""
-                        : " (CUDA_VISIBLE_DEVICES=" + facts["visible"].get<std::string>() + ")"));
-    if (facts["shm"].get<uintmax_t>() < kSharedMemory * node.ranks.size())
+  void look_at_node(RankFacts const& facts, size_t ranks, json const& room) {
+    auto const visible = facts.environment.find("CUDA_VISIBLE_DEVICES");
+    say(fmt::format(
+        "{}: {} ranks, {} GiB of memory free, {} GPUs{}", facts.host, ranks,
+        room["memory"].get<int64_t>() >> 30, facts.cuda ? facts.gpus : 0,
+        visible == facts.environment.end() ? "" : " (CUDA_VISIBLE_DEVICES=" + visible->second + ")"));
+    if (auto const shm = room["shm"].get<uintmax_t>(); shm < kSharedMemory * ranks)
       problem(
           fmt::format("{}: /dev/shm has {} MiB left (its {} ranks need {}). Empty it, or give the container "
                       "more (--shm-size).",
-                      node.host, facts["shm"].get<uintmax_t>() >> 20, node.ranks.size(),
-                      kSharedMemory * node.ranks.size() >> 20));
-  }
-
-  void compare_ranks() {
-    std::set<uint64_t> programs;
-    std::set<int64_t> gpus;
-    for (auto const& facts : ranks_) {
-      programs.insert(facts["program"].get<uint64_t>());
-      gpus.insert(facts["gpus"].get<int64_t>());
-    }
-    if (programs.size() > 1)
-      problem("the ranks run different builds of fsllm_hpc. Start the same program on all nodes.");
-    if (gpus.size() > 1)
-      problem(fmt::format(
-          "ranks see between {} and {} GPUs. Under mpirun ask Slurm for --gpus-per-node, not --gpus-per-task "
-          "(its daemon on each other node is one task), or start with srun.",
-          *gpus.begin(), *gpus.rbegin()));
+                      facts.host, shm >> 20, ranks, kSharedMemory * ranks >> 20));
   }
 
   Communicator const& world_;
   bool is_first_;
   int problems_ = 0;
-  std::vector<json> ranks_;
-  std::vector<Node> nodes_;
+  std::vector<RankFacts> ranks_;
 };
 
 }  // namespace

@@ -255,6 +255,11 @@ std::string help_text(Program const& program) {
 ProgramStart answer_command_line(Program const& program, int argc, char const* const* argv,
                                  std::string (*more_facts)()) {
   ProgramStart start;
+  std::string const first = argc == 2 ? argv[1] : "";
+  if (first == "--print-man" || first == "--print-completion") {
+    std::cout << (first == "--print-man" ? man_page(program, FSLLM_VERSION) : bash_completion(program));
+    return start;
+  }
   try {
     start.line = parse_command_line(program, argc, argv);
     bool const help = start.line->has("help"), version = start.line->has("version");

@@ -21,6 +21,7 @@
 #include "fsllm/io/checkpoint.hpp"
 #include "fsllm/io/files.hpp"
 #include "groups.hpp"
+#include "launch.hpp"
 #include "offsite.hpp"
 #include "plan_command.hpp"
 #include "ready_shards.hpp"
@@ -64,7 +65,7 @@ void check_continuation(Setup const& s) {
 void prepare_directory(Setup& s, bool overwrite, Communicator const& comm) {
   agree(comm, [&] {
     if (comm.rank() != 0) return;
-    if (s.resume && !s.directory.holds_run() && restarted_by_slurm()) s.resume = false;
+    if (s.resume && !s.directory.holds_run() && batch_job().restarts > 0) s.resume = false;
     if (s.resume) check_continuation(s);
     s.output = s.resume ? s.directory.resume() : s.directory.start(overwrite, inputs_of(s));
     log_to_file(s.directory.log().string());
@@ -101,19 +102,6 @@ std::vector<ClientSource> clients_of(Setup const& s, Communicator const& comm) {
   return sources;
 }
 
-/// Tasks of the Slurm job that this single rank leaves idle; 0 where a launcher started it as one of several.
-int64_t idle_tasks(Communicator const& comm) {
-  auto const number = [](char const* name) {
-    char const* const text = std::getenv(name);
-    return text == nullptr ? int64_t{-1} : static_cast<int64_t>(std::atoll(text));
-  };
-  constexpr int64_t kFirstSpecialStep = 0xFFFFFFF0;  // the batch script's own step and its like
-  auto const step = number("SLURM_STEP_ID");
-  bool const launched =
-      number("OMPI_COMM_WORLD_SIZE") > 0 || number("PMI_SIZE") > 0 || (step >= 0 && step < kFirstSpecialStep);
-  return comm.size() > 1 || launched ? 0 : std::max<int64_t>(0, number("SLURM_NTASKS") - 1);
-}
-
 /// Collective: what fsllm.json beside the result says.
 AdapterInfo info_of(Setup const& s, Communicator const& comm) {
   AdapterInfo info{template_of_rows(s, comm), s.run.data.tok_len,        s.load.storage_dtype,
@@ -133,11 +121,9 @@ AdapterInfo info_of(Setup const& s, Communicator const& comm) {
 }
 
 /// What runs, but likely not as it was meant. On rank 0.
-void warn_of_settings(ClientData const& data, int64_t ranks_per_client, Communicator const& comm) {
-  if (auto const idle = idle_tasks(comm); idle > 0)
-    log_warning(
-        "one rank, although SLURM_NTASKS = {}: {} tasks are idle. Start it with srun --mpi=pmix or mpirun.",
-        idle + 1, idle);
+void warn_of_settings(std::vector<std::string> const& launch, ClientData const& data,
+                      int64_t ranks_per_client, Communicator const& comm) {
+  for (auto const& warning : launch) log_warning("{}", warning);
   auto const clients = static_cast<int64_t>(data.clients().size());
   int const threads = at::get_num_threads(), cores = cores_of_rank();
   if (threads > cores)
@@ -159,7 +145,7 @@ void log_start(Setup const& s, Trainable const& t, ClientData const& data, Commu
            table);
   log_info("model {} ({}), weights {}, compute {} on {}", s.model_dir.string(), s.model.family,
            s.load.storage_dtype, s.load.compute_dtype, s.device.gpu < 0 ? "CPU" : "GPU");
-  if (comm.rank() == 0) warn_of_settings(data, s.run.group.ranks, comm);
+  if (comm.rank() == 0) warn_of_settings(s.launch_warnings, data, s.run.group.ranks, comm);
   if (s.load.device == "cpu") warn_of_memory(weight_bytes(*t.model));
   log_info("{} clients, {} trainable parameters ({}), run directory {}", data.clients().size(),
            num_parameters(t.parameters),
@@ -199,6 +185,8 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   });
   set_activity("reading the checksums of the model");
   auto const record = run_record(s, inputs.get(), sources, comm);
+  s.load.stage = !s.run.stage_dir.empty();
+  s.load.checksums = checksums_of_rank_0(inputs.get(), comm);
   agree(comm, [&] {
     data = std::make_unique<ClientData>(std::move(sources), s.tokenizer_sha256(), s.model.vocab_size,
                                         most_tokens(s), s.run.fed.algorithm.merges, s.run.train.loss);
@@ -381,7 +369,10 @@ int run_command(CommandLine const& line, Communicator const& world) {
   if (line.has("check-env")) return check_environment(environment_paths(line, world), world);
   // What is printed there is the configuration alone.
   if (line.has("print-config")) start_log(world.rank(), world.size(), LogLevel::error);
+  auto const launch = judge_launch(launch_facts(world));
+  agree(world, [&] { FSLLM_CHECK(launch.errors.empty(), "{}", launch.errors.front()); });
   auto setup = set_up(line, world);
+  setup.launch_warnings = launch.warnings;
   set_stall_warning(setup.run.stall_warning_s);
   if (line.has("print-config")) {
     if (world.rank() == 0) fmt::print("{}", setup.resolved_yaml);

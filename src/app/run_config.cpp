@@ -189,11 +189,12 @@ RunConfig load_run_config(Config& config) {
                  "Keep frozen weights in fp16, and compute in it on GPUs (train.compute_dtype: auto); what "
                  "is trained and the optimiser stay fp32.");
   run.stage_dir = get_path(config, "hpc.stage_dir", "",
-                           "Folder (of the node, say) for weights that must be converted: GGUF, another "
-                           "storage type; empty: the run directory.");
+                           "Folder of the node's own disk, say, for weights: converted ones (GGUF, another "
+                           "storage type), and copies of those that lie on another file system; kept for "
+                           "the next run; empty: converted ones in the run directory, no copies.");
   run.time_limit_margin = config.get(
       "hpc.time_limit_margin_s", 120.0,
-      "Seconds before the end of a Slurm job at which training stops, with a checkpoint and exit code "
+      "Seconds before the end of the batch job at which training stops, with a checkpoint and exit code "
       "85; at most a quarter of the time that the job has left at the start.",
       at_least(0.0));
   run.storage_dtype = config.get(

@@ -51,22 +51,6 @@ std::string hex(uint64_t checksum) {
   return fmt::format("{:016x}", checksum);
 }
 
-/// Name and numbers of the processor, which choose a library's kernels.
-std::string processor() {
-  std::ifstream info("/proc/cpuinfo");
-  std::map<std::string, std::string> first;
-  for (std::string line; std::getline(info, line) && !line.empty();) {
-    auto const colon = line.find(':');
-    if (colon == std::string::npos) continue;
-    auto const key = line.substr(0, line.find_last_not_of(" \t", colon - 1) + 1);
-    first.emplace(key, line.substr(std::min(colon + 2, line.size())));
-  }
-  return first.contains("model name")
-             ? fmt::format("{} (family {}, model {}, stepping {})", first["model name"], first["cpu family"],
-                           first["model"], first["stepping"])
-             : first["CPU part"];
-}
-
 /// The build's version of the library, without the lines about its licence.
 std::string math_library() {
   auto text = at::get_mkl_version();
@@ -145,6 +129,21 @@ std::vector<std::string> differences(ordered_json const& before, ordered_json co
 
 }  // namespace
 
+std::string processor() {
+  std::ifstream info("/proc/cpuinfo");
+  std::map<std::string, std::string> first;
+  for (std::string line; std::getline(info, line) && !line.empty();) {
+    auto const colon = line.find(':');
+    if (colon == std::string::npos) continue;
+    auto const key = line.substr(0, line.find_last_not_of(" \t", colon - 1) + 1);
+    first.emplace(key, line.substr(std::min(colon + 2, line.size())));
+  }
+  return first.contains("model name")
+             ? fmt::format("{} (family {}, model {}, stepping {})", first["model name"], first["cpu family"],
+                           first["model"], first["stepping"])
+             : first["CPU part"];
+}
+
 InputFiles::InputFiles(Setup const& s) {
   auto const add = [&](std::string const& group, fs::path const& path) {
     files_.push_back({group, path, stamp_of(path), checksum64_file(path)});
@@ -160,6 +159,12 @@ InputFiles::InputFiles(Setup const& s) {
 ordered_json InputFiles::checksums() const {
   ordered_json checksums;
   for (auto const& file : files_) checksums[file.group][file.path.filename().string()] = hex(file.checksum);
+  return checksums;
+}
+
+std::map<std::string, uint64_t> InputFiles::by_path() const {
+  std::map<std::string, uint64_t> checksums;
+  for (auto const& file : files_) checksums[file.path.string()] = file.checksum;
   return checksums;
 }
 
@@ -191,6 +196,12 @@ std::string run_record(Setup const& s, InputFiles const* inputs, std::vector<Cli
   ordered_json where{{"after_round", 0}};
   where.update(facts);
   return ordered_json{{"inputs", read}, {"computed_on", ordered_json::array({where})}}.dump(1);
+}
+
+std::map<std::string, uint64_t> checksums_of_rank_0(InputFiles const* inputs, Communicator const& comm) {
+  auto text = inputs != nullptr ? nlohmann::json(inputs->by_path()).dump() : "";
+  comm.broadcast(text, 0);
+  return nlohmann::json::parse(text).get<std::map<std::string, uint64_t>>();
 }
 
 std::string continued_record(std::string const& before, std::string const& now, int64_t round) {

@@ -19,6 +19,8 @@ class InputFiles {
   explicit InputFiles(Setup const& s);
   /// XXH64 by file name: {"model": {...}, "init_from": {...}}.
   nlohmann::ordered_json checksums() const;
+  /// The same by path.
+  std::map<std::string, uint64_t> by_path() const;
   /// A file whose content is another one now is an Error.
   void check_unchanged();
 
@@ -38,8 +40,14 @@ class InputFiles {
 std::string run_record(Setup const& s, InputFiles const* inputs, std::vector<ClientSource> const& sources,
                        Communicator const& comm);
 
+/// Collective: InputFiles::by_path() of rank 0, for all.
+std::map<std::string, uint64_t> checksums_of_rank_0(InputFiles const* inputs, Communicator const& comm);
+
 /// The record of a run that goes on after `round`, of what its checkpoint holds and of `now`. Other inputs
 /// are an Error that names them; other processors, libraries or variables a warning.
 std::string continued_record(std::string const& before, std::string const& now, int64_t round);
+
+/// Name and numbers of this machine's processor, which choose a library's kernels.
+std::string processor();
 
 }  // namespace fsllm

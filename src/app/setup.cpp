@@ -8,6 +8,7 @@
 #include "fsllm/app/program.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/core/process.hpp"
 #include "fsllm/fed/plan.hpp"
 #include "fsllm/io/files.hpp"
 #include "ready_shards.hpp"
@@ -71,7 +72,7 @@ Config configure(Setup& s, CommandLine const& line, Config config) {
   if (s.run.offsite.use) plan_offsite(s);
   auto const resumed = line.text("resume");
   s.directory = resumed.empty() ? run_directory(s.run) : RunDirectory{resumed};
-  s.resume = line.has("resume") || restarted_by_slurm();
+  s.resume = line.has("resume") || batch_job().restarts > 0;
   s.files = {{"--cfg", line.text("cfg")}, {"--client_cfg", line.text("client_cfg")}};
   return config;
 }
@@ -147,11 +148,6 @@ void check_owners(Setup const& s, Communicator const& comm) {
 }
 
 }  // namespace
-
-bool restarted_by_slurm() {
-  char const* count = std::getenv("SLURM_RESTART_COUNT");
-  return count != nullptr && std::atoi(count) > 0;
-}
 
 int64_t most_tokens(Setup const& s) {
   int64_t const positions = s.model.max_positions, taken = s.run.peft.virtual_tokens;

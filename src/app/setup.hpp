@@ -34,6 +34,7 @@ struct Setup {
   std::optional<EmulatorPlan> emulator;  ///< llm.offsite_tuning
   bool resume = false;
   AdapterInfo info;                                        ///< of the result
+  std::vector<std::string> launch_warnings;                ///< judge_launch()
   std::vector<std::pair<std::string, std::string>> files;  ///< option and path of what the command line names
 
   Tokenizer const* tokenizer() const { return vocabulary.tokenizer.get(); }
@@ -45,9 +46,6 @@ Setup set_up(CommandLine const& line, Communicator const& comm);
 
 /// Collective: the folder for results and the model that the configuration names, which need not be there.
 EnvironmentPaths environment_paths(CommandLine const& line, Communicator const& comm);
-
-/// Slurm started this job once more after it had been stopped.
-bool restarted_by_slurm();
 
 /// Most tokens of a row, beside the virtual ones of the adapter; 0: no limit.
 int64_t most_tokens(Setup const& s);

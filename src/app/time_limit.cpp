@@ -22,6 +22,7 @@ bool is_number(std::string const& text) {
          std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
 }
 
+/// What squeue says; "" where it does not answer.
 std::string time_left_by_squeue(std::string const& job) {
   auto const command =
       fmt::format("timeout {} squeue --noheader --job {} --format %L 2> /dev/null", kPatience, job);
@@ -53,12 +54,21 @@ std::optional<double> parse_time_left(std::string const& text) {
 }
 
 std::optional<double> seconds_left_in_job() {
-  if (auto const end = environment_variable("SLURM_JOB_END_TIME"); is_number(end)) {
-    auto const now = std::chrono::system_clock::now().time_since_epoch();
-    return std::stod(end) - std::chrono::duration<double>(now).count();
-  }
+  for (auto const* name : {"FSLLM_JOB_END_TIME", "SLURM_JOB_END_TIME"})
+    if (auto const end = environment_variable(name); is_number(end)) {
+      auto const now = std::chrono::system_clock::now().time_since_epoch();
+      return std::stod(end) - std::chrono::duration<double>(now).count();
+    }
   auto const job = environment_variable("SLURM_JOB_ID");
-  return is_number(job) ? parse_time_left(time_left_by_squeue(job)) : std::nullopt;
+  if (!is_number(job)) return {};
+  auto const said = time_left_by_squeue(job);
+  if (said.empty())
+    log_warning(
+        "the time limit of job {} is not known (squeue does not answer on {}): the run does not stop before "
+        "it. "
+        "Set FSLLM_JOB_END_TIME, in seconds since 1970.",
+        job, host_name());
+  return parse_time_left(said);
 }
 
 void stop_before_time_limit(double margin, Communicator const& comm) {
@@ -69,6 +79,12 @@ void stop_before_time_limit(double margin, Communicator const& comm) {
   if (text.empty()) return;
   double const left = std::stod(text), kept = std::min(margin, left / 4);
   log_info("this job ends in {:.0f} s; training stops {:.0f} s before that", left, kept);
+  if (margin > left / 2 && comm.rank() == 0)
+    log_warning(
+        "hpc.time_limit_margin_s = {:.0f} ({:.0f} s are left of this job, a quarter of which is kept to "
+        "write its "
+        "state). Give the job more time.",
+        margin, left);
   set_deadline(std::chrono::steady_clock::now() +
                std::chrono::duration_cast<std::chrono::steady_clock::duration>(
                    std::chrono::duration<double>(left - kept)));

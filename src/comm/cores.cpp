@@ -2,6 +2,7 @@
 #include "fsllm/comm/cores.hpp"
 
 #include <hwloc.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -90,6 +91,22 @@ int take_cores(Communicator const& world, std::string const& near) {
         bitmap_of(distribute_cores(topology.get(), static_cast<size_t>(ranks))[static_cast<size_t>(before)]);
   if (ranks > 1 || !near.empty()) hwloc_set_cpubind(topology.get(), part.get(), HWLOC_CPUBIND_PROCESS);
   return cores_taken = cores_in(topology.get(), part.get());
+}
+
+std::string core_list() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return "?";
+  std::string text;
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (!CPU_ISSET(core, &set)) continue;
+    int last = core;
+    while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, &set)) ++last;
+    text += fmt::format("{}{}", text.empty() ? "" : ",", core);
+    if (last > core) text += fmt::format("-{}", last);
+    core = last;
+  }
+  return text;
 }
 
 int cores_of_rank() {

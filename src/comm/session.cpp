@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <sched.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -8,6 +7,7 @@
 #include <string>
 
 #include "fsllm/comm/communicator.hpp"
+#include "fsllm/comm/cores.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/process.hpp"
 #include "mpi.hpp"
@@ -42,23 +42,6 @@ Launched launched() {
   return {};
 }
 
-/// "0-3,8": the cores that this process may run on.
-std::string core_list() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return "?";
-  std::string text;
-  for (int core = 0; core < CPU_SETSIZE; ++core) {
-    if (!CPU_ISSET(core, &set)) continue;
-    int last = core;
-    while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, &set)) ++last;
-    text += fmt::format("{}{}", text.empty() ? "" : ",", core);
-    if (last > core) text += fmt::format("-{}", last);
-    core = last;
-  }
-  return text;
-}
-
 /// Open MPI, started alone, forks a daemon and opens every network, which takes longer than loading a small
 /// model; one process needs neither. Nor does it need a session folder, whose name all such processes of a
 /// user share: one that ends removes it while another makes it, which then fails. What the user set stays.
@@ -71,15 +54,19 @@ void start_alone_quickly() {
   setenv("OMPI_MCA_btl", "self", 0);
 }
 
+bool any_of(auto... names) {
+  return ((std::getenv(names) != nullptr) || ...);
+}
+
+bool started_by_srun() {
+  auto const step = environment_number("SLURM_STEP_ID");
+  return step >= 0 && step < kFirstSpecialStep && !any_of("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK");
+}
+
 /// Open MPI knows srun's ranks by PMIx (by PMI-2 where it was built for it); without it MPI_Init ends the
 /// process before anybody can say why.
 void check_srun() {
-  auto const step = environment_number("SLURM_STEP_ID");
-  auto const any_of = [](auto... names) { return ((std::getenv(names) != nullptr) || ...); };
-  bool const by_srun =
-      step >= 0 && step < kFirstSpecialStep && !any_of("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK");
-  if (!by_srun || any_of("PMIX_RANK", "PMIX_NAMESPACE") || !mpi_library_version().starts_with("Open MPI"))
-    return;
+  if (any_of("PMIX_RANK", "PMIX_NAMESPACE") || !mpi_library_version().starts_with("Open MPI")) return;
   FSLLM_CHECK(any_of("PMI_RANK", "PMI_FD"),
               "srun has started this rank without PMIx (Open MPI needs it to find the others). Write srun "
               "--mpi=pmix, "
@@ -91,13 +78,23 @@ void check_srun() {
         stderr);
 }
 
+/// Where all addresses are exchanged in MPI_Init, one start of twenty (Open MPI 4.1.4, srun of Slurm 22.05,
+/// TCP) ends in a crash there: a rank gets a message before it can take any. None of 120 did where they are
+/// fetched when they are needed. What the user set stays.
+void fetch_addresses_when_needed() {
+  setenv("OMPI_MCA_pmix_base_collect_data", "0", 0);
+}
+
 /// 0: started alone. A process whose parent ends gets another one.
 pid_t launcher = 0;
 
 }  // namespace
 
 MpiSession::MpiSession(int& argc, char**& argv) {
-  check_srun();
+  if (started_by_srun()) {
+    check_srun();
+    fetch_addresses_when_needed();
+  }
   start_alone_quickly();
   if (!launched().by.empty()) launcher = ::getppid();
   int provided = MPI_THREAD_SINGLE;

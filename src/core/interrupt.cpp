@@ -38,6 +38,24 @@ extern "C" void handle_signal(int signal) {
   if (!note.deferred) end_as_usual(signal);
 }
 
+/// The handler runs on a stack of its own: while oneDNN multiplies on AVX-512, the stack pointer of this
+/// thread may point into memory of the heap, and the frame of a signal there would overwrite what lies before
+/// it. The system gives a signal to the main thread, which calls this.
+void use_own_stack() {
+  alignas(64) static std::array<char, size_t{128} << 10> memory;  // AMX alone takes 11 KiB of a frame
+  stack_t stack{};
+  stack.ss_sp = memory.data();
+  stack.ss_size = memory.size();
+  ::sigaltstack(&stack, nullptr);
+}
+
+void set_handler(int signal, void (*handler)(int)) {
+  struct sigaction action {};
+  action.sa_handler = handler;
+  action.sa_flags = SA_ONSTACK | SA_RESTART;
+  ::sigaction(signal, &action, nullptr);
+}
+
 }  // namespace
 
 void set_signal_note(std::string const& note, OnSignal action) {
@@ -49,7 +67,8 @@ void set_signal_note(std::string const& note, OnSignal action) {
   into.deferred = action == OnSignal::deferred;
   current.store(next);
   bool const ignored = action == OnSignal::ignored;
-  for (int const signal : {SIGINT, SIGTERM, SIGUSR1}) std::signal(signal, ignored ? SIG_IGN : handle_signal);
+  use_own_stack();
+  for (int const signal : {SIGINT, SIGTERM, SIGUSR1}) set_handler(signal, ignored ? SIG_IGN : handle_signal);
 }
 
 void set_deadline(std::chrono::steady_clock::time_point when) {

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
@@ -34,6 +35,14 @@ std::string host_name() {
 
 double unix_time() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+BatchJob batch_job() {
+  BatchJob job{environment_variable("SLURM_JOB_ID"), 0};
+  if (job.id.empty()) job.id = environment_variable("PBS_JOBID");
+  for (auto const* name : {"SLURM_RESTART_COUNT", "FSLLM_RESTART_COUNT"})
+    job.restarts = std::max(job.restarts, std::atoi(environment_variable(name).c_str()));
+  return job;
 }
 
 double seconds_since_process_start() {

@@ -78,16 +78,15 @@ json this_process() {
           {"start_ticks", process_state(::getpid()).start_ticks},
           {"boot", boot_id()},
           {"namespace", process_namespace()},
-          {"slurm_job", environment_variable("SLURM_JOB_ID")},
-          {"slurm_restarts", std::atoi(environment_variable("SLURM_RESTART_COUNT").c_str())}};
+          {"job", batch_job().id},
+          {"restarts", batch_job().restarts}};
 }
 
 /// Why the owner cannot be alive; "" where it may be.
 std::string why_gone(json const& owner) {
-  auto const job = environment_variable("SLURM_JOB_ID");
-  if (!job.empty() && owner.value("slurm_job", "") == job &&
-      owner.value("slurm_restarts", 0) < std::atoi(environment_variable("SLURM_RESTART_COUNT").c_str()))
-    return fmt::format("it was an earlier start of this Slurm job {}", job);
+  auto const job = batch_job();
+  if (!job.id.empty() && owner.value("job", "") == job.id && owner.value("restarts", 0) < job.restarts)
+    return fmt::format("it was an earlier start of this job {}", job.id);
   if (owner.value("host", "") != host_name()) return "";
   if (owner.value("boot", "") != boot_id()) return "the machine was started anew since";
   if (owner.value("namespace", "") != process_namespace()) return "";
@@ -97,9 +96,9 @@ std::string why_gone(json const& owner) {
 }
 
 std::string owner_text(json const& owner) {
-  auto const job = owner.value("slurm_job", "");
+  auto const job = owner.value("job", "");
   return fmt::format("process {} on {} since {}{}", owner.value("pid", int64_t{0}), owner.value("host", "?"),
-                     owner.value("start", "?"), job.empty() ? "" : fmt::format(" (Slurm job {})", job));
+                     owner.value("start", "?"), job.empty() ? "" : fmt::format(" (job {})", job));
 }
 
 /// False if the file is there already.

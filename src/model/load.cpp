@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ops/empty.h>
 #include <fmt/ranges.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <set>
@@ -132,6 +133,19 @@ bool fits_as_is(Opened const& opened) {
          });
 }
 
+/// Do the weights lie on another file system than `folder`? Packed ones stay where they are: a copy would
+/// hold them unpacked.
+bool is_far(Opened const& opened, std::filesystem::path folder) {
+  for (auto const& parameter : opened.decoder->layout())
+    if (opened.source->packed(parameter.name) != nullptr) return false;
+  while (!folder.empty() && !std::filesystem::exists(folder)) folder = folder.parent_path();
+  struct stat here {
+  }, there{};
+  auto const files = opened.source->files();
+  return !files.empty() && ::stat(folder.empty() ? "." : folder.c_str(), &here) == 0 &&
+         ::stat(files.front().c_str(), &there) == 0 && here.st_dev != there.st_dev;
+}
+
 /// `bytes` are those of a cached copy; undefined: there is none.
 void set_quantized(detail::Parameter const& parameter, Opened const& opened, at::Tensor const& bytes,
                    c10::Device device) {
@@ -214,10 +228,11 @@ std::unique_ptr<CausalLM> model_of_shapes(ModelConfig const& config, LoadOptions
 std::unique_ptr<CausalLM> load_model(std::filesystem::path const& model, LoadOptions const& options) {
   auto opened = open_model(model, options);
   c10::Device const device(options.weights_on_host ? "cpu" : options.device);
-  bool const convert = options.values && !options.cache_dir.empty() && !fits_as_is(opened);
+  bool const convert = options.values && !options.cache_dir.empty() &&
+                       (!fits_as_is(opened) || (options.stage && is_far(opened, options.cache_dir)));
   if (convert)
-    opened.source = detail::open_safetensors(
-        detail::cached_weights(model, *opened.source, opened.storage, options.cache_dir));
+    opened.source =
+        detail::open_safetensors(detail::cached_weights(model, *opened.source, opened.storage, options));
   bool const brought_in = options.values && opened.source->mapped() && fits_in_memory(opened);
   for (auto const& parameter : opened.decoder->layout()) {
     if (auto const weight = convert ? nullptr : packed(opened, parameter)) {

@@ -52,13 +52,14 @@ std::string declared(std::filesystem::path const& model) {
 
 void refuse_quantized(WeightSource const& source, std::filesystem::path const& model) {
   if (!std::filesystem::is_directory(model)) return;
-  auto const method = declared(model);
   for (auto const& name : source.names()) {
     auto const* trace = std::find_if(std::begin(kTraces), std::end(kTraces), [&](Trace const& one) {
       return name.find(one.part) != std::string::npos;
     });
-    bool const packed = !method.empty() && is_packed(source.dtype(name));
+    bool const packed = is_packed(source.dtype(name));
     if (trace == std::end(kTraces) && !packed) continue;
+    auto const method = declared(model);
+    if (trace == std::end(kTraces) && method.empty()) continue;
     fail(fmt::format(
         "{}: a quantised checkpoint ({}: it holds {}, {}; packed weights are not read). Use the model that "
         "it "

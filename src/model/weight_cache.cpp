@@ -13,6 +13,7 @@
 
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
+#include "fsllm/core/process.hpp"
 #include "fsllm/io/checksum.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/jsonl.hpp"
@@ -42,7 +43,7 @@ class Lock {
                 path.string(), std::strerror(errno));
     int code = ::flock(descriptor_, LOCK_EX | LOCK_NB);
     if (code != 0 && errno == EWOULDBLOCK) {
-      log_info("waiting for the process that converts these weights now (it holds {})", path.string());
+      log_info("waiting for the process that makes these weights now (it holds {})", path.string());
       do code = ::flock(descriptor_, LOCK_EX);
       while (code != 0 && errno == EINTR);
     }
@@ -63,11 +64,25 @@ std::string checksum_of(fs::path const& file) {
 }
 
 /// What the copy is made of: another program version, type or source gives another text.
-json identity(WeightSource const& source, std::string const& storage) {
+json identity(WeightSource const& source, std::string const& storage, LoadOptions const& options) {
   json files = json::array();
-  for (auto const& file : source.files())
-    files.push_back({{"path", fs::weakly_canonical(file).string()}, {"checksum", checksum_of(file)}});
+  for (auto const& file : source.files()) {
+    auto const known = options.checksums.find(file.string());
+    files.push_back({{"path", fs::weakly_canonical(file).string()},
+                     {"checksum", known == options.checksums.end() ? checksum_of(file)
+                                                                   : fmt::format("{:016x}", known->second)}});
+  }
   return {{"version", kVersion}, {"storage_dtype", storage}, {"source", files}};
+}
+
+/// The files are those whose checksums somebody else has told.
+void check_source(WeightSource const& source, LoadOptions const& options) {
+  for (auto const& file : source.files())
+    if (auto const known = options.checksums.find(file.string()); known != options.checksums.end())
+      FSLLM_CHECK(
+          checksum64_file(file) == known->second,
+          "{} on {} is not what rank 0 has read (its checksum differs). Put the same model on all nodes.",
+          file.string(), host_name());
 }
 
 /// Can anybody but this user (and root) have made it, or change it?
@@ -97,11 +112,10 @@ std::string defect(fs::path const& folder, json const& wanted) {
 void check_space(fs::path const& folder, int64_t bytes) {
   std::error_code error;
   auto const space = fs::space(folder, error);
-  FSLLM_CHECK(
-      error || space.available >= static_cast<uintmax_t>(bytes),
-      "{} has {} MiB left (the converted weights take {} MiB). Free some space, or set hpc.stage_dir to "
-      "another folder.",
-      folder.string(), space.available >> 20, bytes >> 20);
+  FSLLM_CHECK(error || space.available >= static_cast<uintmax_t>(bytes),
+              "{} has {} MiB left (the weights take {} MiB). Free some space, or set hpc.stage_dir to "
+              "another folder.",
+              folder.string(), space.available >> 20, bytes >> 20);
 }
 
 void write_copy(WeightSource const& source, Storage const& storage, json const& wanted,
@@ -116,7 +130,7 @@ void write_copy(WeightSource const& source, Storage const& storage, json const& 
     for (int64_t const extent : entries.back().shape) size *= extent;
     bytes += size;
   }
-  check_space(folder, bytes);
+  check_space(folder.parent_path(), bytes);
   SafetensorsWriter writer(folder / kWeights, std::move(entries), {{"format", "pt"}}, kPage);
   for (auto const& entry : writer.order()) {
     auto const values = source.tensor(entry.name);
@@ -169,24 +183,28 @@ fs::path make_partial(fs::path const& folder) {
 }  // namespace
 
 fs::path cached_weights(fs::path const& model, WeightSource const& source, Storage const& storage,
-                        fs::path const& cache_dir) {
+                        LoadOptions const& options) {
   auto const type = storage.name();
-  auto const wanted = identity(source, type);
+  auto const wanted = identity(source, type, options);
   auto const place = fs::weakly_canonical(model);
-  auto const folder =
-      cache_dir / fmt::format("{}-{}-{}", place.stem().string(), type, sha256(place.string()).substr(0, 8));
+  auto const folder = options.cache_dir / fmt::format("{}-{}-{}", place.stem().string(), type,
+                                                      sha256(place.string()).substr(0, 8));
   if (defect(folder, wanted).empty()) return folder;
-  make_folder(cache_dir);
+  make_folder(options.cache_dir);
   Lock const lock(fs::path(folder) += ".lock");
   auto const why = defect(folder, wanted);
   if (why.empty()) return folder;
   if (lock.held()) remove_leftovers(folder);
-  if (why != "not there")
-    log_warning("the converted weights in {} are made again ({})", folder.string(), why);
-  log_info("converting the weights of {} to {} in {}", model.string(),
-           type != "auto" ? type : "fp32 (halves stay halves)", folder.string());
+  if (why != "not there") log_warning("the weights in {} are made again ({})", folder.string(), why);
+  log_info("{} the weights of {} to {} in {}", options.stage && source.mapped() ? "copying" : "converting",
+           model.string(),
+           type != "auto"    ? type
+           : source.mapped() ? "files of this node"
+                             : "fp32 (halves stay halves)",
+           folder.string());
   auto const made = make_partial(folder);
   try {
+    check_source(source, options);
     write_copy(source, storage, wanted, made);
   } catch (...) {
     std::error_code ignored;

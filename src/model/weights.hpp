@@ -11,6 +11,7 @@
 
 #include "families/family.hpp"
 #include "fsllm/core/tensor_map.hpp"
+#include "fsllm/model/causal_lm.hpp"
 #include "fsllm/model/config.hpp"
 #include "fsllm/model/quantized.hpp"
 
@@ -58,10 +59,10 @@ void check_finite_weight(std::string const& name, at::Tensor const& values, std:
 at::Tensor converted_weight(std::string const& name, at::Tensor const& values, at::ScalarType type,
                             std::string const& file);
 
-/// The converted copy of `source` below `cache_dir`: made now, by one process at a time, unless a good one is
-/// there. A copy that is damaged or of another source is made anew. Quantised tensors are rows of bytes in
-/// it.
+/// The converted copy of `source` below options.cache_dir: made now, by one process at a time, unless a good
+/// one is there. A copy that is damaged or of another source is made anew. Quantised tensors are rows of
+/// bytes in it.
 std::filesystem::path cached_weights(std::filesystem::path const& model, WeightSource const& source,
-                                     Storage const& storage, std::filesystem::path const& cache_dir);
+                                     Storage const& storage, LoadOptions const& options);
 
 }  // namespace fsllm::detail

@@ -58,6 +58,7 @@ bare() {  # bare COMMAND...: in that root, with the variables that are named her
 for name in fsllm_hpc fsllm_shard fsllm_eval fsllm_export fsllm_inspect; do
   bare "/opt/bundle/bin/$name" --version | grep '^LibTorch' || fail "$name does not start"
 done
+[[ -s $work/bundle/share/man/man1/fsllm_hpc.1 && -s $work/bundle/share/bash-completion/completions/fsllm_sweep ]] || fail "no man page or completion"
 refused() {  # refused TORCH_ROOT WORDS
   if Torch_ROOT=$1 bare /opt/bundle/bin/fsllm_hpc --version >"$work/out" 2>&1; then fail "Torch_ROOT=$1 was taken"; fi
   grep -qF "$2" "$work/out" || fail "no '$2' in: $(<"$work/out")"

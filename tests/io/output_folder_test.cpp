@@ -133,17 +133,23 @@ TEST(OutputFolder, LocksOfOwnersThatAreGoneAreTakenOver) {
 
 TEST(OutputFolder, LocksOfOtherHostsAreNot) {
   TempDir dir;
-  leave_lock(
-      dir.path(),
-      {{"host", "node17"}, {"pid", 4711}, {"start", "2026-01-02 03:04:05 +0100"}, {"slurm_job", "99"}});
+  leave_lock(dir.path(),
+             {{"host", "node17"}, {"pid", 4711}, {"start", "2026-01-02 03:04:05 +0100"}, {"job", "99"}});
   EXPECT_ERROR(
       OutputFolder(dir.path()),
-      "is in use by process 4711 on node17 since 2026-01-02 03:04:05 +0100 (Slurm job 99). Wait for its end");
-  ::setenv("SLURM_JOB_ID", "99", 1);
-  ::setenv("SLURM_RESTART_COUNT", "1", 1);
-  OutputFolder(dir.path()).check();  // the same job, started again
-  ::unsetenv("SLURM_JOB_ID");
-  ::unsetenv("SLURM_RESTART_COUNT");
+      "is in use by process 4711 on node17 since 2026-01-02 03:04:05 +0100 (job 99). Wait for its end");
+  using Names = std::pair<char const*, char const*>;
+  for (auto const& [job, restarts] :
+       {Names{"SLURM_JOB_ID", "SLURM_RESTART_COUNT"}, Names{"PBS_JOBID", "FSLLM_RESTART_COUNT"}}) {
+    TempDir other;
+    leave_lock(other.path(), {{"host", "node17"}, {"pid", 4711}, {"job", "99"}});
+    ::setenv(job, "99", 1);
+    EXPECT_ERROR(OutputFolder(other.path()), "is in use by");
+    ::setenv(restarts, "1", 1);
+    OutputFolder(other.path()).check();  // the same job, started again
+    ::unsetenv(job);
+    ::unsetenv(restarts);
+  }
 }
 
 TEST(OutputFolder, RemovalAndTakeoverAreNoticed) {

@@ -136,4 +136,20 @@ for flags in "--mpi=none" "--mpi=pmi2"; do
   [ "$(grep -c -- 'srun --mpi=pmix' "$dir/wrong.log")" = 1 ] || fail "srun $flags: not one line of advice"
   rm -rf "$dir/wrong.log" "$dir/exp/wrong"
 done
+
+echo "== launches that leave things idle, or lose the log"
+grep -q '2 GPUs a node are idle (this build has no CUDA)' "$dir/gpu.log" || fail "idle GPUs" # where it has, they are not pretended
+job=$(submit --output="$dir/by_task.log" --nodes=2 --ntasks-per-node=2 --gpus-per-task=1 --cpus-per-task=1 \
+  --wrap "mpirun fsllm_hpc --check-env; echo code \$?")
+within 60 ended "$job" || fail "--check-env hangs"
+grep -q 'problem: ranks see between 1 and 2 GPUs (--gpus-per-task under mpirun' "$dir/by_task.log" || fail "GPUs by task"
+grep -q 'code 2' "$dir/by_task.log" || fail "GPUs by task are taken"
+config idle
+job=$(submit --output="$dir/idle.log" --nodes=2 --ntasks-per-node=2 --no-requeue \
+  --wrap "exec fsllm_requeue mpirun -np 1 fsllm_hpc --cfg $dir/idle.yaml federate.total_round_num 1 train.local_update_steps 2 hpc.time_limit_margin_s 3000")
+within 60 ended "$job" || fail "a run on one of four tasks does not end"
+for words in '3 of 4 tasks are idle (SLURM_NTASKS has 4' 'Submit with --open-mode=append' 'Submit with --requeue' 'hpc.time_limit_margin_s = 3000'; do
+  grep -qF -- "$words" "$dir/idle.log" || fail "no '$words'"
+done
+if grep -q 'open-mode' "$dir/job.log"; then fail "a log that is appended to is warned of"; fi
 echo "all passed"

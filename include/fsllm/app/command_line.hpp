@@ -59,6 +59,10 @@ class CommandLine {
 /// list or map may hold blanks: data.splits [0.9, 0.1, 0].
 CommandLine parse_command_line(Program const& program, int argc, char const* const* argv);
 std::string help_text(Program const& program);
+/// A page of man(7), and a script for bash, of the same declarations as --help. cmake --install writes what
+/// the programs print of them (--print-man, --print-completion).
+std::string man_page(Program const& program, std::string const& version);
+std::string bash_completion(Program const& program);
 
 /// The beginning of a main.
 struct ProgramStart {

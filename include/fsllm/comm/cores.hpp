@@ -18,6 +18,9 @@ int take_cores(Communicator const& world, std::string const& near = "");
 /// What take_cores() returned; before it, the cores that this process may run on.
 int cores_of_rank();
 
+/// "0-3,8": the hardware threads that this process may run on.
+std::string core_list();
+
 /// One list of hardware threads a rank, of the machine that `topology` (of hwloc) describes.
 std::vector<std::string> distribute_cores(hwloc_topology* topology, size_t ranks);
 

@@ -13,6 +13,15 @@ std::string environment_variable(char const* name);
 
 /// Seconds since 1970, by the system's clock.
 double unix_time();
+
+/// The batch job that this process is part of, of Slurm or PBS.
+struct BatchJob {
+  std::string id;  ///< "" outside of one
+  int restarts =
+      0;  ///< how often it was started before: SLURM_RESTART_COUNT, or FSLLM_RESTART_COUNT of a job script
+};
+BatchJob batch_job();
+
 /// Seconds since the operating system created this process: dynamic linking and start-up included.
 double seconds_since_process_start();
 /// Bytes of memory of this process, where n processes that share a page count 1/n of it each: the sum over

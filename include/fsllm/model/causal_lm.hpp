@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -34,6 +35,11 @@ struct LoadOptions {
   /// Where weights of another type or format than wanted are kept after conversion, one mapped copy for all
   /// ranks of a node and for the next run; empty: every process converts in its own memory.
   std::filesystem::path cache_dir = {};
+  /// Also weights that could be mapped as they lie are copied to cache_dir, if it is on another file system.
+  bool stage = false;
+  /// XXH64 of the model's files by path, where somebody has read them already: a good copy is taken without
+  /// reading them, and a file of another content is an Error.
+  std::map<std::string, uint64_t> checksums = {};
   std::vector<int64_t> block_numbers = {};  ///< ModelConfig::block_numbers
   bool values = true;  ///< false: tensors of the right shapes and types without values, for checks
 };
