@@ -44,9 +44,14 @@ std::map<std::string, double> numbers(Json const& object) {
 /// one without its end, which a run is writing.
 template <class Take>
 void for_each_line(fs::path const& file, std::vector<std::string>& problems, Take take) {
-  std::ifstream in(file, std::ios::binary);
+  auto const name = file.filename().string();
+  bool const is_file = fs::is_regular_file(file);  // a pipe would wait for its other end
+  std::ifstream in(is_file ? file : fs::path(), std::ios::binary);
   if (!in) {
-    problems.push_back(fmt::format("{} is missing or cannot be read", file.filename().string()));
+    problems.push_back(fmt::format("{} {}", name,
+                                   is_file            ? "cannot be read"
+                                   : fs::exists(file) ? "is no regular file"
+                                                      : "is missing"));
     return;
   }
   int64_t bad = 0, first_bad = 0, line_number = 0;
@@ -62,8 +67,8 @@ void for_each_line(fs::path const& file, std::vector<std::string>& problems, Tak
       first_bad = line_number;
   }
   if (bad > 0)
-    problems.push_back(fmt::format("{}: {} damaged {} left out, the first is line {}",
-                                   file.filename().string(), bad, bad == 1 ? "line" : "lines", first_bad));
+    problems.push_back(fmt::format("{}: {} damaged {} left out, the first is line {}", name, bad,
+                                   bad == 1 ? "line" : "lines", first_bad));
 }
 
 /// Reads one after the other; rounds that stand twice (a damaged file) count as they came last.

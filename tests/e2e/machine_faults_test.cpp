@@ -194,10 +194,11 @@ TEST_F(MachineFaults, PipesInThePlaceOfAnyFileAreRefused) {
       {"run", {"--resume", "federate.total_round_num", "2"}}};
   // Of other data sets; made again; read by other programs and by people.
   auto const unread = [](std::string const& name) {
-    static std::set<std::string> const names{
-        "run/summary.json",      "run/run.json",         "run/shards/report.svg",
-        "run/shards/report.txt", "run/shards/server.h5", "shards/report.svg",
-        "shards/report.txt",     "shards/server.h5",     "shards/.fsllm/files.json"};
+    static std::set<std::string> const names{"run/summary.json",      "run/run.json",
+                                             "run/shards/report.svg", "run/report.html",
+                                             "run/shards/report.txt", "run/shards/server.h5",
+                                             "shards/report.svg",     "shards/report.txt",
+                                             "shards/server.h5",      "shards/.fsllm/files.json"};
     return names.contains(name) || name.starts_with("run/best/") || name.starts_with("run/adapter/") ||
            (name.starts_with("data/") && name != "data/alpaca_data.json");
   };

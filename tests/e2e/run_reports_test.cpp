@@ -39,13 +39,14 @@ class Reports : public testing::Test {
     EXPECT_EQ(outcome.exit_code, 2) << outcome.out;
     EXPECT_THAT(outcome.err, HasSubstr(said));
   }
-  /// A script of tests/e2e by Python's own modules; nothing where there is no Python.
+  /// A script of tests/e2e, or "-c PROGRAM", by the Python of the tests or any; nothing where there is none.
   std::optional<std::pair<int, std::string>> script(std::string const& name,
                                                     std::vector<fs::path> const& arguments) {
     char const* given = std::getenv("FSLLM_TEST_PYTHON");
     std::string const python = given == nullptr || *given == '\0' ? "python3" : given;
     if (std::system((python + " -c '' 2> /dev/null").c_str()) != 0) return {};
-    auto command = fmt::format("{} {}", python, source_file("tests/e2e/" + name).string());
+    auto command =
+        python + " " + (name.starts_with("-c ") ? name : source_file("tests/e2e/" + name).string());
     for (auto const& argument : arguments) command += " \"" + argument.string() + "\"";
     auto const out = dir_ / "script.txt";
     int const status = std::system((command + " > " + out.string() + " 2>&1").c_str());
@@ -229,9 +230,14 @@ TEST_F(Reports, RunsBesideEachOther) {
 
 /// By the real package, which writes offline what it would send.
 TEST_F(Reports, GoIntoWeightsAndBiases) {
-  char const* python = std::getenv("FSLLM_TEST_PYTHON");
-  if (python == nullptr || std::system(fmt::format("{} -c 'import wandb' 2> /dev/null", python).c_str()) != 0)
+  auto const installed = script("-c \"import wandb\"", {});
+  if (!installed) GTEST_SKIP() << "no Python";
+  if (installed->first != 0) {
+    auto const [code, said] = script("../../tools/fsllm_wandb.py", {other()}).value();
+    EXPECT_EQ(code, 2);
+    EXPECT_THAT(said, HasSubstr("the Python package wandb is missing. Install it: pip install wandb."));
     GTEST_SKIP() << "no Python with wandb (FSLLM_TEST_PYTHON)";
+  }
   setenv("WANDB_MODE", "offline", 1);
   setenv("WANDB_SILENT", "true", 1);
   auto const import = [&](fs::path const& run) {

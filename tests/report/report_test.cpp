@@ -3,6 +3,7 @@
 #include "fsllm/report/report.hpp"
 
 #include <fmt/core.h>
+#include <sys/stat.h>
 
 #include <cmath>
 #include <fstream>
@@ -89,10 +90,13 @@ TEST(RunReport, HostileFiles) {
       << "\n{\"event\":\"tasks\",\"round\":3,\"tasks\":{\"<i>\":{\"acc\":0.5,\"x\":\"y\"},\"z\":3}}\n";
   std::ofstream(dir / "config.yaml", std::ios::app) << "outdir: \"a\\u202eb<script>\"\n";
   std::ofstream(dir / "summary.json") << "{";
+  std::filesystem::remove(dir / "metrics_clients.jsonl");
+  ASSERT_EQ(::mkfifo((dir / "metrics_clients.jsonl").c_str(), 0600), 0);
   auto const run = read_run_data(dir.path());
   EXPECT_EQ(run.done(), 3);
   EXPECT_THAT(run.problems, testing::Contains(HasSubstr("metrics.jsonl: 5 damaged lines")));
   EXPECT_THAT(run.problems, testing::Contains(HasSubstr("summary.json")));
+  EXPECT_THAT(run.problems, testing::Contains("metrics_clients.jsonl is no regular file"));
   auto const page = report_html(run);
   EXPECT_THAT(page, HasSubstr("&lt;i&gt; acc"));
   for (auto const* bad : {"<i>", "<script>", "\xE2\x80\xAE", "x</td>y"})
