@@ -102,6 +102,7 @@ job=$(submit --output="$log" --cpus-per-task=1 --nodes=2 --time=1 "$FSLLM_SOURCE
 within 60 says "$log" "this job ends in [0-9]* s; training stops 5 s before that" || fail "the limit is not known"
 scancel "$job"
 within 20 ended "$job" || fail "scancel does not end it"
+if grep -q 'goes back into the queue' "$log"; then fail "a job that was cancelled comes back"; fi
 
 echo "== a rank that dies ends the step at once, with the reason"
 config killed
@@ -148,8 +149,13 @@ config idle
 job=$(submit --output="$dir/idle.log" --nodes=2 --ntasks-per-node=2 --no-requeue \
   --wrap "exec fsllm_requeue mpirun -np 1 fsllm_hpc --cfg $dir/idle.yaml federate.total_round_num 1 train.local_update_steps 2 hpc.time_limit_margin_s 3000")
 within 60 ended "$job" || fail "a run on one of four tasks does not end"
-for words in '3 of 4 tasks are idle (SLURM_NTASKS has 4' 'Submit with --open-mode=append' 'Submit with --requeue' 'hpc.time_limit_margin_s = 3000'; do
+for words in '3 of 4 tasks are idle (SLURM_NTASKS has 4' 'Submit with --requeue' 'hpc.time_limit_margin_s = 3000'; do
   grep -qF -- "$words" "$dir/idle.log" || fail "no '$words'"
 done
+job=$(submit --output="$dir/again.log" --requeue --wrap 'exec fsllm_requeue bash -c "trap \"exit 85\" USR1; echo begun; for i in \$(seq 30); do sleep 0.1; done"')
+within 30 says "$dir/again.log" begun || fail "a job does not begin"
+scancel --signal=USR1 --batch "$job"
+within 60 says "$dir/again.log" 'the log of the earlier start is gone' || fail "a log that was overwritten is not told of"
+within 30 ended "$job" || fail "a job does not end"
 if grep -q 'open-mode' "$dir/job.log"; then fail "a log that is appended to is warned of"; fi
 echo "all passed"
