@@ -73,8 +73,8 @@ json read_array(Cursor& cursor, std::string const& key, int depth) {
   auto const type = cursor.number<uint32_t>(key);
   auto const count = cursor.number<uint64_t>(key);
   cursor.require(least_bytes(type) > 0, "{} is an array of the unknown type {}", key, type);
-  cursor.require(count <= cursor.left() / least_bytes(type), "{} claims {} elements, {} bytes are left",
-                 key, count, cursor.left());
+  cursor.require(count <= cursor.left() / least_bytes(type), "{} claims {} elements, {} bytes are left", key,
+                 count, cursor.left());
   json::array_t values;
   values.reserve(count);
   for (uint64_t i = 0; i < count; ++i) values.push_back(read_metadata(cursor, type, key, depth + 1));
