@@ -22,6 +22,7 @@ using Words = std::vector<std::string>;
 class FieldTables : public testing::Test {
  protected:
   FieldTables() {
+    fs::create_directories(dir_ / "configs");
     fs::copy(source_file("configs/tables"), tables_, fs::copy_options::recursive);
     fs::create_directories(dir_ / "data");
     std::ofstream gsm8k(dir_ / "data/gsm8k_train.jsonl"), dolly(dir_ / "data/databricks-dolly-15k.jsonl"),
