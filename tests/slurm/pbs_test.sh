@@ -24,7 +24,7 @@ model: {type: $FSLLM_SOURCE_DIR/tests/reference/llama}
 data: {root: $FSLLM_SOURCE_DIR/tests/reference/federated, type: rows.jsonl, splitter: natural, splitter_args: [{field: client}], splits: [1.0, 0.0, 0.0]}
 dataloader: {batch_size: 2}
 federate: {method: FedAvg, client_num: 3, total_round_num: 2}
-train: {local_update_steps: 300, batch_or_epoch: batch, optimizer: {type: AdamW, lr: 0.01}}
+train: {local_update_steps: 1500, batch_or_epoch: batch, optimizer: {type: AdamW, lr: 0.01}}
 llm: {tok_len: 64, adapter: {use: True, args: [{adapter_method: lora, r: 4, target_modules: [q_proj]}]}}
 YAML
 adapter() { echo "$dir/exp/$1/adapter/adapter_model.safetensors"; }
@@ -37,12 +37,13 @@ stop() { # NUMBER WORDS: starts the job, and stops it when its log has the words
   job "$1" &
   local pid=$! end=$((SECONDS + 120)) wrapper
   until grep -q "$2" "$dir/job$1.log" 2> /dev/null; do ((SECONDS < end)) || fail "job $1 does not say '$2'"; sleep 0.05; done
+  sleep 0.5  # the rounds have begun
   wrapper=$(pgrep -f "fsllm_requeue .*$dir/nodes" | head -n 1)
   kill -USR1 "$wrapper"
   wait "$pid"
 }
 
-stop 1 'before training\|run directory' || fail "a stopped job that was queued again does not end with 0"
+stop 1 'no validation or test rows' || fail "a stopped job that was queued again does not end with 0"
 grep -qE 'this job ends in 5(39|40)[0-9] s' "$dir/job1.log" || fail "the walltime is not known"
 grep -q 'qrerun 1.server' "$dir/commands" && grep -q 'qsub -v CONFIG=run.yaml,KEYS=expname job,FSLLM_RESTART_COUNT=1 ' "$dir/commands" || fail "it does not queue itself"
 FSLLM_RESTART_COUNT=1 job 2 || fail "the job that goes on"
