@@ -82,9 +82,12 @@ class Picture {
       body += text(kLeft - 6, y + 4, "end", fmt::format("{:.4g}", value));
     }
     double const step = x_.axis.step;
-    for (double mark = std::ceil(x_.axis.low / step) * step; mark <= x_.axis.high + 1e-9; mark += step)
+    auto const first = std::ceil(x_.axis.low / step), last = std::floor((x_.axis.high + 1e-9) / step);
+    for (auto number = std::llround(first); number <= std::llround(last); ++number) {
+      double const mark = static_cast<double>(number) * step;
       body +=
           text(kLeft + kWidth * x_.share(mark), kTop + kHeight + 15, "middle", fmt::format("{:.10g}", mark));
+    }
     return body +
            fmt::format("<path class=\"axis\" d=\"M{:.1f} {:.1f}h{:.1f}\"/>\n", kLeft, kTop + kHeight, kWidth);
   }

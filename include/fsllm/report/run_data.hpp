@@ -39,7 +39,7 @@ struct ClientFacts {
 };
 
 /// Sums over all rounds.
-struct RankFacts {
+struct RankTotals {
   int64_t turns = 0, tokens = 0, peak_rss_bytes = 0;
   std::map<std::string, double> seconds;  ///< train, wait, aggregate, evaluate
 };
@@ -55,7 +55,7 @@ struct RunData {
   std::map<int64_t, ClientFacts> clients;
   std::vector<std::pair<int64_t, int64_t>>
       turns;  ///< (round, client) of every training, as they were written
-  std::map<int64_t, RankFacts> ranks;
+  std::map<int64_t, RankTotals> ranks;
   std::optional<double> began, ended;                       ///< seconds since 1970
   std::vector<std::pair<std::string, std::string>> config;  ///< KEY, value
   nlohmann::ordered_json environment;                       ///< run.json's computed_on, null without
