@@ -55,10 +55,7 @@ std::optional<double> parse_time_left(std::string const& text) {
 
 std::optional<double> seconds_left_in_job() {
   for (auto const* name : {"FSLLM_JOB_END_TIME", "SLURM_JOB_END_TIME"})
-    if (auto const end = environment_variable(name); is_number(end)) {
-      auto const now = std::chrono::system_clock::now().time_since_epoch();
-      return std::stod(end) - std::chrono::duration<double>(now).count();
-    }
+    if (auto const end = environment_variable(name); is_number(end)) return std::stod(end) - unix_time();
   auto const job = environment_variable("SLURM_JOB_ID");
   if (!is_number(job)) return {};
   auto const said = time_left_by_squeue(job);
