@@ -95,6 +95,7 @@ std::vector<ClientSource> clients_of(Setup const& s, Communicator const& comm) {
   std::vector<ClientSource> sources;
   if (s.run.shard_roots.empty()) {
     auto const dir = shards_of(s, comm);
+    hand_files(*s.handed, {dir / "index.json"}, comm);
     agree(comm, [&] { sources = sources_in(dir); });
   } else {
     agree(comm, [&] { sources = sources_at(s.run.shard_roots, comm); });
@@ -257,10 +258,14 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
       return tasks.examine(*trainable.model, values, round, comm);
     };
   federation.examine_every = s.run.tasks.freq;
+  federation.searched_config = [&](int64_t client, int64_t choice) -> TrainConfig const& {
+    return (*s.searched)(client, choice);
+  };
   if (s.emulator) federation.judged = s.run.offsite.judges_full ? "full model" : "emulator";
   if (s.run.offsite.judges_full) federation.judged_model = full_model;
   if (s.run.offsite.align.every_round)
     federation.received = [&](TensorMap const& extra) { take_middle_blocks(trainable, extra); };
+  s.handed.reset();
   stop_before_time_limit(s.run.time_limit_margin, comm);
   auto const summary = run_rounds(federation, s.resume);
   if (comm.rank() == 0 && !summary.interrupted) write_report(s.directory, *s.output);

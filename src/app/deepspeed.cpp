@@ -336,19 +336,24 @@ void tell(Translation const& made, std::string const& source) {
 
 }  // namespace
 
+std::filesystem::path file_beside(Config const& config, std::string const& key, std::string const& yaml) {
+  namespace fs = std::filesystem;
+  fs::path const given = expand_path(config.text(key).value_or(""), config.where(key));
+  if (given.empty() || fs::exists(given)) return given;
+  auto const beside = fs::path(yaml).parent_path() / given;
+  return fs::exists(beside) ? beside : given;
+}
+
 std::string deepspeed_file(Config const& config, std::string const& yaml) {
   auto const use = lower_case(config.text("llm.deepspeed.use").value_or("false"));
   if (use != "true" && use != "yes" && use != "on") return "";
-  namespace fs = std::filesystem;
-  fs::path const given = expand_path(config.text("llm.deepspeed.ds_config").value_or(""),
-                                     config.where("llm.deepspeed.ds_config"));
+  auto const file = file_beside(config, "llm.deepspeed.ds_config", yaml);
   FSLLM_CHECK(
-      !given.empty(),
+      !file.empty(),
       "{} = True (llm.deepspeed.ds_config names no file). Set it to the JSON file of DeepSpeed, or give "
       "its settings as hpc.zero_stage, hpc.ranks_per_client and hpc.offload.",
       config.where("llm.deepspeed.use"));
-  auto const beside = fs::path(yaml).parent_path() / given;
-  return fs::exists(given) || !fs::exists(beside) ? given.string() : beside.string();
+  return file.string();
 }
 
 Config with_deepspeed(Config const& config, std::string_view json, std::string const& source, int64_t ranks) {

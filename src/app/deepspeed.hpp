@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,8 +26,11 @@ std::vector<DeepSpeedKey> const& deepspeed_keys();
 /// The row of a key: its own, or that of the nearest section around it; null where nothing is known.
 DeepSpeedKey const* find_deepspeed_key(std::string const& path);
 
-/// The file that `llm.deepspeed.ds_config` names, as given (from the working directory, as FS-LLM) or else
-/// beside `yaml`; "" while llm.deepspeed.use is off. The Error says what is missing.
+/// The file that a key names, as given (from the working directory, as FS-LLM) or else beside `yaml`; empty
+/// where it names none.
+std::filesystem::path file_beside(Config const& config, std::string const& key, std::string const& yaml);
+
+/// That of `llm.deepspeed.ds_config`; "" while llm.deepspeed.use is off. The Error says what is missing.
 std::string deepspeed_file(Config const& config, std::string const& yaml);
 
 /// `config` with what the JSON text of `source` says as our own keys, at their lines there, and

@@ -38,20 +38,32 @@ void read_adapter_text(Setup& s) {
   peft.init_ids = s.tokenizer()->encode(peft.init_text);
 }
 
-/// Collective: the YAML with the words of the command line, and the file of llm.deepspeed as keys.
+/// Collective: what rank 0 finds of a file that the configuration names, and the file's text; "" for none.
+std::pair<std::string, std::string> named_file(std::function<std::string()> const& find,
+                                               Communicator const& comm) {
+  std::string file;
+  agree(comm, [&] {
+    if (comm.rank() == 0) file = find();
+  });
+  comm.broadcast(file, 0);
+  return {file, shared_file(file, comm)};
+}
+
+/// Collective: the YAML with the words of the command line, and the files of llm.deepspeed and hpo.fedex as
+/// keys.
 Config given_keys(CommandLine const& line, std::string const& source, Communicator const& comm) {
   auto const yaml = shared_file(source, comm);
   auto config = Config::parse("", "");
-  std::string file;
   agree(comm, [&] {
     config = Config::parse(yaml, source);
     for (auto const& [key, value] : line.overrides) config.set(key, value);
-    if (comm.rank() == 0) file = deepspeed_file(config, source);
   });
-  comm.broadcast(file, 0);
-  if (file.empty()) return config;
-  auto const json = shared_file(file, comm);
-  agree(comm, [&] { config = with_deepspeed(config, json, file, comm.size()); });
+  auto const [deepspeed, json] = named_file([&] { return deepspeed_file(config, source); }, comm);
+  auto const [space, searched] = named_file([&] { return search_space_file(config, source); }, comm);
+  agree(comm, [&, &deepspeed = deepspeed, &json = json, &space = space, &searched = searched] {
+    if (!deepspeed.empty()) config = with_deepspeed(config, json, deepspeed, comm.size());
+    config = with_search_space(config, searched, space);
+  });
   return config;
 }
 
@@ -62,10 +74,23 @@ void plan_offsite(Setup& s) {
   if (!s.run.peft.method.empty()) restrict_adapter(s.run.peft, *s.emulator);
 }
 
-/// The configuration, and the model's own.
-Config configure(Setup& s, CommandLine const& line, Config config) {
-  s.run = load_run_config(config);
-  s.model_dir = s.full_model_dir = resolve_model(s.run);
+/// Collective: the configuration, and where its model is, whose small files are handed out.
+Config configure_run(Setup& s, Config config, Communicator const& comm) {
+  std::vector<std::filesystem::path> files;
+  agree(comm, [&] {
+    s.run = load_run_config(config);
+    s.model_dir = s.full_model_dir = resolve_model(s.run);
+    files = small_files(s.model_dir);
+    if (!s.run.peft.init_from.empty())
+      std::ranges::copy(small_files(s.run.peft.init_from), std::back_inserter(files));
+  });
+  s.handed = std::make_shared<HandedFiles>();
+  hand_files(*s.handed, files, comm);
+  return config;
+}
+
+/// The model's own configuration, and what follows from both.
+void configure_model(Setup& s, CommandLine const& line) {
   if (is_gguf(s.model_dir)) s.model_file = std::make_shared<GgufReader const>(s.model_dir);
   s.run.data.prompt.model = s.model_dir.string();
   s.model = load_model_config(s.model_dir);
@@ -74,7 +99,6 @@ Config configure(Setup& s, CommandLine const& line, Config config) {
   s.directory = resumed.empty() ? run_directory(s.run) : RunDirectory{resumed};
   s.resume = line.has("resume") || batch_job().restarts > 0;
   s.files = {{"--cfg", line.text("cfg")}, {"--client_cfg", line.text("client_cfg")}};
-  return config;
 }
 
 void check_client(Setup const& s, int64_t client, ClientConfig const& own) {
@@ -88,9 +112,11 @@ void check_client(Setup const& s, int64_t client, ClientConfig const& own) {
 
 /// --client_cfg, whose clients' keys go before those of `config`.
 void configure_clients(Setup& s, Config const& config, std::string const& file) {
+  auto const clients = Config::parse(s.client_yaml, file);
+  auto const given = config.overridden_by(Config::parse("", ""));
+  s.searched = std::make_shared<SearchedSettings>(given, clients, s.run.fed.algorithm.searched);
   if (file.empty()) return;
-  s.clients = load_client_configs(config.overridden_by(Config::parse("", "")),
-                                  Config::parse(s.client_yaml, file), s.run.peft);
+  s.clients = load_client_configs(given, clients, s.run.peft);
   FSLLM_CHECK(!s.clients.empty(),
               "--client_cfg {} (it names no client). Write client_1: {{train: {{...}}}}, or leave it out.",
               file);
@@ -179,7 +205,8 @@ Setup set_up(CommandLine const& line, Communicator const& comm) {
   auto const source = cfg.empty() ? RunDirectory{resumed}.config().string() : cfg;
   auto const given = given_keys(line, source, comm);
   Setup s;
-  agree(comm, [&] { s.config = configure(s, line, given); });
+  s.config = configure_run(s, given, comm);
+  agree(comm, [&] { configure_model(s, line); });
   auto const clients = client_file(s, line, comm);
   s.client_yaml = shared_file(clients, comm);
   agree(comm, [&] {

@@ -10,13 +10,16 @@
 #include "fsllm/fed/client_data.hpp"
 #include "fsllm/io/gguf.hpp"
 #include "fsllm/offsite/emulator.hpp"
+#include "hand_files.hpp"
+#include "searched_settings.hpp"
 
 namespace fsllm {
 
 /// Everything decided before the model is loaded; the same on every rank.
 struct Setup {
   RunConfig run;
-  std::map<int64_t, ClientConfig> clients;  ///< --client_cfg
+  std::map<int64_t, ClientConfig> clients;     ///< --client_cfg
+  std::shared_ptr<SearchedSettings> searched;  ///< of hpo.fedex
   PromptTemplate prompt;
   std::optional<Config> config;          ///< every key declared and resolved
   std::string resolved_yaml;             ///< the same as text
@@ -25,6 +28,7 @@ struct Setup {
   std::filesystem::path full_model_dir;  ///< what model.type says, which the result belongs to
   std::shared_ptr<GgufReader const> model_file;  ///< of a GGUF model: read once for all that look into it
                                                  ///< while the program starts
+  std::shared_ptr<HandedFiles> handed;           ///< while the program starts
   RunDirectory directory;
   std::shared_ptr<OutputFolder> output;  ///< of `directory`, on rank 0
   LoadOptions load;

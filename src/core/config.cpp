@@ -9,43 +9,23 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "config_yaml.hpp"
+#include "config_state.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/names.hpp"
 
 namespace fsllm {
 
+using detail::erase_tree;
 using detail::FlatYaml;
+using detail::is_under;
 using detail::YamlEntry;
 
-struct Config::State {
-  FlatYaml given;
-  std::vector<KeyInfo> declared;
-  std::map<std::string, size_t> declared_at;
-  std::vector<std::pair<std::string, std::string>> resolved;  ///< path → YAML value, in order of declaration
-  std::set<std::string> accepted_prefixes;
-};
-
 namespace {
-
-bool is_under(std::string_view path, std::string_view prefix) {
-  return path.size() > prefix.size() && path.starts_with(prefix) &&
-         (path[prefix.size()] == '.' || path[prefix.size()] == '[');
-}
 
 std::string place_of(std::string const& path, YamlEntry const& entry) {
   if (entry.line > 0) return fmt::format("{}:{}: {}", entry.source, entry.line, path);
   return fmt::format("{}: {}", entry.source, path);
-}
-
-/// Removes a key with everything below it.
-void erase_tree(FlatYaml& given, std::string const& path) {
-  auto const in_tree = [&](std::string const& other) { return other == path || is_under(other, path); };
-  std::erase_if(given.entries, [&](auto const& item) { return in_tree(item.first); });
-  std::erase_if(given.list_sizes, [&](auto const& item) { return in_tree(item.first); });
-  std::erase_if(given.literals, [&](auto const& item) { return in_tree(item.first); });
-  std::erase_if(given.order, in_tree);
 }
 
 /// A string of the command line is what was typed, also where it could be read as a list or a map.
@@ -192,9 +172,9 @@ Config& Config::operator=(Config other) noexcept {
 }
 Config::~Config() = default;
 
-Config Config::parse(std::string_view yaml, std::string const& source) {
+Config Config::parse(std::string_view yaml, std::string const& source, std::string const& at) {
   Config config;
-  config.state_->given = detail::flatten_yaml(yaml, source, "");
+  config.state_->given = detail::flatten_yaml(yaml, source, at);
   return config;
 }
 
@@ -241,11 +221,23 @@ template std::vector<double> Config::get(std::string const&, std::vector<double>
 template std::vector<std::string> Config::get(std::string const&, std::vector<std::string> const&,
                                               std::string const&, Constraint);
 
+/// Declares a map whose names are the user's: what dump() shows of it is made of `shown`.
+void Config::declare_map(KeyInfo const& key, std::vector<std::string> const& shown) {
+  if (!state_->declared_at.emplace(key.path, state_->declared.size()).second) return;
+  state_->declared.push_back(key);
+  state_->resolved.emplace_back(key.path, fmt::format("{{{}}}", fmt::join(shown, ", ")));
+  state_->accepted_prefixes.insert(key.path);
+}
+
+bool Config::holds_no_map(std::string const& path) const {
+  auto const own = state_->given.entries.find(path);
+  bool const other = own != state_->given.entries.end() && own->second.kind != YamlEntry::Kind::null;
+  return other || list_size(path) > 0;
+}
+
 std::vector<std::pair<std::string, double>> Config::numbers(std::string const& path, std::string const& doc,
                                                             Constraint const& constraint) {
-  auto const own = state_->given.entries.find(path);
-  bool const map = own == state_->given.entries.end() || own->second.kind == YamlEntry::Kind::null;
-  FSLLM_CHECK(map && list_size(path) == 0,
+  FSLLM_CHECK(!holds_no_map(path),
               "{} is not a map (names with numbers are needed, as {{q_proj: 4}}). Change it.", where(path));
   std::vector<std::pair<std::string, double>> values;
   std::vector<std::string> shown;
@@ -255,11 +247,7 @@ std::vector<std::pair<std::string, double>> Config::numbers(std::string const& p
     values.emplace_back(given.substr(path.size() + 1), Reader<double>::read(where(given), entry, constraint));
     shown.push_back(fmt::format("{}: {}", detail::quote_yaml(values.back().first), values.back().second));
   }
-  if (state_->declared_at.emplace(path, state_->declared.size()).second) {
-    state_->declared.push_back({path, "map of numbers", "{}", constraint, doc});
-    state_->resolved.emplace_back(path, fmt::format("{{{}}}", fmt::join(shown, ", ")));
-    state_->accepted_prefixes.insert(path);
-  }
+  declare_map({path, "map of numbers", "{}", constraint, doc}, shown);
   return values;
 }
 
@@ -344,36 +332,6 @@ void Config::finish() const {
         place_of(path, entry), path);
     fail(fmt::format("{} (unknown key).{}", place_of(path, entry), did_you_mean_key(path, known)));
   }
-}
-
-Config Config::overridden_by(Config const& over) const {
-  Config copy;
-  copy.state_->given = state_->given;
-  copy.state_->accepted_prefixes = state_->accepted_prefixes;
-  auto& given = copy.state_->given;
-  for (auto const& [path, size] : over.state_->given.list_sizes) erase_tree(given, path);
-  for (auto const& path : over.state_->given.order) erase_tree(given, path);
-  for (auto const& path : over.state_->given.order) {
-    if (given.entries.insert_or_assign(path, over.state_->given.entries.at(path)).second)
-      given.order.push_back(path);
-  }
-  for (auto const& [path, size] : over.state_->given.list_sizes)
-    given.list_sizes.insert_or_assign(path, size);
-  return copy;
-}
-
-Config Config::below(std::string const& key) const {
-  Config part;
-  for (auto const& path : state_->given.order) {
-    if (!is_under(path, key) || path[key.size()] != '.') continue;
-    auto const rest = path.substr(key.size() + 1);
-    part.state_->given.entries.emplace(rest, state_->given.entries.at(path));
-    part.state_->given.order.push_back(rest);
-  }
-  for (auto const& [path, size] : state_->given.list_sizes)
-    if (is_under(path, key) && path[key.size()] == '.')
-      part.state_->given.list_sizes.emplace(path.substr(key.size() + 1), size);
-  return part;
 }
 
 std::string Config::dump() const {

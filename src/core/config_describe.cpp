@@ -21,6 +21,7 @@ Json scalar_schema(std::string const& type, Constraint const& constraint) {
     schema["type"] = "object";
     schema["additionalProperties"]["type"] = "number";
   }
+  if (type == "map of lists") schema["type"] = "object";
   if (!constraint.choices.empty()) schema["enum"] = constraint.choices;
   return schema;
 }

@@ -249,6 +249,19 @@ std::string nest_yaml(std::vector<std::pair<std::string, std::string>> const& va
   return std::string(emitter.c_str()) + "\n";
 }
 
+bool is_under(std::string_view path, std::string_view prefix) {
+  return path.size() > prefix.size() && path.starts_with(prefix) &&
+         (path[prefix.size()] == '.' || path[prefix.size()] == '[');
+}
+
+void erase_tree(FlatYaml& given, std::string const& path) {
+  auto const in_tree = [&](std::string const& other) { return other == path || is_under(other, path); };
+  std::erase_if(given.entries, [&](auto const& item) { return in_tree(item.first); });
+  std::erase_if(given.list_sizes, [&](auto const& item) { return in_tree(item.first); });
+  std::erase_if(given.literals, [&](auto const& item) { return in_tree(item.first); });
+  std::erase_if(given.order, in_tree);
+}
+
 std::string quote_yaml(std::string const& text) {
   YAML::Emitter emitter;
   emitter << YAML::DoubleQuoted << text;

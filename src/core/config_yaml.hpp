@@ -25,6 +25,11 @@ struct FlatYaml {
   std::map<std::string, std::string> literals;  ///< values of the command line as they were typed
 };
 
+/// Does `path` lie below `prefix`?
+bool is_under(std::string_view path, std::string_view prefix);
+/// Removes a key with everything below it.
+void erase_tree(FlatYaml& given, std::string const& path);
+
 /// Parses a document; `prefix` is put before every path. Broken YAML is an Error with file and line.
 FlatYaml flatten_yaml(std::string_view yaml, std::string const& source, std::string const& prefix);
 

@@ -92,6 +92,7 @@ FedAlgorithm load_algorithm(Config& config, std::string const& method) {
               "{} with federate.method = {} (it needs sums of all messages). Use one of the two.",
               config.where("aggregator.robust_rule"), method);
   fedswa(config, method, algorithm);
+  fedex_settings(config, method, algorithm);
   return algorithm;
 }
 

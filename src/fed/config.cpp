@@ -110,6 +110,13 @@ FedConfig load_fed_config(Config& config) {
   FSLLM_CHECK(c.clients_per_pass == 1 || !c.asyn.use,
               "{} = {} with asyn.use (clients begin and end at different times). Use one of the two.",
               config.where("hpc.clients_per_pass"), c.clients_per_pass);
+  FSLLM_CHECK(c.algorithm.searched.empty() || (c.clients_per_pass == 1 && !c.asyn.use && !c.keep_optimizer),
+              "{} with {} ({}). Use one of the two.", config.where("hpo.fedex.use"),
+              c.asyn.use         ? "asyn.use"
+              : c.keep_optimizer ? "federate.keep_optimizer"
+                                 : "hpc.clients_per_pass",
+              c.asyn.use ? "turns are planned before the server knows what became of earlier ones"
+                         : "each turn has a setting of its own");
   c.server_trains = config.get("hpc.server_trains", true, "Rank 0 trains clients too.");
   if (c.asyn.use && c.asyn.real) {
     FSLLM_CHECK(c.sample_client_num <= 0 && c.sample_client_rate <= 0,

@@ -18,16 +18,20 @@ struct LossOfClient {
 
 }  // namespace
 
+SplitLoss split_loss(CausalLM& model, std::string const& split, TokenSplit const& rows, int64_t client,
+                     TrainConfig const& config, ReferenceOf const& reference, RankGroup const* group) {
+  return rows.pairs ? evaluate_pairs(model, rows, reference(client, split, rows), {config.loss, config.beta},
+                                     config.batch)
+                    : evaluate_split(model, rows, config.batch, 2048, group);
+}
+
 ClientLosses evaluate_clients(CausalLM& model, ClientData& data, ClientConfigs const& configs,
                               std::vector<std::vector<int64_t>> const& by_rank,
                               std::vector<std::string> const& splits, Communicator const& comm,
                               ReferenceOf const& reference, RankGroup const* group) {
   return evaluate_clients(data, by_rank, splits, comm,
                           [&](int64_t client, std::string const& name, TokenSplit const& rows) {
-                            auto const& config = configs(client);
-                            return rows.pairs ? evaluate_pairs(model, rows, reference(client, name, rows),
-                                                               {config.loss, config.beta}, config.batch)
-                                              : evaluate_split(model, rows, config.batch, 2048, group);
+                            return split_loss(model, name, rows, client, configs(client), reference, group);
                           });
 }
 

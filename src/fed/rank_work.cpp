@@ -23,11 +23,14 @@ namespace fsllm::detail {
 namespace {
 
 /// Tokens that a client trains on in one turn.
-double planned_tokens(Federation const& f, int64_t client) {
+double planned_tokens(Federation const& f, int64_t client, TrainConfig const& config) {
   auto const& train = f.data.summary(client).train;
   auto const rows = std::max<int64_t>(1, train.rows);
-  auto const steps = planned_steps(f.train_config(client), rows);
+  auto const steps = planned_steps(config, rows);
   return static_cast<double>(steps) * static_cast<double>(train.tokens) / static_cast<double>(rows);
+}
+double planned_tokens(Federation const& f, int64_t client) {
+  return planned_tokens(f, client, f.train_config(client));
 }
 
 double virtual_seconds(Federation const& f, int64_t client) {
@@ -115,7 +118,11 @@ void RankWork::stop_where_asked() const {
 }
 
 RoundPlan RankWork::plan(int64_t round, ServerState const& server, Schedule& schedule) {
-  if (!real_time_) return plan_round(f_.config, who_.trained, round, schedule);
+  if (!real_time_) {
+    auto plan = plan_round(f_.config, who_.trained, round, schedule);
+    draw_settings(plan, server);
+    return plan;
+  }
   auto plan = real_time_->await(round, server);
   weigh(f_.config, who_.trained, plan);
   return plan;
@@ -128,7 +135,7 @@ std::vector<std::vector<ClientTask>> RankWork::own_cohorts(RoundPlan const& plan
   for (auto const& cohort : plan.cohorts) {
     auto const first = cohort.front().client;
     by_first[first].push_back(cohort);
-    for (auto const& task : cohort) costs[first] += planned_tokens(f_, task.client);
+    for (auto const& task : cohort) costs[first] += planned_tokens(f_, task.client, config_of(task));
   }
   std::vector<int64_t> first;
   std::vector<double> all_costs;
@@ -175,21 +182,6 @@ void RankWork::end_turn() {
 bool RankWork::moves(TurnPart const& part, std::string const& parameter, int64_t round) const {
   if (algorithm_.rests && algorithm_.rests(parameter, round)) return false;
   return part.trained == Trained::all || algorithm_.is_local(parameter) == (part.trained == Trained::local);
-}
-
-TrainConfig RankWork::config_of(TurnPart const& part, int64_t client) const {
-  auto config = f_.train_config(client);
-  if (part.adjust) part.adjust(config);
-  return config;
-}
-
-int64_t RankWork::steps_of_turn(int64_t client) const {
-  auto parts = algorithm_.parts;
-  if (algorithm_.personal_training) parts.push_back(algorithm_.personal_training->part);
-  int64_t steps = 0;
-  for (auto const& part : parts)
-    steps += planned_steps(config_of(part, client), f_.data.summary(client).train.rows);
-  return steps * algorithm_.components;
 }
 
 /// What a turn does to its gradients.
@@ -241,7 +233,7 @@ TensorMap RankWork::take_part(ClientTurn& turn, GradientHook const& hook, TurnPa
                               TensorMap const& optimizer, Progress& progress,
                               std::vector<double> row_weights) {
   auto const client = turn.task.client;
-  auto const config = config_of(part, client);
+  auto const config = config_of(part, turn.task);
   set_activity(fmt::format("reading the shard of client {}", client));
   auto const shard = f_.data.shard(client);
   auto const steps = planned_steps(config, shard->train.samples());
@@ -297,9 +289,15 @@ ClientReport RankWork::train_task(RoundPlan const& plan, ClientTask const& task,
   auto state = moved(kept.own, device());
   auto const start = moved(start_of(task.client, server, state), device());
   scale_lora(task.client);
-  double const lr = f_.train_config(task.client).optimizer.lr;
-  ClientTurn turn{plan, task, server, start, f_.parameters, state, {}, {}, lr};
+  ClientTurn turn{plan, task, server, start, f_.parameters, state, {}, {}, config_of(task).optimizer.lr};
+  bool const by_change = algorithm_.judges_turns == FedAlgorithm::JudgesTurns::by_change;
+  if (by_change) {
+    set_parameters(start);
+    turn.validation = -validation_loss(task);
+  }
   kept.optimizer = take_steps(turn, algorithm_.gradients, algorithm_.parts, kept.optimizer, progress);
+  if (algorithm_.judges_turns != FedAlgorithm::JudgesTurns::not_at_all)
+    turn.validation += validation_loss(task);
   scale_lora(0);
   auto const message = message_of(algorithm_, turn);
   double const own = l2_norm(turn.update), norm = f_.group ? f_.group->norm(own) : own;
@@ -329,7 +327,7 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const
   }
   auto const mine = remaining(plan);
   int64_t steps = 0;
-  for (auto const& task : tasks({0, 0, mine})) steps += steps_of_turn(task.client);
+  for (auto const& task : tasks({0, 0, mine})) steps += steps_of_turn(task);
   std::vector<ClientReport> reports;
   if (earlier_)
     for (auto const& work : earlier_->work) {

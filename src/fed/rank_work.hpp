@@ -96,8 +96,11 @@ class RankWork {
                                          Progress& progress);
   ClientState state_of(int64_t client, ServerState const& server);
   bool moves(TurnPart const& part, std::string const& parameter, int64_t round) const;
-  TrainConfig config_of(TurnPart const& part, int64_t client) const;
-  int64_t steps_of_turn(int64_t client) const;
+  TrainConfig const& config_of(ClientTask const& task) const;
+  TrainConfig config_of(TurnPart const& part, ClientTask const& task) const;
+  int64_t steps_of_turn(ClientTask const& task) const;
+  void draw_settings(RoundPlan& plan, ServerState const& server) const;
+  double validation_loss(ClientTask const& task);
   TensorMap take_steps(ClientTurn& turn, GradientHooks const& gradients, std::vector<TurnPart> const& parts,
                        TensorMap optimizer, Progress& progress);
   TensorMap take_part(ClientTurn& turn, GradientHook const& hook, TurnPart const& part,

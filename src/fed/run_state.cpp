@@ -9,6 +9,7 @@
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/fed/mixture.hpp"
+#include "fsllm/fed/settings_search.hpp"
 #include "fsllm/io/files.hpp"
 #include "partitions.hpp"
 #include "run.hpp"
@@ -309,6 +310,8 @@ void Run::save_results() {
   if (state_.best_round > 0)
     summary.update({{"best_round", state_.best_round}, {"best_loss", state_.selection.best()}});
   if (!average_.is_null()) summary["swa"] = average_;
+  if (!algorithm_.searched.empty())
+    summary["searched"] = likeliest_settings(algorithm_.searched, state_.server);
   if (examined_ == state_.done) summary["tasks"] = tasks_;
   summary["ranks"] = f_.all_ranks().size();
   metrics_->write(summary);

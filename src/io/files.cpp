@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/io/handed_files.hpp"
 #include "mapping_guard.hpp"
 
 namespace fsllm {
@@ -107,6 +108,7 @@ std::string finish_digest(Digest const& digest) {
 }  // namespace
 
 std::string read_file(fs::path const& path) {
+  if (auto const* text = HandedFiles::find(path.string())) return *text;
   Descriptor const file(path, O_RDONLY);
   std::string bytes(checked_size(file, path), '\0');
   bytes.resize(read_some(file, path, bytes.data(), bytes.size()));

@@ -114,6 +114,11 @@ INSTANTIATE_TEST_SUITE_P(
         std::vector<std::string>{"federate.lora_aggregation", "rolora", "fedopt.use", "True",
                                  "fedopt.optimizer", "{type: Adam, lr: 0.01}"},
         std::vector<std::string>{"federate.lora_aggregation", "fedsvd"},
+        // settings that the run learns, with states of clients
+        std::vector<std::string>{"hpo.fedex.use", "True", "hpo.fedex.ss",
+                                 "{train.optimizer.lr: [0.001, 0.01], train.local_update_steps: [1, 3]}",
+                                 "federate.method", "scaffold", "train.optimizer.type", "SGD",
+                                 "federate.sample_client_num", "2"},
         std::vector<std::string>{"aggregator.robust_rule", "normbounding",
                                  "aggregator.BFT_args.normbounding_norm_bound", "0.01"},
         // messages of all clients on the owners of tensors

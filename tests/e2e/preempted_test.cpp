@@ -87,7 +87,9 @@ constexpr char const* kGoesOn = "had ended before the stop";
 TEST_F(Preempted, TwiceInARoundEndsInTheSameBits) {
   for (Words const& more :
        {Words{}, Words{"federate.keep_optimizer", "True"}, Words{"federate.method", "scaffold"},
-        Words{"train.optimizer.type", "MeZO"}, Words{"hpc.reduce", "native"}}) {
+        Words{"train.optimizer.type", "MeZO"}, Words{"hpc.reduce", "native"},
+        Words{"hpo.fedex.use", "True", "hpo.fedex.ss", "{train.optimizer.lr: [0.01, 0.1]}", "hpo.fedex.diff",
+              "True"}}) {
     SCOPED_TRACE(testing::PrintToString(more));
     auto const expected = undisturbed(more);
     TempDir dir;

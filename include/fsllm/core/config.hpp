@@ -44,8 +44,9 @@ struct KeyInfo {
 class Config {
  public:
   /// `source` is the file's name in messages. Accepts YAML 1.1 as yaml-cpp reads it; duplicate keys,
-  /// anchors that do not resolve, and non-map documents are errors.
-  static Config parse(std::string_view yaml, std::string const& source);
+  /// anchors that do not resolve, and non-map documents are errors. The document may stand for the value of
+  /// the key `at`.
+  static Config parse(std::string_view yaml, std::string const& source, std::string const& at = "");
   Config(Config const& other);
   Config(Config&&) noexcept;
   Config& operator=(Config other) noexcept;
@@ -65,6 +66,10 @@ class Config {
   /// A map of numbers below `path`, in file order; dots belong to the names. Declared as one key.
   std::vector<std::pair<std::string, double>> numbers(std::string const& path, std::string const& doc,
                                                       Constraint const& constraint = {});
+  /// A map of lists below `path`, in file order, likewise; their items as they were written. `NAME: {choices:
+  /// [...]}` is NAME: [...].
+  std::vector<std::pair<std::string, std::vector<std::string>>> lists(std::string const& path,
+                                                                      std::string const& doc);
 
   /// True if the file or the command line gives this key (or anything under it).
   bool has(std::string const& path) const;
@@ -109,6 +114,8 @@ class Config {
   struct Entry;
   struct State;
   Config();
+  bool holds_no_map(std::string const& path) const;
+  void declare_map(KeyInfo const& key, std::vector<std::string> const& shown);
   std::unique_ptr<State> state_;
 };
 

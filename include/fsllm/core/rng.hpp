@@ -22,6 +22,7 @@ enum class Purpose : uint32_t {
   unseen_clients = 10,
   sketch = 11,
   perturbation = 12,
+  settings_search = 13,
 };
 
 /// What Philox4x32 multiplies counters by, and what it adds to the key, in each of its ten rounds.

@@ -21,7 +21,9 @@ namespace fsllm {
 struct ClientTask {
   int64_t client = 0, version = 0;
   double weight = 0;
-  int64_t steps = 0;  ///< of its training
+  int64_t steps = 0;            ///< of its training
+  int64_t choice = 0;           ///< which setting of FedAlgorithm::searched it trains with
+  double validation_share = 0;  ///< of the validation rows of the round's clients, where those are judged
 };
 
 /// What an asynchronous round tells beside its tasks.
@@ -83,6 +85,13 @@ struct ClientTurn {
   TrainResult result;                       ///< after the last step
   double lr = 0;                            ///< train.optimizer.lr, as this client has it
   std::vector<ZerothOrderMove> moves = {};  ///< LocalTraining::moves, after the last step
+  double validation = 0;                    ///< FedAlgorithm::judges_turns
+};
+
+/// A key of the clients' training, with the values (YAML) that a run tries.
+struct SearchedKey {
+  std::string key;
+  std::vector<std::string> values;
 };
 
 /// Changes what a client sends, as clipping, noise and compression do.
@@ -174,6 +183,11 @@ struct FedAlgorithm {
   bool personal = false;  ///< clients are judged by parameters of their own, which are the result of the run
   /// A client's state is a model of its own beside the global one, and is what it is judged by.
   bool keeps_model = false;
+  /// Settings of training that turns draw from (settings_search.hpp); empty: there is one.
+  std::vector<SearchedKey> searched;
+  /// What the client's validation rows say of the parameters after its turn: nothing, their loss, or how much
+  /// the turn has changed it.
+  enum class JudgesTurns { not_at_all, after, by_change } judges_turns = JudgesTurns::not_at_all;
   /// Models in the mixture that clients weigh for themselves (mixture.hpp).
   int64_t components = 1;
   /// The trainings of a turn, in this order, from `start`.
@@ -238,6 +252,7 @@ void local_training(Config& config, std::string const& method, FedAlgorithm& alg
 void global_training(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void ditto(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void pfedme(Config& config, std::string const& method, FedAlgorithm& algorithm);
+void fedex_settings(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedswa(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedrep(Config& config, std::string const& method, FedAlgorithm& algorithm);
 void fedavg(Config& config, std::string const& method, FedAlgorithm& algorithm);

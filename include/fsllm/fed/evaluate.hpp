@@ -20,6 +20,10 @@ using ClientConfigs = std::function<TrainConfig const&(int64_t client)>;
 using ReferenceOf = std::function<std::vector<double> const&(int64_t client, std::string const& split,
                                                              TokenSplit const& rows)>;
 
+/// The model's loss on one split of a client; a `group` computes it together.
+SplitLoss split_loss(CausalLM& model, std::string const& split, TokenSplit const& rows, int64_t client,
+                     TrainConfig const& config, ReferenceOf const& reference, RankGroup const* group);
+
 /// Losses of every client: split name ("val", "test") → client → loss.
 using ClientLosses = std::map<std::string, std::map<int64_t, SplitLoss>>;
 

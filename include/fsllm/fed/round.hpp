@@ -63,6 +63,8 @@ struct Federation {
   /// Collective over all ranks: what tasks make of `model` as it stands after `round`, with these global
   /// values; nothing where a signal has stopped it. Empty: there are none.
   std::function<std::optional<TaskMetrics>(TensorMap const& values, int64_t round)> examine = {};
+  /// The settings of a client under a choice of FedAlgorithm::searched.
+  std::function<TrainConfig const&(int64_t client, int64_t choice)> searched_config = {};
   int64_t examine_every = 0;  ///< rounds; 0: at the end alone
   Communicator const& all_ranks() const { return world ? *world : collective.communicator(); }
 };
