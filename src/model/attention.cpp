@@ -103,6 +103,7 @@ void AttentionPlan::pad_rows() {
 
 at::Tensor AttentionPlan::attend(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, int64_t layer,
                                  int64_t window) const {
+  if (is_causal(q)) return attend_causal(q, k, v, layer, window);
   if (runs_.size() == 1 && cache_ == nullptr) {
     auto const& run = runs_.front();
     auto const mixed = attend_run(padded(q), before(run, padded(k), 2 * layer),
@@ -119,6 +120,30 @@ at::Tensor AttentionPlan::attend(at::Tensor const& q, at::Tensor const& k, at::T
     auto key = before(runs_[i], keys[i], 2 * layer), value = before(runs_[i], values[i], 2 * layer + 1);
     if (cache_ != nullptr) std::tie(key, value) = cache_->append(layer, runs_[i].first_row, key, value);
     parts.push_back(attend_run(queries[i], key, value, runs_[i], layer, window));
+  }
+  return at::cat(parts);
+}
+
+bool AttentionPlan::is_causal(at::Tensor const& q) const {
+  return cache_ == nullptr && rule_.softcap == 0 && !drops() && has_causal_attention(q);
+}
+
+at::Tensor AttentionPlan::attend_causal(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
+                                        int64_t layer, int64_t window) const {
+  CausalRule rule{{0}, 0, window, rule_.scale, {}};
+  if (rule_.slopes.defined()) rule.slopes = rule_.slopes.flatten().to(at::kFloat).contiguous();
+  for (auto const length : lengths_) rule.firsts.push_back(rule.firsts.back() + length);
+  if (!keys_values_.defined()) return causal_attention(q, k, v, rule);
+  rule.past = keys_values_.size(0);
+  return causal_attention(q, behind_learned(k, 2 * layer), behind_learned(v, 2 * layer + 1), rule);
+}
+
+at::Tensor AttentionPlan::behind_learned(at::Tensor const& own, int64_t index) const {
+  auto const learned = keys_values_.select(1, index);
+  std::vector<at::Tensor> parts;
+  for (auto const& row : at::split_with_sizes(own, lengths_, 0)) {
+    parts.push_back(learned);
+    parts.push_back(row);
   }
   return at::cat(parts);
 }

@@ -62,6 +62,12 @@ class AttentionPlan {
                         int64_t layer, int64_t window) const;
   /// What attend_run adds to the scores: where to look (bool), or with ALiBi how much less (compute type).
   at::Tensor make_mask(int64_t length, int64_t past, int64_t window) const;
+  /// Is one call of causal_attention() all there is to do?
+  bool is_causal(at::Tensor const& q) const;
+  at::Tensor attend_causal(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, int64_t layer,
+                           int64_t window) const;
+  /// Each row's keys (values) behind the learned ones of the virtual tokens.
+  at::Tensor behind_learned(at::Tensor const& own, int64_t index) const;
   /// Can all rows' one token each be looked at in one loop over host memory?
   bool decodes_on_host(at::Tensor const& q) const;
   at::Tensor decode(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, int64_t layer,

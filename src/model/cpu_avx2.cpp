@@ -68,8 +68,12 @@ inline Lanes load(float const* from) {
 inline Lanes load(int8_t const* from) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(from))));
 }
-struct BFloat16Bits;
-struct HalfBits;
+struct BFloat16Bits {
+  uint16_t bits;
+};
+struct HalfBits {
+  uint16_t bits;
+};
 inline Lanes load(BFloat16Bits const* from) {
   auto const bits = _mm_loadu_si128(reinterpret_cast<__m128i const*>(from));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
@@ -77,18 +81,32 @@ inline Lanes load(BFloat16Bits const* from) {
 inline Lanes load(HalfBits const* from) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(from)));
 }
+/// To the nearest, ties to even; NaN stays one.
+inline void store(BFloat16Bits* to, Lanes x) {
+  auto const bits = _mm256_castps_si256(x);
+  auto const odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  auto const near = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+  auto const number = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_ORD_Q));
+  auto const high = _mm256_blendv_epi8(_mm256_set1_epi32(0x7FC0), _mm256_srli_epi32(near, 16), number);
+  auto const pairs = _mm256_permute4x64_epi64(_mm256_packus_epi32(high, high), 0x08);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(pairs));
+}
+inline void store(HalfBits* to, Lanes x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
 
 }  // namespace
 }  // namespace fsllm::detail
 
 #include "attention_tiles.hpp"
+#include "causal_tiles.hpp"
 #include "row_tiles.hpp"
 #include "skinny_tiles.hpp"
 
 namespace fsllm::detail {
 
-CpuKernels const kAvx2Kernels{skinny_product, one_query, rms_norm,       rms_norm_backward,
-                              rotate,         swiglu,    swiglu_backward};
+CpuKernels const kAvx2Kernels{skinny_product, one_query,       rms_norm, rms_norm_backward, rotate,
+                              swiglu,         swiglu_backward, causal,   causal_backward};
 
 }  // namespace fsllm::detail
 #endif

@@ -71,8 +71,12 @@ inline Lanes load(float const* from) {
 inline Lanes load(int8_t const* from) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(from))));
 }
-struct BFloat16Bits;
-struct HalfBits;
+struct BFloat16Bits {
+  uint16_t bits;
+};
+struct HalfBits {
+  uint16_t bits;
+};
 inline Lanes load(BFloat16Bits const* from) {
   auto const bits = _mm256_loadu_si256(reinterpret_cast<__m256i const*>(from));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
@@ -80,18 +84,32 @@ inline Lanes load(BFloat16Bits const* from) {
 inline Lanes load(HalfBits const* from) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(from)));
 }
+/// To the nearest, ties to even; NaN stays one.
+inline void store(BFloat16Bits* to, Lanes x) {
+  auto const bits = _mm512_castps_si512(x);
+  auto const odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  auto const near = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+  auto const high = _mm512_mask_mov_epi32(_mm512_srli_epi32(near, 16), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q),
+                                          _mm512_set1_epi32(0x7FC0));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(high));
+}
+inline void store(HalfBits* to, Lanes x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                      _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
 
 }  // namespace
 }  // namespace fsllm::detail
 
 #include "attention_tiles.hpp"
+#include "causal_tiles.hpp"
 #include "row_tiles.hpp"
 #include "skinny_tiles.hpp"
 
 namespace fsllm::detail {
 
-CpuKernels const kAvx512Kernels{skinny_product, one_query, rms_norm,       rms_norm_backward,
-                                rotate,         swiglu,    swiglu_backward};
+CpuKernels const kAvx512Kernels{skinny_product, one_query,       rms_norm, rms_norm_backward, rotate,
+                                swiglu,         swiglu_backward, causal,   causal_backward};
 
 }  // namespace fsllm::detail
 #endif

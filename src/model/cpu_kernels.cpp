@@ -3,6 +3,13 @@
 
 namespace fsllm::detail {
 
+int64_t room_of(CausalRows const& rows) {
+  constexpr int64_t kMostLanes = 16, kWidestPanel = 64;  // of all instruction sets
+  auto const up = [](int64_t count, int64_t to) { return (count + to - 1) / to * to; };
+  int64_t const width = up(rows.dim, kMostLanes), columns = up(rows.longest, kWidestPanel);
+  return columns * (4 * width + 2 * rows.dim + 1) + kCausalQueries * (4 * width + 2 * columns);
+}
+
 CpuKernels const* cpu_kernels() {
 #ifdef __x86_64__
   static CpuKernels const* const kernels = [] {

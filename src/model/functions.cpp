@@ -19,7 +19,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "cpu_kernels.hpp"
+#include "stored_type.hpp"
 
 namespace fsllm::detail {
 namespace {
@@ -34,11 +34,6 @@ at::ScalarType norm_type(at::Tensor const& x) {
 
 /// Values worth a thread.
 constexpr int64_t kGrain = int64_t{1} << 15;
-
-template <class... T>
-bool have_kernels(T const&... tensors) {
-  return cpu_kernels() != nullptr && ((tensors.is_cpu() && tensors.scalar_type() == at::kFloat) && ...);
-}
 
 /// Rows [0, count) of `size` values each, shared by the threads.
 template <class Rows>
@@ -57,12 +52,13 @@ at::Tensor rms_rows(at::Tensor const& given, at::Tensor const& weight, double ep
   auto const x = given.contiguous(), w = as_floats(weight);
   int64_t const size = x.size(-1), count = size == 0 ? 0 : x.numel() / size;
   auto y = at::empty(x.sizes(), x.options());
-  RmsRows const rows{.x = x.const_data_ptr<float>(),
+  RmsRows const rows{.type = *stored_type(x.scalar_type()),
+                     .x = x.const_data_ptr(),
                      .weight = w.const_data_ptr<float>(),
                      .size = size,
                      .eps = static_cast<float>(eps),
                      .inverse = inverse.defined() ? inverse.mutable_data_ptr<float>() : nullptr,
-                     .y = y.mutable_data_ptr<float>()};
+                     .y = y.mutable_data_ptr()};
   over_rows(cpu_kernels()->rms_norm, rows, count, size);
   return y;
 }
@@ -72,12 +68,13 @@ at::Tensor rms_rows_backward(at::Tensor const& given, at::Tensor const& weight, 
   auto const x = given.contiguous(), w = as_floats(weight), grad = given_grad.contiguous();
   int64_t const size = x.size(-1), count = size == 0 ? 0 : x.numel() / size;
   auto y = at::empty(x.sizes(), x.options());
-  RmsRows const rows{.x = x.const_data_ptr<float>(),
+  RmsRows const rows{.type = *stored_type(x.scalar_type()),
+                     .x = x.const_data_ptr(),
+                     .grad = grad.const_data_ptr(),
                      .weight = w.const_data_ptr<float>(),
-                     .grad = grad.const_data_ptr<float>(),
                      .size = size,
                      .inverse = const_cast<float*>(inverse.const_data_ptr<float>()),
-                     .y = y.mutable_data_ptr<float>()};
+                     .y = y.mutable_data_ptr()};
   over_rows(cpu_kernels()->rms_norm_backward, rows, count, size);
   return y;
 }
@@ -87,7 +84,7 @@ struct RmsNorm : Function<RmsNorm> {
     if (have_kernels(x)) {
       auto sizes = x.sizes().vec();
       sizes.back() = 1;
-      auto const inverse = at::empty(sizes, x.options());
+      auto const inverse = at::empty(sizes, x.options().dtype(at::kFloat));
       ctx->save_for_backward({x, weight, inverse});
       return rms_rows(x, weight, eps, inverse);
     }
@@ -126,9 +123,10 @@ at::Tensor rotated_rows(at::Tensor const& x, at::Tensor const& cos, at::Tensor c
                         bool neighbours) {
   auto const all_cos = cos.contiguous(), all_sin = sin.contiguous();
   auto y = at::empty(x.sizes(), x.options());
-  Rotation const rotation{.x = x.const_data_ptr<float>(),
-                          .cos = all_cos.const_data_ptr<float>(),
-                          .sin = all_sin.const_data_ptr<float>(),
+  Rotation const rotation{.type = *stored_type(x.scalar_type()),
+                          .x = x.const_data_ptr(),
+                          .cos = all_cos.const_data_ptr(),
+                          .sin = all_sin.const_data_ptr(),
                           .token_stride = x.stride(0),
                           .head_stride = x.stride(1),
                           .heads = x.size(1),
@@ -136,7 +134,7 @@ at::Tensor rotated_rows(at::Tensor const& x, at::Tensor const& cos, at::Tensor c
                           .pairs = cos.size(-1),
                           .sign = static_cast<float>(sign),
                           .neighbours = neighbours,
-                          .y = y.mutable_data_ptr<float>()};
+                          .y = y.mutable_data_ptr()};
   over_rows(cpu_kernels()->rotate, rotation, x.size(0), x.size(1) * x.size(2));
   return y;
 }
@@ -173,12 +171,13 @@ struct Rotate : Function<Rotate> {
 
 /// gate, up and y [N, M].
 GatedRows gated_rows(at::Tensor const& gate, at::Tensor const& up, at::Tensor const& y) {
-  return {.gate = gate.const_data_ptr<float>(),
-          .up = up.const_data_ptr<float>(),
+  return {.type = *stored_type(gate.scalar_type()),
+          .gate = gate.const_data_ptr(),
+          .up = up.const_data_ptr(),
           .gate_stride = gate.stride(0),
           .up_stride = up.stride(0),
           .size = gate.size(1),
-          .y = y.mutable_data_ptr<float>()};
+          .y = y.mutable_data_ptr()};
 }
 
 bool gates_by_rows(at::Tensor const& gate, at::Tensor const& up) {
@@ -195,8 +194,8 @@ Tensors swiglu_rows_backward(at::Tensor const& gate, at::Tensor const& up, at::T
   auto const grad = given_grad.contiguous();
   auto grad_gate = at::empty(gate.sizes(), gate.options()), grad_up = at::empty(up.sizes(), up.options());
   auto rows = gated_rows(gate, up, grad_gate);
-  rows.grad = grad.const_data_ptr<float>();
-  rows.grad_up = grad_up.mutable_data_ptr<float>();
+  rows.grad = grad.const_data_ptr();
+  rows.grad_up = grad_up.mutable_data_ptr();
   over_rows(cpu_kernels()->swiglu_backward, rows, gate.size(0), gate.size(1));
   return {grad_gate, grad_up};
 }

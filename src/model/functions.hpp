@@ -2,6 +2,8 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 #include "fsllm/model/linear.hpp"
 
 /// Differentiable operations that keep less for the backward pass than the same thing built from at::
@@ -23,6 +25,22 @@ at::Tensor rotate(at::Tensor const& x, at::Tensor const& cos, at::Tensor const& 
 
 /// cap · tanh(x / cap) (Gemma Team 2024, section 2).
 at::Tensor soft_cap(at::Tensor const& x, double cap);
+
+/// Which tokens see which: row r has the queries [firsts[r], firsts[r + 1]), each of which sees `past` keys
+/// in front of its row's own, and of these those up to its own; of all at most the last `window` (0: all).
+/// Scores are scale · q·k − slopes · distance.
+struct CausalRule {
+  std::vector<int64_t> firsts;
+  int64_t past = 0, window = 0;
+  double scale = 1;
+  at::Tensor slopes;  ///< [heads] or undefined
+};
+/// Is causal_attention() there for tensors like this?
+bool has_causal_attention(at::Tensor const& q);
+/// softmax(scores) v of q [N, heads, D], k and v [N + rows · past, kv_heads, D] → [N, heads · D], in fp32
+/// whatever the type. Saves its arguments and one number a token and head.
+at::Tensor causal_attention(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
+                            CausalRule const& rule);
 
 /// silu(gate) · up (Shazeer 2020, eq. 6). Saves gate and up.
 at::Tensor swiglu(at::Tensor const& gate, at::Tensor const& up);

@@ -3,6 +3,7 @@
 #pragma once
 #include "attention_tiles.hpp"
 #include "cpu_kernels.hpp"
+#include "stored_values.hpp"
 
 namespace fsllm::detail {
 namespace {
@@ -24,46 +25,50 @@ inline float sum_of_row(int64_t size, OfLanes const& lanes, OfOne const& one) {
   return result;
 }
 
-inline void rms_norm(RmsRows const& rows, int64_t begin, int64_t end) {
+template <class T>
+inline void rms_norm_of(RmsRows const& rows, int64_t begin, int64_t end) {
   int64_t const size = rows.size;
   for (int64_t row = begin; row < end; ++row) {
-    auto const* const x = rows.x + row * size;
-    auto* const y = rows.y + row * size;
+    auto const* const x = static_cast<T const*>(rows.x) + row * size;
+    auto* const y = static_cast<T*>(rows.y) + row * size;
     float const squares = sum_of_row(
         size, [&](int64_t i) { return multiply(load(x + i), load(x + i)); },
-        [&](int64_t i) { return x[i] * x[i]; });
+        [&](int64_t i) { return value_of(x[i]) * value_of(x[i]); });
     float const inverse = 1 / __builtin_sqrtf(squares / static_cast<float>(size) + rows.eps);
     if (rows.inverse != nullptr) rows.inverse[row] = inverse;
     int64_t i = 0;
     for (; i + kLanes <= size; i += kLanes)
       store(y + i, multiply(multiply(load(x + i), all(inverse)), load(rows.weight + i)));
-    for (; i < size; ++i) y[i] = x[i] * inverse * rows.weight[i];
+    for (; i < size; ++i) put(y + i, value_of(x[i]) * inverse * rows.weight[i]);
   }
 }
 
 /// With n = x·inverse: dx = (g·w − n·mean(g·w·n)) · inverse.
-inline void rms_norm_backward(RmsRows const& rows, int64_t begin, int64_t end) {
+template <class T>
+inline void rms_norm_backward_of(RmsRows const& rows, int64_t begin, int64_t end) {
   int64_t const size = rows.size;
   for (int64_t row = begin; row < end; ++row) {
-    auto const *const x = rows.x + row * size, *const grad = rows.grad + row * size;
-    auto* const y = rows.y + row * size;
+    auto const *const x = static_cast<T const*>(rows.x) + row * size, *const grad =
+                                                                          static_cast<T const*>(rows.grad) +
+                                                                          row * size;
+    auto* const y = static_cast<T*>(rows.y) + row * size;
     float const inverse = rows.inverse[row];
     float const along = sum_of_row(
         size,
         [&](int64_t i) { return multiply(multiply(load(grad + i), load(rows.weight + i)), load(x + i)); },
-        [&](int64_t i) { return grad[i] * rows.weight[i] * x[i]; });
+        [&](int64_t i) { return value_of(grad[i]) * rows.weight[i] * value_of(x[i]); });
     float const back = -along / static_cast<float>(size) * inverse * inverse * inverse;
     int64_t i = 0;
     for (; i + kLanes <= size; i += kLanes) {
       auto const scaled = multiply(multiply(load(grad + i), load(rows.weight + i)), all(inverse));
       store(y + i, multiply_add(load(x + i), all(back), scaled));
     }
-    for (; i < size; ++i) y[i] = grad[i] * rows.weight[i] * inverse + x[i] * back;
+    for (; i < size; ++i) put(y + i, value_of(grad[i]) * rows.weight[i] * inverse + value_of(x[i]) * back);
   }
 }
 
-inline void rotate_halves(float const* x, float const* cos, float const* sin, int64_t pairs, float sign,
-                          float* y) {
+template <class T>
+inline void rotate_halves(T const* x, T const* cos, T const* sin, int64_t pairs, float sign, T* y) {
   int64_t i = 0;
   for (; i + kLanes <= pairs; i += kLanes) {
     auto const x1 = load(x + i), x2 = load(x + pairs + i), c = load(cos + i);
@@ -72,28 +77,34 @@ inline void rotate_halves(float const* x, float const* cos, float const* sin, in
     store(y + pairs + i, multiply_add(x1, s, multiply(x2, c)));
   }
   for (; i < pairs; ++i) {
-    float const x1 = x[i], x2 = x[pairs + i], s = sign * sin[i];
-    y[i] = x1 * cos[i] - x2 * s;
-    y[pairs + i] = x2 * cos[i] + x1 * s;
+    float const x1 = value_of(x[i]), x2 = value_of(x[pairs + i]), c = value_of(cos[i]),
+                s = sign * value_of(sin[i]);
+    put(y + i, x1 * c - x2 * s);
+    put(y + pairs + i, x2 * c + x1 * s);
   }
 }
 
-inline void rotate_neighbours(float const* x, float const* cos, float const* sin, int64_t pairs, float sign,
-                              float* y) {
+template <class T>
+inline void rotate_neighbours(T const* x, T const* cos, T const* sin, int64_t pairs, float sign, T* y) {
   for (int64_t i = 0; i < pairs; ++i) {
-    float const x1 = x[2 * i], x2 = x[2 * i + 1], s = sign * sin[i];
-    y[2 * i] = x1 * cos[i] - x2 * s;
-    y[2 * i + 1] = x2 * cos[i] + x1 * s;
+    float const x1 = value_of(x[2 * i]), x2 = value_of(x[2 * i + 1]), c = value_of(cos[i]),
+                s = sign * value_of(sin[i]);
+    put(y + 2 * i, x1 * c - x2 * s);
+    put(y + 2 * i + 1, x2 * c + x1 * s);
   }
 }
 
-inline void rotate(Rotation const& r, int64_t begin, int64_t end) {
+template <class T>
+inline void rotate_of(Rotation const& r, int64_t begin, int64_t end) {
   for (int64_t token = begin; token < end; ++token)
     for (int64_t head = 0; head < r.heads; ++head) {
-      auto const* const x = r.x + token * r.token_stride + head * r.head_stride;
-      auto* const y = r.y + (token * r.heads + head) * r.dim;
-      auto const *const cos = r.cos + token * r.pairs, *const sin = r.sin + token * r.pairs;
-      (r.neighbours ? rotate_neighbours : rotate_halves)(x, cos, sin, r.pairs, r.sign, y);
+      auto const* const x = static_cast<T const*>(r.x) + token * r.token_stride + head * r.head_stride;
+      auto* const y = static_cast<T*>(r.y) + (token * r.heads + head) * r.dim;
+      auto const *const cos = static_cast<T const*>(r.cos) + token * r.pairs, *const sin =
+                                                                                  static_cast<T const*>(
+                                                                                      r.sin) +
+                                                                                  token * r.pairs;
+      (r.neighbours ? rotate_neighbours<T> : rotate_halves<T>)(x, cos, sin, r.pairs, r.sign, y);
       for (int64_t i = 2 * r.pairs; i < r.dim; ++i) y[i] = x[i];
     }
 }
@@ -109,25 +120,32 @@ inline float sigmoid_of(float x) {
   return 1 / (1 + __builtin_expf(-x < kMostExponent ? -x : kMostExponent));
 }
 
-inline void swiglu(GatedRows const& rows, int64_t begin, int64_t end) {
+template <class T>
+inline void swiglu_of(GatedRows const& rows, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
-    auto const *const gate = rows.gate + row * rows.gate_stride, *const up = rows.up + row * rows.up_stride;
-    auto* const y = rows.y + row * rows.size;
+    auto const *const gate = static_cast<T const*>(rows.gate) + row * rows.gate_stride,
+                      *const up = static_cast<T const*>(rows.up) + row * rows.up_stride;
+    auto* const y = static_cast<T*>(rows.y) + row * rows.size;
     int64_t i = 0;
     for (; i + kLanes <= rows.size; i += kLanes) {
       auto const g = load(gate + i);
       store(y + i, multiply(multiply(g, sigmoid_of(g)), load(up + i)));
     }
-    for (; i < rows.size; ++i) y[i] = gate[i] * sigmoid_of(gate[i]) * up[i];
+    for (; i < rows.size; ++i)
+      put(y + i, value_of(gate[i]) * sigmoid_of(value_of(gate[i])) * value_of(up[i]));
   }
 }
 
 /// With s = sigmoid(gate): d up = g · gate · s and d gate = g · up · s · (1 + gate · (1 − s)).
-inline void swiglu_backward(GatedRows const& rows, int64_t begin, int64_t end) {
+template <class T>
+inline void swiglu_backward_of(GatedRows const& rows, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
-    auto const *const gate = rows.gate + row * rows.gate_stride, *const up = rows.up + row * rows.up_stride;
-    auto const* const grad = rows.grad + row * rows.size;
-    auto *const to_gate = rows.y + row * rows.size, *const to_up = rows.grad_up + row * rows.size;
+    auto const *const gate = static_cast<T const*>(rows.gate) + row * rows.gate_stride,
+                      *const up = static_cast<T const*>(rows.up) + row * rows.up_stride,
+                      *const grad = static_cast<T const*>(rows.grad) + row * rows.size;
+    auto *const to_gate = static_cast<T*>(rows.y) + row * rows.size, *const to_up =
+                                                                         static_cast<T*>(rows.grad_up) +
+                                                                         row * rows.size;
     int64_t i = 0;
     for (; i + kLanes <= rows.size; i += kLanes) {
       auto const x = load(gate + i), s = sigmoid_of(x), g = multiply(load(grad + i), s);
@@ -136,11 +154,27 @@ inline void swiglu_backward(GatedRows const& rows, int64_t begin, int64_t end) {
       store(to_gate + i, multiply(multiply(g, load(up + i)), slope));
     }
     for (; i < rows.size; ++i) {
-      float const s = sigmoid_of(gate[i]), g = grad[i] * s;
-      to_up[i] = g * gate[i];
-      to_gate[i] = g * up[i] * (1 + gate[i] * (1 - s));
+      float const x = value_of(gate[i]), s = sigmoid_of(x), g = value_of(grad[i]) * s;
+      put(to_up + i, g * x);
+      put(to_gate + i, g * value_of(up[i]) * (1 + x * (1 - s)));
     }
   }
+}
+
+inline void rms_norm(RmsRows const& rows, int64_t begin, int64_t end) {
+  with_type(rows.type, [&]<class T>(T*) { rms_norm_of<T>(rows, begin, end); });
+}
+inline void rms_norm_backward(RmsRows const& rows, int64_t begin, int64_t end) {
+  with_type(rows.type, [&]<class T>(T*) { rms_norm_backward_of<T>(rows, begin, end); });
+}
+inline void rotate(Rotation const& rows, int64_t begin, int64_t end) {
+  with_type(rows.type, [&]<class T>(T*) { rotate_of<T>(rows, begin, end); });
+}
+inline void swiglu(GatedRows const& rows, int64_t begin, int64_t end) {
+  with_type(rows.type, [&]<class T>(T*) { swiglu_of<T>(rows, begin, end); });
+}
+inline void swiglu_backward(GatedRows const& rows, int64_t begin, int64_t end) {
+  with_type(rows.type, [&]<class T>(T*) { swiglu_backward_of<T>(rows, begin, end); });
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 
-#include "cpu_kernels.hpp"
+#include "stored_type.hpp"
 
 namespace fsllm::detail {
 namespace {
@@ -15,19 +15,6 @@ constexpr int64_t kMostRows = 16;
 /// Multiplications that are worth a thread.
 constexpr int64_t kGrain = int64_t{1} << 18;
 
-std::optional<StoredType> type_of_storage(at::ScalarType type) {
-  switch (type) {
-    case at::kFloat:
-      return StoredType::fp32;
-    case at::kBFloat16:
-      return StoredType::bf16;
-    case at::kHalf:
-      return StoredType::fp16;
-    default:
-      return {};
-  }
-}
-
 /// The weight of a product; none where no loop reads it.
 std::optional<SkinnyProduct> product_by(Linear const& linear) {
   if (linear.conv1d) return {};
@@ -36,7 +23,7 @@ std::optional<SkinnyProduct> product_by(Linear const& linear) {
     auto const [codes, scales] = linear.quantized->int8_rows();
     return SkinnyProduct{.type = StoredType::int8, .weight = codes, .scales = scales};
   }
-  auto const type = type_of_storage(linear.weight.scalar_type());
+  auto const type = stored_type(linear.weight.scalar_type());
   if (!type || !linear.weight.is_contiguous()) return {};
   return SkinnyProduct{.type = *type, .weight = linear.weight.const_data_ptr()};
 }

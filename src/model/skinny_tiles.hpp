@@ -3,35 +3,12 @@
 // set.
 #pragma once
 #include <algorithm>
-#include <cstring>
 
 #include "cpu_kernels.hpp"
+#include "stored_values.hpp"
 
 namespace fsllm::detail {
 namespace {
-
-struct BFloat16Bits {
-  uint16_t bits;
-};
-struct HalfBits {
-  uint16_t bits;
-};
-
-inline float value_of(float x) {
-  return x;
-}
-inline float value_of(int8_t x) {
-  return x;
-}
-inline float value_of(BFloat16Bits x) {
-  uint32_t const wide = static_cast<uint32_t>(x.bits) << 16;
-  float value = 0;
-  std::memcpy(&value, &wide, sizeof value);
-  return value;
-}
-inline float value_of(HalfBits x) {
-  return half_value(x.bits);
-}
 
 /// Bytes ahead that are asked for: the weight is read once, and its rows are too short for the processor to
 /// see where the next ones lie.

@@ -2,10 +2,10 @@
 """Speed and memory side by side: fsllm_hpc, the same federated loop in transformers + peft, and bare GEMMs.
 
     python3 tests/bench/bench.py --bin build/release/bin --model MODEL_DIR --data shard0.json.gz shard1.json.gz ... \\
-        --baseline baseline_peft.py --python .deps/venv/bin/python [--repeat 3]
+        --baseline baseline_peft.py --python .deps/venv/bin/python [--repeat 3] [--dtype bf16] [--compile]
 
 MODEL_DIR is a Hugging Face folder; each data file is one client's Dolly rows; the baseline is a script that takes
---model --data --threads --rounds --steps --batch --max-len and prints one JSON line with real_tok_s, peak_rss_mib,
+--model --data --threads --rounds --steps --batch --max-len (and --dtype bfloat16, --compile) and prints one JSON line with real_tok_s, peak_rss_mib,
 first_step_done_s, tokens_real. Runs alternate, one thread each; the medians and their ratios are printed.
 """
 import argparse
@@ -38,7 +38,7 @@ model: {{type: {a.model}}}
 data: {{root: {folder}, type: rows.jsonl, splitter: natural, splitter_args: [{{field: client}}], splits: [1.0, 0, 0], truncate: answer_right}}
 federate: {{client_num: {len(a.data)}, total_round_num: {a.rounds}}}
 dataloader: {{batch_size: {a.batch}, shuffle: False}}
-train: {{local_update_steps: {a.steps}, optimizer: {{type: AdamW, lr: 0.0003, weight_decay: 0.0}}}}
+train: {{local_update_steps: {a.steps}, storage_dtype: {a.dtype}, compute_dtype: {a.dtype}, activation_checkpointing: {a.checkpointing}, optimizer: {{type: AdamW, lr: 0.0003, weight_decay: 0.0}}}}
 llm: {{tok_len: {a.max_len}, adapter: {{use: True, args: [{{r: 8, lora_alpha: 16, target_modules: [q_proj, v_proj]}}]}}}}
 checkpoint: {{every_rounds: 0}}
 """)
@@ -74,6 +74,8 @@ def first_step_from_shards(folder, a, turn):
 def theirs(a):
     command = [a.python, a.baseline, "--model", a.model, "--data", *a.data, "--threads", 1, "--rounds", a.rounds,
                "--steps", a.steps, "--batch", a.batch, "--max-len", a.max_len]
+    command += ["--dtype", "bfloat16"] if a.dtype == "bf16" else []
+    command += ["--compile"] if a.compile else []
     out = subprocess.run([str(x) for x in command], check=True, capture_output=True, text=True,
                          cwd=pathlib.Path(a.baseline).resolve().parent).stdout
     return json.loads(out.strip().splitlines()[-1])
@@ -91,6 +93,9 @@ def main():
     p.add_argument("--steps", type=int, default=5)
     p.add_argument("--batch", type=int, default=4)
     p.add_argument("--max-len", type=int, default=128)
+    p.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="of weights and activations, in all three")
+    p.add_argument("--compile", action="store_true", help="the baseline through torch.compile (its rounds after that count)")
+    p.add_argument("--checkpointing", choices=("none", "block", "selective"), default="none", help="fsllm_hpc's")
     a = p.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -104,6 +109,7 @@ def main():
             other.append(theirs(a))
             steps = a.rounds * a.steps * len(a.data)
             gemm = [f"{a.bin}/gemm_bench", a.model, mine[0]["tokens_real"] // steps, mine[0]["targets"] // steps, 5]
+            gemm += ["bf16"] if a.dtype == "bf16" else []
             bound.append(json.loads(subprocess.check_output([str(x) for x in gemm])))
     assert mine[0]["tokens_real"] == other[0]["tokens_real"], "the two programs trained on different tokens"
     median = lambda runs, key: statistics.median(r[key] for r in runs)

@@ -26,31 +26,42 @@ namespace {
 using Tensors = std::vector<at::Tensor>;
 using Operation = std::function<at::Tensor(Tensors const&)>;
 
-/// Result and gradients of the inputs under a fixed gradient of the result.
-Tensors with_gradients(Operation const& operation, Tensors const& inputs, at::ScalarType type) {
+/// Result and gradients of the inputs under a fixed gradient of the result, which `given` holds exactly.
+Tensors with_gradients(Operation const& operation, Tensors const& inputs, at::ScalarType type,
+                       at::ScalarType given) {
   Tensors leaves;
   leaves.reserve(inputs.size());
   for (auto const& input : inputs) leaves.push_back(input.to(type).detach().set_requires_grad(true));
   auto const y = operation(leaves);
-  auto const grads =
-      torch::autograd::grad({y}, leaves, {at::linspace(-1, 1, y.numel(), y.options()).view(y.sizes())});
+  auto const grads = torch::autograd::grad(
+      {y}, leaves, {at::linspace(-1, 1, y.numel(), at::kDouble).to(given).to(type).view(y.sizes())});
   Tensors all{y.detach()};
   all.insert(all.end(), grads.begin(), grads.end());
   return all;
 }
 
-void expect_as_in_double(Operation const& operation, Tensors const& inputs, std::string const& what) {
-  auto const expected = with_gradients(operation, inputs, at::kDouble);
-  auto const got = with_gradients(operation, inputs, at::kFloat);
+/// In a type, from inputs that it holds exactly.
+void expect_as_in_double(Operation const& operation, Tensors const& given, at::ScalarType type,
+                         double tolerance, std::string const& what) {
+  Tensors inputs;
+  for (auto const& input : given) inputs.push_back(input.to(type));
+  auto const expected = with_gradients(operation, inputs, at::kDouble, type);
+  auto const got = with_gradients(operation, inputs, type, type);
   for (size_t i = 0; i < got.size(); ++i) {
+    EXPECT_EQ(got[i].scalar_type(), type);
     double const size = expected[i].abs().max().item<double>();
-    EXPECT_LT((got[i] - expected[i]).abs().max().item<double>(), 2e-6 * (1 + size))
-        << what << ", output " << i;
+    EXPECT_LT((got[i].to(at::kDouble) - expected[i]).abs().max().item<double>(), tolerance * (1 + size))
+        << what << ", output " << i << ", " << at::toString(type);
   }
   at::NoGradGuard const no_grad;
-  Tensors floats;
-  for (auto const& input : inputs) floats.push_back(input.to(at::kFloat));
-  EXPECT_TRUE(operation(floats).equal(got[0])) << what << ": other bits without gradients";
+  EXPECT_TRUE(operation(inputs).equal(got[0])) << what << ": other bits without gradients";
+}
+
+void expect_as_in_double(Operation const& operation, Tensors const& inputs, std::string const& what) {
+  expect_as_in_double(operation, inputs, at::kFloat, 2e-6, what);
+  expect_as_in_double(operation, inputs, at::kBFloat16, 1.0 / 256,
+                      what);  // half of the last of 8 bits, twice
+  expect_as_in_double(operation, inputs, at::kHalf, 1.0 / 2048, what);
 }
 
 TEST(RowKernels, RmsNorm) {
@@ -61,7 +72,7 @@ TEST(RowKernels, RmsNorm) {
 }
 
 TEST(RowKernels, RmsNormWithFrozenWeight) {
-  auto const weight = at::randn({100}, at::kDouble);
+  auto const weight = at::randn({100}).to(at::kBFloat16);
   expect_as_in_double(
       [&](Tensors const& of) { return rms_norm(of[0], weight.to(of[0].scalar_type()), 1e-5); },
       {at::randn({5, 100})}, "frozen");
@@ -72,7 +83,7 @@ TEST(RowKernels, Rotation) {
     for (int64_t const dim : {8, 64, 80})
       for (int64_t const pairs : {dim / 2, dim / 4}) {
         auto const angles = at::randn({6, 1, pairs}, at::kDouble) * 4;
-        auto const cos = angles.cos(), sin = angles.sin();
+        auto const cos = angles.cos().to(at::kBFloat16), sin = angles.sin().to(at::kBFloat16);
         expect_as_in_double(
             [&](Tensors const& of) {
               auto const type = of[0].scalar_type();
