@@ -11,7 +11,7 @@ usage: tools/bootstrap.sh [options]
   --with-python-tests   also make .deps/venv (transformers, peft, ...) for tests against the Python packages
   --with-parquet        also fetch Apache Arrow, which reads Parquet data files, into .deps/arrow (68 MB)
   --with-demo-model     also fetch the quickstart's model, SmolLM2-135M-Instruct, into .deps/models (94 MiB)
-  --with-style-tools    also install clang-format-14 and clang-tidy-14 (apt, when root)
+  --with-style-tools    also install clang-format-14, clang-tidy-14 and strace (apt, when root)
   --with-slurm          also install Slurm's daemons and client, for the tests of jobs (apt, when root)
   --torch VERSION       2.11.0 (default, CUDA 13) or 2.7.1 (CUDA 12.6, for V100), the latter in .deps/libtorch-2.7.1
   --cuda                also the wheels that LibTorch's CUDA half needs to start beside a CUDA 13 toolkit
@@ -93,6 +93,7 @@ program sbatch            | slurm-client                 |
 style='
 program clang-format-14   | clang-format-14              |
 program clang-tidy-14     | clang-tidy-14                |
+program strace            | strace                       |
 '
 
 search_paths=()  # -I and -L of prefixes that CMake would search too
