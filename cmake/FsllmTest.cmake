@@ -35,9 +35,12 @@ if(FSLLM_SANITIZE)
     ASAN_OPTIONS=detect_leaks=0:intercept_memmem=0:allocator_may_return_null=1:max_allocation_size_mb=1024:quarantine_size_mb=16)
 endif()
 
+set(FSLLM_TEST_PATIENCE 1 CACHE STRING "Factor of the tests' time limits")
+
 # Names, labels and environment shared by every test.
 function(fsllm_test_properties NAME NP TIMEOUT LABELS)
-  set_tests_properties(${NAME} PROPERTIES PROCESSORS ${NP} TIMEOUT ${TIMEOUT} LABELS "${LABELS}"
+  math(EXPR limit "${TIMEOUT} * ${FSLLM_TEST_PATIENCE}")
+  set_tests_properties(${NAME} PROPERTIES PROCESSORS ${NP} TIMEOUT ${limit} LABELS "${LABELS}"
     ENVIRONMENT "${FSLLM_TEST_ENVIRONMENT}" WORKING_DIRECTORY ${PROJECT_BINARY_DIR})
 endfunction()
 

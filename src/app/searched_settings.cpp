@@ -62,9 +62,12 @@ TrainConfig SearchedSettings::load(std::string const& client, int64_t choice) co
   auto merged = client.empty() ? given_.overridden_by(searched)
                                : given_.overridden_by(clients_.below(client)).overridden_by(searched);
   auto const train = load_train_config(merged);
-  FSLLM_CHECK(train.loss == run.loss && train.zeroth_order() == run.zeroth_order(),
-              "{} (neither train.loss nor MeZO beside other optimisers may differ by turn). Leave them out.",
-              given_.where(kSpace));
+  FSLLM_CHECK(
+      train.loss == run.loss && train.zeroth_order() == run.zeroth_order() &&
+          train.batch.packing == run.batch.packing,
+      "{} (neither train.loss, dataloader.packing nor MeZO beside other optimisers may differ by turn). "
+      "Leave them out.",
+      given_.where(kSpace));
   return train;
 }
 

@@ -101,6 +101,26 @@ void configure_model(Setup& s, CommandLine const& line) {
   s.files = {{"--cfg", line.text("cfg")}, {"--client_cfg", line.text("client_cfg")}};
 }
 
+/// Rows that share a prefix have it alike: nothing is dropped there, and nothing learned stands before it.
+void check_packing(Setup const& s, TrainConfig const& train, Config const& config) {
+  if (train.batch.packing != Packing::shared_prefix) return;
+  auto const& model = s.model;
+  double dropped = model.attention_dropout + model.embedding_dropout + model.residual_dropout;
+  for (auto const& key : config.given_keys())
+    if (key.starts_with("llm.adapter.args[0].") && key.ends_with("dropout"))
+      dropped += config.text(key) ? std::strtod(config.text(key)->c_str(), nullptr) : 0;
+  auto const refuse = [&](bool refused, std::string const& with, char const* why, char const* what) {
+    FSLLM_CHECK(!refused, "dataloader.packing = shared_prefix with {} ({}). {}, or use pack.", with, why,
+                what);
+  };
+  refuse(dropped > 0, "dropout", "each row would drop values of its own from what they share",
+         "Set lora_dropout: 0, or whatever drops in this model and adapter");
+  refuse(s.run.peft.virtual_tokens > 0, fmt::format("{} virtual tokens", s.run.peft.virtual_tokens),
+         "which stand before what rows share", "Use an adapter without them");
+  refuse(s.run.fed.clients_per_pass > 1, "hpc.clients_per_pass",
+         "rows of different clients have other adapters", "Use one of the two");
+}
+
 void check_client(Setup const& s, int64_t client, ClientConfig const& own) {
   if (own.lora) check_unequal_rank(s.run.fed.algorithm, client);
   FSLLM_CHECK(
@@ -120,7 +140,10 @@ void configure_clients(Setup& s, Config const& config, std::string const& file) 
   FSLLM_CHECK(!s.clients.empty(),
               "--client_cfg {} (it names no client). Write client_1: {{train: {{...}}}}, or leave it out.",
               file);
-  for (auto const& [client, own] : s.clients) check_client(s, client, own);
+  for (auto const& [client, own] : s.clients) {
+    check_client(s, client, own);
+    check_packing(s, own.train, config);
+  }
 }
 
 void open_model(Setup& s, Communicator const& comm) {
@@ -210,6 +233,7 @@ Setup set_up(CommandLine const& line, Communicator const& comm) {
   auto const clients = client_file(s, line, comm);
   s.client_yaml = shared_file(clients, comm);
   agree(comm, [&] {
+    check_packing(s, s.run.train, *s.config);
     configure_clients(s, *s.config, clients);
     check_owners(s, comm);
     check_ranks(s.run.fed.asyn, comm.size());

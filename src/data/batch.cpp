@@ -20,11 +20,13 @@ void read_packing(Config& config, BatchConfig& batch) {
       "dataloader.packing", "pack",
       "How the rows of a forward pass meet in attention. pack: row by row (those of one length in one "
       "call), without padding; none: padded to the longest, in one call, which suits GPUs where rows "
-      "are short and of similar length. The losses are the same.",
+      "are short and of similar length; shared_prefix: as pack, but the tokens that all rows of the pass "
+      "begin "
+      "with (the head of a prompt) are computed once, which needs a model and an adapter without dropout and "
+      "without virtual tokens. The losses are the same.",
       one_of({"pack", "none", "shared_prefix"}));
-  FSLLM_CHECK(packing != "shared_prefix", "{} = shared_prefix (not available in this version). Use pack.",
-              config.where("dataloader.packing"));
-  batch.packing = packing == "none" ? Packing::pad : Packing::pack;
+  if (packing == "none") batch.packing = Packing::pad;
+  if (packing == "shared_prefix") batch.packing = Packing::shared_prefix;
 }
 
 }  // namespace

@@ -50,7 +50,7 @@ at::Tensor explicit_attention(at::Tensor const& q, at::Tensor const& k, at::Tens
 
 }  // namespace
 
-AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, Packing packing, KvCache* cache,
+AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, PassOptions const& options, KvCache* cache,
                              DropoutLines lines, ScoreRule rule, std::vector<int64_t> const& windows,
                              c10::Device device)
     : keys_values_(virtual_rows.keys_values()),
@@ -60,16 +60,19 @@ AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, Packing packing, K
       device_(device) {
   std::vector<at::Tensor> positions;
   auto const& offsets = virtual_rows.offsets();
+  if (options.shared_prefix) shared_ = offsets[1];
   for (size_t index = 0; index + 1 < offsets.size(); ++index) {
     auto const row = static_cast<int64_t>(index);
     int64_t const length = offsets[index + 1] - offsets[index];
     int64_t const seen = cache != nullptr ? cache->past(row) : 0;
-    int64_t const prefix = seen == 0 && keys_values_.defined() ? keys_values_.size(0) : 0;
+    int64_t const learned = seen == 0 && keys_values_.defined() ? keys_values_.size(0) : 0;
+    int64_t const prefix = row > 0 && shared_ > 0 ? shared_ : learned;
     int64_t const past = seen + prefix;
     positions.push_back(at::arange(past, past + length, at::kLong));
     lengths_.push_back(length);
     ends_.push_back(past + length);
-    bool const joins = cache == nullptr && !runs_.empty() && runs_.back().length == length;
+    bool const joins =
+        cache == nullptr && !runs_.empty() && runs_.back().length == length && runs_.back().prefix == prefix;
     if (joins) {
       ++runs_.back().rows;
     } else {
@@ -77,7 +80,7 @@ AttentionPlan::AttentionPlan(VirtualRows const& virtual_rows, Packing packing, K
     }
   }
   end_position_ = *std::max_element(ends_.begin(), ends_.end());
-  if (packing == Packing::pad && cache == nullptr && runs_.size() > 1) pad_rows();
+  if (options.packing == Packing::pad && cache == nullptr && runs_.size() > 1) pad_rows();
   for (auto const& run : runs_) split_sizes_.push_back(run.tokens());
   positions_ = at::cat(positions).to(device);
   make_masks(windows);
@@ -106,18 +109,19 @@ at::Tensor AttentionPlan::attend(at::Tensor const& q, at::Tensor const& k, at::T
   if (is_causal(q)) return attend_causal(q, k, v, layer, window);
   if (runs_.size() == 1 && cache_ == nullptr) {
     auto const& run = runs_.front();
-    auto const mixed = attend_run(padded(q), before(run, padded(k), 2 * layer),
-                                  before(run, padded(v), 2 * layer + 1), run, layer, window);
+    auto const mixed = attend_run(padded(q), before(run, padded(k), in_front(k, 2 * layer)),
+                                  before(run, padded(v), in_front(v, 2 * layer + 1)), run, layer, window);
     return from_padded_.defined() ? mixed.index_select(0, from_padded_) : mixed;
   }
   if (decodes_on_host(q)) return decode(q, k, v, layer, window);
   auto const queries = at::split_with_sizes(q, split_sizes_, 0);
   auto const keys = at::split_with_sizes(k, split_sizes_, 0);
   auto const values = at::split_with_sizes(v, split_sizes_, 0);
+  auto const front_keys = in_front(k, 2 * layer), front_values = in_front(v, 2 * layer + 1);
   std::vector<at::Tensor> parts;
   parts.reserve(runs_.size());
   for (size_t i = 0; i < runs_.size(); ++i) {
-    auto key = before(runs_[i], keys[i], 2 * layer), value = before(runs_[i], values[i], 2 * layer + 1);
+    auto key = before(runs_[i], keys[i], front_keys), value = before(runs_[i], values[i], front_values);
     if (cache_ != nullptr) std::tie(key, value) = cache_->append(layer, runs_[i].first_row, key, value);
     parts.push_back(attend_run(queries[i], key, value, runs_[i], layer, window));
   }
@@ -128,22 +132,41 @@ bool AttentionPlan::is_causal(at::Tensor const& q) const {
   return cache_ == nullptr && rule_.softcap == 0 && !drops() && has_causal_attention(q);
 }
 
-at::Tensor AttentionPlan::attend_causal(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
-                                        int64_t layer, int64_t window) const {
-  CausalRule rule{{0}, 0, window, rule_.scale, {}};
+CausalRule AttentionPlan::causal_rule(size_t first_row, int64_t past, int64_t window) const {
+  CausalRule rule{{0}, past, window, rule_.scale, {}};
   if (rule_.slopes.defined()) rule.slopes = rule_.slopes.flatten().to(at::kFloat).contiguous();
-  for (auto const length : lengths_) rule.firsts.push_back(rule.firsts.back() + length);
-  if (!keys_values_.defined()) return causal_attention(q, k, v, rule);
-  rule.past = keys_values_.size(0);
-  return causal_attention(q, behind_learned(k, 2 * layer), behind_learned(v, 2 * layer + 1), rule);
+  for (size_t row = first_row; row < lengths_.size(); ++row)
+    rule.firsts.push_back(rule.firsts.back() + lengths_[row]);
+  return rule;
 }
 
-at::Tensor AttentionPlan::behind_learned(at::Tensor const& own, int64_t index) const {
-  auto const learned = keys_values_.select(1, index);
+at::Tensor AttentionPlan::attend_causal(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
+                                        int64_t layer, int64_t window) const {
+  auto const keys = in_front(k, 2 * layer), values = in_front(v, 2 * layer + 1);
+  if (!keys.defined()) return causal_attention(q, k, v, causal_rule(0, 0, window));
+  if (shared_ == 0)
+    return causal_attention(q, behind(keys, k, 0), behind(values, v, 0),
+                            causal_rule(0, keys.size(0), window));
+  auto first = causal_rule(0, 0, window);
+  first.firsts.resize(2);
+  auto const others = [&](at::Tensor const& x) { return x.narrow(0, shared_, x.size(0) - shared_); };
+  return at::cat({causal_attention(q.narrow(0, 0, shared_), keys, values, first),
+                  causal_attention(others(q), behind(keys, others(k), 1), behind(values, others(v), 1),
+                                   causal_rule(1, shared_, window))});
+}
+
+at::Tensor AttentionPlan::in_front(at::Tensor const& all, int64_t index) const {
+  if (shared_ > 0) return all.narrow(0, 0, shared_);
+  return keys_values_.defined() ? keys_values_.select(1, index) : at::Tensor();
+}
+
+at::Tensor AttentionPlan::behind(at::Tensor const& front, at::Tensor const& own, size_t first_row) const {
   std::vector<at::Tensor> parts;
-  for (auto const& row : at::split_with_sizes(own, lengths_, 0)) {
-    parts.push_back(learned);
-    parts.push_back(row);
+  int64_t first = 0;
+  for (size_t row = first_row; row < lengths_.size(); ++row) {
+    parts.push_back(front);
+    parts.push_back(own.narrow(0, first, lengths_[row]));
+    first += lengths_[row];
   }
   return at::cat(parts);
 }
@@ -185,11 +208,11 @@ at::Tensor AttentionPlan::decode(at::Tensor const& q, at::Tensor const& k, at::T
   return out;
 }
 
-at::Tensor AttentionPlan::before(Run const& run, at::Tensor const& own, int64_t index) const {
+at::Tensor AttentionPlan::before(Run const& run, at::Tensor const& own, at::Tensor const& front) const {
   if (run.prefix == 0) return own;
   auto const heads = own.size(1), dim = own.size(2);
-  auto const learned = keys_values_.select(1, index).unsqueeze(0).expand({run.rows, -1, heads, dim});
-  return at::cat({learned, own.view({run.rows, run.length, heads, dim})}, 1).flatten(0, 1);
+  auto const of_rows = front.unsqueeze(0).expand({run.rows, -1, heads, dim});
+  return at::cat({of_rows, own.view({run.rows, run.length, heads, dim})}, 1).flatten(0, 1);
 }
 
 at::Tensor AttentionPlan::row_ends() const {

@@ -9,6 +9,7 @@
 
 #include "fsllm/model/kv_cache.hpp"
 #include "fsllm/model/pass.hpp"
+#include "functions.hpp"
 #include "virtual_rows.hpp"
 
 namespace fsllm::detail {
@@ -26,8 +27,8 @@ struct ScoreRule {
 class AttentionPlan {
  public:
   /// `lines` [rows] have no places yet; undefined outside training. `windows`: all that layers have.
-  AttentionPlan(VirtualRows const& rows, Packing packing, KvCache* cache, DropoutLines lines, ScoreRule rule,
-                std::vector<int64_t> const& windows, c10::Device device);
+  AttentionPlan(VirtualRows const& rows, PassOptions const& options, KvCache* cache, DropoutLines lines,
+                ScoreRule rule, std::vector<int64_t> const& windows, c10::Device device);
 
   /// q [N, heads, D], k and v [N, kv_heads, D] → [N, heads·D]; the values of the earlier tokens of the same
   /// row, the last `window` of them unless that is 0, in the weights that the rule gives.
@@ -43,8 +44,8 @@ class AttentionPlan {
   void advance_cache() const;
 
  private:
-  /// Neighbouring rows of equal length; with a cache each row is alone. `prefix` of the `past` tokens are
-  /// virtual keys and values that are not in the cache yet.
+  /// Neighbouring rows of equal length; with a cache each row is alone. `prefix` of the `past` tokens have
+  /// keys and values that are not in the cache: virtual ones, or those of a first row that all share.
   struct Run {
     int64_t first_row, rows, length, past, prefix;
     int64_t tokens() const { return rows * length; }
@@ -57,7 +58,9 @@ class AttentionPlan {
   at::Tensor padded(at::Tensor const& x) const {
     return to_padded_.defined() ? x.index_select(0, to_padded_) : x;
   }
-  at::Tensor before(Run const& run, at::Tensor const& own, int64_t index) const;
+  /// What stands in front of each row's keys (values, at index + 1), given those of all tokens.
+  at::Tensor in_front(at::Tensor const& all, int64_t index) const;
+  at::Tensor before(Run const& run, at::Tensor const& own, at::Tensor const& front) const;
   at::Tensor attend_run(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, Run const& run,
                         int64_t layer, int64_t window) const;
   /// What attend_run adds to the scores: where to look (bool), or with ALiBi how much less (compute type).
@@ -66,8 +69,9 @@ class AttentionPlan {
   bool is_causal(at::Tensor const& q) const;
   at::Tensor attend_causal(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, int64_t layer,
                            int64_t window) const;
-  /// Each row's keys (values) behind the learned ones of the virtual tokens.
-  at::Tensor behind_learned(at::Tensor const& own, int64_t index) const;
+  CausalRule causal_rule(size_t first_row, int64_t past, int64_t window) const;
+  /// The keys (values) of each row from `first_row` on behind those in front.
+  at::Tensor behind(at::Tensor const& front, at::Tensor const& own, size_t first_row) const;
   /// Can all rows' one token each be looked at in one loop over host memory?
   bool decodes_on_host(at::Tensor const& q) const;
   at::Tensor decode(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v, int64_t layer,
@@ -85,8 +89,8 @@ class AttentionPlan {
   at::Tensor from_padded_;  ///< int64 [N], the other way; both undefined where nothing is padded
   std::vector<int64_t> split_sizes_;
   at::Tensor positions_, keys_values_;
-  int64_t end_position_ = 0;
-  KvCache* cache_;  ///< the caller's
+  int64_t end_position_ = 0, shared_ = 0;  ///< shared_: tokens of a first row that all begin with
+  KvCache* cache_;                         ///< the caller's
   DropoutLines lines_;
   ScoreRule rule_;
   c10::Device device_;

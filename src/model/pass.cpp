@@ -74,6 +74,8 @@ std::vector<PassSegment> with_tokens(std::vector<PassSegment> segments, std::vec
 }
 
 void check_segments(PassOptions const& options, int64_t rows, KvCache const* cache) {
+  if (options.shared_prefix && (cache != nullptr || !options.segments.empty() || rows < 2))
+    fail_internal(__FILE__, __LINE__, "a shared prefix of rows in training, with a cache, or of none");
   if (options.segments.empty()) return;
   int64_t known = 0;
   for (auto const& segment : options.segments) known += segment.rows;
@@ -90,10 +92,10 @@ Pass Decoder::pass(RaggedInput const& input, PassOptions const& options, KvCache
   auto const lines = options.segments.empty() ? DropoutLines() : lines_of_rows(options.segments, device_);
   int64_t const taken = virtual_tokens_ ? virtual_tokens_->count() : 0;
   VirtualRows const rows(virtual_tokens_.get(), input, cache, pass_of_virtual_tokens(lines, taken), compute_);
-  auto const plan = std::make_shared<PassPlan>(PassPlan{
-      .rows = rows,
-      .attention = AttentionPlan(rows, options.packing, cache, lines, score_rule_, windows(), device_),
-      .segments = with_tokens(options.segments, input.offsets)});
+  auto const plan = std::make_shared<PassPlan>(
+      PassPlan{.rows = rows,
+               .attention = AttentionPlan(rows, options, cache, lines, score_rule_, windows(), device_),
+               .segments = with_tokens(options.segments, input.offsets)});
   int64_t const end = plan->attention.end_position() - taken;
   FSLLM_CHECK(config_.position != PositionKind::learned || end <= config_.max_positions,
               "a row of {} tokens (the model has {} positions{}). Shorten the rows (llm.tok_len).", end,

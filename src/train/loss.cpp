@@ -13,6 +13,7 @@
 
 #include "fsllm/train/rank_group.hpp"
 #include "head_loss.hpp"
+#include "shared_prefix.hpp"
 
 namespace fsllm {
 namespace {
@@ -21,9 +22,19 @@ at::Tensor index_tensor(std::vector<int64_t> const& values, CausalLM const& mode
   return at::tensor(values, at::kLong).to(at::Device(model.device()));
 }
 
+ScoredTokens tokens_behind(CausalLM const& model, Batch const& batch, SharedPrefix const& shared) {
+  RaggedInput const input{at::tensor(shared.ids, at::kLong), shared.offsets};
+  auto const pass = model.pass(input, {.shared_prefix = true});
+  auto const positions = index_tensor(shared.target_positions, model);
+  return {model.hidden_states(input.ids, pass).index_select(0, positions),
+          index_tensor(batch.target_ids, model), pass.at(positions)};
+}
+
 /// What is seen of a batch where successors are scored.
 ScoredTokens scored_tokens(CausalLM const& model, Batch const& batch,
                            std::optional<DropoutKey> const& dropout) {
+  if (batch.packing == Packing::shared_prefix)
+    if (auto const shared = share_prefix(batch, model.config())) return tokens_behind(model, batch, *shared);
   PassOptions options{.packing = batch.packing};
   if (dropout) options.segments = {{batch.num_rows(), *dropout, batch.first_row}};
   RaggedInput const input{at::tensor(batch.ids, at::kLong), batch.offsets};

@@ -37,7 +37,7 @@ outdir: {folder}
 model: {{type: {a.model}}}
 data: {{root: {folder}, type: rows.jsonl, splitter: natural, splitter_args: [{{field: client}}], splits: [1.0, 0, 0], truncate: answer_right}}
 federate: {{client_num: {len(a.data)}, total_round_num: {a.rounds}}}
-dataloader: {{batch_size: {a.batch}, shuffle: False}}
+dataloader: {{batch_size: {a.batch}, shuffle: False, packing: {a.packing}}}
 train: {{local_update_steps: {a.steps}, storage_dtype: {a.dtype}, compute_dtype: {a.dtype}, activation_checkpointing: {a.checkpointing}, optimizer: {{type: AdamW, lr: 0.0003, weight_decay: 0.0}}}}
 llm: {{tok_len: {a.max_len}, adapter: {{use: True, args: [{{r: 8, lora_alpha: 16, target_modules: [q_proj, v_proj]}}]}}}}
 checkpoint: {{every_rounds: 0}}
@@ -96,6 +96,7 @@ def main():
     p.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="of weights and activations, in all three")
     p.add_argument("--compile", action="store_true", help="the baseline through torch.compile (its rounds after that count)")
     p.add_argument("--checkpointing", choices=("none", "block", "selective"), default="none", help="fsllm_hpc's")
+    p.add_argument("--packing", choices=("pack", "none", "shared_prefix"), default="pack", help="fsllm_hpc's")
     a = p.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)

@@ -141,9 +141,8 @@ TEST(BatchConfig, ReadsItsKeys) {
   EXPECT_EQ(grouped.packing, Packing::pad);
   EXPECT_TRUE(grouped.group_by_length);
   EXPECT_EQ(grouped.num_workers, 2);
-  auto later = Config::parse("dataloader: {packing: shared_prefix}", "run.yaml");
-  EXPECT_ERROR(load_batch_config(later),
-               "dataloader.packing = shared_prefix (not available in this version)");
+  auto sharing = Config::parse("dataloader: {packing: shared_prefix}", "run.yaml");
+  EXPECT_EQ(load_batch_config(sharing).packing, Packing::shared_prefix);
   auto unshuffled = Config::parse("dataloader: {group_by_length: True, shuffle: False}", "run.yaml");
   EXPECT_ERROR(load_batch_config(unshuffled),
                "dataloader.group_by_length = true (dataloader.shuffle is False");

@@ -35,6 +35,9 @@ struct PassOptions {
   Packing packing = Packing::pack;
   /// Of a pass that trains: whose its rows are, in order and all of them. None: nothing is dropped.
   std::vector<PassSegment> segments = {};
+  /// The first row is what all others begin with, and they lack: their tokens come behind its own. Without a
+  /// cache, segments and virtual tokens.
+  bool shared_prefix = false;
 };
 
 /// What masks of dropout are drawn from, int64 tensors: a line of a mask has the 64-bit seed of its client's
