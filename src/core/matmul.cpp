@@ -16,6 +16,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace fsllm {
 namespace {
@@ -154,6 +155,11 @@ at::Tensor& addmm_(at::Tensor& c, at::Tensor const& a, at::Tensor const& b, at::
   return fits ? c.add_(onednn(a, b), alpha) : at::cpu::addmm_(c, a, b, beta, alpha);
 }
 
+/// oneDNN and LibTorch's layer around it keep the code that they make for each shape of a product, 1024 of
+/// them where nothing is said: up to half a GiB, since batches have another number of tokens each step. The
+/// shapes of a step are fewer than this.
+constexpr char const* kKeptShapes = "64";
+
 /// LibTorch warns when a kernel is replaced.
 struct NoWarnings final : c10::WarningHandler {
   void process(c10::Warning const&) override {}
@@ -168,6 +174,8 @@ std::string matmul_kernels() {
 }
 
 void use_matmul_kernels() {
+  for (auto const* variable : {"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"})
+    setenv(variable, kKeptShapes, 0);
   NoWarnings quiet;
   c10::WarningUtils::WarningHandlerGuard const guard(&quiet);
   static torch::Library library(torch::Library::IMPL, "aten", c10::DispatchKey::CPU, __FILE__, __LINE__);

@@ -7,8 +7,11 @@
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <fstream>
 #include <string>
+#include <utility>
 
 namespace fsllm {
 namespace {
@@ -47,6 +50,26 @@ TEST_F(Matmul, ProductsInEveryLayoutAreThoseOfFloat64) {
         EXPECT_LT(error_of(at::addmm(bias, left, right, 2, 0.5).sub(bias, 2).mul(2), left, right), 1e-5);
       }
   }
+}
+
+/// Memory of this process, MiB.
+double resident() {
+  int64_t all = 0, pages = 0;
+  std::ifstream("/proc/self/statm") >> all >> pages;
+  return static_cast<double>(pages) * static_cast<double>(sysconf(_SC_PAGESIZE)) / 1048576;
+}
+
+/// What is compiled for a shape does not stay for good: steps of training have ever other ones.
+TEST_F(Matmul, ManyShapesTakeLittleMemory) {
+  auto const multiply = [](int64_t first, int64_t last) {
+    for (int64_t m = first; m < last; ++m)
+      for (auto const& [k, n] : {std::pair{576, 1536}, {1536, 576}, {576, 192}})
+        at::mm(at::empty({m, k}, at::kBFloat16), at::empty({n, k}, at::kBFloat16).t());
+  };
+  multiply(40, 70);
+  double const before = resident();
+  multiply(70, 270);
+  EXPECT_LT(resident() - before, 40);
 }
 
 /// Each rounded once (fp16 has 11 bits, bf16 8), whatever the number of terms.

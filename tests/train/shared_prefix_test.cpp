@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What rows of a pass begin with, computed once (dataloader.packing: shared_prefix): the same losses and
 // gradients.
-#include "../../src/train/shared_prefix.hpp"
+#include "shared_prefix.hpp"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/abs.h>
 
-#include "../reference/fixture.hpp"
+#include "fixture.hpp"
 #include "fsllm/train/loss.hpp"
 #include "support.hpp"
 #include "training.hpp"
