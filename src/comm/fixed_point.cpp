@@ -166,7 +166,8 @@ void FixedPointSum::encode_into(int64_t* out, TensorMap const& update, double we
     double const here = encode_tensor<into>(out, tensor, weight * unit, name);
     FSLLM_CHECK(here < kLimit,
                 "the weighted update of {} by {} holds a value that is {} (exact sums need values below {}). "
-                "Lower the learning rate or clip gradients; hpc.reduce: native takes larger values.",
+                "Lower train.optimizer.lr or clip gradients (grad.grad_clip); hpc.reduce: native takes "
+                "larger values.",
                 name, who, std::isfinite(here) ? fmt::format("{:g} in magnitude", here / unit) : "not finite",
                 limit);
     largest = std::max(largest, here);

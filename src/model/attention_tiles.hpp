@@ -8,9 +8,10 @@
 namespace fsllm::detail {
 namespace {
 
-/// e^x for x <= 0, to 1e-7 of it: 2^n times a polynomial of the rest (Cephes, expf).
+/// e^x for x <= 0, to 1e-7 of it: 2^n times a polynomial of the rest (Cephes, expf). NaN stays NaN, for where
+/// one is compared largest() and smallest() give their second argument.
 inline Lanes exp_of(Lanes x) {
-  x = largest(x, all(-87.0F));
+  x = largest(all(-87.0F), x);
   auto const n = rounded(multiply(x, all(1.44269504F)));
   auto const r = multiply_add(n, all(2.12194440e-4F), multiply_add(n, all(-0.693359375F), x));
   auto p = all(1.9875691500e-4F);

@@ -278,7 +278,7 @@ inline void backward_row(CausalRows const& c, float slope, QueryBlock const& blo
   auto const last_place = all(-r.places[high - 1]);
   for (int64_t j = block.low; j < end; j += kLanes) {
     auto const score = scored(c, slope, weights + j, r.places + j, last_place);
-    store(weights + j, exp_of(smallest(add(score, all(-log_sum)), zeros())));
+    store(weights + j, exp_of(smallest(zeros(), add(score, all(-log_sum)))));
   }
   zero_out(weights + block.low, weights + low);
   zero_out(weights + high, weights + end);

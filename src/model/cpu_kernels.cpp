@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu_kernels.hpp"
 
+#include <cstdlib>
+#include <string>
+
 namespace fsllm::detail {
 
 int64_t room_of(CausalRows const& rows) {
@@ -14,8 +17,10 @@ CpuKernels const* cpu_kernels() {
 #ifdef __x86_64__
   static CpuKernels const* const kernels = [] {
     // What has AVX2 has F16C too; clang 14 cannot ask for it.
-    if (!__builtin_cpu_supports("fma")) return static_cast<CpuKernels const*>(nullptr);
-    if (__builtin_cpu_supports("avx512f")) return &kAvx512Kernels;
+    char const* const given = std::getenv("ATEN_CPU_CAPABILITY");  // LibTorch's own limit
+    std::string const limit = given == nullptr ? "" : given;
+    if (!__builtin_cpu_supports("fma") || limit == "default") return static_cast<CpuKernels const*>(nullptr);
+    if (__builtin_cpu_supports("avx512f") && limit != "avx2") return &kAvx512Kernels;
     return __builtin_cpu_supports("avx2") ? &kAvx2Kernels : nullptr;
   }();
   return kernels;

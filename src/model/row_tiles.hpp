@@ -113,7 +113,7 @@ inline void rotate_of(Rotation const& r, int64_t begin, int64_t end) {
 constexpr float kMostExponent = 87;
 
 inline Lanes sigmoid_of(Lanes x) {
-  auto const negated = smallest(multiply(x, all(-1)), all(kMostExponent));
+  auto const negated = smallest(all(kMostExponent), multiply(x, all(-1)));
   return divide(all(1), add(all(1), exp_of(negated)));
 }
 inline float sigmoid_of(float x) {

@@ -27,7 +27,7 @@ std::vector<Curve> curves_of(Sweep const& sweep, std::string const& metric) {
   for (size_t s = 0; s < sweep.settings.size(); ++s) {
     std::map<int64_t, std::vector<double>> values;
     for (size_t i = 0; i < sweep.spec.seeds.size(); ++i)
-      for (auto const& event : round_events(sweep.runs[s * sweep.spec.seeds.size() + i]))
+      for (auto const& event : events_of(sweep.runs[s * sweep.spec.seeds.size() + i]))
         if (auto const value = number_at(event, metric))
           values[static_cast<int64_t>(number_at(event, "round").value_or(0))].push_back(*value);
     Curve curve{sweep.settings[s].empty() ? "base" : keys_text(sweep.settings[s]), {}};

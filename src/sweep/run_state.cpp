@@ -74,14 +74,19 @@ RunState state_of(SweepSpec const& spec, SweepRun const& run, int64_t rounds) {
   return has_failed(files.record) ? RunState::failed : RunState::pending;
 }
 
-std::vector<json> round_events(SweepRun const& run) {
+std::vector<json> events_of(SweepRun const& run) {
   std::vector<json> events;
   std::ifstream in(run.dir / "metrics.jsonl");
-  for (std::string line; std::getline(in, line);) {
-    auto event = json::parse(line, nullptr, false);
-    if (!event.is_object() || event.value("event", "") != "round") continue;
-    events.push_back(std::move(event));
-  }
+  for (std::string line; std::getline(in, line);)
+    if (auto event = json::parse(line, nullptr, false); event.is_object())
+      if (auto const name = event.value("event", ""); name == "start" || name == "round")
+        events.push_back(std::move(event));
+  return events;
+}
+
+std::vector<json> round_events(SweepRun const& run) {
+  auto events = events_of(run);
+  std::erase_if(events, [](json const& event) { return event.at("event") != "round"; });
   return events;
 }
 

@@ -123,6 +123,7 @@ TEST_F(Preempted, DamagedFilesOfAnUnfinishedRoundAreToldOf) {
 
 /// The time that is left is asked of the environment, or of squeue.
 TEST_F(Preempted, BeforeTheTimeLimit) {
+  steps_ = 2500;  // which take longer than the job has
   auto const expected = undisturbed({});
   for (bool const newer : {true, false}) {
     TempDir dir, bin;

@@ -219,7 +219,8 @@ TEST_F(SweepTables, AreRightToTheLastDigit) {
   int curves = 0;
   for (std::sregex_iterator at(drawn.begin(), drawn.end(), curve), end; at != end; ++at, ++curves) {
     auto const points = (*at)[1].str();
-    EXPECT_EQ(std::count(points.begin(), points.end(), ','), 3) << "a point a round";
+    EXPECT_EQ(std::count(points.begin(), points.end(), ','), 4)
+        << "a point a round, and one before the first";
   }
   EXPECT_EQ(curves, 4);
   EXPECT_EQ(drawn.find("http", 20 + drawn.find("xmlns")), std::string::npos) << "loads nothing";

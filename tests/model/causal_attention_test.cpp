@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention of training against its definition in float64, on every instruction set that this processor has.
+// Attention of training against its definition in float64.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
@@ -118,6 +118,24 @@ TEST(CausalAttention, IsItsDefinition) {
       expect_near(got.v, expected.v, tolerance, "v");
       at::NoGradGuard const no_grad;
       EXPECT_TRUE(at::equal(causal_attention(in.q, in.k, in.v, in.rule), got.out)) << "without gradients";
+    }
+}
+
+/// What is no number is not hidden: neither forward nor backward.
+TEST(CausalAttention, NotANumberStaysOne) {
+  if (cpu_kernels() == nullptr) GTEST_SKIP() << "no kernels for this processor";
+  for (auto const type : {at::kFloat, at::kBFloat16})
+    for (auto member : {&Inputs::q, &Inputs::k, &Inputs::v, &Inputs::grad}) {
+      auto in = inputs_of({{70}, 4, 2, 64}, type);
+      (in.*member) = (in.*member).clone();
+      (in.*member)[3].fill_(std::numeric_limits<float>::quiet_NaN());
+      auto const got = results(in, type, [&](auto const& q, auto const& k, auto const& v) {
+        return causal_attention(q, k, v, in.rule);
+      });
+      bool const forward = member != &Inputs::grad;
+      EXPECT_EQ(got.out[3].isnan().any().item<bool>(), forward);
+      EXPECT_TRUE(got.q[3].isnan().any().item<bool>());
+      EXPECT_TRUE(got.k[0].isnan().any().item<bool>());
     }
 }
 

@@ -6,12 +6,15 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/einsum.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/repeat_interleave.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/tanh.h>
 #include <gtest/gtest.h>
+
+#include <cmath>
 
 namespace fsllm::detail {
 namespace {
@@ -103,6 +106,18 @@ TEST(CpuKernels, OneQueryIsAttention) {
                 << name << " " << dim << " " << tokens;
           }
         }
+}
+
+TEST(CpuKernels, NotANumberStaysOne) {
+  for (auto const& [name, kernels] : runnable()) {
+    auto const k = at::randn({20, 2, 16}), v = at::randn({20, 2, 16});
+    auto const q = at::full({4, 16}, std::nan(""), at::kFloat), out = at::empty({4, 16}),
+               weights = at::empty({20});
+    kernels->one_query({q.const_data_ptr<float>(), k.const_data_ptr<float>(), v.const_data_ptr<float>(), 20,
+                        4, 2, 16, 0.25F, 0, nullptr, weights.mutable_data_ptr<float>(),
+                        out.mutable_data_ptr<float>()});
+    EXPECT_TRUE(out.isnan().all().item<bool>()) << name;
+  }
 }
 
 }  // namespace

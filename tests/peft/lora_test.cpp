@@ -139,11 +139,15 @@ TEST_P(EveryFamilyLora, HalfStorageGivesTheGradientsOfTheSameWeightsInFp32) {
   };
   auto const half = gradients({}), full = gradients({.storage_dtype = "fp32"}),
              fast = gradients({.compute_dtype = "bf16"});
+  double errors = 0;  // of activations with 8 bits: 3 % of a gradient, more of small ones of q and k
   for (auto const& [name, gradient] : full) {
     EXPECT_LE(relative_error(half.at(name), gradient), 1e-5) << name;
     EXPECT_EQ(fast.at(name).scalar_type(), at::kFloat);
-    EXPECT_LE(relative_error(fast.at(name), gradient), 0.15) << name;
+    auto const error = relative_error(fast.at(name), gradient);
+    EXPECT_LE(error, 0.2) << name;
+    errors += error;
   }
+  EXPECT_LE(errors / static_cast<double>(full.size()), 0.08);
 }
 
 /// The reference's adapter with dropout.

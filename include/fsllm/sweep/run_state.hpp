@@ -28,8 +28,10 @@ bool is_done(SweepRun const& run, int64_t rounds);
 
 /// summary.json; null where there is none.
 nlohmann::json summary_of(SweepRun const& run);
-/// The rounds' events of metrics.jsonl in order; a line that is not whole (the run is writing it) is left
-/// out.
+/// Events of metrics.jsonl in order: before training (round 0) and of the rounds. A line that is not whole
+/// (the run is writing it) is left out.
+std::vector<nlohmann::json> events_of(SweepRun const& run);
+/// Those of the rounds.
 std::vector<nlohmann::json> round_events(SweepRun const& run);
 /// The value at a dotted path, where it is a finite number.
 std::optional<double> number_at(nlohmann::json const& json, std::string const& path);
