@@ -42,7 +42,7 @@ void Run::fix_factors() {
   set_activity("choosing the fixed factors");
   if (server()) algorithm_.fix_factors(state_.server, f_.fixed, arrived.mean);
   f_.collective.broadcast(f_.fixed, 0);
-  publish();
+  publish(state_.server.weights);
   log_info("fixed factors of {} matrices follow from the first gradients of {} clients", modules.size(),
            tasks(plan).size());
 }

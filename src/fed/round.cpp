@@ -55,15 +55,23 @@ Run::Run(Federation& federation)
   work_.set_overlay(overlay_.get());
 }
 
+namespace {
+
+uint64_t checksum_of(TensorMap const& tensors, uint64_t sum = 0) {
+  for (auto const& [name, tensor] : tensors) {
+    auto const values = tensor.detach().cpu().contiguous();
+    sum = sum * 31 + checksum64({static_cast<std::byte const*>(values.const_data_ptr()), values.nbytes()});
+  }
+  return sum;
+}
+
+}  // namespace
+
 /// Collective: what this round's clients began with is still the same on every rank.
 void Run::check_same_state(int64_t round) const {
   uint64_t own = 0;
   for (auto const* part : {&state_.server.weights, &state_.server.extra, &std::as_const(f_.fixed)})
-    for (auto const& [name, tensor] : *part) {
-      auto const values = tensor.detach().cpu().contiguous();
-      auto const sum = checksum64({static_cast<std::byte const*>(values.const_data_ptr()), values.nbytes()});
-      own = own * 31 + sum;
-    }
+    own = checksum_of(*part, own);
   auto const all = all_gather(std::vector{own}, comm_);
   for (size_t rank = 1; rank < all.size(); ++rank)
     FSLLM_CHECK(all[rank] == all[0],
@@ -77,22 +85,32 @@ void Run::check_same_state(int64_t round) const {
 void Run::serve(Message const& arrived, RoundPlan const& plan) {
   set_activity("moving the global state");
   keep_versions(plan.round);
+  auto const resting = [&] {
+    auto rest = state_.server.weights;
+    for (auto const& [name, tensor] : trained_part(algorithm_, rest, plan.round)) rest.erase(name);
+    return checksum_of(rest);
+  };
+  bool const rests = bool(algorithm_.rests);
+  auto const before = rests && server() ? resting() : 0;
   if (server()) state_.server_step->step(state_.server, arrived, plan);
-  publish();
+  bool const moved = !rests || comm_.any(server() && resting() != before);
+  publish(moved ? state_.server.weights : trained_part(algorithm_, state_.server.weights, plan.round));
 }
 
-/// Collective: the global state of rank 0 is that of every rank, and of the frozen matrices.
-void Run::publish() {
-  broadcast(state_.server);
+/// Collective: the global state of rank 0, of whose weights `changed` may differ from the other ranks', is
+/// that of every rank, and of the frozen matrices.
+void Run::publish(TensorMap changed) {
+  broadcast(changed, state_.server.extra);
+  for (auto const& [name, tensor] : changed) state_.server.weights[name] = tensor;
   if (f_.received) f_.received(state_.server.extra);
   if (overlay_) overlay_->add(state_.server.base_change);
   state_.server.base_change.clear();
 }
 
 /// Collective.
-void Run::broadcast(ServerState& state) {
-  f_.collective.broadcast(state.weights, 0);
-  if (!state.extra.empty()) f_.collective.broadcast(state.extra, 0);
+void Run::broadcast(TensorMap& weights, TensorMap& extra) {
+  f_.collective.broadcast(weights, 0);
+  if (!extra.empty()) f_.collective.broadcast(extra, 0);
 }
 
 /// Rank 0: metrics that later lines are added to, and TensorBoard's file with those of earlier starts.
@@ -145,7 +163,7 @@ bool Run::begin(bool resume) {
   if (state_.done == 0 && algorithm_.fix_factors) fix_factors();
   if (state_.done == 0 && algorithm_.begin) {
     if (server()) algorithm_.begin(state_.server);
-    publish();
+    publish(state_.server.weights);
   }
   if (state_.done > 0 || who_.splits.empty()) return true;
   RoundReport start;

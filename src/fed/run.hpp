@@ -55,8 +55,8 @@ class Run {
   RoundReport train_round(int64_t round);
   void check_same_state(int64_t round) const;
   void serve(Message const& arrived, RoundPlan const& plan);
-  void broadcast(ServerState& state);
-  void publish();
+  void broadcast(TensorMap& weights, TensorMap& extra);
+  void publish(TensorMap changed);
   void fix_factors();
   void keep_versions(int64_t round);
   void judge(RoundReport& report);

@@ -99,7 +99,7 @@ void Run::restore() {
     checkpoint = own_checkpoint(*found, f_);
     restore_server(checkpoint);
   }
-  broadcast(state_.server);
+  broadcast(state_.server.weights, state_.server.extra);
   if (f_.received) f_.received(state_.server.extra);
   if (!f_.fixed.empty()) f_.collective.broadcast(f_.fixed, 0);
   if (overlay_) overlay_->load(checkpoint.tensors["overlay"]);

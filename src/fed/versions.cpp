@@ -45,7 +45,7 @@ void Run::restore_versions(Checkpoint const& checkpoint) {
       copy_values(kept.weights, checkpoint.tensors.at(section(version)));
       copy_values(kept.extra, checkpoint.tensors.at(extra_section(version)));
     }
-    broadcast(kept);
+    broadcast(kept.weights, kept.extra);
   }
 }
 

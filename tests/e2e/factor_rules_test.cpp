@@ -313,6 +313,22 @@ TEST_F(FactorRules, CoresTravelAlone) {
   EXPECT_LT(down["fedsb"], down["fedavg"] / 4);
 }
 
+/// Neither way: FFA's A stays, RoLoRA's factors take turns.
+TEST_F(FactorRules, FactorsThatRestDoNotTravel) {
+  std::map<std::string, std::vector<int64_t>> down;
+  for (std::string const rule : {"fedavg", "ffa", "rolora"}) {
+    expect_trained(rule, {"federate.lora_aggregation", rule, "federate.total_round_num", "2"});
+    for (auto const& event : read_events(dir_ / rule / "metrics.jsonl"))
+      if (event.at("event") == "round") down[rule].push_back(event.at("bytes_down").get<int64_t>());
+  }
+  for (size_t round = 0; round < 2; ++round) {
+    EXPECT_LT(down["ffa"][round], down["fedavg"][round]);
+    EXPECT_EQ(down["ffa"][round], down["ffa"][0]);
+  }
+  EXPECT_NEAR(static_cast<double>(down["rolora"][0] + down["rolora"][1]),
+              static_cast<double>(down["fedavg"][0]), 0.1 * static_cast<double>(down["fedavg"][0]));
+}
+
 TEST_F(FactorRules, CoresNeedAnOrdinaryLora) {
   auto const refused = [&](std::string const& args, std::string const& message) {
     auto const outcome = train("bad", {"federate.lora_aggregation", "fedsb", "llm.adapter.args", args}, 0);
