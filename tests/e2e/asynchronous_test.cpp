@@ -85,7 +85,7 @@ TEST_F(Asynchronous, MetricsTellWhoWasLate) {
 TEST_F(Asynchronous, KilledAndResumedIsBitwiseTheUninterruptedRun) {
   auto small = with_held_out_rows();
   small.rounds = 20;
-  small.steps = 40;
+  small.steps = 150;
   small.optimizer = "{type: AdamW, lr: 0.01}";
   small.more +=
       "asyn: {use: True, response_times: [1, 2.5, 4], min_received_num: 1, staleness_toleration: -1}\n"
@@ -116,7 +116,7 @@ TEST_F(Asynchronous, KilledAndResumedIsBitwiseTheUninterruptedRun) {
 TEST_F(Asynchronous, InRealTimeStoppedAndResumedIsFedAvgWhereAllAreAwaited) {
   auto small = with_held_out_rows();
   small.rounds = 20;
-  small.steps = 40;
+  small.steps = 150;
   write(small);
   train("fedavg", 0, {});
   std::vector<std::string> const real{"asyn.use", "True", "asyn.clock", "real", "asyn.min_received_num", "3"};
