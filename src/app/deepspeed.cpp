@@ -336,6 +336,11 @@ void tell(Translation const& made, std::string const& source) {
 
 }  // namespace
 
+bool is_on(Config const& config, std::string const& key) {
+  auto const given = lower_case(config.text(key).value_or("false"));
+  return given == "true" || given == "yes" || given == "on";
+}
+
 std::filesystem::path file_beside(Config const& config, std::string const& key, std::string const& yaml) {
   namespace fs = std::filesystem;
   fs::path const given = expand_path(config.text(key).value_or(""), config.where(key));
@@ -345,8 +350,7 @@ std::filesystem::path file_beside(Config const& config, std::string const& key, 
 }
 
 std::string deepspeed_file(Config const& config, std::string const& yaml) {
-  auto const use = lower_case(config.text("llm.deepspeed.use").value_or("false"));
-  if (use != "true" && use != "yes" && use != "on") return "";
+  if (!is_on(config, "llm.deepspeed.use")) return "";
   auto const file = file_beside(config, "llm.deepspeed.ds_config", yaml);
   FSLLM_CHECK(
       !file.empty(),

@@ -26,6 +26,8 @@ std::vector<DeepSpeedKey> const& deepspeed_keys();
 /// The row of a key: its own, or that of the nearest section around it; null where nothing is known.
 DeepSpeedKey const* find_deepspeed_key(std::string const& path);
 
+/// Is a switch on, in a configuration whose keys are not declared yet?
+bool is_on(Config const& config, std::string const& key);
 /// The file that a key names, as given (from the working directory, as FS-LLM) or else beside `yaml`; empty
 /// where it names none.
 std::filesystem::path file_beside(Config const& config, std::string const& key, std::string const& yaml);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "hand_files.hpp"
 
+#include <nlohmann/json.hpp>
 #include <set>
 #include <system_error>
 
@@ -13,28 +14,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::uintmax_t kLargest = std::uintmax_t{64} << 20;
-
-/// Names and texts, one after another with their lengths.
-std::string packed(std::map<std::string, std::string> const& texts) {
-  std::string all;
-  for (auto const& [name, text] : texts)
-    all += std::to_string(name.size()) + ' ' + std::to_string(text.size()) + '\n' + name + text;
-  return all;
-}
-
-std::map<std::string, std::string> unpacked(std::string const& all) {
-  std::map<std::string, std::string> texts;
-  for (size_t at = 0; at < all.size();) {
-    size_t next = 0;
-    auto const name = std::stoull(all.substr(at, 48), &next);
-    at += next + 1;
-    auto const size = std::stoull(all.substr(at, 24), &next);
-    at += next + 1;
-    texts.emplace(all.substr(at, name), all.substr(at + name, size));
-    at += name + size;
-  }
-  return texts;
-}
 
 }  // namespace
 
@@ -58,10 +37,11 @@ void hand_files(HandedFiles& handed, std::vector<fs::path> const& files, Communi
           texts.emplace(file.string(), read_file(file));
       } catch (Error const&) {  // told where the file is needed
       }
-    all = packed(texts);
+    auto const bytes = nlohmann::json::to_cbor(texts);  // texts of any bytes
+    all.assign(bytes.begin(), bytes.end());
   }
   node.broadcast(all, 0);
-  handed.add(unpacked(all));
+  handed.add(nlohmann::json::from_cbor(all).get<std::map<std::string, std::string>>());
 }
 
 }  // namespace fsllm

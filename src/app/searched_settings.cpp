@@ -7,7 +7,6 @@
 
 #include "deepspeed.hpp"
 #include "fsllm/core/error.hpp"
-#include "fsllm/core/names.hpp"
 #include "fsllm/fed/settings_search.hpp"
 
 namespace fsllm {
@@ -25,20 +24,15 @@ Config setting(std::vector<SearchedKey> const& keys, int64_t choice) {
   return config;
 }
 
-bool is_used(Config const& config) {
-  auto const use = lower_case(config.text("hpo.fedex.use").value_or("false"));
-  return use == "true" || use == "yes" || use == "on";
-}
-
 }  // namespace
 
 std::string search_space_file(Config const& config, std::string const& yaml) {
-  if (!is_used(config) || config.text(kSpace).value_or("").starts_with("{")) return "";
+  if (!is_on(config, "hpo.fedex.use") || config.text(kSpace).value_or("").starts_with("{")) return "";
   return file_beside(config, kSpace, yaml).string();
 }
 
 Config with_search_space(Config config, std::string_view text, std::string const& source) {
-  if (!is_used(config) && config.text(kSpace)) config.set(kSpace, "");
+  if (!is_on(config, "hpo.fedex.use") && config.text(kSpace)) config.set(kSpace, "");
   if (source.empty()) return config;
   return config.overridden_by(Config::parse(text, source, kSpace));
 }

@@ -20,9 +20,9 @@
 #include <limits>
 #include <utility>
 
-#include "cpu_kernels.hpp"
 #include "fsllm/model/dropout.hpp"
 #include "functions.hpp"
+#include "stored_type.hpp"
 
 namespace fsllm::detail {
 namespace {
@@ -129,7 +129,7 @@ at::Tensor AttentionPlan::attend(at::Tensor const& q, at::Tensor const& k, at::T
 }
 
 bool AttentionPlan::is_causal(at::Tensor const& q) const {
-  return cache_ == nullptr && rule_.softcap == 0 && !drops() && has_causal_attention(q);
+  return cache_ == nullptr && rule_.softcap == 0 && !drops() && have_kernels(q);
 }
 
 CausalRule AttentionPlan::causal_rule(size_t first_row, int64_t past, int64_t window) const {

@@ -107,10 +107,6 @@ struct CausalAttention : torch::autograd::Function<CausalAttention> {
 
 }  // namespace
 
-bool has_causal_attention(at::Tensor const& q) {
-  return have_kernels(q);
-}
-
 at::Tensor causal_attention(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
                             CausalRule const& rule) {
   if (!at::GradMode::is_enabled())

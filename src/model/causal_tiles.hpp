@@ -237,6 +237,22 @@ inline QueryBlock row_of(CausalRows const& c, int64_t row) {
   return {first, first + row * past, past, past + c.firsts[row + 1] - first, 0, 0, 0, 0};
 }
 
+/// The next queries of a head, from the row's token `from` on, with their scores; the number of the first.
+template <class T>
+inline int64_t score_queries(CausalRows const& c, QueryBlock& block, int64_t head, int64_t from,
+                             CausalRoom const& r) {
+  take_block(c, block, from, block.tokens - block.past);
+  int64_t const token = block.first_query + from;
+  pack_rows(static_cast<T const*>(c.q) + token * c.q_token + head * c.q_head, c.q_token, block.count, c.dim,
+            r.width, r.queries);
+  score_block(c, block, r.queries, r.key_panels, r, r.scores);
+  return token;
+}
+
+inline float slope_of(CausalRows const& c, int64_t head) {
+  return c.slopes == nullptr ? 0 : c.slopes[head];
+}
+
 template <class T>
 inline void causal_rows(CausalRows const& c, float* room, int64_t begin, int64_t end) {
   auto const r = rooms(c, room);
@@ -247,14 +263,10 @@ inline void causal_rows(CausalRows const& c, float* room, int64_t begin, int64_t
     pack_keys<T>(c, block, kv_head, r);
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
       for (int64_t from = 0; from < length; from += kCausalQueries) {
-        take_block(c, block, from, length);
-        int64_t const token = block.first_query + from;
-        pack_rows(static_cast<T const*>(c.q) + token * c.q_token + head * c.q_head, c.q_token, block.count,
-                  c.dim, r.width, r.queries);
-        score_block(c, block, r.queries, r.key_panels, r, r.scores);
+        int64_t const token = score_queries<T>(c, block, head, from, r);
         for (int64_t i = 0; i < block.count; ++i) {
           float most = 0;
-          float const sum = weigh_row(c, c.slopes == nullptr ? 0 : c.slopes[head], block, i, r, most);
+          float const sum = weigh_row(c, slope_of(c, head), block, i, r, most);
           float const inverse = 1 / sum;
           auto* const weights = r.scores + i * r.columns + block.low;
           for (int64_t j = 0; j < block.vectors * kLanes; j += kLanes)
@@ -303,17 +315,13 @@ inline void causal_rows_backward(CausalRows const& c, float* room, int64_t begin
     zero_out(r.grad_values, r.grad_values + block.tokens * r.width);
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
       for (int64_t from = 0; from < length; from += kCausalQueries) {
-        take_block(c, block, from, length);
-        int64_t const token = block.first_query + from, mixed = (token * c.heads + head) * c.dim;
-        pack_rows(static_cast<T const*>(c.q) + token * c.q_token + head * c.q_head, c.q_token, block.count,
-                  c.dim, r.width, r.queries);
+        int64_t const token = score_queries<T>(c, block, head, from, r);
+        int64_t const mixed = (token * c.heads + head) * c.dim;
         pack_rows(static_cast<T const*>(c.grad) + mixed, c.heads * c.dim, block.count, c.dim, r.width,
                   r.grad);
-        score_block(c, block, r.queries, r.key_panels, r, r.scores);
         score_block(c, block, r.grad, r.value_panels, r, r.grad_scores);
         for (int64_t i = 0; i < block.count; ++i)
-          backward_row(c, c.slopes == nullptr ? 0 : c.slopes[head], block, i,
-                       c.sums[(token + i) * c.heads + head], r);
+          backward_row(c, slope_of(c, head), block, i, c.sums[(token + i) * c.heads + head], r);
         add_to_keys(block, r.scores, r.grad, r, r.grad_values);
         add_to_keys(block, r.grad_scores, r.queries, r, r.grad_keys);
         weigh_block(block, r.grad_scores, r.keys, r, r.grad_queries);

@@ -35,10 +35,9 @@ struct CausalRule {
   double scale = 1;
   at::Tensor slopes;  ///< [heads] or undefined
 };
-/// Is causal_attention() there for tensors like this?
-bool has_causal_attention(at::Tensor const& q);
 /// softmax(scores) v of q [N, heads, D], k and v [N + rows · past, kv_heads, D] → [N, heads · D], in fp32
-/// whatever the type. Saves its arguments and one number a token and head.
+/// whatever the type, where there are loops for it (have_kernels). Saves its arguments and one number a token
+/// and head.
 at::Tensor causal_attention(at::Tensor const& q, at::Tensor const& k, at::Tensor const& v,
                             CausalRule const& rule);
 
