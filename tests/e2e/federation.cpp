@@ -31,6 +31,21 @@ std::string SmallRun::yaml(std::filesystem::path const& outdir) const {
       shuffle, packing, rounds, steps, optimizer, args, more);
 }
 
+std::string stories_on_gsm8k(std::filesystem::path const& outdir, int tok_len, int rank,
+                             std::string const& rest) {
+  std::filesystem::create_directories(outdir / "data");
+  auto const rows = outdir / "data/gsm8k_train.jsonl";
+  if (!std::filesystem::exists(rows))
+    std::filesystem::create_symlink(test_data("datasets/gsm8k/train.jsonl"), rows);
+  return fmt::format(
+      "outdir: {0}\nmodel: {{type: {1}}}\n"
+      "data: {{root: {0}/data, type: gsm8k@llm, splitter: iid, splits: [0.99, 0.005, 0.005]}}\n"
+      "llm: {{tok_len: {2}, adapter: {{use: True, args: [{{r: {3}, lora_alpha: {4}, target_modules: "
+      "all-linear}}]}}}}\n"
+      "dataloader: {{batch_size: 4}}\n{5}",
+      outdir.string(), test_data("models/stories260K").string(), tok_len, rank, 2 * rank, rest);
+}
+
 SmallRun golden_run(nlohmann::json const& golden) {
   SmallRun small;
   small.model = golden.at("model");

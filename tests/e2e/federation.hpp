@@ -24,6 +24,11 @@ struct SmallRun {
   std::string yaml(std::filesystem::path const& outdir) const;
 };
 
+/// YAML of a run of stories260K on GSM8K's training rows by chance, LoRA in all projections, without a name;
+/// needs the test data. `rest`: the keys beside these.
+std::string stories_on_gsm8k(std::filesystem::path const& outdir, int tok_len, int rank,
+                             std::string const& rest);
+
 /// The run that tests/reference/federated_loop.py made `golden` (NAME.json) of.
 SmallRun golden_run(nlohmann::json const& golden);
 /// The adapter in `actual` is that of FOLDER/NAME.safetensors: each tensor within 1e-4 of its way from where

@@ -42,19 +42,13 @@ class SettingsSearch : public testing::Test {
 TEST(SettingsSearchOnText, WhatLearnsBecomesLikely) {
   FSLLM_NEED_TEST_DATA("models/stories260K");
   TempDir dir;
-  std::filesystem::create_directories(dir / "data");
-  std::filesystem::create_symlink(test_data("datasets/gsm8k/train.jsonl"), dir / "data/gsm8k_train.jsonl");
   auto const config = write_config(
       dir.path(),
-      fmt::format(
-          "outdir: {0}\nexpname: run\nseed: 1\nmodel: {{type: {1}}}\n"
-          "data: {{root: {0}/data, type: gsm8k@llm, splitter: iid, splits: [0.99, 0.005, 0.005]}}\n"
-          "llm: {{tok_len: 160, adapter: {{use: True, args: [{{r: 8, lora_alpha: 16, target_modules: "
-          "all-linear}}]}}}}\n"
-          "federate: {{client_num: 4, total_round_num: 10}}\ndataloader: {{batch_size: 4}}\n"
-          "train: {{local_update_steps: 5, optimizer: {{type: AdamW}}}}\n"
-          "hpo: {{fedex: {{use: True, diff: True, ss: {{train.optimizer.lr: [0.0000001, 0.003]}}}}}}\n",
-          dir.path().string(), test_data("models/stories260K").string()));
+      stories_on_gsm8k(
+          dir.path(), 160, 8,
+          "expname: run\nseed: 1\nfederate: {client_num: 4, total_round_num: 10}\n"
+          "train: {local_update_steps: 5, optimizer: {type: AdamW}}\n"
+          "hpo: {fedex: {use: True, diff: True, ss: {train.optimizer.lr: [0.0000001, 0.003]}}}\n"));
   auto const outcome = run(dir.path(), 2, {"fsllm_hpc", "--cfg", config.string()});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
   auto const searched =

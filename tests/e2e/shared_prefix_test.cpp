@@ -13,20 +13,10 @@ namespace {
 class SharedPrefix : public testing::Test {
  protected:
   Outcome train(std::string const& name, std::vector<std::string> const& more, int np = 2) {
-    std::filesystem::create_directories(dir_ / "data");
-    auto const rows = dir_ / "data/gsm8k_train.jsonl";
-    if (!std::filesystem::exists(rows))
-      std::filesystem::create_symlink(test_data("datasets/gsm8k/train.jsonl"), rows);
     auto const config = write_config(
-        dir_.path(),
-        fmt::format(
-            "outdir: {0}\nmodel: {{type: {1}}}\nseed: 1\n"
-            "data: {{root: {0}/data, type: gsm8k@llm, splitter: iid, splits: [0.99, 0.005, 0.005]}}\n"
-            "llm: {{tok_len: 400, adapter: {{use: True, args: [{{r: 4, lora_alpha: 8, target_modules: "
-            "all-linear}}]}}}}\n"
-            "federate: {{client_num: 3, total_round_num: 2}}\ndataloader: {{batch_size: 4}}\n"
-            "train: {{local_update_steps: 3, optimizer: {{type: SGD, lr: 0.1}}}}\n",
-            dir_.path().string(), test_data("models/stories260K").string()));
+        dir_.path(), stories_on_gsm8k(dir_.path(), 400, 4,
+                                      "seed: 1\nfederate: {client_num: 3, total_round_num: 2}\n"
+                                      "train: {local_update_steps: 3, optimizer: {type: SGD, lr: 0.1}}\n"));
     std::vector<std::string> words{"fsllm_hpc", "--cfg", config.string(), "expname", name};
     words.insert(words.end(), more.begin(), more.end());
     return run(dir_.path(), np, words);
