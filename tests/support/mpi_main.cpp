@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "fsllm/comm/communicator.hpp"
+#include "support.hpp"
 
 namespace {
 
@@ -29,6 +30,7 @@ int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   GTEST_FLAG_SET(catch_exceptions, false);  // the others would wait for this rank in a collective
   auto const world = fsllm::Communicator::world();
+  fsllm::test::seed_each_test();
   auto& listeners = testing::UnitTest::GetInstance()->listeners();
   if (world.rank() != 0) {
     delete listeners.Release(listeners.default_result_printer());

@@ -6,6 +6,19 @@
 
 namespace fsllm::test {
 
+namespace {
+
+/// LibTorch seeds its generator by chance.
+class SeedListener : public testing::EmptyTestEventListener {
+  void OnTestStart(testing::TestInfo const& /*test*/) override { at::manual_seed(0); }
+};
+
+}  // namespace
+
+void seed_each_test() {
+  testing::UnitTest::GetInstance()->listeners().Append(new SeedListener);
+}
+
 TempDir::TempDir() {
   std::string name = (std::filesystem::temp_directory_path() / "fsllm_test_XXXXXX").string();
   if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp failed");

@@ -12,6 +12,9 @@ class Tensor;
 
 namespace fsllm::test {
 
+/// Every test of this program draws the same random tensors in every run, alone or among others.
+void seed_each_test();
+
 /// A fresh folder, removed at the end of the test.
 class TempDir {
  public:
