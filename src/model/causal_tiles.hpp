@@ -4,84 +4,11 @@
 #pragma once
 #include "attention_tiles.hpp"
 #include "cpu_kernels.hpp"
+#include "product_tiles.hpp"
 #include "stored_values.hpp"
 
 namespace fsllm::detail {
 namespace {
-
-/// Results that registers hold at a time: kTileQueries rows of kTileColumns vectors.
-constexpr int kTileQueries = 6, kTileColumns = kLanes == 16 ? 4 : 2;
-constexpr int64_t kPanel = kTileColumns * kLanes;
-
-/// Element (i, k) of a left operand lies at data[i · row + k · term].
-struct Left {
-  float const* data;
-  int64_t row, term;
-};
-
-/// c [R, C vectors] (+)= a [R, terms] · b [terms, C vectors].
-template <int R, int C, bool Adds>
-inline void causal_tile(Left a, float const* b, int64_t b_row, int64_t terms, float* c, int64_t c_row) {
-  Lanes sums[R][C];
-  for (int r = 0; r < R; ++r)
-    for (int i = 0; i < C; ++i) sums[r][i] = Adds ? load(c + r * c_row + i * kLanes) : zeros();
-  for (int64_t k = 0; k < terms; ++k) {
-    Lanes of_b[C];
-    for (int i = 0; i < C; ++i) of_b[i] = load(b + k * b_row + i * kLanes);
-    for (int r = 0; r < R; ++r) {
-      auto const of_a = all(a.data[r * a.row + k * a.term]);
-      for (int i = 0; i < C; ++i) sums[r][i] = multiply_add(of_a, of_b[i], sums[r][i]);
-    }
-  }
-  for (int r = 0; r < R; ++r)
-    for (int i = 0; i < C; ++i) store(c + r * c_row + i * kLanes, sums[r][i]);
-}
-
-template <int C, bool Adds>
-inline void column_of_tiles(int64_t rows, Left a, float const* b, int64_t b_row, int64_t terms, float* c,
-                            int64_t c_row) {
-  for (; rows >= kTileQueries; rows -= kTileQueries) {
-    causal_tile<kTileQueries, C, Adds>(a, b, b_row, terms, c, c_row);
-    a.data += kTileQueries * a.row;
-    c += kTileQueries * c_row;
-  }
-  switch (rows) {
-    case 5:
-      return causal_tile<5, C, Adds>(a, b, b_row, terms, c, c_row);
-    case 4:
-      return causal_tile<4, C, Adds>(a, b, b_row, terms, c, c_row);
-    case 3:
-      return causal_tile<3, C, Adds>(a, b, b_row, terms, c, c_row);
-    case 2:
-      return causal_tile<2, C, Adds>(a, b, b_row, terms, c, c_row);
-    case 1:
-      return causal_tile<1, C, Adds>(a, b, b_row, terms, c, c_row);
-    default:
-      return;
-  }
-}
-
-/// c [rows, vectors] (+)= a [rows, terms] · b [terms, vectors], whose columns stand `b_column` values behind
-/// one another every kPanel of them (kPanel: in one row).
-template <bool Adds>
-inline void causal_product(int64_t rows, int64_t vectors, int64_t terms, Left a, float const* b,
-                           int64_t b_row, int64_t b_column, float* c, int64_t c_row) {
-  for (; vectors > 0; vectors -= kTileColumns, b += b_column, c += kPanel) {
-    switch (vectors) {
-      case 1:
-        column_of_tiles<1, Adds>(rows, a, b, b_row, terms, c, c_row);
-        break;
-      case 2:
-        column_of_tiles<2, Adds>(rows, a, b, b_row, terms, c, c_row);
-        break;
-      case 3:
-        column_of_tiles < kTileColumns<3 ? kTileColumns : 3, Adds>(rows, a, b, b_row, terms, c, c_row);
-        break;
-      default:
-        column_of_tiles<kTileColumns, Adds>(rows, a, b, b_row, terms, c, c_row);
-    }
-  }
-}
 
 /// Rows of `dim` values, `stride` apart, as floats with zeros behind them up to `width`.
 template <class T>
@@ -212,24 +139,24 @@ inline void pack_keys(CausalRows const& c, QueryBlock const& block, int64_t kv_h
 
 inline void score_block(CausalRows const& c, QueryBlock const& block, float const* left, float const* panels,
                         CausalRoom const& r, float* scores) {
-  causal_product<false>(block.count, block.vectors, c.dim, {left, r.width, 1}, panels + block.low * c.dim,
-                        kPanel, c.dim * kPanel, scores + block.low, r.columns);
+  tiled_product<false>(block.count, block.vectors, c.dim, {left, r.width, 1}, panels + block.low * c.dim,
+                       kPanel, c.dim * kPanel, scores + block.low, r.columns);
 }
 
 /// Rows of weights times rows of values.
 inline void weigh_block(QueryBlock const& block, float const* weights, float const* values,
                         CausalRoom const& r, float* to) {
   int64_t const keys = block.past + block.begin + block.count - block.low;
-  causal_product<false>(block.count, r.width / kLanes, keys, {weights + block.low, r.columns, 1},
-                        values + block.low * r.width, r.width, kPanel, to, r.width);
+  tiled_product<false>(block.count, r.width / kLanes, keys, {weights + block.low, r.columns, 1},
+                       values + block.low * r.width, r.width, kPanel, to, r.width);
 }
 
 /// Adds weightsᵀ · rows to the rows of keys (values).
 inline void add_to_keys(QueryBlock const& block, float const* weights, float const* rows, CausalRoom const& r,
                         float* to) {
   int64_t const keys = block.past + block.begin + block.count - block.low;
-  causal_product<true>(keys, r.width / kLanes, block.count, {weights + block.low, 1, r.columns}, rows,
-                       r.width, kPanel, to + block.low * r.width, r.width);
+  tiled_product<true>(keys, r.width / kLanes, block.count, {weights + block.low, 1, r.columns}, rows, r.width,
+                      kPanel, to + block.low * r.width, r.width);
 }
 
 inline QueryBlock row_of(CausalRows const& c, int64_t row) {

@@ -100,13 +100,14 @@ inline void store(HalfBits* to, Lanes x) {
 
 #include "attention_tiles.hpp"
 #include "causal_tiles.hpp"
+#include "product_tiles.hpp"
 #include "row_tiles.hpp"
 #include "skinny_tiles.hpp"
 
 namespace fsllm::detail {
 
-CpuKernels const kAvx2Kernels{skinny_product, one_query,       rms_norm, rms_norm_backward, rotate,
-                              swiglu,         swiglu_backward, causal,   causal_backward};
+CpuKernels const kAvx2Kernels{skinny_product, thin_product, one_query,       rms_norm, rms_norm_backward,
+                              rotate,         swiglu,       swiglu_backward, causal,   causal_backward};
 
 }  // namespace fsllm::detail
 #endif

@@ -61,6 +61,20 @@ struct GatedRows {
   void *y = nullptr, *grad_up = nullptr;
 };
 
+/// out [rows, columns] (+)= left [rows, terms] · right [terms, columns], where rows or terms are few: element
+/// (i, k) of left at left[i · left_row + k · left_term], the rows of the others contiguous. One of right and
+/// out is of floats, the other of any type but int8; sums are floats, in the order of the terms.
+struct ThinProduct {
+  float const* left = nullptr;
+  int64_t left_row = 0, left_term = 0;
+  StoredType right_type = StoredType::fp32, out_type = StoredType::fp32;
+  void const* right = nullptr;
+  int64_t right_row = 0, rows = 0, terms = 0;
+  void* out = nullptr;
+  int64_t out_row = 0;
+  bool adds = false;
+};
+
 /// Query tokens that are worked on together.
 inline constexpr int64_t kCausalQueries = 48;
 
@@ -87,8 +101,9 @@ int64_t room_of(CausalRows const& rows);
 
 /// Loops for an instruction set.
 struct CpuKernels {
-  /// Columns [begin, end) of y.
+  /// Columns [begin, end).
   void (*skinny_product)(SkinnyProduct const& product, int64_t begin, int64_t end);
+  void (*thin_product)(ThinProduct const& product, int64_t begin, int64_t end);
   void (*one_query)(OneQuery const& query);
   /// Rows (tokens) [begin, end).
   void (*rms_norm)(RmsRows const& rows, int64_t begin, int64_t end);

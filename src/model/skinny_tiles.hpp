@@ -37,7 +37,7 @@ inline void tile(SkinnyProduct const& p, T const* weight, int64_t column, int64_
     for (int b = 0; b < kRows; ++b) {
       float sum = total(sums[a][b]);
       for (int64_t rest = i; rest < p.terms; ++rest)
-        sum += value_of(weight[a * p.terms + rest]) * x[b * p.terms + rest];
+        sum = __builtin_fmaf(value_of(weight[a * p.terms + rest]), x[b * p.terms + rest], sum);
       p.y[(row + b) * p.stride + column + a] = p.scales == nullptr ? sum : sum * p.scales[column + a];
     }
 }
@@ -74,7 +74,7 @@ inline void columns_of_one_row(SkinnyProduct const& p, T const* weights, int64_t
     store_totals(sums, totals);
     for (int64_t a = 0; a < count; ++a) {
       for (int64_t i = whole; i < p.terms; ++i)
-        totals[a] += value_of(weights[(column + a) * p.terms + i]) * p.x[i];
+        totals[a] = __builtin_fmaf(value_of(weights[(column + a) * p.terms + i]), p.x[i], totals[a]);
       p.y[column + a] = p.scales == nullptr ? totals[a] : totals[a] * p.scales[column + a];
     }
   }

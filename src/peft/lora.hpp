@@ -26,18 +26,6 @@ struct LoraOptions {
   Patterns rank_pattern, alpha_pattern;
 };
 
-/// y + s · (drop(x) Aᵀ) Bᵀ (Hu et al. 2021, eq. 3) for x [N, in], y [N, out], A [r, in], B [out, r], into y.
-/// `keep_mask` [N, in] (bool, may be undefined) holds the inputs that dropout keeps, which are scaled by
-/// 1/keep. Saves x, x Aᵀ and the mask; A and B are used in x's type, their gradients have their own.
-at::Tensor add_low_rank(at::Tensor const& x, at::Tensor const& y, at::Tensor const& a, at::Tensor const& b,
-                        at::Tensor const& keep_mask, double keep, double scale);
-
-/// The same for a [clients, r, in], b [clients, out, r] where each segment's tokens belong to the adapter in
-/// its slot.
-at::Tensor add_low_rank(at::Tensor const& x, at::Tensor const& y, at::Tensor const& a, at::Tensor const& b,
-                        std::span<PassSegment const> segments, at::Tensor const& keep_mask, double keep,
-                        double scale);
-
 /// LoRA's part of one Linear, or DoRA's where there is a magnitude.
 struct LoraAdapter final : LinearAdapter, AddsToOutput {
   at::Tensor a, b;              ///< [r, in], [out, r], fp32, requires_grad

@@ -9,6 +9,7 @@
 #include <ATen/ops/sum.h>
 
 #include "fsllm/model/dropout.hpp"
+#include "fsllm/model/low_rank_update.hpp"
 #include "lora.hpp"
 
 namespace fsllm::detail {
