@@ -24,6 +24,7 @@ namespace {
 struct Kernels {
   bool onednn_fp32 = false;  ///< instead of MKL
   bool wide_fp16 = false, wide_bf16 = false;
+  bool native_bf16 = false;
 };
 
 #ifdef __x86_64__
@@ -36,7 +37,8 @@ bool has_avx512_fp16() {
 
 Kernels kernels_here() {
   bool const avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
-  return {avx512 && !__builtin_cpu_is("intel"), !has_avx512_fp16(), !__builtin_cpu_supports("avx512bf16")};
+  return {avx512 && !__builtin_cpu_is("intel"), !has_avx512_fp16(), !__builtin_cpu_supports("avx512bf16"),
+          __builtin_cpu_supports("avx512bf16") != 0};
 }
 #else
 Kernels kernels_here() {
@@ -88,6 +90,12 @@ bool is_for_onednn(at::Tensor const& a, at::Tensor const& b) {
   return a.size(0) > 1 && multiplications(a, b) >= smallest && is_dense(b);
 }
 
+/// What LibTorch gives to oneDNN too, by a way that takes twice the memory allocations a call.
+bool is_half_for_onednn(at::Tensor const& a, at::Tensor const& b) {
+  return kKernels.native_bf16 && a.scalar_type() == at::kBFloat16 && is_product(a, b) && a.size(0) > 1 &&
+         multiplications(a, b) >= kSmallestProduct && is_dense(a) && is_dense(b);
+}
+
 /// a b (+ bias), a [m, k], b [k, n], by oneDNN.
 at::Tensor onednn(at::Tensor const& a, at::Tensor const& b, std::optional<at::Tensor> const& bias = {}) {
   using Scalars = c10::List<std::optional<c10::Scalar>>;
@@ -128,7 +136,7 @@ at::Tensor wide_product(at::Tensor const& a, at::Tensor const& b) {
 
 at::Tensor mm(at::Tensor const& a, at::Tensor const& b) {
   if (is_wide(a, b)) return wide_product(a, b);
-  return is_for_onednn(a, b) ? onednn(a, b) : at::cpu::mm(a, b);
+  return is_for_onednn(a, b) || is_half_for_onednn(a, b) ? onednn(a, b) : at::cpu::mm(a, b);
 }
 
 at::Tensor& mm_out(at::Tensor const& a, at::Tensor const& b, at::Tensor& out) {
