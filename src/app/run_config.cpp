@@ -199,14 +199,16 @@ RunConfig load_run_config(Config& config) {
       at_least(0.0));
   run.storage_dtype = config.get(
       "train.storage_dtype", "auto",
-      "Type of frozen weights in memory; auto: as in the file. int8 and nf4 quantise the projections "
-      "of the blocks as LLM.int8() and QLoRA do (nf4: 4.13 bits a value); embeddings and head are "
-      "halves then.",
+      "Type of frozen weights in memory; auto: as in the file, or the half type that train.compute_dtype "
+      "names where an adapter is trained. int8 and nf4 quantise the projections of the blocks as LLM.int8() "
+      "and QLoRA do (nf4: 4.13 bits a value); embeddings and head are halves then.",
       one_of({"auto", "fp32", "bf16", "fp16", "int8", "nf4"}));
   run.compute_dtype = config.get("train.compute_dtype", "auto",
                                  "Type of activations and GEMMs; auto: fp32, or bf16 where weights are bf16 "
                                  "and the device of every rank multiplies bf16 fast; decided once for a run. "
-                                 "fp16 trains with a loss scale (train.loss_scale).",
+                                 "bf16 may be written for fp32 files too: losses stay within 0.3 % (200 "
+                                 "steps, docs/RESULTS.md). fp16 trains with a loss scale "
+                                 "(train.loss_scale).",
                                  one_of({"auto", "fp32", "bf16", "fp16"}));
   run.checkpointing = parse_checkpointing(config.get(
       "train.activation_checkpointing", "none",
@@ -228,6 +230,9 @@ RunConfig load_run_config(Config& config) {
   run.offsite = load_offsite_config(config);
   run.tasks = load_run_tasks(config, run.data.root);
   if (run.half && run.storage_dtype == "auto") run.storage_dtype = "fp16";
+  bool const half_products = run.compute_dtype == "bf16" || run.compute_dtype == "fp16";
+  if (half_products && run.storage_dtype == "auto" && !run.peft.method.empty() && !run.offsite.use)
+    run.storage_dtype = run.compute_dtype;  // products would convert every weight in each pass
   if (run.expname.empty()) run.expname = default_name(run);
   check_name(run, config);
   accept_fs_llm_keys(config);
