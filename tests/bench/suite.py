@@ -257,7 +257,7 @@ def attention(a):
 def loss(a):
     """Loss and gradients of a head that learns."""
     c = config_of(a.model)
-    tokens = 128 if a.quick else 512
+    tokens = 128 if a.quick else 2048
     lines = json_lines(call([pathlib.Path(a.bin) / "head_loss_bench", c["vocab_size"], c["hidden_size"], tokens, a.repeat],
                             "head_loss_bench", stderr=a.log))
     row = {"tokens": tokens, "vocabulary": c["vocab_size"], "hidden": c["hidden_size"], "logits_mib": lines[0]["logits_mib"],
@@ -328,7 +328,7 @@ llm: {{tok_len: 512}}
             slow, mine = (float(x) for x in re.findall(r": ([\d.]+) s", text))
             rows.append({"ranks": 1, "seconds": mine, "slow_seconds": slow, "rows_per_second": len(all_rows) / mine})
         else:
-            note.append("FederatedScope-LLM's way, slow tokenizers, (no --slow-python and --slow-model)")
+            note.append("FederatedScope-LLM's way, slow tokenizers (no --slow-python and --slow-model)")
     return {"rows": rows, "tokenizers": tokenizers, "count": len(all_rows), "tok_len": 512, "notes": note}
 
 
@@ -419,9 +419,9 @@ def clients(a):
     for count, steps in counts:
         got = federate(a, a.model, count, 1, length, steps=steps, rounds=2 if a.quick or count * steps > 20 else 1 + a.repeat)
         all_seconds, trained = later(got, "all"), later(got, "in_turns")
-        rows.append({"clients": count, "steps": steps, "round_s": all_seconds, "trained_s": trained, "aggregate_s": later(got, "aggregate"),
-                     "phase_s": later(got, "train"), "between_s": later(got, "between"), "not_training": 1 - trained / all_seconds,
-                     "peak_mib": got["peak_mib"]})
+        rows.append({"clients": count, "steps": steps, "round_s": all_seconds, "trained_s": trained, "phase_s": later(got, "train"),
+                     "aggregate_s": later(got, "aggregate"), "between_s": later(got, "between"), "peak_mib": got["peak_mib"],
+                     "not_training": 1 - trained / all_seconds, "after_training": 1 - later(got, "train") / all_seconds})
     return {"rows": rows, "length": length, "target": 0.01}
 
 
