@@ -221,8 +221,8 @@ class Page:
     def crowded(self, ranks):
         """Says where ranks had to share cores."""
         if max(ranks) > self.cores:
-            self.add(f"**{max(ranks)} ranks share {self.cores} cores here**: what they show is that sharing costs little or much, not how "
-                     "the program scales to that many cores.")
+            self.add(f"**{max(ranks)} ranks share {self.cores} core{'s' * (self.cores > 1)} here**: they show what sharing costs, not how the "
+                     "program scales to that many cores.")
 
     def head(self):
         machine = self.results["machine"]
