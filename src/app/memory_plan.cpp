@@ -67,6 +67,7 @@ Items lasting(PlanInput const& in) {
       {"base weights, mapped", in.full_model ? 0 : in.mapped, Place::node},
       {"base weights", in.gpu && !in.full_model ? in.mapped - in.frozen * others(in) : 0, Place::gpu},
       {"converted panels", in.buffers, computing(in)},
+      {"rows behind frozen blocks", in.frozen_rows},
       {"frozen blocks, a part", in.gpu ? 0 : in.frozen * (1 - others(in))},
       {"global state", kNumber * in.server_numbers * share(in)},
       {"what the client starts from", in.gpu && !in.offload ? kNumber * in.parameters * share(in) : 0,

@@ -33,6 +33,7 @@ struct PlanInput {
   double server_numbers = 0;  ///< of the global state: weights and what goes out beside them
   double client_state = 0, overlays = 0;
   double activations = 0;  ///< of the largest pass
+  double frozen_rows = 0;  ///< rows of tokens that are kept behind frozen blocks, at most
   double one_block = 0;    ///< what a block that is computed again keeps meanwhile
   double working = 0;      ///< short-lived tensors beside
   double loss = 0;         ///< logits that are there at once

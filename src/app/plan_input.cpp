@@ -252,6 +252,7 @@ PlanInput PlanSource::input(Choice const& choice, bool passes) {
   if (count.trains_head && in.full_model && number < 4)
     in.loss += 4 * in.head;  // its gradient's sum (head_loss)
   in.activations = count.kept.of(shape.rows, shape.length);
+  in.frozen_rows = static_cast<double>(s_.run.frozen_rows_bytes);
   in.one_block = count.all.of(shape.rows, shape.length) / static_cast<double>(config.num_layers);
   return in;
 }

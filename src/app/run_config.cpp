@@ -216,6 +216,15 @@ RunConfig load_run_config(Config& config) {
       "but its input; selective: norms, activations, masks of dropout and attention itself, while what "
       "other matrix products gave is kept.",
       one_of({"none", "block", "selective"})));
+  run.frozen_rows_bytes =
+      config.get<int64_t>(
+          "train.frozen_activations_mb", 0,
+          "MiB of a rank's memory for what leaves the blocks below the first one that learns, row by row: "
+          "they "
+          "run once a row, not in every epoch, round and evaluation. 0: they run each time. For adapters on "
+          "upper blocks alone (layers_to_transform); a row takes its tokens times hidden_size values.",
+          at_least(0))
+      << 20;
   check_role(config);
   config.get("llm.deepspeed.use", false,
              "Take settings from DeepSpeed's JSON (docs/DEEPSPEED.md). What it says stands in the run's "
@@ -240,6 +249,10 @@ RunConfig load_run_config(Config& config) {
   FSLLM_CHECK(!run.model_type.empty(),
               "model.type is missing (no model to train). Set it to a folder in Hugging Face layout, or to a "
               ".gguf file.");
+  FSLLM_CHECK(run.frozen_rows_bytes == 0 || run.train.batch.packing != Packing::shared_prefix,
+              "{} with dataloader.packing = shared_prefix (rows that are kept are computed alone). Leave one "
+              "of them out.",
+              config.where("train.frozen_activations_mb"));
   FSLLM_CHECK(!run.peft.method.empty() || quantization_of(run.storage_dtype) == Quantization::none,
               "{} = {} (quantised weights cannot be trained). Set llm.adapter.use: True, or another type.",
               config.where("train.storage_dtype"), run.storage_dtype);

@@ -11,6 +11,7 @@
 #include "fsllm/core/process.hpp"
 #include "fsllm/io/gguf.hpp"
 #include "fsllm/io/safetensors.hpp"
+#include "fsllm/model/frozen_rows.hpp"
 #include "fsllm/peft/low_rank.hpp"
 #include "fsllm/text/gguf_tokenizer.hpp"
 #include "fsllm/train/matrix_gradients.hpp"
@@ -159,6 +160,22 @@ void check_packed(Setup const& s, CausalLM& model) {
       s.run.model_type);
 }
 
+void keep_rows(Setup const& s, CausalLM& model, Collective const* group) {
+  if (s.run.frozen_rows_bytes == 0) return;
+  auto const& place = s.config->where("train.frozen_activations_mb");
+  FSLLM_CHECK(
+      group == nullptr && s.load.device == "cpu",
+      "{} with hpc.ranks_per_client above 1 or on a GPU (rows are kept in the memory of one rank). Leave it "
+      "out, or set use_gpu: False.",
+      place);
+  FSLLM_CHECK(
+      frozen_blocks(model) > 0,
+      "{} (no block lies below what learns, or the model drops values in training: nothing stays the same). "
+      "Attach the adapter to upper blocks alone (layers_to_transform), or leave it out.",
+      place);
+  keep_frozen_rows(model, s.run.frozen_rows_bytes);
+}
+
 }  // namespace
 
 Trainable load_trainable(Setup const& s, Collective* group) {
@@ -175,6 +192,7 @@ Trainable load_trainable(Setup const& s, Collective* group) {
       t.parameters = make_blocks_trainable(*t.model, *s.emulator);
     else
       make_model_trainable(s, t, group);
+    keep_rows(s, *t.model, group);
     return t;
   }
   t.peft = make_peft(s.run.peft, *t.model, s.run.fed.seed);
@@ -186,6 +204,7 @@ Trainable load_trainable(Setup const& s, Collective* group) {
   if (brought || s.model.vocab_size != load_model_config(s.model_dir).vocab_size)
     t.vocabulary = t.model->vocabulary();
   if (group != nullptr) t.group = std::make_unique<RankGroup>(*group, *t.model, s.run.group, GroupModel{});
+  keep_rows(s, *t.model, group);
   return t;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -7,6 +8,7 @@
 
 #include "attention.hpp"
 #include "families/family.hpp"
+#include "frozen_rows.hpp"
 #include "fsllm/model/causal_lm.hpp"
 #include "fsllm/model/checkpointing.hpp"
 #include "rope.hpp"
@@ -72,6 +74,11 @@ class Decoder final : public CausalLM {
   at::ScalarType compute_type() const override { return compute_; }
 
   void set_checkpointing(Checkpointing checkpointing) { checkpointing_ = checkpointing; }
+  int64_t frozen_blocks() const;
+  void keep_frozen_rows(int64_t bytes) {
+    frozen_rows_ = bytes > 0 ? std::make_shared<FrozenRows>(bytes) : nullptr;
+  }
+  int64_t frozen_row_bytes() const { return frozen_rows_ ? frozen_rows_->bytes() : 0; }
 
   /// Every tensor the file must hold, each once, in forward order.
   std::vector<Parameter> const& layout() const { return layout_; }
@@ -87,6 +94,9 @@ class Decoder final : public CausalLM {
   void add_block_norms(Block& block, BlockNames const& names, std::string const& path);
 
   at::Tensor embed(at::Tensor const& ids, Pass const& pass) const;
+  /// What leaves the first `blocks` blocks, each row computed alone or kept; none where no rows are kept.
+  std::optional<at::Tensor> behind_frozen_blocks(at::Tensor const& ids, Pass const& pass,
+                                                 int64_t blocks) const;
   /// cos and sin of all tokens of a pass.
   std::pair<at::Tensor, at::Tensor> angles(AttentionPlan const& plan) const;
   std::vector<int64_t> windows() const;
@@ -128,6 +138,7 @@ class Decoder final : public CausalLM {
   std::shared_ptr<EmbeddingAdapter> embedding_adapter_;
   std::shared_ptr<StackAdapter> stack_adapter_;
   std::shared_ptr<LayerHooks> hooks_;
+  std::shared_ptr<FrozenRows> frozen_rows_;
 };
 
 }  // namespace fsllm::detail

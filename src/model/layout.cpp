@@ -211,6 +211,7 @@ TensorMap Decoder::dequantized() {
 }
 
 void Decoder::set_parameter(std::string const& name, at::Tensor const& value) {
+  if (frozen_rows_) frozen_rows_->clear();
   for (auto const& parameter : layout_)
     if (parameter.name == name && value.sizes() == parameter.shape) {
       *parameter.tensor = value;
@@ -228,6 +229,7 @@ TensorMap Decoder::vocabulary() {
 }
 
 void Decoder::set_vocabulary(TensorMap const& tensors) {
+  if (frozen_rows_) frozen_rows_->clear();
   auto const rows = tensors.begin()->second.size(0);
   for (auto& parameter : layout_) {
     if (parameter.token_rows.empty()) continue;

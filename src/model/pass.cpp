@@ -95,7 +95,8 @@ Pass Decoder::pass(RaggedInput const& input, PassOptions const& options, KvCache
   auto const plan = std::make_shared<PassPlan>(
       PassPlan{.rows = rows,
                .attention = AttentionPlan(rows, options, cache, lines, score_rule_, windows(), device_),
-               .segments = with_tokens(options.segments, input.offsets)});
+               .segments = with_tokens(options.segments, input.offsets),
+               .shared_prefix = options.shared_prefix});
   int64_t const end = plan->attention.end_position() - taken;
   FSLLM_CHECK(config_.position != PositionKind::learned || end <= config_.max_positions,
               "a row of {} tokens (the model has {} positions{}). Shorten the rows (llm.tok_len).", end,

@@ -14,6 +14,7 @@ struct PassPlan {
   AttentionPlan attention;
   std::vector<PassSegment> segments;
   DropoutLines tokens;  ///< of all tokens that the layers see; undefined outside training
+  bool shared_prefix = false;
   at::Tensor cos, sin;  ///< of their positions, [N, 1, R/2], where the model turns keys
 };
 

@@ -79,8 +79,8 @@ TEST_F(HalfTraining, ScalesGoOnWithOptimisers) {
   EXPECT_EQ(last_round("cut").at("train").at("loss_scale"), last_round("whole").at("train").at("loss_scale"));
 }
 
-/// 200 steps on GSM8K: training and validation loss are within 0.5 % of those in fp32, 0.3 % in bf16, which is
-/// written for a file in fp32 by train.compute_dtype alone.
+/// 200 steps on GSM8K: training and validation loss are within 0.5 % of those in fp32, 0.3 % in bf16, which
+/// is written for a file in fp32 by train.compute_dtype alone.
 TEST_F(HalfTraining, EndsWhereFp32Does) {
   FSLLM_NEED_TEST_DATA("models/stories260K");
   fs::create_directories(dir_ / "data");
@@ -94,14 +94,16 @@ TEST_F(HalfTraining, EndsWhereFp32Does) {
                   "train: {{local_update_steps: 100, optimizer: {{type: AdamW, lr: 0.005}}}}\n",
                   dir_.path().string(), test_data("models/stories260K").string()));
   for (auto const* type : {"fp32", "fp16", "bf16"}) {
-    auto const trained = run(
-        dir_.path(), 2,
-        {"fsllm_hpc", "--cfg", config.string(), "expname", type, "train.compute_dtype", type});
+    auto const trained =
+        run(dir_.path(), 2,
+            {"fsllm_hpc", "--cfg", config.string(), "expname", type, "train.compute_dtype", type});
     ASSERT_EQ(trained.exit_code, 0) << trained.err << trained.out;
-    EXPECT_THAT(trained.out, testing::HasSubstr(fmt::format("weights {}", type == std::string("fp32") ? "auto" : type)));
+    EXPECT_THAT(trained.out,
+                testing::HasSubstr(fmt::format("weights {}", type == std::string("fp32") ? "auto" : type)));
   }
   for (auto const* part : {"train", "val"})
-    for (auto const& [type, bound] : std::vector<std::pair<std::string, double>>{{"fp16", 0.005}, {"bf16", 0.003}}) {
+    for (auto const& [type, bound] :
+         std::vector<std::pair<std::string, double>>{{"fp16", 0.005}, {"bf16", 0.003}}) {
       double const full = last_round("fp32").at(part).at("loss_per_token"),
                    half = last_round(type).at(part).at("loss_per_token");
       EXPECT_NEAR(half, full, bound * full) << part << " in " << type;

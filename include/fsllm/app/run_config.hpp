@@ -41,6 +41,7 @@ struct RunConfig {
   bool half = false;                     ///< train.is_enable_half
   std::string storage_dtype, compute_dtype;
   Checkpointing checkpointing = Checkpointing::none;  ///< of activations
+  int64_t frozen_rows_bytes = 0;                      ///< model/frozen_rows.hpp
   DataConfig data;
   PeftConfig peft;
   TrainConfig train;

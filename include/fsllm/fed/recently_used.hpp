@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <map>
@@ -8,8 +7,8 @@
 
 namespace fsllm {
 
-/// What clients have in memory, up to `limit` bytes of 64 clients (of thousands a round samples few twice):
-/// the least recently used leaves first, the newest always stays.
+/// What clients have in memory, up to `limit` bytes: the least recently used leaves first, the newest always
+/// stays.
 template <class Value>
 class RecentlyUsed {
  public:
@@ -24,10 +23,11 @@ class RecentlyUsed {
   }
   void put(int64_t client, Value value, int64_t bytes) {
     remove(client);
+    bytes += kOfEntry;
     uses_.push_front(client);
     entries_.emplace(client, Entry{std::move(value), bytes, uses_.begin()});
     bytes_ += bytes;
-    while ((bytes_ > limit_ || uses_.size() > kClients) && uses_.size() > 1) remove(uses_.back());
+    while (bytes_ > limit_ && uses_.size() > 1) remove(uses_.back());
   }
   void clear() {
     entries_.clear();
@@ -36,7 +36,8 @@ class RecentlyUsed {
   }
 
  private:
-  static constexpr std::size_t kClients = 64;
+  static constexpr int64_t kOfEntry =
+      16 << 10;  ///< what small tensors and their vectors take beside their bytes
 
   struct Entry {
     Value value;
