@@ -68,6 +68,16 @@ function(fsllm_add_test NAME)
   endforeach()
 endfunction()
 
+# fsllm_add_capability_tests(model_test FILTER): these tests of a binary again in the loops of processors with AVX2 alone,
+# and in LibTorch's operators, which take the place of loops where there are none.
+function(fsllm_add_capability_tests NAME FILTER)
+  foreach(capability avx2 default)
+    add_test(NAME ${NAME}.${capability} COMMAND ${CMAKE_COMMAND} -E env ATEN_CPU_CAPABILITY=${capability}
+      $<TARGET_FILE:${NAME}> --gtest_filter=${FILTER})
+    fsllm_test_properties(${NAME}.${capability} 1 120 unit)
+  endforeach()
+endfunction()
+
 # fsllm_add_script_test(NAME script.sh ARGS... ): a shell test of the built executables.
 # Exit code 77 means skipped, with the reason printed as "SKIPPED: ...".
 function(fsllm_add_script_test NAME SCRIPT)

@@ -230,6 +230,13 @@ MappedFile::~MappedFile() {
   ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
+void forget_pages(std::span<std::byte const> mapped) {
+  if (!is_guarded(mapped)) return;
+  auto const page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  auto const before = reinterpret_cast<uintptr_t>(mapped.data()) % page;
+  ::madvise(const_cast<std::byte*>(mapped.data()) - before, mapped.size() + before, MADV_DONTNEED);
+}
+
 void prefault(std::span<std::byte const> mapped) {
 #ifdef MADV_POPULATE_READ
   auto const page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));

@@ -69,4 +69,13 @@ void release_mapping(std::byte const* data) {
     if (mapping.data.load() == data) mapping.data = nullptr;
 }
 
+bool is_guarded(std::span<std::byte const> bytes) {
+  auto const first = reinterpret_cast<uintptr_t>(bytes.data());
+  std::scoped_lock const lock(g_change);
+  return std::any_of(std::begin(g_mappings), std::end(g_mappings), [&](Guarded const& mapping) {
+    auto const begin = reinterpret_cast<uintptr_t>(mapping.data.load());
+    return begin != 0 && first >= begin && first + bytes.size() <= begin + mapping.size;
+  });
+}
+
 }  // namespace fsllm

@@ -135,13 +135,12 @@ void write_copy(WeightSource const& source, Storage const& storage, json const& 
   for (auto const& entry : writer.order()) {
     auto const values = source.tensor(entry.name);
     auto const file = source.file_of(entry.name);
-    if (!storage.quantized.contains(entry.name)) {
-      check_finite_weight(entry.name, values, file);
-      writer.write(converted_weight(entry.name, values, entry.type, file));
-      continue;
-    }
     check_finite_weight(entry.name, values, file);
-    writer.write(QuantizedWeight(values, storage.quantization).bytes());
+    if (storage.quantized.contains(entry.name))
+      writer.write(QuantizedWeight(values, storage.quantization).bytes());
+    else
+      writer.write(converted_weight(entry.name, values, entry.type, file));
+    forget_pages({static_cast<std::byte const*>(values.const_data_ptr()), values.nbytes()});
   }
   writer.commit();
   fs::permissions(folder / kWeights, fs::perms::owner_read | fs::perms::owner_write);

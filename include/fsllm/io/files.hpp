@@ -75,5 +75,8 @@ class MappedFile {
 /// Brings mapped pages into this process at once, in the order of the file, rather than one by one at first
 /// use. A hint: nothing happens where the system cannot.
 void prefault(std::span<std::byte const> mapped);
+/// Takes the pages of a MappedFile that hold these bytes out of this process's memory, until they are used
+/// again; nothing happens to other memory.
+void forget_pages(std::span<std::byte const> mapped);
 
 }  // namespace fsllm
