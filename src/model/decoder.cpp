@@ -59,11 +59,10 @@ at::Tensor Decoder::hidden_states(at::Tensor const& ids, Pass const& pass) const
   if (hooks_) hooks_->before_pass();
   auto const& plan = pass.plan();
   auto const inner = pass.with_virtual_tokens();
-  auto const frozen = frozen_rows_ ? frozen_blocks() : 0;
-  auto const behind = behind_frozen_blocks(ids, pass, frozen);
+  auto const behind = behind_frozen_blocks(ids, pass);
   auto x = behind ? *behind : embed(ids, inner);
   if (stack_adapter_) x = stack_adapter_->before(x, inner);
-  for (auto layer = static_cast<size_t>(behind ? frozen : 0); layer < blocks_.size(); ++layer)
+  for (auto layer = static_cast<size_t>(behind ? frozen_rows_->blocks() : 0); layer < blocks_.size(); ++layer)
     x = run_layer(layer, std::move(x), inner);
   x = plan.rows.remove(x);
   if (config_.final_norm) x = norm(x, final_norm_);

@@ -76,7 +76,8 @@ class Decoder final : public CausalLM {
   void set_checkpointing(Checkpointing checkpointing) { checkpointing_ = checkpointing; }
   int64_t frozen_blocks() const;
   void keep_frozen_rows(int64_t bytes) {
-    frozen_rows_ = bytes > 0 ? std::make_shared<FrozenRows>(bytes) : nullptr;
+    auto const blocks = frozen_blocks();
+    frozen_rows_ = bytes > 0 && blocks > 0 ? std::make_shared<FrozenRows>(blocks, bytes) : nullptr;
   }
   int64_t frozen_row_bytes() const { return frozen_rows_ ? frozen_rows_->bytes() : 0; }
 
@@ -94,9 +95,8 @@ class Decoder final : public CausalLM {
   void add_block_norms(Block& block, BlockNames const& names, std::string const& path);
 
   at::Tensor embed(at::Tensor const& ids, Pass const& pass) const;
-  /// What leaves the first `blocks` blocks, each row computed alone or kept; none where no rows are kept.
-  std::optional<at::Tensor> behind_frozen_blocks(at::Tensor const& ids, Pass const& pass,
-                                                 int64_t blocks) const;
+  /// What leaves the blocks whose rows are kept, each row computed alone or kept; none where they are not.
+  std::optional<at::Tensor> behind_frozen_blocks(at::Tensor const& ids, Pass const& pass) const;
   /// cos and sin of all tokens of a pass.
   std::pair<at::Tensor, at::Tensor> angles(AttentionPlan const& plan) const;
   std::vector<int64_t> windows() const;

@@ -14,10 +14,7 @@
 namespace fsllm {
 namespace detail {
 
-at::Tensor FrozenRows::get(std::span<int64_t const> tokens, int64_t blocks,
-                           std::function<at::Tensor()> const& compute) {
-  if (blocks != blocks_) clear();
-  blocks_ = blocks;
+at::Tensor FrozenRows::get(std::span<int64_t const> tokens, std::function<at::Tensor()> const& compute) {
   std::string const key(reinterpret_cast<char const*>(tokens.data()), tokens.size_bytes());
   auto const found = rows_.find(key);
   if (found != rows_.end()) return found->second;
@@ -64,18 +61,22 @@ int64_t Decoder::frozen_blocks() const {
   return first;
 }
 
-std::optional<at::Tensor> Decoder::behind_frozen_blocks(at::Tensor const& ids, Pass const& pass,
-                                                        int64_t blocks) const {
+std::optional<at::Tensor> Decoder::behind_frozen_blocks(at::Tensor const& ids, Pass const& pass) const {
   auto const& plan = pass.plan();
-  if (!frozen_rows_ || blocks == 0 || pass.has_cache() || plan.shared_prefix || !ids.is_cpu()) return {};
+  if (!frozen_rows_ || pass.has_cache() || plan.shared_prefix || !ids.is_cpu()) return {};
+  int64_t const blocks = frozen_rows_->blocks();
+  if (frozen_blocks() < blocks) {  // one of them has come to learn
+    frozen_rows_->clear();
+    return {};
+  }
   at::NoGradGuard const no_grad;
   auto const& offsets = plan.rows.offsets();
   auto const tokens = ids.contiguous();
   std::vector<at::Tensor> rows;
   for (size_t row = 0; row + 1 < offsets.size(); ++row) {
     int64_t const begin = offsets[row], count = offsets[row + 1] - begin;
-    rows.push_back(frozen_rows_->get(
-        {tokens.const_data_ptr<int64_t>() + begin, static_cast<size_t>(count)}, blocks, [&] {
+    rows.push_back(
+        frozen_rows_->get({tokens.const_data_ptr<int64_t>() + begin, static_cast<size_t>(count)}, [&] {
           auto const own = tokens.narrow(0, begin, count);
           auto const alone = this->pass({own, {0, count}}, {}, nullptr);
           auto x = embed(own, alone);

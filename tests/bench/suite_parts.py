@@ -173,8 +173,6 @@ def step(a):
                     if got["tokens_real"] != mine["tokens_real"]:
                         raise Failed(f"step: {got['tokens_real']} tokens there, {mine['tokens_real']} here (the baseline trains on "
                                      "other rows). Give the baseline that bench.py describes.")
-                    if compiled:  # the rounds before have compiled
-                        got["real_tok_s"] = max(rate for rate, _ in got["round_tok_s_real_padded"][1:] or got["round_tok_s_real_padded"])
                     values.setdefault((dtype, peer), []).append(got)
                     versions = got.get("versions", {})
             turns = settings["rounds"] * settings["steps"] * len(a.data)
