@@ -162,28 +162,30 @@ class Page:
                   "tokens a second against the length of rows")
 
     def clients(self, part):
+        rows, target = part["rows"], part["target"]
+        least = min(r["batch"] * r["length"] for r in rows)
+        small = [r for r in rows if r["batch"] * r["length"] == least]
         self.section(
             "Against the number of clients",
-            f"One rank, one row of {part['length']} tokens a step, LoRA r 8 on q and v, a checkpoint after every round. After training: what of "
+            "One rank, LoRA r 8 on q and v, a checkpoint after every round. After training: what of "
             "the time from the end of a round to that of the next lies outside `train` of `metrics.jsonl`: aggregation, reports, the "
             "checkpoint. All outside steps: what lies outside the clients' own seconds (`metrics_clients.jsonl`), which is also the start "
-            "of each turn and the addition of its update. With one step a turn both are as large as they can be.")
-        rows = part["rows"]
-        self.out += table(["clients", "steps a turn", "a round, s", "after training", "all outside steps", "starts of turns, additions, s",
-                           "aggregation, s", "reports, checkpoint, s", "peak memory, MiB"],
-                          [[f"{r['clients']}", f"{r['steps']}", number(r["round_s"]), percent(r["after_training"]), percent(r["not_training"]),
-                            number(r["phase_s"] - r["trained_s"], 2), number(r["aggregate_s"], 2), number(r["between_s"], 2),
-                            number(r["peak_mib"])] for r in rows])
-        most, target = max(rows, key=lambda r: (r["clients"], r["steps"])), part["target"]
-        if most["clients"] >= 100:
-            share = lambda x: f"{percent(x)} ({'reached' if x <= target else 'missed'})"
-            self.add(f"The target is {percent(target)} at 100 clients: {share(most['after_training'])} after training, "
-                     f"{share(most['not_training'])} with all outside steps.")
+            "of each turn and the addition of its update. With one step of one short row a turn both are as large as they can be.")
+        self.out += table(["clients", "steps a turn", "rows × tokens a step", "a round, s", "after training", "all outside steps",
+                           "starts of turns, additions, s", "aggregation, s", "reports, checkpoint, s", "peak memory, MiB"],
+                          [[f"{r['clients']}", f"{r['steps']}", f"{r['batch']} × {r['length']}", number(r["round_s"]),
+                            percent(r["after_training"]), percent(r["not_training"]), number(r["phase_s"] - r["trained_s"], 2),
+                            number(r["aggregate_s"], 2), number(r["between_s"], 2), number(r["peak_mib"])] for r in rows])
+        for r in rows:
+            if r["clients"] >= 100:
+                share = lambda x: f"{percent(x)} ({'reached' if x <= target else 'missed'})"
+                self.add(f"The target is {percent(target)} at 100 clients. With {r['batch']} × {r['length']} tokens a step: "
+                         f"{share(r['after_training'])} after training, {share(r['not_training'])} with all outside steps.")
         series = []
-        for steps in sorted({r["steps"] for r in rows}):
+        for steps in sorted({r["steps"] for r in small}):
             series.append((f"all outside steps, {steps} step{'s' * (steps > 1)} a turn",
-                           [(r["clients"], 100 * r["not_training"]) for r in rows if r["steps"] == steps]))
-        series.append(("after training, 1 step a turn", [(r["clients"], 100 * r["after_training"]) for r in rows if r["steps"] == 1]))
+                           [(r["clients"], 100 * r["not_training"]) for r in small if r["steps"] == steps]))
+        series.append(("after training, 1 step a turn", [(r["clients"], 100 * r["after_training"]) for r in small if r["steps"] == 1]))
         self.plot("clients", lines("Share of a round that is not training", "clients", "% of a round", series, log_y=True,
                                    mark=(100 * target, "target at 100 clients")), "share of a round that is not training")
 

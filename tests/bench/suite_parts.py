@@ -367,16 +367,19 @@ def length(a):
 
 
 def clients(a):
-    """What of a round is not training, against the number of clients."""
-    rows, length = [], 32 if a.quick else 64
-    counts = [(1, 1), (4, 1)] if a.quick else [(n, 1) for n in (1, 2, 5, 10, 20, 50, 100)] + [(n, 4) for n in (1, 5, 20)]
-    for count, steps in counts:
-        got = federate(a, a.model, count, 1, length, steps=steps, rounds=2 if a.quick or count * steps > 20 else 1 + a.repeat)
+    """What of a round is not training, against the number of clients: with the least work that a turn can have, and with the work of
+    the first part's turns."""
+    rows, small, usual = [], (1, 32 if a.quick else 64), (4, 128)
+    work = [(1, 1, *small), (4, 1, *small)] if a.quick else [
+        *((n, 1, *small) for n in (1, 2, 5, 10, 20, 50, 100)), *((n, 4, *small) for n in (1, 5, 20)), (100, 1, *usual)]
+    for count, steps, batch, length in work:
+        got = federate(a, a.model, count, batch, length, steps=steps, rounds=2 if a.quick or count * steps > 20 else 1 + a.repeat)
         all_seconds, trained = later(got, "all"), later(got, "in_turns")
-        rows.append({"clients": count, "steps": steps, "round_s": all_seconds, "trained_s": trained, "phase_s": later(got, "train"),
-                     "aggregate_s": later(got, "aggregate"), "between_s": later(got, "between"), "peak_mib": got["peak_mib"],
-                     "not_training": 1 - trained / all_seconds, "after_training": 1 - later(got, "train") / all_seconds})
-    return {"rows": rows, "length": length, "target": 0.01}
+        rows.append({"clients": count, "steps": steps, "batch": batch, "length": length, "round_s": all_seconds, "trained_s": trained,
+                     "phase_s": later(got, "train"), "aggregate_s": later(got, "aggregate"), "between_s": later(got, "between"),
+                     "peak_mib": got["peak_mib"], "not_training": 1 - trained / all_seconds,
+                     "after_training": 1 - later(got, "train") / all_seconds})
+    return {"rows": rows, "target": 0.01}
 
 
 PARTS = {part.__name__: part for part in (step, load, attention, loss, reduce, shard, checkpoint, strong, weak, size, length, clients)}
