@@ -27,12 +27,7 @@ minutes() { printf '%d:%02d min' $((($SECONDS - $1) / 60)) $((($SECONDS - $1) % 
 # One thread a rank, as many ranks as cores up to two: the trained bits are the same for any number.
 ranks=$(($(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) > 1 ? 2 : 1))
 export OMP_NUM_THREADS=1
-# Open MPI: run as root where one is root, two ranks on the hyper-threads of one core, in containers, on busy machines.
-if [[ $(id -u) == 0 ]]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
-export OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
-export OMPI_MCA_hwloc_base_binding_policy=none PRTE_MCA_hwloc_default_binding_policy=none
-export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
-export OMPI_MCA_btl_sm_single_copy_mechanism=none OMPI_MCA_btl=^tcp  # one node, perhaps without a network
+. tools/mpi_env.sh
 
 launch() {  # launch PROGRAM ARGUMENTS...
   local program=build/release/bin/$1
@@ -84,6 +79,7 @@ cat <<TEXT
 run directory      $federated  (config.yaml, metrics.jsonl, eval_results.log, checkpoints)
 adapter            $federated/adapter  (PEFT format)
 its page           $federated/report.html
+before and after   $federated/evaluation/results.svg
 answers one by one $federated/evaluation/predictions.jsonl
 time               $(minutes "$started"), of which $(minutes "$built") after the build
 TEXT

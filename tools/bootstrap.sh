@@ -9,7 +9,8 @@ usage() {
   cat <<'TEXT'
 usage: tools/bootstrap.sh [options]
   --with-python-tests   also make .deps/venv (transformers, peft, ...) for tests against the Python packages
-  --with-parquet        also fetch Apache Arrow, which reads Parquet data files, into .deps/arrow (68 MB)
+  --without-parquet     do not fetch Apache Arrow, which reads Parquet data files, into .deps/arrow (68 MB)
+  --with-parquet        end with 2 where it cannot be fetched; else only Parquet files will be refused then
   --with-demo-model     also fetch the quickstart's model, SmolLM2-135M-Instruct, into .deps/models (94 MiB)
   --with-style-tools    also install clang-format-14, clang-tidy-14 and strace (apt, when root)
   --with-slurm          also install Slurm's daemons and client, for the tests of jobs (apt, when root)
@@ -21,11 +22,12 @@ Without root or apt: says what is missing and how to get it, and exits with 2.
 TEXT
 }
 
-python_tests=0 demo_model=0 parquet=0 style_tools=0 slurm=0 cuda=0 check_only=0 torch_version=2.11.0
+python_tests=0 demo_model=0 parquet=try style_tools=0 slurm=0 cuda=0 check_only=0 torch_version=2.11.0
 while (($#)); do
   case $1 in
     --with-python-tests) python_tests=1 ;;
-    --with-parquet) parquet=1 ;;
+    --with-parquet) parquet=must ;;
+    --without-parquet) parquet=no ;;
     --with-demo-model) demo_model=1 ;;
     --with-style-tools) style_tools=1 ;;
     --with-slurm) slurm=1 ;;
@@ -46,7 +48,7 @@ esac
 if ((cuda)) && [[ $torch_version == 2.11.0 ]]; then
   torch_extra+=(nvidia-cufile==1.15.1.6 nvidia-cusparselt-cu13==0.8.0 nvidia-nvshmem-cu13==3.4.5)
 fi
-python_packages=(torch==2.11.0 transformers peft safetensors "sentencepiece<0.2.2" tokenizers tiktoken gguf protobuf numpy h5py "lm_eval[api]" tensorboard wandb)
+python_packages=(torch==2.11.0 transformers peft safetensors "sentencepiece<0.2.2" tokenizers tiktoken gguf protobuf numpy h5py "lm_eval[api]" tensorboard wandb jsonschema pyyaml)
 
 say() { echo "bootstrap: $*"; }
 die() { echo "bootstrap: $*" >&2; exit 2; }
@@ -164,7 +166,7 @@ explain_missing() {
 system_packages() {
   local table=$needs
   libtorch_ready || table+=$'\npip - | python3-pip | python\n'
-  ((!parquet)) || arrow_ready || table+=$'\npip - | python3-pip | python\n'
+  [[ $parquet == no ]] || ((check_only)) || arrow_ready || table+=$'\npip - | python3-pip | python\n'
   ((!demo_model)) || model_ready || table+=$'\npip - | python3-pip | python\n'
   ((!python_tests)) || venv_ready || table+=$'\nvenv - | python3-venv | python\n'
   probe "$table"
@@ -303,6 +305,17 @@ install_venv() {
   say "the Python packages of the tests are in .deps/venv"
 }
 
+# tools/release.sh packs libraries for machines without network.
+take_archive() {  # take_archive NAME VERSION
+  local file=fsllm_hpc-deps-$1-$2-$(uname -m).tar
+  [[ -f $file ]] || file=../$file
+  [[ -f $file && ! -e .deps/$1 ]] || return 0
+  say "unpacking $file"
+  mkdir "$work/archive-$1"
+  tar -xf "$file" -C "$work/archive-$1" || die "$file cannot be unpacked. Copy it again."
+  mv "$work/archive-$1/$1" ".deps/$1"
+}
+
 mkdir -p .deps
 exec 9>.deps/lock
 command -v flock >/dev/null && flock 9  # two runs at once: the second waits and then finds all done
@@ -312,8 +325,15 @@ trap 'stop_libtorch_job; rm -rf "$work"' EXIT
 mkdir -p "$work"
 export TMPDIR=$work PIP_ROOT_USER_ACTION=ignore  # downloads of 1 GB: not into a small /tmp
 
+if ! ((check_only)); then
+  [[ -n ${Torch_ROOT:-} ]] || take_archive libtorch "$torch_version"
+  [[ $parquet == no ]] || take_archive arrow "$arrow_version"
+fi
 system_packages
 if [[ -n ${libtorch_job:-} ]]; then wait "$libtorch_job" || exit; libtorch_job=; else install_libtorch; fi
-((!parquet)) || install_arrow
+case $parquet in
+  must) install_arrow ;;
+  try) ((check_only)) || (install_arrow) || say "went on without Apache Arrow: Parquet files will be refused" ;;
+esac
 ((!demo_model)) || install_model
 ((!python_tests)) || install_venv

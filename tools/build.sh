@@ -17,3 +17,10 @@ memory=$(awk '/^MemAvailable/ { print int($2 / 2e6) }' /proc/meminfo)
 
 cmake --preset "$preset" "$@"
 cmake --build --preset "$preset" --target "$target" -j "${FSLLM_BUILD_JOBS:-$jobs}"
+
+# One line puts the programs on PATH, with what Open MPI has to be told on this machine.
+bin=$PWD/build/$preset/bin
+if [[ -d $bin ]]; then
+  printf 'export PATH="%s:$PATH"\n. "%s/tools/mpi_env.sh"\n' "$bin" "$PWD" >build/env.sh
+  echo "build: the programs are in build/$preset/bin.  source build/env.sh  puts them on PATH."
+fi

@@ -281,7 +281,7 @@ int run_rows(CommandLine const& line, Communicator const& world) {
     job = job_of(line);
     if (world.rank() != 0) return;
     out = std::make_unique<OutputFolder>(line.need("out"));
-    out->check_free({"results.json", "predictions.jsonl"});
+    out->check_free({"results.json", "results.svg", "predictions.jsonl"});
   });
   job.load.device = device_of(line, world);
   auto const evaluation = evaluate(job, world);

@@ -26,7 +26,7 @@ Program const kProgram{
     "Tokenises a data set once into one HDF5 shard a client; runs under mpirun too.\n\n"
     "  fsllm_shard --cfg run.yaml --out DIR [KEY VALUE | KEY=VALUE]...\n"
     "  fsllm_shard --data gsm8k@llm --root DIR --model DIR --clients 4 --splitter iid --out DIR\n",
-    {{"cfg", "FILE", "take everything from a run's configuration"},
+    {{"cfg", "FILE", "take everything from a run's configuration, or from example:NAME"},
      {"data", "NAME|FILE", "data.type: alpaca@llm, dolly-15k@llm, gsm8k@llm, rows.jsonl, ..."},
      {"root", "DIR", "data.root: the folder that holds the data"},
      {"model", "DIR", "model folder: its tokenizer and vocabulary"},
@@ -116,7 +116,7 @@ int shard(CommandLine const& line, Communicator const& world) {
                 "--out is missing (no folder for the shards). See fsllm_shard --help.");
     FSLLM_CHECK(!writes || !std::filesystem::exists(std::filesystem::path(out) / "index.json"),
                 "{} already holds shards. Remove them, or choose another --out.", out);
-    if (world.rank() == 0 && !cfg.empty()) yaml = read_file(cfg);
+    if (world.rank() == 0 && !cfg.empty()) yaml = configuration_text(cfg);
   });
   world.broadcast(yaml, 0);
   Configuration config;

@@ -25,7 +25,7 @@ while (($#)); do
 done
 
 ci=0; [[ ${CI:-} == true ]] && ci=1
-set_up=(--with-parquet) configure=() ctest=(--test-dir "build/$preset" -j 2 --output-on-failure --test-output-size-passed 1000000)
+set_up=() configure=() ctest=(--test-dir "build/$preset" -j 2 --output-on-failure --test-output-size-passed 1000000)
 ((fast)) && ctest+=(-LE slow) || set_up+=(--with-python-tests --with-demo-model)
 ((ci)) && set_up+=(--with-style-tools --with-slurm) configure+=(-DFSLLM_WERROR=ON -DFSLLM_HEADER_CHECK=ON)
 ((ci)) && command -v nvcc >/dev/null && echo '#include <nccl.h>' | nvcc -E -x cu - >/dev/null 2>&1 && cuda=1
@@ -45,6 +45,11 @@ if ((ci)); then  # in batches, as what the quickstart compiles in a bare machine
   ctest --test-dir build/asan -j 2 -R '^(core|comm|io|jinja|text|data|fed|fed_mpi)_test|^fuzz\.' --output-on-failure || status=$?
 fi
 ctest "${ctest[@]}" "$@" || status=$?
+# The README's commands as somebody types them who has just built; the first block is the quickstart, which builds.
+if ((ci)); then
+  gsm8k=${FSLLM_TEST_DATA:-../shared/data}/datasets/gsm8k/train.jsonl
+  [[ ! -e $gsm8k ]] || python3 tests/docs/walk.py README.md --here --gsm8k "$gsm8k" || status=$?
+fi
 
 data=${FSLLM_TEST_DATA:-../shared/data} log=build/$preset/Testing/Temporary/LastTest.log
 if ((ci)) && [[ -d $data ]] && grep -n 'no test data' "$log"; then

@@ -11,6 +11,7 @@
 
 #include "fsllm/app/program.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/log.hpp"
 #include "fsllm/core/names.hpp"
 #include "fsllm/core/paths.hpp"
 
@@ -50,6 +51,8 @@ po::options_description visible_options(Program const& program) {
     else
       add(row.name.c_str(), po::value<std::string>()->value_name(row.value), help.c_str());
   }
+  add("quiet", "only warnings, errors and what was asked for");
+  add("verbose", "more of what goes on");
   add("version", "version and build facts");
   add("help", "this text; -h too");
   return options;
@@ -223,7 +226,7 @@ CommandLine parse_command_line(Program const& program, int argc, char const* con
     if (holds_path(row))
       for (auto& value : given) value = expanded(value, row);
   }
-  for (auto const* name : {"version", "help"})
+  for (auto const* name : {"quiet", "verbose", "version", "help"})
     if (values.count(name) != 0) line.values_[name] = {};
   auto words = values.count("__words") != 0 ? values["__words"].as<Texts>() : Texts{};
   if (program.words == Words::overrides) line.overrides = pair_up(words, program.name);
@@ -262,6 +265,10 @@ ProgramStart answer_command_line(Program const& program, int argc, char const* c
   }
   try {
     start.line = parse_command_line(program, argc, argv);
+    FSLLM_CHECK(!start.line->has("quiet") || !start.line->has("verbose"),
+                "--quiet with --verbose (one asks for less, the other for more). Leave one of them out.");
+    if (start.line->has("quiet")) set_verbosity(LogLevel::warning);
+    if (start.line->has("verbose")) set_verbosity(LogLevel::debug);
     bool const help = start.line->has("help"), version = start.line->has("version");
     if (!help && !version) return start;
     start.line.reset();
@@ -269,7 +276,7 @@ ProgramStart answer_command_line(Program const& program, int argc, char const* c
     if (help)
       std::cout << help_text(program);
     else
-      std::cout << program.name << " " << FSLLM_VERSION << "\n"
+      std::cout << program.name << " " << FSLLM_VERSION << "\ncommit: " << source_commit() << "\n"
                 << FSLLM_BUILD_FACTS << (more_facts != nullptr ? more_facts() : "");
   } catch (Error const& error) {
     print_error_once(error.what());

@@ -6,12 +6,14 @@
 
 #include <numeric>
 
+#include "check_command.hpp"
 #include "fsllm/app/merge.hpp"
 #include "fsllm/app/prepare_data.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/comm/cores.hpp"
 #include "fsllm/comm/nccl.hpp"
 #include "fsllm/comm/stall.hpp"
+#include "fsllm/core/counted.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
@@ -22,6 +24,7 @@
 #include "fsllm/io/files.hpp"
 #include "groups.hpp"
 #include "launch.hpp"
+#include "listing.hpp"
 #include "offsite.hpp"
 #include "plan_command.hpp"
 #include "ready_shards.hpp"
@@ -73,10 +76,6 @@ void prepare_directory(Setup& s, bool overwrite, Communicator const& comm) {
   s.resume = comm.max(comm.rank() == 0 && s.resume ? 1 : 0) != 0;
 }
 
-PrepareJob prepare_job(Setup const& s, int threads) {
-  return {s.run.data, s.run.fed.seed, s.tokenizer(), s.model.vocab_size, threads, s.prompt};
-}
-
 /// Collective: the folder of the run's shards, made now unless they are ready.
 std::filesystem::path shards_of(Setup const& s, Communicator const& comm) {
   if (!s.run.data.shards.empty()) return s.run.data.shards;
@@ -84,7 +83,8 @@ std::filesystem::path shards_of(Setup const& s, Communicator const& comm) {
   bool const ready =
       comm.max(comm.rank() == 0 && s.resume && std::filesystem::exists(dir / "index.json") ? 1 : 0) != 0;
   if (ready) return dir;
-  log_info("sharding {} for {} clients", s.run.data.type, s.run.fed.client_num);
+  log_info("sharding {} for {}", s.run.data.type,
+           s.run.fed.client_num > 0 ? counted(s.run.fed.client_num, "client") : "a client a value");
   make_shards({prepare_job(s, preparing_threads()), s.run.fed.client_num, s.resolved_yaml},
               {s.directory.root, "shards", s.output.get()}, comm);
   return dir;
@@ -142,14 +142,14 @@ void warn_of_settings(std::vector<std::string> const& launch, ClientData const& 
 /// Collective: what runs where, and what it takes before the first step.
 void log_start(Setup const& s, Trainable const& t, ClientData const& data, Communicator const& comm) {
   auto const table = placement_table(comm);
-  log_info("fsllm_hpc {} on {} ranks, {} threads each\n{}", FSLLM_VERSION, comm.size(), at::get_num_threads(),
-           table);
+  log_info("fsllm_hpc {} on {}, {} each\n{}", FSLLM_VERSION, counted(comm.size(), "rank"),
+           counted(at::get_num_threads(), "thread"), table);
   log_info("model {} ({}), weights {}, compute {} on {}", s.model_dir.string(), s.model.family,
            s.load.storage_dtype, s.load.compute_dtype, s.device.gpu < 0 ? "CPU" : "GPU");
   if (comm.rank() == 0) warn_of_settings(s.launch_warnings, data, s.run.group.ranks, comm);
   if (s.load.device == "cpu") warn_of_memory(weight_bytes(*t.model));
-  log_info("{} clients, {} trainable parameters ({}), run directory {}", data.clients().size(),
-           num_parameters(t.parameters),
+  log_info("{}, {} trainable parameters ({}), run directory {}",
+           counted(std::ssize(data.clients()), "client"), num_parameters(t.parameters),
            t.peft       ? s.run.peft.method
            : s.emulator ? "outer blocks"
                         : "full model",
@@ -265,100 +265,32 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   if (s.run.offsite.judges_full) federation.judged_model = full_model;
   if (s.run.offsite.align.every_round)
     federation.received = [&](TensorMap const& extra) { take_middle_blocks(trainable, extra); };
+  auto const hosts = comm.all_gather(host_name());
+  federation.write_record = [&](std::string const& text, int64_t round) {
+    write_record(s, text, round, hosts);
+  };
   s.handed.reset();
   stop_before_time_limit(s.run.time_limit_margin, comm);
   auto const summary = run_rounds(federation, s.resume);
-  if (comm.rank() == 0 && !summary.interrupted) write_report(s.directory, *s.output);
+  if (comm.rank() == 0 && !summary.interrupted) {
+    record_result(s.directory, *s.output);
+    write_report(s.directory, *s.output);
+    if (std::filesystem::exists(s.directory.report()))
+      log_info("its page: {}", s.directory.report().string());
+  }
   set_signal_note("", summary.interrupted ? OnSignal::ignored : OnSignal::end_process);
   return summary.interrupted ? (summary.saved ? kExitStopped : kExitSignal) : 0;
-}
-
-/// Reads and splits the data, and encodes the first rows; how many clients there are.
-int64_t check_rows(Setup const& s) {
-  constexpr int64_t kEncoded = 20000;
-  auto const job = prepare_job(s, 1);
-  RowTable table;
-  PrepareCounts counts;
-  std::vector<bool> empty;
-  auto const most = most_tokens(s);
-  for_each_sample(s.run.data, [&](Sample&& sample) {
-    table.add(sample, sample.record);
-    if (table.rows() > kEncoded) return;
-    auto const rows = prepare_rows(sample, job, counts);
-    empty.push_back(rows.empty());
-    for (auto const& row : rows)
-      FSLLM_CHECK(most == 0 || std::cmp_less_equal(row.ids.size(), most),
-                  "llm.tok_len = {} (the model takes {} tokens, and a row has {}). Set it to {}.",
-                  s.run.data.tok_len, most, row.ids.size(), most);
-  });
-  warn_of_truncation(counts, s.run.data.tok_len);
-  auto const plan = plan_split(table, s.run.data, s.run.fed.client_num, s.run.fed.seed);
-  bool const merged = s.run.fed.algorithm.merges;
-  std::vector<int64_t> clients(merged ? 1 : plan.clients.size());
-  std::iota(clients.begin(), clients.end(), int64_t{1});
-  check_clients(s, clients, [&](int64_t client) {
-    auto const& rows = plan.clients[static_cast<size_t>(client - 1)].train;
-    return merged ? 1 : std::count_if(rows.begin(), rows.end(), [&](int64_t row) {
-      return std::cmp_greater_equal(row, empty.size()) || !empty[static_cast<size_t>(row)];
-    });
-  });
-  return static_cast<int64_t>(plan.clients.size());
-}
-
-/// Collective.
-int64_t check_shards(Setup const& s, Communicator const& comm) {
-  auto sources = clients_of(s, comm);
-  int64_t clients = 0;
-  agree(comm, [&] {
-    ClientData data(std::move(sources), s.tokenizer_sha256(), s.model.vocab_size, most_tokens(s), false,
-                    s.run.train.loss);
-    check_client_count(s, data);
-    data.check(comm.rank(), comm.size());
-    check_clients(s, data.clients(), [&](int64_t client) { return data.summary(client).train.rows; });
-    clients = static_cast<int64_t>(data.clients().size());
-  });
-  return clients;
-}
-
-/// Validates data, model and adapter without weights in memory or training. Collective.
-int check_command(Setup const& s, Communicator const& comm) {
-  RunTasks const tasks(s, comm);
-  int64_t clients = has_ready_shards(s) ? check_shards(s, comm) : 0;
-  agree(comm, [&] {
-    if (comm.rank() != 0) return;
-    if (!has_ready_shards(s)) clients = check_rows(s);
-    auto options = s.load;
-    options.values = false;
-    auto const model = load_grown(s, s.model_dir, options);
-    int64_t const bytes = weight_bytes(*model);
-    if (s.load.device == "cpu") warn_of_memory(bytes);
-    if (!s.run.peft.method.empty()) {
-      auto const peft = make_peft(s.run.peft, *model, s.run.fed.seed);
-      if (s.emulator) check_adapter(peft->state(), *s.emulator);
-    }
-    fmt::print("configuration, data and model are good: {} clients, {} model {} with {:.1f} MiB of weights\n",
-               clients, s.model.family, s.model_dir.string(), static_cast<double>(bytes) / 1048576);
-  });
-  return 0;
-}
-
-/// A configuration of defaults, with every key declared.
-Config all_keys() {
-  auto config = Config::parse("model: {type: none}\nfederate: {client_num: 1}\nllm: {adapter: {use: True}}\n",
-                              "defaults");
-  load_run_config(config);
-  return config;
 }
 
 }  // namespace
 
 bool is_information_asked(CommandLine const& line) {
   return line.has("print-schema") || line.has("print-markdown") || line.has("describe") ||
-         line.has("compare");
+         line.has("compare") || line.has("list") || line.has("example");
 }
 
 int information_command(CommandLine const& line) {
-  if (line.has("print-schema")) fmt::print("{}", all_keys().json_schema());
+  if (line.has("print-schema")) fmt::print("{}", schema_of(all_keys()));
   if (line.has("print-markdown")) fmt::print("{}", markdown_of(all_keys()));
   if (line.has("describe")) {
     auto const text = all_keys().describe(line.text("describe"));
@@ -367,6 +299,8 @@ int information_command(CommandLine const& line) {
     fmt::print("{}", text);
   }
   if (line.has("compare")) compare_command(line);
+  if (line.has("list")) fmt::print("{}", listing(line.text("list")));
+  if (line.has("example")) fmt::print("{}", example(line.text("example")));
   return 0;
 }
 
@@ -387,7 +321,9 @@ int run_command(CommandLine const& line, Communicator const& world) {
               "--plan with llm.offsite_tuning.use = True (not available in this version). Plan the emulator, "
               "whose folder a run leaves in its directory, as a model of its own.");
   if (line.has("plan")) return plan_command(line, setup, world);
-  return line.has("check") ? check_command(setup, world) : train_command(line, setup, world);
+  if (!line.has("check")) return train_command(line, setup, world);
+  auto ready = has_ready_shards(setup) ? clients_of(setup, world) : std::vector<ClientSource>{};
+  return check_command(setup, std::move(ready), world);
 }
 
 }  // namespace fsllm

@@ -5,6 +5,7 @@
 
 #include "fsllm/app/evaluate.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/plot.hpp"
 #include "fsllm/io/files.hpp"
 
 namespace fsllm {
@@ -102,12 +103,60 @@ std::vector<size_t> shown_rows(Evaluation const& evaluation, size_t count) {
   return telling;
 }
 
+/// Bars of exact match: a group for each category and for all rows, a bar for each candidate.
+std::string exact_match_plot(Evaluation const& evaluation, Sums const& sums) {
+  constexpr double kHeight = 220, kTop = 40, kLeft = 56, kBar = 26, kGap = 26;
+  auto const colour = [](size_t i) { return kCurveColours.at(i % kCurveColours.size()); };
+  std::vector<std::string> groups;
+  for (auto const& [category, sum] : sums.front())
+    if (!category.empty()) groups.push_back(category);
+  groups.emplace_back("");
+  auto const count = static_cast<double>(sums.size());
+  double const group = kBar * count + kGap, width = kLeft + group * static_cast<double>(groups.size()) + 20;
+  auto const height_of = [&](double share) { return kHeight * share; };
+  std::string body;
+  for (int percent = 0; percent <= 100; percent += 20)
+    body += fmt::format(
+        "<line x1='{0}' x2='{1:.0f}' y1='{2:.1f}' y2='{2:.1f}' stroke='#dddddd'/><text x='{3}' y='{4:.1f}' "
+        "text-anchor='end'>{5} %</text>\n",
+        kLeft, width - 10, kTop + kHeight - height_of(percent / 100.0), kLeft - 6,
+        kTop + kHeight - height_of(percent / 100.0) + 4, percent);
+  for (size_t g = 0; g < groups.size(); ++g) {
+    double const x = kLeft + kGap / 2 + group * static_cast<double>(g);
+    for (size_t c = 0; c < sums.size(); ++c) {
+      double const share = sums[c].at(groups[g]).share(), left = x + kBar * static_cast<double>(c);
+      double const y = kTop + kHeight - height_of(share);
+      body += fmt::format(
+          "<rect x='{:.1f}' y='{:.1f}' width='{}' height='{:.1f}' fill='{}'/><text x='{:.1f}' y='{:.1f}' "
+          "text-anchor='middle' font-size='10'>{:.0f}</text>\n",
+          left, y, kBar - 2, height_of(share), colour(c), left + kBar / 2 - 1, y - 3, 100 * share);
+    }
+    body += fmt::format("<text x='{:.1f}' y='{:.0f}' text-anchor='middle'>{}</text>\n", x + kBar * count / 2,
+                        kTop + kHeight + 16, xml_text(groups[g].empty() ? "all" : groups[g]));
+  }
+  double y = kTop + kHeight + 34, widest = width;
+  for (size_t c = 0; c < sums.size(); ++c, y += 18) {
+    auto const& name = evaluation.candidates[c].name;
+    widest = std::max(widest, kLeft + 40 + 8.0 * static_cast<double>(name.size()));
+    body += fmt::format(
+        "<rect x='{0}' y='{1:.0f}' width='12' height='12' fill='{2}'/><text x='{3}' y='{4:.0f}'>{5}</text>\n",
+        kLeft, y, colour(c), kLeft + 18, y + 11, xml_text(name));
+  }
+  return fmt::format(
+      "<svg xmlns='http://www.w3.org/2000/svg' width='{:.0f}' height='{:.0f}' font-family='sans-serif' "
+      "font-size='12'>\n<rect width='100%' height='100%' fill='white'/><text x='{}' y='18' "
+      "font-weight='bold'>"
+      "Answers that match exactly, of {} rows</text>\n{}</svg>\n",
+      std::max(widest, 360.0), y + 10, kLeft, sums.front().at("").rows, body);
+}
+
 }  // namespace
 
 void write_evaluation(Evaluation const& evaluation, OutputFolder& out) {
   ordered_json results;
+  Sums all;
   for (size_t c = 0; c < evaluation.candidates.size(); ++c) {
-    auto const sums = sums_of(evaluation, c);
+    auto const& sums = all.emplace_back(sums_of(evaluation, c));
     auto& entry = results[evaluation.candidates[c].name];
     entry = to_json(sums.at(""));
     for (auto const& [category, sum] : sums)
@@ -115,6 +164,7 @@ void write_evaluation(Evaluation const& evaluation, OutputFolder& out) {
   }
   out.write("predictions.jsonl", predictions(evaluation));
   out.write("results.json", dumped(results, 2) + "\n");
+  out.write("results.svg", exact_match_plot(evaluation, all));
 }
 
 std::string evaluation_table(Evaluation const& evaluation) {

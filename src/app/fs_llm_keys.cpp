@@ -174,6 +174,23 @@ std::string markdown_of(Config const& declared) {
   return text;
 }
 
+std::string schema_of(Config const& declared) {
+  auto const keys = declared.keys();
+  std::vector<AcceptedKey> accepted;
+  for (auto const& key : kForeignKeys) {
+    if (is_declared(keys, key.path)) continue;
+    AcceptedKey one{key.path, std::nullopt};
+    if (key.off != nullptr) {
+      std::istringstream choices(key.off);
+      one.values.emplace();
+      for (std::string choice; std::getline(choices, choice, '|');) one.values->push_back(choice);
+      if (one.values->empty()) one.values->emplace_back();
+    }
+    accepted.push_back(one);
+  }
+  return declared.json_schema(accepted);
+}
+
 void accept_fs_llm_keys(Config& config) {
   std::vector<std::pair<std::string, std::vector<std::string>>> unread;  // what is used instead, keys
   auto const declared = config.keys();

@@ -10,9 +10,13 @@ fsllm::Program const kProgram{
     "Federated fine-tuning of large language models over MPI.\n\n"
     "  fsllm_hpc --cfg run.yaml [KEY VALUE | KEY=VALUE]...\n"
     "  mpirun -np 4 fsllm_hpc --cfg run.yaml federate.total_round_num 10\n"
+    "  fsllm_hpc --example lora > run.yaml\n"
     "  fsllm_hpc --compare RUN RUN [...] [--out FILE.html]\n",
-    {{"cfg", "FILE", "the run's YAML configuration (FS-LLM's keys)"},
+    {{"cfg", "FILE", "the run's YAML configuration (FS-LLM's keys), or example:NAME"},
      {"client_cfg", "FILE", "per-client overrides, as client_1: {train: {...}}"},
+     {"list", "[WHAT]",
+      "names of models, adapters, datasets, splitters, templates, algorithms, tasks or examples"},
+     {"example", "NAME", "print an example configuration"},
      {"check", "", "validate configuration, data and model, without training"},
      {"check-env", "", "look at ranks, nodes, cores, GPUs, messages and folders; goes without --cfg"},
      {"plan", "", "print what memory and traffic the run takes, without training"},

@@ -79,6 +79,8 @@ constexpr char const* kExitCodes[][2] = {
 
 std::vector<OptionRow> all_options(Program const& program) {
   auto rows = program.options;
+  rows.push_back({"quiet", "", "only warnings, errors and what was asked for"});
+  rows.push_back({"verbose", "", "more of what goes on"});
   rows.push_back({"version", "", "version and build facts"});
   rows.push_back({"help", "", "a summary of this page"});
   return rows;

@@ -8,6 +8,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/paths.hpp"
 #include "fsllm/io/files.hpp"
+#include "fsllm/io/gguf.hpp"
 
 namespace fsllm {
 namespace {
@@ -63,7 +64,12 @@ fs::path snapshot_in(fs::path const& folder, std::string const& model_type) {
 }  // namespace
 
 fs::path resolve_model(RunConfig const& run) {
-  auto const name = run.model_type.substr(0, run.model_type.find('@'));
+  auto name = run.model_type.substr(0, run.model_type.find('@'));
+  // A file of a Hugging Face folder stands for the folder.
+  if (auto const file = fs::path(name);
+      fs::is_regular_file(file) && (file.extension() == ".safetensors" || file.filename() == "config.json" ||
+                                    file.filename() == "model.safetensors.index.json"))
+    name = file.has_parent_path() ? file.parent_path().string() : ".";
   std::vector<fs::path> places, caches;
   if (!run.model_cache.empty()) {
     places.push_back(fs::path(run.model_cache) / name);
@@ -73,7 +79,20 @@ fs::path resolve_model(RunConfig const& run) {
   }
   places.emplace_back(name);
   for (auto const& place : places)
-    if (fs::is_directory(place) || fs::is_regular_file(place)) return fs::canonical(place);
+    if (fs::is_directory(place) || fs::is_regular_file(place)) {
+      auto const found = fs::canonical(place);
+      FSLLM_CHECK(
+          fs::is_directory(found) || is_gguf(found),
+          "model.type = '{}' (neither a folder in Hugging Face layout nor a .gguf file). Name the folder "
+          "that holds config.json and the weights, or a .gguf file.",
+          run.model_type);
+      FSLLM_CHECK(!fs::is_directory(found) || fs::exists(found / "config.json") ||
+                      !fs::exists(found / "adapter_config.json"),
+                  "model.type = '{}' (an adapter, not a model). Name the base model, and the adapter by "
+                  "llm.adapter.init_from or --adapter.",
+                  run.model_type);
+      return found;
+    }
   std::ranges::copy(hub_caches(), std::back_inserter(caches));
   bool const may_be_name = !name.empty() && name.front() != '/' && std::ranges::count(name, '/') <= 1;
   for (auto const& cache : caches)

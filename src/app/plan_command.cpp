@@ -150,6 +150,22 @@ bool describes_machine(CommandLine const& line) {
 
 }  // namespace
 
+void print_memory(Setup const& s, std::vector<ClientSource> const& sources, int64_t ranks,
+                  int64_t ranks_on_node) {
+  PlanSource source(s, sources);
+  Machine const machine{(ranks + ranks_on_node - 1) / ranks_on_node, ranks_on_node,
+                        static_cast<double>(available_memory()), 0, s.device.gpu >= 0};
+  auto const chosen = chosen_by(s, ranks, ranks_on_node, machine.gpu);
+  auto const plan = plan_memory(source.input(chosen));
+  auto const shape = source.largest_pass(chosen);
+  fmt::print(
+      "memory: about {:.0f} MiB a rank in its largest pass, {:.0f} rows of {:.0f} tokens (--plan has its "
+      "parts, and the time)\n",
+      plan.rank / kMiB, shape.rows, shape.length);
+  if (machine.node_memory > 0 && use_of(plan, machine) > 1)
+    print_fit(s, source, chosen, plan, machine, false);
+}
+
 int plan_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   int64_t const ranks_on_node = comm.max(comm.split_by_node().size());
   std::vector<ClientSource> sources;

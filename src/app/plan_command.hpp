@@ -9,6 +9,10 @@ namespace fsllm {
 /// of the few steps that predict seconds.
 int plan_command(CommandLine const& line, Setup& s, Communicator const& comm);
 
+/// One line for --check: memory of a rank, and whether it is there; what would take less, where it is not.
+void print_memory(Setup const& s, std::vector<ClientSource> const& sources, int64_t ranks,
+                  int64_t ranks_on_node);
+
 /// Collective: whether this node's memory will do for a full model, before it is loaded. A run whose weights,
 /// gradients, optimiser and messages alone exceed by a tenth what is available, or the limits of its cgroup
 /// and processes, is an Error that says what would fit (`ignore`: a warning, as it is where they nearly do).

@@ -68,7 +68,7 @@ int run_program(int argc, char** argv, std::function<int(Communicator const&)> c
     auto const world = Communicator::world();
     try {
       check_launch();
-      start_log(world.rank(), world.size(), LogLevel::info);
+      start_log(world.rank(), world.size(), verbosity());
       return body(world);
     } catch (AgreedError const& error) {
       if (world.rank() == 0) print_error(error.what());

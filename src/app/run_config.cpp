@@ -8,6 +8,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/names.hpp"
 #include "fsllm/core/paths.hpp"
+#include "unread_keys.hpp"
 
 namespace fsllm {
 namespace {
@@ -159,8 +160,10 @@ void check_name(RunConfig const& run, Config const& config) {
 
 }  // namespace
 
-RunConfig load_run_config(Config& config) {
-  RunConfig run;
+namespace {
+
+/// Keys that belong to no other module.
+void load_own_keys(Config& config, RunConfig& run) {
   run.outdir = get_path(config, "outdir", "exp", "Folder of all run directories.");
   run.expname =
       config.get("expname", "", "Name of this run's directory; '' makes one from method, model and data.");
@@ -231,21 +234,10 @@ RunConfig load_run_config(Config& config) {
              "config.yaml as keys of this program, and this as False.");
   get_path(config, "llm.deepspeed.ds_config", "",
            "The JSON file: from the working directory, or else beside the YAML.");
-  run.data = load_data_config(config);
-  run.peft = load_peft_config(config);
-  run.train = load_train_config(config);
-  run.fed = load_fed_config(config);
-  run.group = load_group_config(config);
-  run.offsite = load_offsite_config(config);
-  run.tasks = load_run_tasks(config, run.data.root);
-  if (run.half && run.storage_dtype == "auto") run.storage_dtype = "fp16";
-  bool const half_products = run.compute_dtype == "bf16" || run.compute_dtype == "fp16";
-  if (half_products && run.storage_dtype == "auto" && !run.peft.method.empty() && !run.offsite.use)
-    run.storage_dtype = run.compute_dtype;  // products would convert every weight in each pass
-  if (run.expname.empty()) run.expname = default_name(run);
-  check_name(run, config);
-  accept_fs_llm_keys(config);
-  config.finish();
+}
+
+/// What keys of different modules may not be together.
+void check_together(RunConfig const& run, Config const& config) {
   FSLLM_CHECK(!run.model_type.empty(),
               "model.type is missing (no model to train). Set it to a folder in Hugging Face layout, or to a "
               ".gguf file.");
@@ -270,11 +262,49 @@ RunConfig load_run_config(Config& config) {
   FSLLM_CHECK(run.shard_roots.empty() || run.data.shards.empty(),
               "{} = {} (hpc.shard_roots names the shards already). Leave one of them out.",
               config.where("data.shards"), run.data.shards);
-  check_federation(run, config);
-  check_group(run, config);
-  check_offsite(run);
-  check_run_tasks(run, config);
+}
+
+/// Takes the places of "auto" and '' where other keys tell what they mean.
+void derive(RunConfig& run) {
+  if (run.half && run.storage_dtype == "auto") run.storage_dtype = "fp16";
+  bool const half_products = run.compute_dtype == "bf16" || run.compute_dtype == "fp16";
+  if (half_products && run.storage_dtype == "auto" && !run.peft.method.empty() && !run.offsite.use)
+    run.storage_dtype = run.compute_dtype;  // products would convert every weight in each pass
+  if (run.expname.empty()) run.expname = default_name(run);
   if (run.offsite.use && run.fed.reduce == "auto") run.fed.reduce = "exact";  // parts of a model, as adapters
+}
+
+}  // namespace
+
+Config all_keys() {
+  auto config = Config::parse("model: {type: none}\nfederate: {client_num: 1}\nllm: {adapter: {use: True}}\n",
+                              "defaults");
+  load_run_config(config);
+  return config;
+}
+
+RunConfig load_run_config(Config& config) {
+  RunConfig run;
+  config.part([&] { load_own_keys(config, run); });
+  config.part([&] { run.data = load_data_config(config); });
+  config.part([&] { run.peft = load_peft_config(config); });
+  config.part([&] { run.train = load_train_config(config); });
+  config.part([&] { run.fed = load_fed_config(config); });
+  config.part([&] { run.group = load_group_config(config); });
+  config.part([&] { run.offsite = load_offsite_config(config); });
+  config.part([&] { run.tasks = load_run_tasks(config, run.data.root); });
+  if (config.was_cut_short()) config.declare_as(all_keys());
+  config.part([&] { accept_fs_llm_keys(config); });
+  config.finish();
+  derive(run);
+  config.part([&] { check_name(run, config); });
+  config.part([&] { check_together(run, config); });
+  config.part([&] { check_federation(run, config); });
+  config.part([&] { check_group(run, config); });
+  config.part([&] { check_offsite(run); });
+  config.part([&] { check_run_tasks(run, config); });
+  config.report();
+  leave_out_unread(run, config);
   return run;
 }
 

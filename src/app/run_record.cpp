@@ -9,12 +9,16 @@
 #include <torch/version.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
+#include "fsllm/app/command_line.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/matmul.hpp"
@@ -228,6 +232,64 @@ std::string continued_record(std::string const& before, std::string const& now, 
   }
   here["computed_on"] = places;
   return here.dump(1);
+}
+
+namespace {
+
+ordered_json read_record(RunDirectory const& run) {
+  auto const file = run.record();
+  auto record = fs::exists(file) ? ordered_json::parse(read_file(file), nullptr, false) : ordered_json();
+  return record.is_object() ? record : ordered_json::object();
+}
+
+/// The words that started this process.
+std::vector<std::string> command_words() {
+  std::vector<std::string> words;
+  std::ifstream file("/proc/self/cmdline");
+  for (std::string word; std::getline(file, word, '\0');) words.push_back(word);
+  return words;
+}
+
+std::string utc_now() {
+  std::time_t const now = std::time(nullptr);
+  std::tm parts{};
+  ::gmtime_r(&now, &parts);
+  std::array<char, 32> text{};
+  return {text.data(), std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts)};
+}
+
+}  // namespace
+
+void write_record(Setup const& s, std::string const& record, int64_t round,
+                  std::vector<std::string> const& hosts) {
+  auto json = ordered_json::parse(record);
+  ordered_json start{{"after_round", round},       {"time", utc_now()},
+                     {"command", command_words()}, {"commit", source_commit()},
+                     {"ranks", hosts.size()},      {"hosts", std::set(hosts.begin(), hosts.end())}};
+  for (auto const* name : {"SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "PBS_JOBID"})
+    if (char const* const value = std::getenv(name); value != nullptr) start["job"][name] = value;
+  auto starts =
+      s.resume ? read_record(s.directory).value("starts", ordered_json::array()) : ordered_json::array();
+  starts.push_back(start);
+  json["seed"] = s.run.fed.seed;
+  json["starts"] = starts;
+  s.output->write("run.json", json.dump(1) + "\n");
+}
+
+void record_result(RunDirectory const& run, OutputFolder& output) {
+  auto json = read_record(run);
+  auto result = ordered_json::object();
+  for (auto const& folder : {run.adapter(), run.best(), run.average(), run.model()}) {
+    if (!fs::is_directory(folder)) continue;
+    std::vector<fs::path> files;
+    for (auto const& entry : fs::recursive_directory_iterator(folder))
+      if (entry.is_regular_file() && entry.path().extension() == ".safetensors")
+        files.push_back(entry.path());
+    std::sort(files.begin(), files.end());
+    for (auto const& file : files) result[fs::relative(file, run.root).string()] = sha256_file(file);
+  }
+  json["result"] = result;
+  output.write("run.json", json.dump(1) + "\n");
 }
 
 }  // namespace fsllm

@@ -47,6 +47,13 @@ std::map<std::string, uint64_t> checksums_of_rank_0(InputFiles const* inputs, Co
 /// are an Error that names them; other processors, libraries or variables a warning.
 std::string continued_record(std::string const& before, std::string const& now, int64_t round);
 
+/// run.json: the record, what was started when, where and how ("starts", those before among them), and the
+/// seed. Rank 0.
+void write_record(Setup const& s, std::string const& record, int64_t round,
+                  std::vector<std::string> const& hosts);
+/// Adds SHA-256 of what the run has made ("result"). Rank 0.
+void record_result(RunDirectory const& run, OutputFolder& output);
+
 /// Name and numbers of this machine's processor, which choose a library's kernels.
 std::string processor();
 

@@ -52,7 +52,11 @@ std::pair<std::string, std::string> named_file(std::function<std::string()> cons
 /// Collective: the YAML with the words of the command line, and the files of llm.deepspeed and hpo.fedex as
 /// keys.
 Config given_keys(CommandLine const& line, std::string const& source, Communicator const& comm) {
-  auto const yaml = shared_file(source, comm);
+  std::string yaml;
+  agree(comm, [&] {
+    if (comm.rank() == 0) yaml = configuration_text(source);
+  });
+  comm.broadcast(yaml, 0);
   auto config = Config::parse("", "");
   agree(comm, [&] {
     config = Config::parse(yaml, source);

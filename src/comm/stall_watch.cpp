@@ -190,6 +190,7 @@ void end_stall_watch() {
 }
 
 void set_activity(std::string const& text) {
+  if (!text.empty()) log_debug("{}", text);
   if (watch) watch->set_activity(text);
 }
 

@@ -113,7 +113,12 @@ struct Kind<int64_t> {
 template <>
 struct Kind<double> {
   static constexpr char const* name = "float";
-  static std::string yaml(double value) { return fmt::format("{}", value); }
+  /// YAML 1.1 knows an exponent behind a point alone.
+  static std::string yaml(double value) {
+    auto text = fmt::format("{}", value);
+    if (auto const e = text.find('e'); e != text.npos && text.find('.') == text.npos) text.insert(e, ".0");
+    return text;
+  }
 };
 template <>
 struct Kind<std::string> {
@@ -194,14 +199,19 @@ T Config::get(std::string const& path, T const& default_value, std::string const
               Constraint constraint) {
   T value = default_value;
   if constexpr (std::is_same_v<T, std::string>) take_literally(state_->given, path);
-  auto const found = state_->given.entries.find(path);
-  if (found != state_->given.entries.end()) {
-    if (found->second.kind != YamlEntry::Kind::null)
-      value = Reader<T>::read(where(path), found->second, constraint);
-  } else {
-    for (auto const& [given, entry] : state_->given.entries)
-      FSLLM_CHECK(!is_under(given, path), "{} ({} is a single {}, without keys below it). Remove it.",
-                  place_of(given, entry), path, Kind<T>::name);
+  try {
+    auto const found = state_->given.entries.find(path);
+    if (found != state_->given.entries.end()) {
+      if (found->second.kind != YamlEntry::Kind::null)
+        value = Reader<T>::read(where(path), found->second, constraint);
+    } else {
+      for (auto const& [given, entry] : state_->given.entries)
+        FSLLM_CHECK(!is_under(given, path), "{} ({} is a single {}, without keys below it). Remove it.",
+                    place_of(given, entry), path, Kind<T>::name);
+    }
+  } catch (Error const& error) {
+    if (!state_->collects) throw;
+    keep_mistake(error.what());
   }
   if (state_->declared_at.emplace(path, state_->declared.size()).second) {
     state_->declared.push_back(
@@ -265,6 +275,11 @@ std::optional<std::string> Config::text(std::string const& path) const {
   return entry.kind == YamlEntry::Kind::list ? fmt::format("[{}]", fmt::join(entry.items, ", ")) : entry.text;
 }
 
+std::vector<std::string> Config::items(std::string const& path) const {
+  auto const found = state_->given.entries.find(path);
+  return found == state_->given.entries.end() ? std::vector<std::string>() : found->second.items;
+}
+
 bool Config::is_list(std::string const& path) const {
   auto const found = state_->given.entries.find(path);
   return found != state_->given.entries.end() && found->second.kind == YamlEntry::Kind::list;
@@ -277,6 +292,10 @@ int64_t Config::list_size(std::string const& path) const {
 
 std::vector<std::string> Config::given_keys() const {
   return state_->given.order;
+}
+
+void Config::describe_as(std::string const& path, std::string const& type) {
+  state_->declared.at(state_->declared_at.at(path)).type = type;
 }
 
 void Config::set_resolved(std::string const& path, std::string const& value) {
@@ -303,39 +322,102 @@ void Config::accept_all_under(std::string const& prefix) {
   state_->accepted_prefixes.insert(prefix);
 }
 
-void Config::finish() const {
+void Config::keep_mistake(std::string const& message) {
+  auto& kept = state_->mistakes;
+  if (std::find(kept.begin(), kept.end(), message) == kept.end()) kept.push_back(message);
+}
+
+void Config::part(std::function<void()> const& read) {
+  auto const before = state_->mistakes.size();
+  state_->collects = true;
+  try {
+    read();
+  } catch (Error const& error) {
+    state_->cut_short = true;
+    if (state_->mistakes.size() == before) keep_mistake(error.what());
+  }
+  state_->collects = false;
+}
+
+void Config::report() const {
+  auto const& kept = state_->mistakes;
+  if (kept.size() == 1) fail(kept.front());
+  FSLLM_CHECK(kept.empty(), "{} mistakes in the configuration. Correct them.\n  {}", kept.size(),
+              fmt::join(kept, "\n  "));
+}
+
+bool Config::was_cut_short() const {
+  return state_->cut_short;
+}
+
+void Config::declare_as(Config const& other) {
+  for (auto const& key : other.state_->declared)
+    if (state_->declared_at.emplace(key.path, state_->declared.size()).second) {
+      state_->declared.push_back(key);
+      state_->resolved.emplace_back(key.path, key.default_text);
+    }
+  state_->accepted_prefixes.insert(other.state_->accepted_prefixes.begin(),
+                                   other.state_->accepted_prefixes.end());
+}
+
+void Config::leave_out(std::string const& prefix) {
+  state_->left_out.insert(prefix);
+}
+
+/// Fails where nobody asked for a key that is given.
+void Config::check_known(std::string const& path, std::vector<std::string> const& known) const {
+  auto const& entry = state_->given.entries.at(path);
+  if (auto const key = state_->declared_at.find(path); key != state_->declared_at.end()) {
+    if (entry.kind == YamlEntry::Kind::null)
+      report_default(place_of(path, entry), state_->declared[key->second]);
+    return;
+  }
+  auto const& accepted = state_->accepted_prefixes;
+  if (std::any_of(accepted.begin(), accepted.end(),
+                  [&](auto const& p) { return path == p || is_under(path, p); }))
+    return;
+  bool const section =
+      std::any_of(known.begin(), known.end(), [&](auto const& key) { return is_under(key, path); });
+  if (section && !entry.problem.empty()) fail(entry.problem);
+  if (section && entry.kind == YamlEntry::Kind::null) {
+    log_info("{}: nothing stands behind it, the defaults of its keys hold", place_of(path, entry));
+    return;
+  }
+  if (section && entry.kind == YamlEntry::Kind::list && entry.items.empty()) return;
+  FSLLM_CHECK(!section,
+              "{} is given as a value (it is a section with keys below it). Write KEY: VALUE lines below it; "
+              "--describe {} lists them.",
+              place_of(path, entry), path);
+  // A key below a single value is that value's mistake.
+  if (std::any_of(known.begin(), known.end(), [&](auto const& key) { return is_under(path, key); }) &&
+      !state_->mistakes.empty())
+    return;
+  fail(fmt::format("{} (unknown key).{}", place_of(path, entry), did_you_mean_key(path, known)));
+}
+
+void Config::finish() {
   std::vector<std::string> known;
   for (auto const& key : state_->declared) known.push_back(key.path);
-  for (auto const& path : state_->given.order) {
-    auto const& entry = state_->given.entries.at(path);
-    if (auto const key = state_->declared_at.find(path); key != state_->declared_at.end()) {
-      if (entry.kind == YamlEntry::Kind::null)
-        report_default(place_of(path, entry), state_->declared[key->second]);
-      continue;
+  for (auto const& path : state_->given.order) try {
+      check_known(path, known);
+    } catch (Error const& error) {
+      keep_mistake(error.what());
     }
-    auto const& accepted = state_->accepted_prefixes;
-    if (std::any_of(accepted.begin(), accepted.end(),
-                    [&](auto const& p) { return path == p || is_under(path, p); }))
-      continue;
-    bool const section =
-        std::any_of(known.begin(), known.end(), [&](auto const& key) { return is_under(key, path); });
-    if (section && !entry.problem.empty()) fail(entry.problem);
-    if (section && entry.kind == YamlEntry::Kind::null) {
-      log_info("{}: nothing stands behind it, the defaults of its keys hold", place_of(path, entry));
-      continue;
-    }
-    if (section && entry.kind == YamlEntry::Kind::list && entry.items.empty()) continue;
-    FSLLM_CHECK(
-        !section,
-        "{} is given as a value (it is a section with keys below it). Write KEY: VALUE lines below it; "
-        "--describe {} lists them.",
-        place_of(path, entry), path);
-    fail(fmt::format("{} (unknown key).{}", place_of(path, entry), did_you_mean_key(path, known)));
-  }
+  report();
+}
+
+bool Config::is_read(std::string const& path) const {
+  auto const& out = state_->left_out;
+  return has(path) || std::none_of(out.begin(), out.end(), [&](auto const& prefix) {
+           return path == prefix || is_under(path, prefix);
+         });
 }
 
 std::string Config::dump() const {
-  return detail::nest_yaml(state_->resolved);
+  std::vector<std::pair<std::string, std::string>> read;
+  for (auto const& each : state_->resolved)
+    if (is_read(each.first)) read.push_back(each);
+  return detail::nest_yaml(read);
 }
 
 std::vector<KeyInfo> Config::keys() const {

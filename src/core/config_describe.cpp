@@ -5,38 +5,83 @@
 #include <nlohmann/json.hpp>
 
 #include "fsllm/core/config.hpp"
+#include "fsllm/core/names.hpp"
 
 namespace fsllm {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
+/// A number as the language of schemas writes it: 1, not 1.0.
+Json number(double value) {
+  auto const whole = static_cast<int64_t>(value);
+  return static_cast<double>(whole) == value ? Json(whole) : Json(value);
+}
+
+/// A value of a default, from its YAML text.
+Json value_of(std::string const& type, std::string const& text) {
+  if (type == "bool") return lower_case(text) == "true";
+  if (type == "int") return std::stoll(text);
+  return type == "float" ? number(std::stod(text)) : Json(text);
+}
+
 Json scalar_schema(std::string const& type, Constraint const& constraint) {
   Json schema;
-  if (type == "bool") schema["type"] = "boolean";
-  if (type == "int") schema["type"] = "integer";
-  if (type == "float") schema["type"] = "number";
-  if (type == "string") schema["type"] = "string";
-  if (type == "map of numbers") {
-    schema["type"] = "object";
-    schema["additionalProperties"]["type"] = "number";
+  if (type == "bool") schema["type"] = Json::array({"boolean", "null"});
+  if (type == "int") schema["type"] = Json::array({"integer", "null"});
+  if (type == "float") {
+    schema["type"] = Json::array({"number", "string", "null"});
+    schema["pattern"] = "^[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?$";
   }
-  if (type == "map of lists") schema["type"] = "object";
-  if (!constraint.choices.empty()) schema["enum"] = constraint.choices;
+  if (type == "string" && constraint.choices.empty())
+    schema["type"] = Json::array({"string", "number", "boolean", "null"});
+  if (constraint.low) schema[constraint.above_low ? "exclusiveMinimum" : "minimum"] = number(*constraint.low);
+  if (constraint.high)
+    schema[constraint.below_high ? "exclusiveMaximum" : "maximum"] = number(*constraint.high);
+  if (!constraint.choices.empty()) {
+    schema["enum"] = constraint.choices;
+    schema["enum"].push_back(nullptr);
+  }
   return schema;
 }
 
 Json key_schema(KeyInfo const& key) {
   Json schema;
   std::string const list = "list of ";
-  if (key.type.starts_with(list)) {
-    schema["type"] = "array";
-    schema["items"] = scalar_schema(key.type.substr(list.size()), key.constraint);
+  if (key.type == "string or list of string") {
+    schema["type"] = Json::array({"string", "array", "null"});
+    schema["items"] = scalar_schema("string", key.constraint);
+  } else if (key.type.starts_with(list)) {
+    auto const type = key.type.substr(list.size());
+    schema["type"] = Json::array({"array", "null"});
+    schema["items"] = scalar_schema(type, key.constraint);
+    schema["default"] = Json::array();
+    auto const values = Config::parse("value: " + key.default_text, key.path);
+    for (auto const& item : values.items("value")) schema["default"].push_back(value_of(type, item));
+  } else if (key.type.starts_with("map of ")) {
+    schema["type"] = Json::array({"object", "null"});
+    if (key.type == "map of numbers") schema["additionalProperties"] = scalar_schema("float", key.constraint);
+    schema["default"] = Json::object();
   } else {
     schema = scalar_schema(key.type, key.constraint);
+    schema["default"] = value_of(key.type, key.default_value().value_or(""));
   }
   schema["description"] =
       key.doc + (key.constraint.text.empty() ? "" : fmt::format(" ({})", key.constraint.text));
+  return schema;
+}
+
+/// What stands for `values`, as YAML's readers give them.
+Json accepted_schema(AcceptedKey const& key) {
+  auto schema = Json::object();
+  schema["description"] = "A key of FS-LLM that is not read.";
+  if (!key.values) return schema;
+  schema["enum"] = Json::array({nullptr});
+  for (auto const& value : *key.values) {
+    schema["enum"].push_back(value);
+    if (value == "False") schema["enum"].push_back(false);
+    if (value == "[]") schema["enum"].push_back(Json::array());
+  }
   return schema;
 }
 
@@ -49,13 +94,18 @@ void put_schema(Json& root, std::string const& path, Json schema) {
     auto const name = path.substr(begin, end == std::string::npos ? end : end - begin);
     Json& child = (*at)["properties"][name];
     if (end == std::string::npos) {
-      child = std::move(schema);
+      // A section of which some keys are known apart.
+      bool const section = child.is_object() && child.contains("properties");
+      if (section)
+        child["additionalProperties"] = true;
+      else
+        child = std::move(schema);
       return;
     }
     bool const list = path[end] == '[';
-    child["type"] = list ? "array" : "object";
+    child["type"] = Json::array({list ? "array" : "object", "null"});
     at = list ? &child["items"] : &child;
-    (*at)["type"] = "object";
+    if (list) (*at)["type"] = "object";
     (*at)["additionalProperties"] = false;
     begin = list ? path.find(']', end) + 2 : end + 1;
   }
@@ -104,13 +154,14 @@ std::string Config::markdown() const {
   return text;
 }
 
-std::string Config::json_schema() const {
+std::string Config::json_schema(std::vector<AcceptedKey> const& accepted) const {
   Json root;
   root["$schema"] = "http://json-schema.org/draft-07/schema#";
   root["title"] = "fsllm_hpc run configuration";
   root["type"] = "object";
   root["additionalProperties"] = false;
   for (auto const& key : keys()) put_schema(root, key.path, key_schema(key));
+  for (auto const& key : accepted) put_schema(root, key.path, accepted_schema(key));
   return root.dump(2) + "\n";
 }
 

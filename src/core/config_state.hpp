@@ -16,7 +16,9 @@ struct Config::State {
   std::vector<KeyInfo> declared;
   std::map<std::string, size_t> declared_at;
   std::vector<std::pair<std::string, std::string>> resolved;  ///< path → YAML value, in order of declaration
-  std::set<std::string> accepted_prefixes;
+  std::set<std::string> accepted_prefixes, left_out;
+  std::vector<std::string> mistakes;
+  bool collects = false, cut_short = false;
 };
 
 }  // namespace fsllm

@@ -3,6 +3,8 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
+#include <cctype>
 #include <set>
 
 #include "fsllm/core/error.hpp"
@@ -165,22 +167,59 @@ void check_one_document(std::string_view yaml, std::string const& source) {
   }
 }
 
-void put_nested(YAML::Node node, std::vector<std::string> const& parts, size_t at, YAML::Node const& value) {
-  if (at == parts.size() - 1) {
-    node[parts[at]] = value;
-    return;
+/// A section, a list of maps, or a value.
+struct Tree {
+  std::string value;
+  std::vector<std::pair<std::string, Tree>> children;
+
+  Tree& child(std::string const& name) {
+    for (auto& [known, tree] : children)
+      if (known == name) return tree;
+    return children.emplace_back(name, Tree{}).second;
   }
-  if (parts[at].front() == '[') {
-    auto const index = static_cast<size_t>(std::stoul(parts[at].substr(1)));
-    while (node.size() <= index) node.push_back(YAML::Node(YAML::NodeType::Map));
-    put_nested(node[index], parts, at + 1, value);
-    return;
+};
+
+/// Reads as another type than a string in YAML 1.1 or 1.2, or is no plain scalar at all.
+bool needs_quotes(std::string const& text) {
+  static std::set<std::string> const words{"true", "false", "yes", "no", "on", "off", "y", "n", "null"};
+  auto const is_inside = [](unsigned char c) {
+    return std::isalnum(c) != 0 ||
+           std::string_view("_-./@+").find(static_cast<char>(c)) != std::string_view::npos;
+  };
+  std::string lower = text;
+  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  bool const begins = !text.empty() && (std::isalpha(static_cast<unsigned char>(text.front())) != 0 ||
+                                        text.front() == '/' || text.front() == '_');
+  return !begins || words.contains(lower) || !std::all_of(text.begin(), text.end(), is_inside);
+}
+
+/// In flow style, and on one line.
+std::string flow(YAML::Node const& node) {
+  if (node.IsScalar()) {
+    bool const is_text = node.Tag() == "!";  // written with quotes
+    return is_text && needs_quotes(node.Scalar()) ? quote_yaml(node.Scalar()) : node.Scalar();
   }
-  if (!node[parts[at]].IsDefined()) {
-    bool const list = parts[at + 1].front() == '[';
-    node[parts[at]] = YAML::Node(list ? YAML::NodeType::Sequence : YAML::NodeType::Map);
+  std::string text;
+  for (auto const& item : node) {
+    if (!text.empty()) text += ", ";
+    text += node.IsMap() ? fmt::format("{}: {}", flow(item.first), flow(item.second)) : flow(item);
   }
-  put_nested(node[parts[at]], parts, at + 1, value);
+  return node.IsMap() ? "{" + text + "}" : "[" + text + "]";
+}
+
+void write_nested(Tree const& tree, size_t depth, bool in_item, std::string& text) {
+  bool first = in_item;  // "- " stands before the first key of a list's item
+  for (auto const& [name, child] : tree.children) {
+    if (name.front() == '[') {
+      text += std::string(2 * depth, ' ') + "- ";
+      write_nested(child, depth + 1, true, text);
+      continue;
+    }
+    text += (first ? "" : std::string(2 * depth, ' ')) + (needs_quotes(name) ? quote_yaml(name) : name) + ":";
+    first = false;
+    text += child.children.empty() ? " " + child.value + "\n" : "\n";
+    write_nested(child, depth + 1, false, text);
+  }
 }
 
 /// The first line whose indentation holds a tab, from 1; 0: none.
@@ -242,11 +281,15 @@ FlatYaml flatten_argument(std::string_view text, std::string const& path) {
 }
 
 std::string nest_yaml(std::vector<std::pair<std::string, std::string>> const& values) {
-  YAML::Node root(YAML::NodeType::Map);
-  for (auto const& [path, value] : values) put_nested(root, path_parts(path), 0, YAML::Load(value));
-  YAML::Emitter emitter;
-  emitter << root;
-  return std::string(emitter.c_str()) + "\n";
+  Tree root;
+  for (auto const& [path, value] : values) {
+    Tree* at = &root;
+    for (auto const& part : path_parts(path)) at = &at->child(part);
+    at->value = flow(YAML::Load(value));
+  }
+  std::string text;
+  write_nested(root, 0, false, text);
+  return text;
 }
 
 bool is_under(std::string_view path, std::string_view prefix) {

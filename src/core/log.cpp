@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/core/log.hpp"
 
+#include <fcntl.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,12 +40,24 @@ bool started_by_mpirun() {
 spdlog::logger& logger() {
   static std::shared_ptr<spdlog::logger> const instance = [] {
     auto const console = std::make_shared<spdlog::sinks::stdout_color_sink_mt>();
-    if (!output_is_terminal()) console->set_color_mode(spdlog::color_mode::never);
+    char const* const no_color = std::getenv("NO_COLOR");  // no-color.org
+    if (!output_is_terminal() || (no_color != nullptr && *no_color != '\0'))
+      console->set_color_mode(spdlog::color_mode::never);
     auto made = std::make_shared<spdlog::logger>("fsllm", console);
     made->set_pattern("%H:%M:%S %^%l%$ %v");
     return made;
   }();
   return *instance;
+}
+
+/// mpirun gives its ranks a terminal of their own; this is what it writes to itself.
+std::string output_of_launcher() {
+  return fmt::format("/proc/{}/fd/1", getppid());
+}
+
+LogLevel& chosen_level() {
+  static LogLevel level = LogLevel::info;
+  return level;
 }
 
 std::string& file_pattern() {
@@ -57,9 +71,28 @@ bool output_is_terminal() {
   if (isatty(STDOUT_FILENO) == 0) return false;
   if (!started_by_mpirun()) return true;
   std::error_code problem;
-  auto const target =
-      std::filesystem::read_symlink(fmt::format("/proc/{}/fd/1", getppid()), problem).string();
+  auto const target = std::filesystem::read_symlink(output_of_launcher(), problem).string();
   return !problem && target.starts_with("/dev/") && target != "/dev/null";
+}
+
+int output_width() {
+  winsize size{};
+  int const own = started_by_mpirun() ? open(output_of_launcher().c_str(), O_RDONLY | O_NOCTTY) : -1;
+  int const known = ioctl(own >= 0 ? own : STDOUT_FILENO, TIOCGWINSZ, &size);
+  if (own >= 0) close(own);
+  return known == 0 && size.ws_col > 1 ? size.ws_col : 80;
+}
+
+void set_verbosity(LogLevel level) {
+  chosen_level() = level;
+}
+
+LogLevel verbosity() {
+  return chosen_level();
+}
+
+bool shows_info() {
+  return chosen_level() <= LogLevel::info;
 }
 
 void start_log(int rank, int size, LogLevel level) {

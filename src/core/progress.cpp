@@ -4,14 +4,25 @@
 #include <fmt/core.h>
 
 #include <cmath>
+#include <vector>
 
 #include "fsllm/core/log.hpp"
 
 namespace fsllm {
 namespace {
 
+constexpr double kRedrawSeconds = 0.1;
+
 double seconds_between(std::chrono::steady_clock::time_point a, std::chrono::steady_clock::time_point b) {
   return std::chrono::duration<double>(b - a).count();
+}
+
+/// As many parts as a line of this width holds; the first one cut where it alone is too long.
+std::string fitted(std::vector<std::string> const& parts, size_t width) {
+  auto line = parts.front().substr(0, width);
+  for (size_t i = 1; i < parts.size(); ++i)
+    if (line.size() + 2 + parts[i].size() <= width) line += ", " + parts[i];
+  return line;
 }
 
 }  // namespace
@@ -20,45 +31,44 @@ std::string duration_text(double seconds) {
   auto const whole = static_cast<int64_t>(std::llround(seconds));
   if (whole < 60) return fmt::format("{} s", whole);
   if (whole < 3600) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
-  return fmt::format("{}:{:02} h", whole / 3600, whole / 60 % 60);
+  if (whole < 48 * 3600) return fmt::format("{}:{:02} h", whole / 3600, whole / 60 % 60);
+  return fmt::format("{} days {} h", whole / 86400, whole / 3600 % 24);
 }
 
-Progress::Progress(std::string title, int64_t total, std::string unit, bool enabled, double plain_interval_s)
+Progress::Progress(std::string title, int64_t total, std::string unit, bool enabled, int64_t later)
     : title_(std::move(title)),
       unit_(std::move(unit)),
       total_(total),
-      enabled_(enabled),
-      terminal_(output_is_terminal()),
-      plain_interval_s_(plain_interval_s),
+      later_(later),
+      enabled_(enabled && output_is_terminal() && shows_info()),
       start_(std::chrono::steady_clock::now()),
       shown_(start_) {}
 
 Progress::~Progress() {
-  if (enabled_ && done_ > 0) show(true);
+  if (!drawn_) return;
+  fmt::print("\r\033[K");
+  std::fflush(stdout);
 }
 
 void Progress::advance(int64_t by, std::string const& note) {
   done_ += by;
   if (!note.empty()) note_ = note;
-  double const interval = terminal_ ? 0.1 : plain_interval_s_;
-  if (enabled_ && seconds_between(shown_, std::chrono::steady_clock::now()) >= interval) show(false);
+  if (enabled_ && seconds_between(shown_, std::chrono::steady_clock::now()) >= kRedrawSeconds) show();
 }
 
-void Progress::show(bool last) {
+void Progress::show() {
   shown_ = std::chrono::steady_clock::now();
   double const elapsed = seconds_between(start_, shown_);
   double const rate = elapsed > 0 ? static_cast<double>(done_) / elapsed : 0;
-  std::string line = fmt::format("{} {}/{} {}, {:.3g} {}/s", title_, done_, total_, unit_, rate, unit_);
-  if (last)
-    line += fmt::format(", {}", duration_text(elapsed));
-  else if (rate > 0)
-    line += fmt::format(", {} left", duration_text(static_cast<double>(total_ - done_) / rate));
-  if (!note_.empty()) line += ", " + note_;
-  if (terminal_)
-    fmt::print("\r\033[K{}{}", line, last ? "\n" : "");
-  else
-    fmt::print("{}\n", line);
+  std::vector<std::string> parts{fmt::format("{} {}/{} {}", title_, done_, total_, unit_)};
+  auto const left = [&](int64_t units) { return duration_text(static_cast<double>(units) / rate); };
+  if (rate > 0) parts.push_back(left(total_ - done_) + " left");
+  if (rate > 0 && later_ > 0) parts.push_back("run " + left(total_ - done_ + later_) + " left");
+  if (!note_.empty()) parts.push_back(note_);
+  if (rate > 0) parts.push_back(fmt::format("{:.3g} {}/s", rate, unit_));
+  fmt::print("\r\033[K{}", fitted(parts, static_cast<size_t>(output_width() - 1)));
   std::fflush(stdout);
+  drawn_ = true;
 }
 
 }  // namespace fsllm

@@ -23,6 +23,21 @@ Constraint name_in(std::vector<Row<Builder>> const& table) {
   return one_of(names);
 }
 
+struct ColumnDoc {
+  char const *field, *doc;
+};
+constexpr ColumnDoc kColumns[] = {
+    {"instruction", "Column (or JSON field) of your files with the question or task; empty: instruction"},
+    {"input", "The same of what the task is about; empty: input"},
+    {"output", "The same of the answer; empty: output"},
+    {"category", "The same of what splitters go by; empty: category"},
+    {"text", "The same of plain text to learn from; empty: text"},
+    {"messages", "The same of a chat's list of role and content; empty: messages"},
+    {"prompt", "train.loss dpo, reward: the same of the prompt; empty: prompt"},
+    {"chosen", "The same of the better answer; empty: chosen"},
+    {"rejected", "The same of the other answer; empty: rejected"},
+};
+
 void check_splits(Config const& config, std::vector<double> const& splits) {
   FSLLM_CHECK(splits.size() == 3,
               "{} has {} entries (the shares of train, val and test are three). Write three, e.g. "
@@ -89,28 +104,60 @@ void load_custom_template(Config& config, DataConfig& data) {
   if (data.prompt.name == "custom") make_prompt_template(data.prompt);
 }
 
+/// A name, or a list of files.
+void load_types(Config& config, DataConfig& data) {
+  auto const doc =
+      "Name of a data set, or .json / .jsonl / .csv / .tsv / .parquet / .txt files under data.root (or where "
+      "the "
+      "program starts); wildcards and lists of files are allowed. " +
+      named_with_meaning(data_formats());
+  bool const is_list = config.is_list("data.type");
+  if (is_list)
+    data.types = get_paths(config, "data.type", doc);
+  else if (auto const type = get_path(config, "data.type", "", doc); !type.empty())
+    data.types = {type};
+  config.describe_as("data.type", "string or list of string");
+  FSLLM_CHECK(!is_list || !data.types.empty(), "{} = [] (no file is named). Name one, or leave it out.",
+              config.where("data.type"));
+  data.type = fmt::format("{}", fmt::join(data.types, ","));
+}
+
+void load_columns(Config& config, DataConfig& data) {
+  for (auto const& [field, doc] : kColumns) {
+    auto const column = config.get(std::string("data.columns.") + field, "", doc);
+    if (!column.empty()) data.columns.push_back({field, column});
+  }
+}
+
+void check_type(Config const& config, DataConfig const& data, std::string const& type, LossKind loss) {
+  auto const format = data_format(type, config.where("data.type"));
+  FSLLM_CHECK(!data.pairs || (format.custom && !format.plain_text),
+              "{} = {} (train.loss = {} learns from pairs of answers, and its rows have one). Name a .json, "
+              ".jsonl, .csv or .parquet file whose rows have prompt, chosen and rejected, or set train.loss: "
+              "causal_lm.",
+              config.where("data.type"), type, name_of(loss));
+  FSLLM_CHECK(data.types.size() == 1 || format.custom,
+              "{}: {} in a list (a known data set is read by itself). Name it alone.",
+              config.where("data.type"), type);
+  FSLLM_CHECK(data.columns.empty() || (format.custom && !format.plain_text),
+              "{} with data.type = {} ({}). Leave it out.",
+              config.where("data.columns." + (data.columns.empty() ? "" : data.columns.front().field)), type,
+              format.custom ? "a plain text has no columns" : "whose columns are known");
+}
+
 }  // namespace
 
 DataConfig load_data_config(Config& config) {
   DataConfig data;
   data.root = get_path(config, "data.root", "data", "Folder of the data files");
-  data.type = get_path(config, "data.type", "",
-                       "Name of a data set, or .json / .jsonl / .parquet / .txt files under data.root; "
-                       "wildcards are allowed. " +
-                           named_with_meaning(data_formats()));
+  load_types(config, data);
+  load_columns(config, data);
   data.shards = get_path(config, "data.shards", "",
                          "Folder of ready client shards; empty: made from data.type at start");
   auto const loss = load_loss(config);
   data.pairs = learns_from_pairs(loss);
-  if (data.shards.empty() && !data.type.empty()) {
-    auto const format = data_format(data.type, config.where("data.type"));
-    FSLLM_CHECK(
-        !data.pairs || (format.custom && !format.plain_text),
-        "{} = {} (train.loss = {} learns from pairs of answers, and its rows have one). Name a .json, "
-        ".jsonl or .parquet file whose rows have prompt, chosen and rejected, or set train.loss: "
-        "causal_lm.",
-        config.where("data.type"), data.type, name_of(loss));
-  }
+  if (data.shards.empty())
+    for (auto const& type : data.types) check_type(config, data, type, loss);
   load_splitter(config, data);
   data.splits = config.get("data.splits", data.splits, "Shares of train, val and test; zeros are allowed",
                            within(0, 1));

@@ -61,10 +61,11 @@ std::vector<DataFile> files_of_part(fs::path const& root, std::string const& par
   return {};
 }
 
-[[noreturn]] void missing(DataConfig const& config, DataFormat const& format, std::string const& file) {
-  auto const name = config.type.substr(0, config.type.find('@'));
+[[noreturn]] void missing(DataConfig const& config, std::string const& type, DataFormat const& format,
+                          std::string const& file) {
+  auto const name = type.substr(0, type.find('@'));
   fail(fmt::format(
-      "data file {} is missing (data.type = {}). {}", (fs::path(config.root) / file).string(), config.type,
+      "data file {} is missing (data.type = {}). {}", (fs::path(config.root) / file).string(), type,
       format.source.empty()
           ? std::string("Correct data.root or data.type.")
           : fmt::format("Put it there under this name; it is published at {}. On a machine with internet, "
@@ -72,7 +73,8 @@ std::vector<DataFile> files_of_part(fs::path const& root, std::string const& par
                         format.source, name)));
 }
 
-std::vector<DataFile> files_of_parts(DataConfig const& config, DataFormat const& format) {
+std::vector<DataFile> files_of_parts(DataConfig const& config, std::string const& type,
+                                     DataFormat const& format) {
   std::vector<DataFile> files;
   std::vector<std::string> absent;
   for (auto const& part : format.parts) {
@@ -80,21 +82,23 @@ std::vector<DataFile> files_of_parts(DataConfig const& config, DataFormat const&
     if (of_part.empty()) absent.push_back(part);
     files.insert(files.end(), of_part.begin(), of_part.end());
   }
-  if (files.empty()) missing(config, format, format.parts.front() + ".zip");
+  if (files.empty()) missing(config, type, format, format.parts.front() + ".zip");
   if (!absent.empty())
-    log_warning("{}: without {}, for there is no .zip of these names in {}.", config.type,
-                fmt::join(absent, ", "), config.root);
+    log_warning("{}: without {}, for there is no .zip of these names in {}.", type, fmt::join(absent, ", "),
+                config.root);
   return files;
 }
 
+/// Under data.root, else where the program started.
 std::vector<DataFile> files_by_pattern(DataConfig const& config, std::string const& name) {
-  glob_t found{};
-  auto const pattern = (fs::path(config.root) / name).string();
-  int const code = glob(pattern.c_str(), 0, nullptr, &found);
-  std::unique_ptr<glob_t, decltype(&globfree)> const guard(&found, &globfree);
-  FSLLM_CHECK(code == 0 && found.gl_pathc > 0,
-              "no file matches {} (data.type = {}). Correct data.root or data.type.", pattern, config.type);
-  return in_order({found.gl_pathv, found.gl_pathv + found.gl_pathc});
+  for (auto const& pattern : {(fs::path(config.root) / name).string(), name}) {
+    glob_t found{};
+    int const code = glob(pattern.c_str(), 0, nullptr, &found);
+    std::unique_ptr<glob_t, decltype(&globfree)> const guard(&found, &globfree);
+    if (code == 0 && found.gl_pathc > 0) return in_order({found.gl_pathv, found.gl_pathv + found.gl_pathc});
+  }
+  fail(fmt::format("no file matches {} (data.type = {}). Correct data.root or data.type.",
+                   (fs::path(config.root) / name).string(), name));
 }
 
 /// The names under which a file may lie: as it is, packed, or of a known data set as the hub's Parquet.
@@ -111,15 +115,18 @@ bool is_parquet(std::string_view name) {
   return name.ends_with(".parquet");
 }
 
-std::vector<DataFile> find_data_files(DataConfig const& config, DataFormat const& format) {
-  if (!format.parts.empty()) return files_of_parts(config, format);
+std::vector<DataFile> find_data_files(DataConfig const& config, std::string const& type,
+                                      DataFormat const& format) {
+  if (!format.parts.empty()) return files_of_parts(config, type, format);
+  auto const is_file = [](fs::path const& path) { return fs::exists(path) && !fs::is_directory(path); };
   for (auto const& name : format.files)
-    for (auto const& known_as : names_of(name, format))
-      if (auto const path = fs::path(config.root) / known_as; fs::exists(path) && !fs::is_directory(path))
-        return {{path, ""}};
+    for (auto const& known_as : names_of(name, format)) {
+      if (auto const path = fs::path(config.root) / known_as; is_file(path)) return {{path, ""}};
+      if (format.custom && is_file(known_as)) return {{known_as, ""}};
+    }
   auto const& name = format.files.front();
   if (format.custom && name.find_first_of("*?[") != std::string::npos) return files_by_pattern(config, name);
-  missing(config, format, name);
+  missing(config, type, format, name);
 }
 
 }  // namespace fsllm

@@ -16,8 +16,9 @@ struct DataFile {
 
 bool is_parquet(std::string_view name);
 
-/// The files of a data set in the order in which they are read. Where none is: an Error that says which file
-/// to put where, and where it is published.
-std::vector<DataFile> find_data_files(DataConfig const& config, DataFormat const& format);
+/// The files of one of data.type's names in the order in which they are read. Where none is: an Error that
+/// says which file to put where, and where it is published.
+std::vector<DataFile> find_data_files(DataConfig const& config, std::string const& type,
+                                      DataFormat const& format);
 
 }  // namespace fsllm

@@ -86,6 +86,7 @@ DataFormat own_file(std::string const& file) {
   DataFormat format{{file}, "instruction", "input", "output", "category"};
   format.custom = true;
   format.plain_text = has_ending(file, {".txt"});
+  format.delimited = has_ending(file, {".csv", ".tsv"});
   return format;
 }
 
@@ -115,7 +116,7 @@ std::vector<Row<DataFormat>> const& data_formats() {
 DataFormat data_format(std::string const& type, std::string const& key) {
   FSLLM_CHECK(!type.empty(),
               "data.type is not set (there is nothing to train on). Name a data set such as "
-              "gsm8k@llm, or a .json, .jsonl, .parquet or .txt file under data.root.");
+              "gsm8k@llm, or a .json, .jsonl, .csv, .tsv, .parquet or .txt file under data.root.");
   std::string const suffix = "@llm";
   auto const file = type.ends_with(suffix) ? type.substr(0, type.size() - suffix.size()) : type;
   FSLLM_CHECK(!has_ending(file, {".arrow"}),
@@ -128,12 +129,13 @@ DataFormat data_format(std::string const& type, std::string const& key) {
               "name the .parquet file.",
               key, type);
   if (has_ending(file, {".parquet"})) need_parquet(fmt::format("{} = '{}'", key, type));
-  if (has_ending(file, {".json", ".jsonl", ".txt", ".parquet"})) return own_file(file);
+  if (has_ending(file, {".json", ".jsonl", ".txt", ".csv", ".tsv", ".parquet"})) return own_file(file);
   bool const names_file = !type.ends_with(suffix) && file.find_last_of("./") != std::string::npos;
-  FSLLM_CHECK(!names_file,
-              "{} = '{}' (no file of a kind that is read). Convert it to .json, .jsonl, .parquet or .txt, or "
-              "name a data set such as gsm8k@llm.",
-              key, type);
+  FSLLM_CHECK(
+      !names_file,
+      "{} = '{}' (no file of a kind that is read). Convert it to .json, .jsonl, .csv, .parquet or .txt, "
+      "or name a data set such as gsm8k@llm.",
+      key, type);
   return find_row(data_formats(), type, key).build;
 }
 

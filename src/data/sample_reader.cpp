@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "chat_reader.hpp"
+#include "fsllm/core/names.hpp"
 #include "json_fields.hpp"
 #include "pair_reader.hpp"
 #include "row_fields.hpp"
@@ -118,9 +119,42 @@ std::string read_meaning(json const& row, Sample& sample) {
   return why.empty() ? read_turns_before(row, sample) : why;
 }
 
-}  // namespace
+struct OtherNames {
+  char const* field;
+  std::vector<std::string> names;
+};
 
-std::vector<std::string> sample_fields(DataFormat const& format, DataConfig const& config) {
+/// What others call the fields, likeliest first.
+std::vector<OtherNames> const& other_names() {
+  static std::vector<OtherNames> const names{
+      {"instruction",
+       {"question", "prompt", "query", "problem", "task", "request", "user", "frage", "title"}},
+      {"output", {"answer", "response", "completion", "reply", "solution", "target", "assistant", "antwort"}},
+      {"prompt", {"question", "instruction", "query"}},
+      {"chosen", {"preferred", "better", "accepted", "winner"}},
+      {"rejected", {"dispreferred", "worse", "loser"}},
+      {"input", {"context", "passage"}},
+      {"category", {"topic", "label", "class"}},
+  };
+  return names;
+}
+
+bool is_text(json const& row, std::string const& field) {
+  return has(row, field) && row.at(field).is_string();
+}
+
+/// A text of the row under another name of `field`, in any case of letters.
+std::string known_by_another_name(json const& row, std::string const& field) {
+  for (auto const& [known, names] : other_names())
+    if (known == field)
+      for (auto const& name : names)
+        for (auto const& [key, value] : row.items())
+          if (lower_case(key) == name && value.is_string()) return key;
+  return "";
+}
+
+/// Fields that mean something by themselves.
+std::vector<std::string> fields_with_meaning(DataFormat const& format, DataConfig const& config) {
   std::vector<std::string> fields{
       format.instruction, format.input, format.output,       format.category, "input_ids",
       "labels",           "messages",   "conversations",     "prompt",        "chosen",
@@ -135,7 +169,66 @@ std::vector<std::string> sample_fields(DataFormat const& format, DataConfig cons
   return fields;
 }
 
-std::string read_sample(json const& row, DataFormat const& format, DataConfig const& config, Sample& sample) {
+/// The row under the names that are used here. A column that was renamed is not read as another field too.
+std::string rename_columns(json const& row, DataFormat const& format, DataConfig const& config,
+                           json& renamed) {
+  renamed = row;
+  auto const fields = fields_with_meaning(format, config);
+  for (auto const& [field, column] : config.columns)
+    if (column != config.natural_field && std::find(fields.begin(), fields.end(), column) != fields.end())
+      renamed.erase(column);
+  for (auto const& [field, column] : config.columns) {
+    bool const optional = field == "input" || field == "category";
+    if (row.contains(column))
+      renamed[field] = row.at(column);
+    else if (!optional)
+      return missing_field(row, column) + ", which data.columns names";
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string columns_to_write(json const& row, DataConfig const& config) {
+  auto const needed = config.pairs ? std::vector<std::string>{"prompt", "chosen", "rejected"}
+                                   : std::vector<std::string>{"instruction", "output"};
+  std::vector<std::string> parts, used;
+  auto const take = [&](std::string const& field, std::string const& column) {
+    used.push_back(column);
+    if (column != field) parts.push_back(fmt::format("{}: {}", field, column));
+  };
+  for (auto const& field : needed)
+    if (auto const other = known_by_another_name(row, field); is_text(row, field) || !other.empty())
+      take(field, is_text(row, field) ? field : other);
+  bool const of_pairs = has(row, "chosen") || has(row, "rejected");
+  if (used.size() < needed.size() && of_pairs != config.pairs) return "";
+  if (used.size() < needed.size()) {  // then by their order
+    parts.clear();
+    used.clear();
+    for (auto const& [key, value] : row.items())
+      if (value.is_string() && used.size() < needed.size()) take(needed[used.size()], key);
+    if (used.size() < needed.size()) return "";
+  }
+  for (auto const* field : {"input", "category"})
+    if (auto const other = known_by_another_name(row, field); !other.empty() && !has(row, field))
+      take(field, other);
+  return parts.empty() ? "" : fmt::format(". Write data.columns: {{{}}}", fmt::join(parts, ", "));
+}
+
+std::vector<std::string> sample_fields(DataFormat const& format, DataConfig const& config) {
+  auto fields = fields_with_meaning(format, config);
+  if (!format.custom) return fields;
+  for (auto const& [field, column] : config.columns) fields.push_back(column);
+  for (auto const& [field, names] : other_names()) fields.insert(fields.end(), names.begin(), names.end());
+  return fields;
+}
+
+std::string read_sample(json const& given, DataFormat const& format, DataConfig const& config,
+                        Sample& sample) {
+  json renamed;
+  if (!config.columns.empty())
+    if (auto why = rename_columns(given, format, config, renamed); !why.empty()) return why;
+  auto const& row = config.columns.empty() ? given : renamed;
   auto why = read_content(row, format, config, sample);
   if (why.empty() && format.custom) why = read_meaning(row, sample);
   auto const& category = format.category;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/plot.hpp"
 #include "fsllm/core/utf8.hpp"
 #include "fsllm/io/files.hpp"
 
@@ -53,22 +54,10 @@ std::vector<std::pair<std::string, int64_t>> commonest(std::map<std::string, int
   return order;
 }
 
-std::string escaped(std::string const& text) {
-  std::string out;
-  for (char const c : printable(text))
-    out += c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : std::string(1, c);
-  return out;
-}
-
-/// The colour of the i-th of n categories: around the circle of hues, light and dark in turn.
-std::string colour(size_t i, size_t n) {
-  double const hue = 6.0 * static_cast<double>(i) / static_cast<double>(std::max<size_t>(n, 1));
-  auto const channel = [&](double offset) {
-    double const at = std::fmod(hue + offset, 6.0);
-    double const level = std::clamp(std::abs(at - 3.0) - 1.0, 0.0, 1.0);
-    return static_cast<int>(i % 2 == 0 ? 60 + 140 * level : 120 + 120 * level);
-  };
-  return fmt::format("#{:02x}{:02x}{:02x}", channel(0), channel(4), channel(2));
+/// Of the commonest categories; the others share a grey.
+constexpr char const* kOtherColour = "#bbbbbb";
+std::string colour(size_t i) {
+  return i < kCurveColours.size() ? kCurveColours.at(i) : kOtherColour;
 }
 
 }  // namespace
@@ -130,48 +119,97 @@ std::string split_report(ShardIndex const& index) {
   return text;
 }
 
+namespace {
+
+constexpr double kWidth = 600, kBar = 14, kGap = 4, kLeft = 80, kTop = 34;
+
+/// A bar of one client: its rows by category, one beside the other, with names and numbers under the pointer.
+std::string bar_of(ShardSummary const& client, std::vector<std::pair<std::string, int64_t>> const& categories,
+                   double y, double a_row) {
+  std::string body =
+      fmt::format("<text x='{}' y='{:.0f}' text-anchor='end'>{}</text>", kLeft - 8, y + 11, client.client_id);
+  double x = kLeft;
+  int64_t grouped = 0;
+  auto const piece = [&](int64_t rows, std::string const& fill, std::string const& name) {
+    double const width = a_row * static_cast<double>(rows);
+    if (rows > 0)
+      body += fmt::format(
+          "<rect x='{:.2f}' y='{:.0f}' width='{:.2f}' height='{:.0f}' fill='{}' stroke='white' "
+          "stroke-width='0.5'><title>{}: {}</title></rect>",
+          x, y, width, kBar, fill, xml_text(name), rows);
+    x += width;
+  };
+  for (size_t i = 0; i < categories.size(); ++i) {
+    auto const own = client.train.groups.find(categories[i].first);
+    if (own == client.train.groups.end()) continue;
+    piece(own->second, colour(i), categories[i].first);
+    grouped += own->second;
+  }
+  piece(client.train.rows - grouped, kOtherColour, "rows without a category");
+  return body + fmt::format("<text x='{:.0f}' y='{:.0f}'>{}</text>\n", x + 5, y + 11, client.train.rows);
+}
+
+/// Lines down from the top of the bars, numbers below them.
+std::string rows_axis(Axis const& axis, double a_row, double bottom) {
+  std::string body;
+  for (double at = axis.low; at <= axis.high + axis.step / 2; at += axis.step) {
+    double const x = kLeft + a_row * at;
+    body += fmt::format(
+        "<line x1='{0:.1f}' x2='{0:.1f}' y1='{1}' y2='{2:.0f}' stroke='#dddddd'/><text x='{0:.1f}' "
+        "y='{3:.0f}' "
+        "text-anchor='middle'>{4:.0f}</text>\n",
+        x, kTop - 4, bottom + 4, bottom + 18, at);
+  }
+  return body + fmt::format("<text x='{:.0f}' y='{:.0f}' text-anchor='middle'>training rows</text>\n",
+                            kLeft + kWidth / 2, bottom + 34);
+}
+
+std::string legend(std::vector<std::pair<std::string, int64_t>> const& categories, double& y) {
+  std::string body;
+  auto const entry = [&](std::string const& fill, std::string const& name) {
+    body += fmt::format(
+        "<rect x='{0}' y='{1:.0f}' width='12' height='12' fill='{2}'/><text x='{3}' y='{4:.0f}'>{5}</text>\n",
+        kLeft, y, fill, kLeft + 18, y + 11, xml_text(name));
+    y += 18;
+  };
+  auto const named = std::min(categories.size(), kCurveColours.size());
+  for (size_t i = 0; i < named; ++i)
+    entry(colour(i), fmt::format("{} ({})", categories[i].first, categories[i].second));
+  int64_t rest = 0;
+  for (size_t i = named; i < categories.size(); ++i) rest += categories[i].second;
+  if (rest > 0) entry(kOtherColour, fmt::format("{} more categories ({})", categories.size() - named, rest));
+  return body;
+}
+
+}  // namespace
+
 std::string split_plot(ShardIndex const& index) {
-  constexpr double kWidth = 600, kBar = 14, kLeft = 70;
   auto const clients = clients_of(index);
   auto const all = commonest(groups_of_all(index), 1000);
   int64_t most = 1;
   for (auto const* client : clients) most = std::max(most, client->train.rows);
-  double y = 30;
-  std::string body;
+  auto const axis = axis_over(0, static_cast<double>(most), 6);
+  double const a_row = kWidth / axis.high;
+  double const bottom = kTop + (kBar + kGap) * static_cast<double>(clients.size());
+  auto body = rows_axis(axis, a_row, bottom);
+  double y = kTop;
   for (auto const* client : clients) {
-    body += fmt::format("<text x='{}' y='{:.0f}' text-anchor='end'>{}</text>", kLeft - 8, y + 11,
-                        client->client_id);
-    double x = kLeft;
-    int64_t grouped = 0;
-    auto const bar = [&](int64_t rows, std::string const& fill, std::string const& name) {
-      double const width = kWidth * static_cast<double>(rows) / static_cast<double>(most);
-      body += fmt::format(
-          "<rect x='{:.2f}' y='{:.0f}' width='{:.2f}' height='{:.0f}' fill='{}'><title>{}: {}</title></rect>",
-          x, y, width, kBar, fill, escaped(name), rows);
-      x += width;
-    };
-    for (size_t i = 0; i < all.size(); ++i) {
-      auto const own = client->train.groups.find(all[i].first);
-      if (own == client->train.groups.end()) continue;
-      bar(own->second, colour(i, all.size()), all[i].first);
-      grouped += own->second;
-    }
-    bar(client->train.rows - grouped, "#999", "rows without a category");
-    body += fmt::format("<text x='{:.0f}' y='{:.0f}'>{}</text>\n", x + 5, y + 11, client->train.rows);
-    y += kBar + 4;
+    body += bar_of(*client, all, y, a_row);
+    y += kBar + kGap;
   }
-  y += 10;
-  for (size_t i = 0; i < std::min<size_t>(all.size(), 30); ++i, y += 18)
-    body += fmt::format(
-        "<rect x='{0}' y='{1:.0f}' width='12' height='12' fill='{2}'/><text x='{3}' y='{4:.0f}'>{5}</text>\n",
-        kLeft, y, colour(i, all.size()), kLeft + 18, y + 11, escaped(all[i].first));
+  body += fmt::format(
+      "<text x='16' y='{0:.0f}' text-anchor='middle' transform='rotate(-90 16 {0:.0f})'>client</text>\n",
+      (kTop + bottom) / 2);
+  y = bottom + 48;
+  body += legend(all, y);
   return fmt::format(
       "<svg xmlns='http://www.w3.org/2000/svg' width='760' height='{:.0f}' font-family='sans-serif' "
       "font-size='12'>\n"
-      "<rect width='100%' height='100%' fill='white'/><text x='{}' y='18'>training rows of each client of {} "
-      "({})</text>\n"
+      "<rect width='100%' height='100%' fill='white'/><text x='{}' y='18' font-weight='bold'>Training rows "
+      "of each "
+      "client: {}, splitter {}</text>\n"
       "{}</svg>\n",
-      y + 10, kLeft, escaped(index.dataset), escaped(index.splitter), body);
+      y + 10, kLeft, xml_text(index.dataset), xml_text(index.splitter), body);
 }
 
 void write_split_report(std::filesystem::path const& dir, ShardIndex const& index,

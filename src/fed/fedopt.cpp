@@ -131,9 +131,12 @@ void fedopt(Config& config, std::string const& method, FedAlgorithm& algorithm) 
   c.annealing_step_size =
       config.get<int64_t>("fedopt.annealing_step_size", 2000, "Rounds between two lowerings.", at_least(1));
   c.annealing_gamma = config.get("fedopt.annealing_gamma", 0.5, "Factor of each lowering.", more_than(0));
-  if (!use && method != "fedopt" && !diloco) return;
+  for (auto const* key : {"annealing_step_size", "annealing_gamma"})
+    if (!c.annealing) config.leave_out(std::string("fedopt.") + key);
   auto const& more = defaults.more_types;
   bool const adaptive = std::find(more.begin(), more.end(), c.optimizer.type) != more.end();
+  if (!adaptive) config.leave_out("fedopt.optimizer.tau");
+  if (!use && method != "fedopt" && !diloco) return;
   algorithm.server_step = [c, adaptive](TensorMap const& weights) -> std::unique_ptr<ServerStep> {
     if (adaptive) return std::make_unique<AdaptiveServer>(c, weights);
     return std::make_unique<ServerOptimizer>(c, weights);

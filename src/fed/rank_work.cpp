@@ -336,7 +336,7 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const
     }
   {
     Progress progress(fmt::format("round {}/{}", plan.round + 1, f_.config.rounds), steps, "steps",
-                      f_.all_ranks().rank() == 0);
+                      f_.all_ranks().rank() == 0, steps * (f_.config.rounds - plan.round - 1));
     try {
       for (auto const& cohort : mine) {
         auto const trained =
@@ -344,6 +344,9 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const
                 ? train_cohort(plan, cohort, version_of(cohort.front().version), aggregation, progress)
                 : std::vector{train_task(plan, cohort.front(), version_of(cohort.front().version),
                                          aggregation, progress)};
+        for (auto const& report : trained)
+          log_debug("client {} trained {} steps on {} tokens in {:.1f} s", report.client, report.result.steps,
+                    report.result.tokens, report.result.seconds);
         reports.insert(reports.end(), trained.begin(), trained.end());
         end_turn();
       }

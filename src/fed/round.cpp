@@ -157,7 +157,7 @@ bool Run::begin(bool resume) {
         state_.done);
     return false;
   }
-  if (writes() && !state_.record.empty()) f_.output->write("run.json", state_.record + "\n");
+  if (writes() && !state_.record.empty() && f_.write_record) f_.write_record(state_.record, state_.done);
   note_for_signals();
   if (writes()) open_logs();
   if (state_.done == 0 && algorithm_.fix_factors) fix_factors();

@@ -5,6 +5,7 @@
 
 #include "fsllm/comm/gather.hpp"
 #include "fsllm/comm/stall.hpp"
+#include "fsllm/core/counted.hpp"
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/interrupt.hpp"
 #include "fsllm/core/log.hpp"
@@ -316,7 +317,14 @@ void Run::save_results() {
   summary["ranks"] = f_.all_ranks().size();
   metrics_->write(summary);
   f_.output->write("summary.json", summary.dump(2) + "\n");
-  log_info("{} rounds done; the result lies in {}", state_.done, out.string());
+  log_info("{} done; the result lies in {}", counted(state_.done, "round"), out.string());
+  auto const& chosen = f_.config.selection;
+  if (state_.selection.stop() && state_.done < f_.config.rounds)
+    log_info("stopped before round {}: {} has not become better for {} evaluations (early_stop.patience)",
+             f_.config.rounds, chosen.best_key, chosen.patience);
+  if (state_.best_round > 0 && state_.best_round < state_.done)
+    log_info("best by {}: round {} ({:.4f}), which lies in {}", chosen.best_key, state_.best_round,
+             state_.selection.best(), f_.directory.best().string());
 }
 
 }  // namespace fsllm::detail

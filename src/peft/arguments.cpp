@@ -193,6 +193,7 @@ Targets Arguments::targets(std::string const& name, std::string const& doc) {
     auto const names = config_.get(key, shown_default, doc);
     if (given(name)) result = {names, ""};
   }
+  config_.describe_as(key, "string or list of string");
   if (saved() && given(name) && !result.all_linear()) agree(name, sorted(result), sorted(initial));
   return result;
 }

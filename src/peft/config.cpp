@@ -58,6 +58,12 @@ void read_others(Config& config, std::string const& method, Arguments const& cho
   }
   std::set<std::string> read(chosen.names().begin(), chosen.names().end());
   read.insert({"adapter_package", "adapter_method"});
+  for (auto const& key : config.keys())
+    if (key.path.starts_with(kArgs + ".") && !read.contains(key.path.substr(kArgs.size() + 1)))
+      config.leave_out(key.path);
+  // PEFT's names, with one value each.
+  for (auto const* name : {"task_type", "modules_to_save", "fan_in_fan_out", "inference_mode"})
+    config.leave_out(fmt::format("{}.{}", kArgs, name));
   for (auto const& name : config.children(kArgs))
     if (read.count(name) == 0 && !has_default(config, fmt::format("{}.{}", kArgs, name)))
       log_info("{}.{} has no meaning for adapter_method {}", kArgs, name, method);

@@ -76,6 +76,12 @@ std::vector<std::string> known_peft_methods() {
   return names;
 }
 
+std::vector<std::pair<std::string, std::string>> peft_methods() {
+  std::vector<std::pair<std::string, std::string>> methods;
+  for (auto const& row : detail::peft_table()) methods.emplace_back(row.name, row.what);
+  return methods;
+}
+
 std::unique_ptr<Peft> make_peft(PeftConfig const& config, CausalLM& model, uint64_t seed) {
   std::set<std::string> embeddings;
   if (!config.init_from.empty()) embeddings = detail::load_vocabulary(config.init_from, model);

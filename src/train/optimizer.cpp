@@ -171,6 +171,14 @@ std::vector<Row<Kind>> const& optimizer_table() {
   return table;
 }
 
+/// "AdamW 0.01, others 0": what torch.optim's classes have by themselves.
+std::string defaults_of(double Kind::*value) {
+  std::string text;
+  for (auto const& row : optimizer_table())
+    if (double const own = row.build.*value; own != 0) text += fmt::format("{} {}, ", row.name, own);
+  return text + "others 0";
+}
+
 /// Arguments that ask for something: those whose value is not the default of every optimiser.
 std::vector<std::string> arguments_in_use(OptimizerConfig const& c) {
   OptimizerConfig const none;
@@ -223,7 +231,9 @@ OptimizerConfig load_optimizer_config(Config& config, std::string const& prefix,
   c.dampening = config.get(key("dampening"), 0.0, "Dampening of SGD's momentum.");
   c.nesterov = config.get(key("nesterov"), has("nesterov") && c.momentum > 0 && defaults.nesterov,
                           "Nesterov momentum (SGD).");
-  c.weight_decay = config.get(key("weight_decay"), own.weight_decay, "Weight decay.", at_least(0));
+  c.weight_decay =
+      config.get(key("weight_decay"), own.weight_decay,
+                 "Weight decay. Default: " + defaults_of(&Kind::weight_decay) + ".", at_least(0));
   auto const betas =
       config.get<std::vector<double>>(key("betas"), {0.9, is_callers && has("betas") ? 0.99 : 0.999},
                                       "Decay of Adam's two moments.", within_open(0, 1));
@@ -231,12 +241,17 @@ OptimizerConfig load_optimizer_config(Config& config, std::string const& prefix,
               config.where(key("betas")), betas.size());
   c.beta1 = betas[0];
   c.beta2 = betas[1];
-  c.eps = config.get(key("eps"), own.eps, "Added to the denominator for stability.", at_least(0));
+  c.eps = config.get(key("eps"), own.eps,
+                     "Added to the denominator for stability. Default: " + defaults_of(&Kind::eps) + ".",
+                     at_least(0));
   c.amsgrad = config.get(key("amsgrad"), false, "AMSGrad variant of Adam and AdamW.");
   c.alpha = config.get(key("alpha"), 0.99, "Smoothing of RMSprop.", within_open(0, 1));
   c.centered = config.get(key("centered"), false, "Centred RMSprop.");
   c.lr_decay = config.get(key("lr_decay"), 0.0, "Learning-rate decay of Adagrad.", at_least(0));
   check_arguments(config, prefix, c, own.arguments);
+  for (auto const* argument : {"momentum", "dampening", "nesterov", "weight_decay", "betas", "eps", "amsgrad",
+                               "alpha", "centered", "lr_decay"})
+    if (!has(argument)) config.leave_out(key(argument));
   FSLLM_CHECK(!c.nesterov || (c.momentum > 0 && c.dampening == 0),
               "{} (needs momentum above 0 and no dampening). Set {}.", config.where(key("nesterov")),
               key("momentum"));

@@ -43,7 +43,7 @@ TEST(ConfigMerge, InListsOfMapsAndWithLists) {
 }
 
 TEST(ConfigMerge, UnknownMergedKeysAreRefusedWhereTheyStand) {
-  auto const config = parsed("eval:\n  <<:\n    frek: 2\n");
+  auto config = parsed("eval:\n  <<:\n    frek: 2\n");
   EXPECT_ERROR(config.finish(), "run.yaml:3: eval.frek");
 }
 

@@ -238,5 +238,64 @@ TEST(ConfigRead, DocumentsMadeToHurt) {
   EXPECT_THROW(parsed(bomb), Error);
 }
 
+TEST(ConfigRead, OneErrorTellsAllMistakes) {
+  auto config = parsed("a: x\nb: 0\nc: {d: 1}\nn: 3\nunknwon: 1\n");
+  bool reached = false;
+  config.part([&] {
+    EXPECT_EQ(config.get<int64_t>("a", 7, ""), 7);
+    config.get("b", 1.0, "", more_than(0));
+    fail("what follows from a mistake");
+  });
+  config.part([&] {
+    config.get("c.d", int64_t{0}, "");
+    fail("another mistake");
+  });
+  config.part([&] { reached = config.get<int64_t>("n", 0, "") == 3; });
+  EXPECT_TRUE(reached);
+  EXPECT_TRUE(config.was_cut_short());
+  try {
+    config.finish();
+    FAIL();
+  } catch (Error const& error) {
+    std::string const text = error.what();
+    EXPECT_TRUE(text.starts_with("4 mistakes in the configuration. Correct them.\n  run.yaml:1: a = 'x'"))
+        << text;
+    for (auto const* part :
+         {"run.yaml:2: b = 0 (must be more than 0)", "another mistake", "run.yaml:5: unknwon"})
+      EXPECT_NE(text.find(part), std::string::npos) << text;
+    EXPECT_EQ(text.find("what follows"), std::string::npos) << text;
+  }
+}
+
+TEST(ConfigRead, OneMistakeIsToldAlone) {
+  auto config = parsed("a: x\n");
+  config.part([&] { config.get<int64_t>("a", 7, ""); });
+  EXPECT_ERROR(config.report(), "run.yaml:1: a = 'x' (a whole number is needed). Change it.");
+}
+
+TEST(ConfigRead, WhatNothingReadsIsNotShown) {
+  auto config = parsed("a: {b: 1}\n");
+  for (auto const* key : {"a.b", "a.c", "d"}) config.get<int64_t>(key, 0, "");
+  config.leave_out("a");
+  EXPECT_EQ(config.dump(), "a:\n  b: 1\nd: 0\n");
+}
+
+TEST(ConfigRead, OtherReadersOfYamlSeeTheSameTypes) {
+  auto config = parsed(
+      "x: {s: \"yes\", t: \"012\", u: plain/text-1.gguf, v: \"a: b\", l: [\"on\", b], m: [{r: 1}, {r: 2}]}");
+  config.get("eps", 1e-8, "");
+  config.get("big", 1e20, "");
+  for (auto const* key : {"x.s", "x.t", "x.u", "x.v"}) config.get(key, "", "");
+  config.get("x.l", std::vector<std::string>{}, "");
+  config.get<int64_t>("x.m[0].r", 0, "");
+  config.get<int64_t>("x.m[1].r", 0, "");
+  config.get("x.on", false, "");
+  config.get("x.none", "", "");
+  EXPECT_EQ(
+      config.dump(),
+      "eps: 1.0e-08\nbig: 1.0e+20\nx:\n  s: \"yes\"\n  t: \"012\"\n  u: plain/text-1.gguf\n  v: \"a: b\"\n"
+      "  l: [\"on\", b]\n  m:\n    - r: 1\n    - r: 2\n  \"on\": false\n  none: \"\"\n");
+}
+
 }  // namespace
 }  // namespace fsllm

@@ -105,12 +105,16 @@ TEST(ConfigText, DescribeFilters) {
 void expect_schema_node(json const& node, std::string const& path) {
   ASSERT_TRUE(node.is_object()) << path;
   std::set<std::string> const types{"object", "array", "string", "number", "integer", "boolean"};
-  ASSERT_TRUE(node.contains("type")) << path;
+  ASSERT_TRUE(node.contains("type") || node.contains("enum")) << path;
+  if (!node.contains("type")) return;
   for (auto const& type : node["type"].is_array() ? node["type"] : json::array({node["type"]}))
     EXPECT_TRUE(types.count(type) == 1 || type == "null") << path << ": " << type;
   EXPECT_FALSE(node.contains("enum") && node["enum"].empty()) << path;
-  if (node["type"] == "array") expect_schema_node(node.at("items"), path + "[]");
-  if (node["type"] == "object")
+  auto const is = [&](char const* type) {
+    return node["type"] == type || (node["type"].is_array() && node["type"].front() == type);
+  };
+  if (is("array")) expect_schema_node(node.at("items"), path + "[]");
+  if (is("object"))
     for (auto const& [name, child] : node.at("properties").items())
       expect_schema_node(child, path + "." + name);
 }
@@ -121,13 +125,17 @@ TEST(ConfigText, SchemaIsDraft07) {
   expect_schema_node(schema, "");
   auto const& optimizer =
       schema.at("properties").at("train").at("properties").at("optimizer").at("properties");
-  EXPECT_EQ(optimizer.at("type").at("enum"), (json{"SGD", "AdamW"}));
-  EXPECT_EQ(optimizer.at("lr").at("type"), "number");
+  EXPECT_EQ(optimizer.at("type").at("enum"), (json{"SGD", "AdamW", nullptr}));
+  EXPECT_EQ(optimizer.at("type").at("default"), "SGD");
+  EXPECT_EQ(optimizer.at("lr").at("type"), (json{"number", "string", "null"}));
+  EXPECT_EQ(optimizer.at("lr").at("exclusiveMinimum"), 0);
+  EXPECT_EQ(optimizer.at("lr").at("default"), 0.1);
   EXPECT_THAT(optimizer.at("lr").at("description").get<std::string>(), testing::HasSubstr("learning rate"));
   EXPECT_EQ(schema.at("additionalProperties"), false);
   auto const& rank =
       schema.at("properties").at("llm").at("properties").at("adapter").at("properties").at("args");
-  EXPECT_EQ(rank.at("items").at("properties").at("r").at("type"), "integer");
+  EXPECT_EQ(rank.at("items").at("properties").at("r").at("type"), (json{"integer", "null"}));
+  EXPECT_EQ(rank.at("items").at("properties").at("r").at("minimum"), 1);
 }
 
 }  // namespace

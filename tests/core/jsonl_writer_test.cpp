@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fsllm/core/jsonl_writer.hpp"
 
+#include <fcntl.h>
+#include <pty.h>
+#include <unistd.h>
+
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 #include <vector>
 
 #include "fsllm/core/error.hpp"
@@ -51,42 +56,64 @@ TEST(JsonlWriter, AFullDiskIsAnError) {
   EXPECT_ERROR(writer.write({{"round", 1}}), "No space left on device");
 }
 
-/// Standard output of the test is a file while captured: the plain form.
-std::string plain_output(bool enabled, double interval_s) {
+TEST(Progress, WithoutATerminalThereIsNone) {
   testing::internal::CaptureStdout();
   {
-    Progress progress("round 3", 10, "steps", enabled, interval_s);
+    Progress progress("round 3", 10, "steps", true);
     progress.advance(4, "loss 2.5");
     progress.advance(6);
   }
-  return testing::internal::GetCapturedStdout();
-}
-
-TEST(Progress, PlainModePrintsTheEndOnce) {
-  auto const text = plain_output(true, 3600);
-  EXPECT_THAT(text, testing::StartsWith("round 3 10/10 steps, "));
-  EXPECT_THAT(text, testing::HasSubstr("steps/s"));
-  EXPECT_THAT(text, testing::EndsWith(", loss 2.5\n"));
-  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1);
-  EXPECT_EQ(text.find('\r'), std::string::npos);
-  EXPECT_EQ(text.find('\033'), std::string::npos);
-}
-
-TEST(Progress, PlainModeKeepsToItsInterval) {
-  auto const text = plain_output(true, 0);
-  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 3);
-  EXPECT_THAT(text, testing::HasSubstr("round 3 4/10 steps"));
-  EXPECT_THAT(text, testing::HasSubstr(" left, loss 2.5"));
-}
-
-TEST(Progress, SilentWhenDisabled) {
-  EXPECT_EQ(plain_output(false, 0), "");
-}
-
-TEST(Progress, SilentWhenNothingWasDone) {
-  testing::internal::CaptureStdout();
-  { Progress progress("round 3", 10, "steps", true, 0); }
   EXPECT_EQ(testing::internal::GetCapturedStdout(), "");
+}
+
+/// What a terminal of this width gets of a work of 10 steps, line by line.
+std::vector<std::string> drawn_lines(unsigned short columns, bool enabled = true) {
+  int master = -1, slave = -1;
+  winsize const size{24, columns, 0, 0};
+  EXPECT_EQ(openpty(&master, &slave, nullptr, nullptr, &size), 0);
+  std::fflush(stdout);
+  int const before = dup(STDOUT_FILENO);
+  dup2(slave, STDOUT_FILENO);
+  {
+    Progress progress("round 3/20", 10, "steps", enabled, 170);
+    for (int step = 0; step < 3; ++step) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(120));
+      progress.advance(2, "client 12, loss 2.5312");
+    }
+  }
+  std::fflush(stdout);
+  dup2(before, STDOUT_FILENO);
+  close(before);
+  close(slave);
+  fcntl(master, F_SETFL, O_NONBLOCK);
+  std::string text, piece(4096, '\0');
+  for (ssize_t count = 0; (count = ::read(master, piece.data(), piece.size())) > 0;)
+    text.append(piece, 0, static_cast<size_t>(count));
+  close(master);
+  std::vector<std::string> lines;
+  std::string const begin = "\r\033[K";
+  for (size_t at = text.find(begin); at != std::string::npos;) {
+    auto const next = text.find(begin, at + begin.size());
+    lines.push_back(
+        text.substr(at + begin.size(), next == std::string::npos ? next : next - at - begin.size()));
+    at = next;
+  }
+  return lines;
+}
+
+TEST(Progress, ALineHoldsWhatTheTerminalIsWideFor) {
+  if (std::getenv("OMPI_COMM_WORLD_RANK") != nullptr)
+    GTEST_SKIP() << "under mpirun the launcher's output counts";
+  for (unsigned short const columns : {20, 40, 80, 200}) {
+    auto const lines = drawn_lines(columns);
+    ASSERT_GE(lines.size(), 3U) << columns;
+    EXPECT_EQ(lines.back(), "") << "it goes when the work is done";
+    for (auto const& line : lines) EXPECT_LT(line.size(), columns) << line;
+    EXPECT_THAT(lines.front(), testing::StartsWith("round 3/20 2/10 s"));
+    EXPECT_EQ(lines.front().find("run ") != std::string::npos, columns >= 80) << lines.front();
+    EXPECT_EQ(lines.front().find("steps/s") != std::string::npos, columns >= 200) << lines.front();
+  }
+  EXPECT_TRUE(drawn_lines(80, false).empty());
 }
 
 }  // namespace

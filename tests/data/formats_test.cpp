@@ -253,5 +253,86 @@ TEST_F(Formats, UnwantedRecordsArePassedOverUnread) {
   EXPECT_EQ(counts.bad, 0);
 }
 
+TEST_F(Formats, TablesWithColumnsUnderOtherNames) {
+  config_.columns = {{"instruction", "Question"}, {"output", "Answer"}, {"category", "topic"}};
+  write("faq.csv", "Question;Answer;topic\n\"Where; now?\";Here;a\nWhen?;\"Now,\nor later\";b\n");
+  auto const rows = read("faq.csv");
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0].instruction, "Where; now?");
+  EXPECT_EQ(rows[0].output, "Here");
+  EXPECT_EQ(rows[0].category, "a");
+  EXPECT_EQ(rows[1].output, "Now,\nor later");
+  EXPECT_THAT(rows[1].place, testing::EndsWith("faq.csv:3"));
+  write("faq.tsv.gz", test::gzip("Question\tAnswer\ttopic\nWhere?\tHere\ta\n"));
+  EXPECT_EQ(read("faq.tsv").at(0).output, "Here");
+  write("faq.jsonl", R"({"Question": "Where?", "Answer": "Here", "topic": "a"})");
+  EXPECT_EQ(read("faq.jsonl").at(0).instruction, "Where?");
+}
+
+TEST_F(Formats, ARenamedColumnIsNotReadAsAnotherField) {
+  config_.columns = {{"instruction", "prompt"}, {"output", "chosen"}, {"input", "history"}};
+  auto const row = read_row(R"({"prompt": "p", "chosen": "c", "history": "h"})");
+  EXPECT_EQ(row.kind, SampleKind::instruction);
+  EXPECT_EQ(row.instruction, "p");
+  EXPECT_EQ(row.input, "h");
+  EXPECT_EQ(row.output, "c");
+  config_.columns = {{"instruction", "output"}, {"output", "instruction"}};
+  EXPECT_EQ(read_row(R"({"instruction": "i", "output": "o"})").instruction, "o");
+  config_.columns = {{"category", "owner"}};
+  config_.splitter = "natural";
+  config_.natural_field = "owner";
+  EXPECT_EQ(read_row(R"({"instruction": "i", "output": "o", "owner": "w"})").owner, "w");
+}
+
+TEST_F(Formats, SeveralFiles) {
+  write("a.csv", "instruction,output\n1,a\n");
+  write("b.jsonl", R"({"instruction": "2", "output": "b"})");
+  config_.types = {"a.csv", "b.jsonl"};
+  auto const rows = read("a.csv,b.jsonl");
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0].output + rows[1].output, "ab");
+}
+
+TEST_F(Formats, AWrongNameIsAnsweredWithTheMapping) {
+  auto const expect = [&](std::string const& row, std::string const& text) {
+    write("x.jsonl", row);
+    EXPECT_ERROR(read("x.jsonl"), text);
+  };
+  expect(R"({"question": "q", "answer": "a"})",
+         "(the row has: answer, question). Write data.columns: {instruction: question, output: answer}.");
+  expect(R"({"Prompt": "q", "Completion": "a", "context": "c"})",
+         "Write data.columns: {instruction: Prompt, output: Completion, input: context}.");
+  expect(R"({"a_task": "q", "b_result": "a", "n": 3})",
+         "Write data.columns: {instruction: a_task, output: b_result}.");
+  expect(R"({"instruction": "i"})", "field 'output' is missing (the row has: instruction). Correct the row");
+  config_.pairs = true;
+  expect(R"({"prompt": "p", "better": "b", "worse": "w"})",
+         "Write data.columns: {chosen: better, rejected: worse}.");
+  config_.pairs = false;
+  config_.columns = {{"instruction", "frage"}, {"output", "answer"}};
+  expect(R"({"question": "q", "answer": "a"})",
+         "field 'frage' is missing (the row has: answer, question), which "
+         "data.columns names");
+  config_.columns = {{"input", "contxt"}};
+  expect(R"({"instruction": "i", "output": "o"})", "no row of ");
+}
+
+TEST_F(Formats, BrokenTables) {
+  auto const expect = [&](std::string const& table, std::string const& text) {
+    write("x.csv", table);
+    EXPECT_ERROR(read("x.csv"), text);
+  };
+  expect("", "has no rows (it is empty)");
+  expect("instruction,output\n", "has no rows (it is empty)");
+  expect("instruction,,output\na,b,c\n", "x.csv:1: column 2 is called '' (a column without name)");
+  expect("instruction,output,output\na,b,c\n",
+         "x.csv:1: column 3 is called 'output' (a name that stands twice)");
+  expect("instruction,output\na,b,c\n", "x.csv:2: 3 fields, where the first line names 2. Correct the row");
+  expect("instruction,output\n\"a,b\nc", "x.csv:2: a quote that is never closed");
+  config_.on_bad_row = "skip";
+  write("x.csv", "instruction,output\na\nb,c\n\"d\"e,f\ng,h\n");
+  EXPECT_EQ(read("x.csv").size(), 2U);
+}
+
 }  // namespace
 }  // namespace fsllm

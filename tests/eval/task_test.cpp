@@ -48,7 +48,7 @@ TEST(Csv, QuotesHoldCommasLinesAndQuotes) {
   EXPECT_TRUE(parse_csv("", "x.csv").empty());
   EXPECT_ERROR(parse_csv("a\n\"b", "x.csv"), "x.csv:2: a quote that is never closed");
   EXPECT_ERROR(parse_csv("a,\"b\"c\n", "x.csv"), "x.csv:1: text behind a closing quote");
-  EXPECT_ERROR(parse_csv("a,\xff", "x.csv"), "x.csv: not UTF-8");
+  EXPECT_ERROR(parse_csv("a,\xff", "x.csv"), "x.csv:1: broken UTF-8");
 }
 
 /// Wilson's interval of 8 of 10 (his formula by hand), and lm-evaluation-harness' pooled_sample_stderr.

@@ -64,6 +64,9 @@ std::string help_text(Program const& program);
 std::string man_page(Program const& program, std::string const& version);
 std::string bash_completion(Program const& program);
 
+/// The commit that this program was made of; "unknown" where neither Git nor an archive's .commit tells.
+std::string source_commit();
+
 /// The beginning of a main.
 struct ProgramStart {
   std::optional<CommandLine> line;  ///< empty: the program is done

@@ -30,7 +30,6 @@ struct RunTasksConfig {
 /// A whole run, composed of the modules' own configurations.
 struct RunConfig {
   std::string outdir, expname;
-  bool quiet = false;
   std::string model_type, model_cache;
   std::string threads;                   ///< "auto" or a number
   double stall_warning_s = 60;           ///< comm/stall.hpp
@@ -51,8 +50,13 @@ struct RunConfig {
   RunTasksConfig tasks;
 };
 
-/// Reads every key of the program, checks the fields against each other and rejects unknown keys.
+/// Reads every key of the program, checks the fields against each other and rejects unknown keys. One Error
+/// tells all mistakes.
 RunConfig load_run_config(Config& config);
+/// The text of a configuration: of a file, or of the built-in example that `example:NAME` names.
+std::string configuration_text(std::string const& source);
+/// A configuration of defaults, with every key declared.
+Config all_keys();
 
 RunTasksConfig load_run_tasks(Config& config, std::string const& data_root);
 /// What cannot be put to tasks during a run is an Error.
@@ -75,6 +79,8 @@ void accept_fs_llm_keys(Config& config);
 
 /// docs/config.md: all declared keys, and what becomes of FS-LLM's others.
 std::string markdown_of(Config const& declared);
+/// The JSON Schema of the same.
+std::string schema_of(Config const& declared);
 
 /// `model.type` under `llm.cache.model`, then as a path of its own. Nothing is downloaded; the Error says
 /// what to place where.

@@ -12,6 +12,15 @@ enum class LogLevel { debug, info, warning, error };
 /// goes to a file: then its own output counts.
 bool output_is_terminal();
 
+/// Columns of that terminal; 80 where it does not tell.
+int output_width();
+
+/// What --quiet and --verbose ask for: warnings and errors, or all there is. Before start_log().
+void set_verbosity(LogLevel level);
+LogLevel verbosity();
+/// Whether people are told what goes on, beside warnings.
+bool shows_info();
+
 /// Sets the prefix "[rank r]" of ranks above 0 and the lowest level shown. Rank 0 shows `level` and above,
 /// the other ranks warnings and errors only. Called once by main; before it, everything from info up is
 /// shown.

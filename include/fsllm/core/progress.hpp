@@ -9,20 +9,22 @@ namespace fsllm {
 /// "12 s", "3:05 min", "2:10 h".
 std::string duration_text(double seconds);
 
-/// A progress line for people: count, rate, time left and a note (the loss). On a terminal it is redrawn
-/// in place; elsewhere a plain line is printed at most every `plain_interval_s` seconds and at the end.
+/// A progress line for people: count, time left, a note (the loss) and rate, as much of it as the terminal is
+/// wide. It is redrawn in place and gone when the work is done; without a terminal there is none.
 class Progress {
  public:
-  Progress(std::string title, int64_t total, std::string unit, bool enabled, double plain_interval_s = 30);
+  /// `later`: units that come after this work, for the time that is left of all.
+  Progress(std::string title, int64_t total, std::string unit, bool enabled, int64_t later = 0);
   ~Progress();
+  Progress(Progress const&) = delete;
+  Progress& operator=(Progress const&) = delete;
   void advance(int64_t by, std::string const& note = "");
 
  private:
-  void show(bool last);
+  void show();
   std::string title_, unit_, note_;
-  int64_t total_, done_ = 0;
-  bool enabled_, terminal_;
-  double plain_interval_s_;
+  int64_t total_, later_, done_ = 0;
+  bool enabled_, drawn_ = false;
   std::chrono::steady_clock::time_point start_, shown_;
 };
 

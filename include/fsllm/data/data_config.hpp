@@ -11,10 +11,17 @@
 
 namespace fsllm {
 
+/// data.columns: what a row's field is called here, and in the user's files.
+struct ColumnName {
+  std::string field, column;
+};
+
 /// Keys `data.*`, `llm.tok_len`, `llm.added_tokens.*`, `compat.fsllm`, `train.loss`: where samples come from,
 /// how they are split and tokenised.
 struct DataConfig {
   std::string root, type, splitter, shards;
+  std::vector<std::string> types;  ///< several files of the user's; `type` has commas between them
+  std::vector<ColumnName> columns;
   double alpha = 0.5;  ///< splitters lda and inner_dirichlet
   int64_t lda_min_size = 1;
   int64_t classes = 2;                     ///< splitter pathological

@@ -23,12 +23,13 @@ struct DataFormat {
   std::vector<std::string> parts;  ///< of data sets in several archives: PART.zip or the folder PART
   bool custom = false;             ///< the user's own file: its rows may be chats, preferences, texts ...
   bool plain_text = false;         ///< no JSON: blocks between blank lines
+  bool delimited = false;          ///< CSV or TSV, with a line of names
 };
 /// A new data set is one more row here.
 std::vector<Row<DataFormat>> const& data_formats();
 
-/// The format that `data.type` names: a row of the table, or a .json, .jsonl, .parquet or .txt file, with
-/// wildcards too. An unknown name is an Error that begins with `key`.
+/// The format that `data.type` names: a row of the table, or a .json, .jsonl, .csv, .tsv, .parquet or .txt
+/// file, with wildcards too. An unknown name is an Error that begins with `key`.
 DataFormat data_format(std::string const& type, std::string const& key);
 
 /// Does `data.subsample` take its share of each category (CodeSearchNet's languages), not of all rows?

@@ -66,6 +66,8 @@ struct Federation {
   /// The settings of a client under a choice of FedAlgorithm::searched.
   std::function<TrainConfig const&(int64_t client, int64_t choice)> searched_config = {};
   int64_t examine_every = 0;  ///< rounds; 0: at the end alone
+  /// Puts the record of a run that goes on after `round` into its directory. Rank 0; may be empty.
+  std::function<void(std::string const& record, int64_t round)> write_record = {};
   Communicator const& all_ranks() const { return world ? *world : collective.communicator(); }
 };
 

@@ -111,5 +111,7 @@ int64_t adapter_vocab_size(std::filesystem::path const& dir, ModelConfig const& 
 
 /// Names of the method table, for messages and --describe.
 std::vector<std::string> known_peft_methods();
+/// The same with a sentence about each.
+std::vector<std::pair<std::string, std::string>> peft_methods();
 
 }  // namespace fsllm
