@@ -20,6 +20,7 @@ using Clock = StallWatch::Clock;
 
 constexpr size_t kNamed = 8;  ///< ranks that a warning names
 constexpr size_t kHostBytes = 64;
+constexpr double kSecondsUnshared = 0.5;  ///< between two words about progress
 constexpr double kSecondsUnheard = 10;  ///< between two words of a rank at work, at most
 
 double seconds_since(Clock::time_point start) {
@@ -64,6 +65,9 @@ StallWatch::StallWatch() {
   check_mpi(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
   hosts_ = gather_hosts(comm_, size_);
   if (observes()) words_.resize(static_cast<size_t>(size_));
+  int watched = output_is_terminal() && shows_info() ? 1 : 0;
+  check_mpi(MPI_Bcast(&watched, 1, MPI_INT, 0, comm_), "MPI_Bcast");
+  is_watched_ = watched != 0;
   set_activity("starting");
 }
 
@@ -74,6 +78,22 @@ void StallWatch::set_activity(std::string const& text) {
   own_.since_ms = system_ms();
   double const interval = std::min(kSecondsUnheard, warning_ / 4);
   if (!told_since_meeting_ || seconds_since(told_) >= interval) tell_observers();
+}
+
+int64_t StallWatch::share_progress(int64_t round, int64_t done) {
+  if (size_ == 1 || !is_watched_) return 0;
+  own_.round = round;
+  own_.done = done;
+  if (rank_ != 0) {
+    // A thousand ranks tell rank 0 a hundred words a second.
+    double const interval = std::max(kSecondsUnshared, static_cast<double>(size_) / 100);
+    if (seconds_since(shared_) >= interval && tell(0)) shared_ = Clock::now();
+    return 0;
+  }
+  listen();
+  int64_t others = 0;
+  for (size_t rank = 1; rank < words_.size(); ++rank) others += words_[rank].round == round ? words_[rank].done : 0;
+  return others;
 }
 
 void StallWatch::tell_observers() {
@@ -192,6 +212,10 @@ void end_stall_watch() {
 void set_activity(std::string const& text) {
   if (!text.empty()) log_debug("{}", text);
   if (watch) watch->set_activity(text);
+}
+
+int64_t share_progress(int64_t round, int64_t done) {
+  return watch ? watch->share_progress(round, done) : 0;
 }
 
 void set_stall_warning(double seconds) {

@@ -30,6 +30,7 @@ class StallWatch {
   /// Returns when all requests are complete. Sleeps while it waits, unlike MPI's own calls.
   void wait(std::span<MPI_Request> requests);
   void set_activity(std::string const& text);
+  int64_t share_progress(int64_t round, int64_t done);
   void set_warning(double seconds) { warning_ = seconds; }
   /// Collective: no message is under way any more.
   void close();
@@ -40,6 +41,7 @@ class StallWatch {
     int64_t meetings = 0;  ///< that it has come to
     int64_t waits = 0;     ///< 1: it waits, as it tells this
     int64_t since_ms = 0;  ///< of the system's clock: when its activity began
+    int64_t round = -1, done = 0;  ///< steps of this round
     char activity[104] = {};
   };
   struct Outgoing {
@@ -57,6 +59,8 @@ class StallWatch {
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0, size_ = 1;
   double warning_ = 60;
+  bool is_watched_ = false;  ///< somebody sees rank 0's progress
+  Clock::time_point shared_;
   Word own_;
   std::array<Outgoing, 2> to_;
   Clock::time_point told_;  ///< when the observers heard last

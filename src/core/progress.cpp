@@ -35,11 +35,13 @@ std::string duration_text(double seconds) {
   return fmt::format("{} days {} h", whole / 86400, whole / 3600 % 24);
 }
 
-Progress::Progress(std::string title, int64_t total, std::string unit, bool enabled, int64_t later)
+Progress::Progress(std::string title, int64_t total, std::string unit, bool enabled, int64_t later,
+                   std::function<int64_t(int64_t done)> others)
     : title_(std::move(title)),
       unit_(std::move(unit)),
       total_(total),
       later_(later),
+      others_(std::move(others)),
       enabled_(enabled && output_is_terminal() && shows_info()),
       start_(std::chrono::steady_clock::now()),
       shown_(start_) {}
@@ -53,17 +55,26 @@ Progress::~Progress() {
 void Progress::advance(int64_t by, std::string const& note) {
   done_ += by;
   if (!note.empty()) note_ = note;
-  if (enabled_ && seconds_between(shown_, std::chrono::steady_clock::now()) >= kRedrawSeconds) show();
+  if (seconds_between(shown_, std::chrono::steady_clock::now()) < kRedrawSeconds) return;
+  if (enabled_)
+    show();
+  else if (others_)
+    tell_others();
+}
+
+int64_t Progress::tell_others() {
+  shown_ = std::chrono::steady_clock::now();
+  return done_ + (others_ ? others_(done_) : 0);
 }
 
 void Progress::show() {
-  shown_ = std::chrono::steady_clock::now();
+  int64_t const done = tell_others();
   double const elapsed = seconds_between(start_, shown_);
-  double const rate = elapsed > 0 ? static_cast<double>(done_) / elapsed : 0;
-  std::vector<std::string> parts{fmt::format("{} {}/{} {}", title_, done_, total_, unit_)};
+  double const rate = elapsed > 0 ? static_cast<double>(done) / elapsed : 0;
+  std::vector<std::string> parts{fmt::format("{} {}/{} {}", title_, done, total_, unit_)};
   auto const left = [&](int64_t units) { return duration_text(static_cast<double>(units) / rate); };
-  if (rate > 0) parts.push_back(left(total_ - done_) + " left");
-  if (rate > 0 && later_ > 0) parts.push_back("run " + left(total_ - done_ + later_) + " left");
+  if (rate > 0) parts.push_back(left(total_ - done) + " left");
+  if (rate > 0 && later_ > 0) parts.push_back("run " + left(total_ - done + later_) + " left");
   if (!note_.empty()) parts.push_back(note_);
   if (rate > 0) parts.push_back(fmt::format("{:.3g} {}/s", rate, unit_));
   fmt::print("\r\033[K{}", fitted(parts, static_cast<size_t>(output_width() - 1)));

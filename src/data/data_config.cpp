@@ -125,7 +125,10 @@ void load_types(Config& config, DataConfig& data) {
 void load_columns(Config& config, DataConfig& data) {
   for (auto const& [field, doc] : kColumns) {
     auto const column = config.get(std::string("data.columns.") + field, "", doc);
-    if (!column.empty()) data.columns.push_back({field, column});
+    if (column.empty())
+      config.leave_out(std::string("data.columns.") + field);
+    else
+      data.columns.push_back({field, column});
   }
 }
 

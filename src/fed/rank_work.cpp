@@ -326,8 +326,6 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const
     return gather_reports(reports, comm_);
   }
   auto const mine = remaining(plan);
-  int64_t steps = 0;
-  for (auto const& task : tasks({0, 0, mine})) steps += steps_of_turn(task);
   std::vector<ClientReport> reports;
   if (earlier_)
     for (auto const& work : earlier_->work) {
@@ -335,8 +333,13 @@ std::vector<ClientReport> RankWork::train(RoundPlan const& plan, VersionOf const
       aggregation.add_state(work.sums);
     }
   {
-    Progress progress(fmt::format("round {}/{}", plan.round + 1, f_.config.rounds), steps, "steps",
-                      f_.all_ranks().rank() == 0, steps * (f_.config.rounds - plan.round - 1));
+    int64_t all_steps = 0;  // of all ranks
+    for (auto const& task : tasks(plan)) all_steps += steps_of_turn(task);
+    std::function<int64_t(int64_t)> share;
+    if (!f_.group || f_.group->rank() == 0)  // the ranks of a group take the same steps
+      share = [round = plan.round](int64_t done) { return share_progress(round, done); };
+    Progress progress(fmt::format("round {}/{}", plan.round + 1, f_.config.rounds), all_steps, "steps",
+                      f_.all_ranks().rank() == 0, all_steps * (f_.config.rounds - plan.round - 1), share);
     try {
       for (auto const& cohort : mine) {
         auto const trained =

@@ -75,7 +75,7 @@ std::vector<std::string> drawn_lines(unsigned short columns, bool enabled = true
   int const before = dup(STDOUT_FILENO);
   dup2(slave, STDOUT_FILENO);
   {
-    Progress progress("round 3/20", 10, "steps", enabled, 170);
+    Progress progress("round 3/20", 10, "steps", enabled, 170, [](int64_t) { return 1; });
     for (int step = 0; step < 3; ++step) {
       std::this_thread::sleep_for(std::chrono::milliseconds(120));
       progress.advance(2, "client 12, loss 2.5312");
@@ -101,6 +101,21 @@ std::vector<std::string> drawn_lines(unsigned short columns, bool enabled = true
   return lines;
 }
 
+TEST(Progress, OthersAreToldAndCounted) {
+  std::vector<int64_t> told;
+  {
+    Progress progress("round 1/1", 9, "steps", false, 0, [&](int64_t done) {
+      told.push_back(done);
+      return 0;
+    });
+    for (int step = 0; step < 2; ++step) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(120));
+      progress.advance(3);
+    }
+  }
+  EXPECT_EQ(told, (std::vector<int64_t>{3, 6}));
+}
+
 TEST(Progress, ALineHoldsWhatTheTerminalIsWideFor) {
   if (std::getenv("OMPI_COMM_WORLD_RANK") != nullptr)
     GTEST_SKIP() << "under mpirun the launcher's output counts";
@@ -109,7 +124,7 @@ TEST(Progress, ALineHoldsWhatTheTerminalIsWideFor) {
     ASSERT_GE(lines.size(), 3U) << columns;
     EXPECT_EQ(lines.back(), "") << "it goes when the work is done";
     for (auto const& line : lines) EXPECT_LT(line.size(), columns) << line;
-    EXPECT_THAT(lines.front(), testing::StartsWith("round 3/20 2/10 s"));
+    EXPECT_THAT(lines.front(), testing::StartsWith("round 3/20 3/10 s"));
     EXPECT_EQ(lines.front().find("run ") != std::string::npos, columns >= 80) << lines.front();
     EXPECT_EQ(lines.front().find("steps/s") != std::string::npos, columns >= 200) << lines.front();
   }

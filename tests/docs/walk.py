@@ -23,19 +23,23 @@ def blocks(page):
     return re.findall(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
 
 
+def script_of(a, found):
+    script = "set -eo pipefail\n"
+    for number, block in enumerate(found, 1):
+        if number >= a.first:
+            script += f"echo '--- {a.page.name}, block {number} of {len(found)}'\n{block}\n"
+    return script
+
+
 def walk_here(a, found):
     """One shell for all, since `source` of one block counts for the next."""
     folder = a.page.resolve().parent
     if a.gsm8k and not (folder / "data" / "gsm8k_train.jsonl").exists():
         (folder / "data").mkdir(exist_ok=True)
         shutil.copy(a.gsm8k, folder / "data" / "gsm8k_train.jsonl")
-    script = "set -eo pipefail\n"
-    for number, block in enumerate(found, 1):
-        if number >= a.first:
-            script += f"echo '--- {a.page.name}, block {number} of {len(found)}'\n{block}\n"
     env = {name: os.environ[name] for name in ("PATH", "HOME", "TERM") if name in os.environ}
     started = time.monotonic()
-    done = subprocess.run(["bash", "-c", script], cwd=folder, env=env)
+    done = subprocess.run(["bash", "-c", script_of(a, found)], cwd=folder, env=env)
     if done.returncode != 0:
         sys.exit(f"{a.page.name}: exit code {done.returncode}")
     print(f"{a.page.name}: all {len(found)} blocks done in {time.monotonic() - started:.0f} s")
@@ -65,12 +69,15 @@ def main():
     parser.add_argument("--bin", type=pathlib.Path)
     parser.add_argument("--model", type=pathlib.Path)
     parser.add_argument("--here", action="store_true")
+    parser.add_argument("--script", action="store_true", help="print the blocks as one script, and run nothing")
     parser.add_argument("--from", dest="first", type=int, default=1, metavar="N", help="with --here: leave out the blocks before this one")
     parser.add_argument("--gsm8k", type=pathlib.Path, help="with --here: the published training file")
     a = parser.parse_args()
     found = blocks(a.page.read_text())
     if not found:
         sys.exit(f"{a.page} has no commands")
+    if a.script:
+        return print(script_of(a, found))
     if a.here:
         return walk_here(a, found)
     if a.bin is None or a.model is None:

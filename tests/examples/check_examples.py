@@ -186,6 +186,46 @@ def check_wrong(a, work, schema):
     print(f"{len(wrong)} wrong configurations are refused by both")
 
 
+def check_words(a, work):
+    """What the program prints where it is asked for names, less or more; and what run.json keeps."""
+    hpc = a.bin / "fsllm_hpc"
+    for what, name in (("models", "qwen2"), ("adapters", "p-tuning"), ("datasets", "gsm8k@llm"), ("splitters", "lda"), ("templates", "chatml"),
+                       ("algorithms", "scaffold"), ("tasks", "mmlu"), ("examples", "qlora")):
+        if f"  {name} " not in (out := run([hpc, "--list", what]).stdout):
+            fail(f"--list {what} does not name {name}: {out}")
+    for words, told in ((["--list", "model"], "Did you mean 'models'?"), (["--example", "lorra"], "Did you mean 'lora'?"),
+                        (["--cfg", "example:lorra"], "Did you mean 'lora'?"), (["--quiet", "--verbose", "--list"], "Leave one of them out")):
+        done = run([hpc, *words])
+        if done.returncode != 2 or told not in done.stderr:
+            fail(f"{words}: exit code {done.returncode}, {done.stderr}")
+    keys = words_of_small_run(a, work)
+    silent = run([hpc, "--cfg", "example:own-data", *keys, "--quiet", "expname=quiet"])
+    if silent.returncode != 0 or silent.stdout or silent.stderr:
+        fail(f"--quiet: exit code {silent.returncode}, {silent.stdout}{silent.stderr}")
+    told = run([hpc, "--cfg", "example:own-data", *keys, "--verbose", "expname=verbose"])
+    if told.returncode != 0 or "client 1 trained 2 steps" not in told.stdout or "\r" in told.stdout or "\033" in told.stdout:
+        fail(f"--verbose: exit code {told.returncode}, {told.stdout}{told.stderr}")
+    if adapter_hash(work / "exp" / "quiet") != adapter_hash(work / "exp" / "verbose"):
+        fail("--quiet and --verbose train different adapters")
+    record = json.loads((work / "exp" / "quiet" / "run.json").read_text())
+    start = record["starts"][0]
+    if record["result"]["adapter/adapter_model.safetensors"] != adapter_hash(work / "exp" / "quiet"):
+        fail("run.json has another hash of the adapter")
+    if "--quiet" not in start["command"] or not start["hosts"] or start["ranks"] != 1 or len(start["commit"]) < 7:
+        fail(f"run.json: starts: {start}")
+    file = a.data / "models/stories260K/model.safetensors"
+    if file.exists() and (done := run([hpc, "--cfg", "example:own-data", *keys, f"model.type={file}", "--check"])).returncode != 0:
+        fail(f"model.type = a file of the model's folder: {done.stderr}")
+    done = run([hpc, "--cfg", "example:own-data", *keys, "data.columns={}", "--check"])
+    if done.returncode != 2 or "Write data.columns: {instruction: question, output: answer}." not in done.stderr:
+        fail(f"columns under other names: exit code {done.returncode}, {done.stderr}")
+
+
+def words_of_small_run(a, work):
+    return words({"model.type": a.data / "models/stories260K", "data.prompt_template": "plain", "outdir": work / "exp", "data.root": work,
+                  **SMALL, "data.subsample": "1"})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", required=True, type=lambda word: pathlib.Path(word).resolve())
@@ -220,6 +260,7 @@ def main():
         if not a.only or "lora" in a.only:
             check_rerun(a, work)
         if not a.only:
+            check_words(a, work)
             check_all_configurations(schema)
             check_wrong(a, work, schema)
     sys.exit(f"{len(failures)} failures" if failures else 0)

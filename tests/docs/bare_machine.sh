@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Plays the README's and the tutorial's commands, as they stand there, in a bare Debian that has nothing but its base packages.
+# usage: tests/docs/bare_machine.sh DIR [SUITE]      (as root; DIR: where the system is made; SUITE: bookworm, trixie)
+# Needs debootstrap, and FSLLM_TEST_DATA for the published GSM8K file and a small model. The machine's own addresses of package
+# archives are used. The commit that is checked out is what is built.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+dir=${1:?a folder for the system is needed} suite=${2:-bookworm}
+data=${FSLLM_TEST_DATA:?FSLLM_TEST_DATA is needed}
+if [[ ! -e $dir/etc/debian_version ]]; then
+  mirror=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb \(\[[^]]*\] \)\?\(http[^ ]*\).*/\2/p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -1)
+  debootstrap --variant=minbase "$suite" "$dir" ${mirror:+"$mirror"}
+fi
+dir=$(cd "$dir" && pwd) home=/root/fsllm_hpc
+for file in /etc/resolv.conf /etc/pip.conf /etc/apt/apt.conf.d/*; do
+  [[ ! -f $file ]] || cp "$file" "$dir$file"
+done
+for place in proc dev; do mountpoint -q "$dir/$place" || mount --bind "/$place" "$dir/$place"; done
+trap 'umount "$dir/proc" "$dir/dev"' EXIT
+
+mkdir -p "$dir$home"
+git archive HEAD | tar -x -C "$dir$home"
+git rev-parse HEAD >"$dir$home/.commit"
+mkdir -p "$dir$home/data" "$dir/root/tutorial"
+cp "$data/datasets/gsm8k/train.jsonl" "$dir$home/data/gsm8k_train.jsonl"
+cp -rL "$data/models/stories260K" "$dir/root/tutorial/model"
+python3 tests/docs/walk.py README.md --script >"$dir/root/readme.sh"
+{ echo ". $home/build/env.sh"; python3 tests/docs/walk.py docs/TUTORIAL.md --script; } >"$dir/root/tutorial.sh"
+
+play() { chroot "$dir" env -i HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin bash -c "cd $1 && bash $2"; }
+play "$home" /root/readme.sh
+play /root/tutorial /root/tutorial.sh
+echo "bare_machine: README and tutorial done on $(cat "$dir/etc/debian_version")"
