@@ -11,7 +11,7 @@
 namespace fsllm {
 namespace {
 
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+constexpr std::string_view kUtf8Mark = "\xEF\xBB\xBF";
 
 /// Of those outside quotes.
 char most_frequent_separator(std::string_view line) {
@@ -58,7 +58,7 @@ void DelimitedRecords::feed(std::string_view piece) {
 void DelimitedRecords::begin_line() {
   at_begin_ = false;
   auto text = std::string_view(first_line_);
-  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+  if (text.starts_with(kUtf8Mark)) text.remove_prefix(kUtf8Mark.size());
   if (separator_ == 0) separator_ = most_frequent_separator(text.substr(0, text.find('\n')));
   take(text);
   first_line_.clear();

@@ -14,7 +14,9 @@ if [[ ! -e $dir/etc/debian_version ]]; then
   debootstrap --variant=minbase "$suite" "$dir" ${mirror:+"$mirror"}
 fi
 dir=$(cd "$dir" && pwd) home=/root/fsllm_hpc
-for file in /etc/resolv.conf /etc/pip.conf /etc/apt/apt.conf.d/*; do
+# How this machine reaches archives: addresses, proxies, certificates.
+mkdir -p "$dir/usr/local/share/ca-certificates"
+for file in /etc/resolv.conf /etc/pip.conf /etc/apt/apt.conf.d/* /usr/local/share/ca-certificates/*; do
   [[ ! -f $file ]] || cp "$file" "$dir$file"
 done
 for place in proc dev; do mountpoint -q "$dir/$place" || mount --bind "/$place" "$dir/$place"; done

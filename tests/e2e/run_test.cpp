@@ -250,7 +250,7 @@ TEST(CommandLine, Informs) {
               testing::HasSubstr("default 0.1, at least 0"));
   auto const schema = nlohmann::json::parse(run(dir.path(), 0, {"fsllm_hpc", "--print-schema"}).out);
   EXPECT_EQ(schema.at("properties").at("federate").at("properties").at("total_round_num").at("type"),
-            "integer");
+            (nlohmann::json{"integer", "null"}));
   for (auto const* program : {"fsllm_shard", "fsllm_eval", "fsllm_export", "fsllm_inspect", "fsllm_serve",
                               "fsllm_chat", "fsllm_sweep"})
     EXPECT_THAT(run(dir.path(), 0, {program, "--help"}).out, testing::HasSubstr("Options"));

@@ -181,7 +181,7 @@ def check_wrong(a, work, schema):
             fail(f"{keys} fits the schema")
     path.write_text(yaml.safe_dump(merged(good, nested({key: value for keys in wrong[:9] for key, value in keys.items() if key.startswith("train.optimizer")}))))
     told = run([a.bin / "fsllm_hpc", "--cfg", path, "--check"]).stderr
-    if not told.startswith("error: 5 mistakes in the configuration"):
+    if not told.startswith("error: 6 mistakes in the configuration"):
         fail(f"all mistakes are not told at once: {told}")
     print(f"{len(wrong)} wrong configurations are refused by both")
 
