@@ -196,16 +196,19 @@ void accept_fs_llm_keys(Config& config) {
   auto const declared = config.keys();
   for (auto const& key : kForeignKeys) {
     if (!config.has(key.path) || is_declared(declared, key.path)) continue;
-    auto const value = config.text(key.path);
-    if (key.off != nullptr)
+    config.accept_all_under(key.path);
+    if (key.off == nullptr) {
+      add_unread(unread, key);
+      continue;
+    }
+    config.part([&] {
+      auto const value = config.text(key.path);
       FSLLM_CHECK(value && is_off(*value, key.off),
                   "{} = {} is not available in this version{}. Set it to {}, or leave it out.",
                   config.where(key.path), value.value_or("(a section)"),
                   key.instead == nullptr ? "" : fmt::format(" (use {})", key.instead),
                   *key.off == '\0' ? "''" : key.off);
-    else
-      add_unread(unread, key);
-    config.accept_all_under(key.path);
+    });
   }
   std::string lines;
   for (auto const& [instead, keys] : unread)

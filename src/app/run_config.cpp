@@ -294,7 +294,7 @@ RunConfig load_run_config(Config& config) {
   config.part([&] { run.offsite = load_offsite_config(config); });
   config.part([&] { run.tasks = load_run_tasks(config, run.data.root); });
   if (config.was_cut_short()) config.declare_as(all_keys());
-  config.part([&] { accept_fs_llm_keys(config); });
+  accept_fs_llm_keys(config);
   config.finish();
   derive(run);
   config.part([&] { check_name(run, config); });

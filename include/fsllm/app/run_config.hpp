@@ -74,7 +74,7 @@ std::map<int64_t, ClientConfig> load_client_configs(Config const& base, Config c
                                                     PeftConfig const& peft);
 
 /// FS-LLM's keys that mean nothing here (accepted, with a line saying what is used instead), and those of
-/// features that this version does not have (an Error unless they are off).
+/// features that this version does not have (a mistake for Config::report() unless they are off).
 void accept_fs_llm_keys(Config& config);
 
 /// docs/config.md: all declared keys, and what becomes of FS-LLM's others.
