@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -127,6 +128,31 @@ def check_rerun(a, work):
         return fail(f"config.yaml does not run again:\n{done.stderr}")
     if adapter_hash(first) != adapter_hash(work / "exp" / "again"):
         fail("config.yaml runs again to another adapter")
+
+
+# Names below these are the user's, or those of files, tasks and variables.
+NAMES_OF_OTHERS = {"inputs", "result", "environment", "job", "tasks", "searched"}
+
+
+def fields_in(node):
+    if isinstance(node, list):
+        return {name for item in node for name in fields_in(item)}
+    if not isinstance(node, dict):
+        return set()
+    return set(node) | {name for key, value in node.items() if key not in NAMES_OF_OTHERS for name in fields_in(value)}
+
+
+def check_fields(work):
+    """docs/FORMATS.md names every field of what the examples' runs have written."""
+    text = (ROOT / "docs" / "FORMATS.md").read_text()
+    fields = set()
+    for path in (work / "exp").glob("*/*.json*"):
+        lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+        fields |= {(path.name, name) for line in lines for name in fields_in(json.loads(line))}
+    unnamed = sorted({name for _, name in fields if not name.startswith("fedex.") and not re.search(rf"(?<![A-Za-z_]){re.escape(name)}(?![A-Za-z_])", text)})
+    if unnamed:
+        fail(f"docs/FORMATS.md does not name {unnamed}")
+    print(f"docs/FORMATS.md names {len(fields)} fields")
 
 
 def check_all_configurations(schema):
@@ -261,6 +287,7 @@ def main():
             check_rerun(a, work)
         if not a.only:
             check_words(a, work)
+            check_fields(work)
             check_all_configurations(schema)
             check_wrong(a, work, schema)
     sys.exit(f"{len(failures)} failures" if failures else 0)
