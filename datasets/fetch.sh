@@ -9,7 +9,7 @@ usage() {
 usage: datasets/fetch.sh [--to DIR] NAME...
        datasets/fetch.sh list
 Fetches data sets by the NAME of data.type (without @llm) into DIR (default: data, as data.root). A file that is
-there already stays. Needs curl.
+there already stays. Needs curl or Python.
 TEXT
 }
 
@@ -49,6 +49,17 @@ check() {  # check FILE FIRST SHA256: prints what is wrong
   [[ $2 != PK ]] || ! command -v unzip >/dev/null || unzip -tqq "$1" >/dev/null 2>&1 || echo "the archive is damaged"
 }
 
+# By curl, or by Python, which tools/bootstrap.sh needs too.
+download() {  # download ADDRESS FILE
+  if command -v curl >/dev/null; then
+    curl --fail --location --silent --show-error --retry 3 --output "$2" "$1"
+  elif command -v python3 >/dev/null; then
+    python3 -c 'import sys, urllib.request; urllib.request.urlretrieve(*sys.argv[1:])' "$1" "$2"
+  else
+    die "curl is missing. Install it, or fetch the addresses of 'datasets/fetch.sh list' by hand."
+  fi
+}
+
 fetch() {  # fetch FILE ADDRESS FIRST SHA256
   local path=$to/$1 problem
   if [[ -e $path ]]; then
@@ -56,7 +67,7 @@ fetch() {  # fetch FILE ADDRESS FIRST SHA256
     return
   fi
   say "$path from $2"
-  curl --fail --location --silent --show-error --retry 3 --output "$path.part" "$2" ||
+  download "$2" "$path.part" ||
     die "$2 cannot be fetched. Try again later, or put the file there as $path by hand."
   problem=$(check "$path.part" "$3" "${4:-}")
   [[ -z $problem ]] || die "$path.part: $problem. Remove it and try again."
@@ -83,7 +94,6 @@ for name in "${names[@]}"; do
   [[ -n $(rows_of "$name") ]] ||
     die "no data set '$name'. Known: $(rows_of "" | cut -d' ' -f1 | uniq | paste -sd' ')."
 done
-command -v curl >/dev/null || die "curl is missing. Install it, or fetch the addresses of 'datasets/fetch.sh list' by hand."
 mkdir -p "$to"
 for name in "${names[@]}"; do
   while read -r _ file address first sha256; do fetch "$file" "$address" "$first" "$sha256"; done < <(rows_of "$name")

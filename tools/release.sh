@@ -22,9 +22,10 @@ tar --sort=name --mtime="$when" --owner=0 --group=0 --numeric-owner -C "$work" -
 # The archives of libraries hold folders of .deps, as bootstrap.sh takes them.
 for library in libtorch arrow; do
   [[ -d .deps/$library ]] || { echo "release: no .deps/$library (tools/bootstrap.sh fetches it). Run that first." >&2; exit 2; }
-  info=$(cd ".deps/$library" && ls -d torch-*.dist-info pyarrow-*.dist-info 2>/dev/null | head -1)
-  version_of=${info#*-}
-  tar -C .deps -cf "$out/fsllm_hpc-deps-$library-${version_of%.dist-info}-$(uname -m).tar" "$library"
+  for info in .deps/"$library"/{torch,pyarrow}-*.dist-info; do
+    [[ ! -d $info ]] || library_version=${info#*"$library"/*-}
+  done
+  tar -C .deps -cf "$out/fsllm_hpc-deps-$library-${library_version%.dist-info}-$(uname -m).tar" "$library"
 done
 (cd "$out" && sha256sum "$name.tar.gz" fsllm_hpc-deps-*.tar >"$name.sha256")
 cat "$out/$name.sha256"

@@ -19,8 +19,8 @@ mkdir -p "$dir/usr/local/share/ca-certificates"
 for file in /etc/resolv.conf /etc/pip.conf /etc/apt/apt.conf.d/* /usr/local/share/ca-certificates/*; do
   [[ ! -f $file ]] || cp "$file" "$dir$file"
 done
-for place in proc dev; do mountpoint -q "$dir/$place" || mount --bind "/$place" "$dir/$place"; done
-trap 'umount "$dir/proc" "$dir/dev"' EXIT
+for place in proc dev sys; do mountpoint -q "$dir/$place" || mount --bind "/$place" "$dir/$place"; done
+trap 'umount "$dir/proc" "$dir/dev" "$dir/sys"' EXIT
 
 mkdir -p "$dir$home"
 git archive HEAD | tar -x -C "$dir$home"
