@@ -8,6 +8,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/names.hpp"
 #include "fsllm/core/paths.hpp"
+#include "public_name.hpp"
 
 namespace fsllm {
 namespace {
@@ -233,6 +234,13 @@ RunConfig load_run_config(Config& config) {
            "The JSON file: from the working directory, or else beside the YAML.");
   run.data = load_data_config(config);
   run.peft = load_peft_config(config);
+  run.base_model_name =
+      config.get("llm.adapter.base_model_name", "",
+                 "The base model's public name in adapter_config.json and the model card, as others find it: "
+                 "OWNER/NAME. '': what the model's files say, else the name of its folder.");
+  FSLLM_CHECK(run.base_model_name.empty() || is_hub_name(run.base_model_name),
+              "{} = '{}' (a name of the form OWNER/NAME or NAME is needed, not a path). Change it.",
+              config.where("llm.adapter.base_model_name"), run.base_model_name);
   run.train = load_train_config(config);
   run.fed = load_fed_config(config);
   run.group = load_group_config(config);
@@ -352,6 +360,7 @@ std::vector<std::string> conflicting_keys(std::string const& old_yaml, Config co
                                              "checkpoint.keep_last",
                                              "federate.total_round_num",
                                              "llm.cache.model",
+                                             "llm.adapter.base_model_name",
                                              "hpc.server_trains",
                                              "hpc.ranks_per_client",
                                              "hpc.zero_stage",
