@@ -223,8 +223,8 @@ void export_gguf(ExportJob const& job, fs::path const& out) {
   auto const described = job.adapter.empty() ? job.model : job.adapter;
   auto const facts = training_of(job, is_gguf(described) ? std::nullopt : read_adapter_info(described));
   auto keys = general_keys(facts);
-  for (auto const& [key, value] : gguf_vocabulary(source, model->config().vocab_size).items())
-    keys[key] = value;
+  auto const vocabulary = gguf_vocabulary(source, model->config().vocab_size);
+  for (auto const& [key, value] : vocabulary.items()) keys[key] = value;
   auto const dtype = dtype_of(job);
   save_gguf(out / kModelFile, *model, dtype, keys);
   write_card(out, CardKind::gguf, facts);

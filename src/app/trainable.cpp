@@ -240,10 +240,10 @@ void describe(Setup const& s, std::filesystem::path const& dir, CardKind kind, R
   training.round = facts.round;
   for (auto const* split : {"train", "val", "test"})
     for (std::string const unit : {"token", "pair"}) {
-      auto const found = facts.losses.find(split);
-      auto const loss = found == facts.losses.end() ? 0 : found->value("loss_per_" + unit, nlohmann::json());
-      if (!loss.is_number()) continue;
-      training.losses[split] = std::round(loss.get<double>() * 1e4) / 1e4;
+      auto const losses = facts.losses.value(split, nlohmann::ordered_json::object());
+      auto const loss = losses.find("loss_per_" + unit);
+      if (loss == losses.end() || !loss->is_number()) continue;
+      training.losses[split] = std::round(loss->get<double>() * 1e4) / 1e4;
       training.loss_unit = unit;
     }
   write_adapter_info(dir, info);

@@ -75,11 +75,12 @@ int type_of(AddedToken const& token) {
 /// Byte-level BPE of tokenizer.json, or of the document that GPT-2's two files stand for.
 std::vector<ModelPiece> byte_level_pieces(json const& document, ordered_json& keys, fs::path const& source) {
   auto const& model = document.at("model");
-  FSLLM_CHECK(model.value("type", "") == "BPE" && !model.value("byte_fallback", false),
+  bool const in_bytes = !model.value("byte_fallback", false);
+  auto const kind = in_bytes ? model.value("type", "BPE") : "BPE with byte_fallback";
+  FSLLM_CHECK(kind == "BPE",
               "{}: tokenizer.json is of the kind {} (llama.cpp has byte-level BPE and SentencePiece). Put "
               "tokenizer.model beside it, or export with --to merged.",
-              source.string(),
-              model.value("byte_fallback", false) ? "BPE with byte_fallback" : model.value("type", "?"));
+              source.string(), kind);
   keys["tokenizer.ggml.model"] = "gpt2";
   keys["tokenizer.ggml.pre"] = name_of_words(document, source);
   auto merges = ordered_json::array();
@@ -161,7 +162,8 @@ void add_roles(ordered_json& keys, Tokenizer const& tokenizer, SpecialTokenRules
 
 ordered_json of_gguf(fs::path const& source) {
   auto keys = ordered_json::object();
-  for (auto const& [key, value] : GgufReader(source).metadata().items())
+  GgufReader const reader(source);
+  for (auto const& [key, value] : reader.metadata().items())
     if (key.starts_with("tokenizer.")) keys[key] = value;
   return keys;
 }

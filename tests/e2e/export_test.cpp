@@ -193,11 +193,10 @@ TEST_F(Export, OtherProgramsGiveTheSameGreedyTexts) {
   EXPECT_EQ(ours(model(), dir() / "peft"), wanted);
   EXPECT_EQ(ours(dir() / "merged"), wanted);
   EXPECT_EQ(ours(dir() / "gguf/model.gguf"), wanted);
+  auto const place = fs::path(model()).parent_path().string();
   for (auto const* name : {"peft", "merged", "gguf", "lora"})
-    for (auto const& entry : fs::directory_iterator(dir() / name))
-      if (entry.is_regular_file())
-        EXPECT_EQ(read_text(entry.path()).find(fs::path(model()).parent_path().string()), std::string::npos)
-            << entry.path();
+    for (auto const& [file, checksum] : file_checksums(dir() / name))
+      EXPECT_EQ(read_text(dir() / name / file).find(place), std::string::npos) << name << '/' << file;
   if (python().empty()) GTEST_SKIP() << "no Python with transformers and peft (FSLLM_TEST_PYTHON)";
   auto const peft = dir() / "peft.jsonl", merged = dir() / "merged.jsonl";
   ASSERT_EQ(script(python(), "greedy_texts.py",

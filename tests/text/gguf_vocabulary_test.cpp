@@ -34,7 +34,8 @@ TEST_P(GgufVocabularyOf, ComesBackWithTheSameIds) {
   }
   EXPECT_EQ(after->eos_id(), before->eos_id());
   EXPECT_EQ(after->bos_id(), before->bos_id());
-  EXPECT_EQ(gguf_vocabulary(dir / "x.gguf", rows), gguf_vocabulary(folder, rows)) << "a GGUF file's own stay";
+  bool const stays = json(gguf_vocabulary(dir / "x.gguf", rows)) == json(gguf_vocabulary(folder, rows));
+  EXPECT_TRUE(stays) << "a GGUF file's own";
 }
 
 INSTANTIATE_TEST_SUITE_P(Real, GgufVocabularyOf,
