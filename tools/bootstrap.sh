@@ -9,6 +9,7 @@ usage() {
   cat <<'TEXT'
 usage: tools/bootstrap.sh [options]
   --with-python-tests   also make .deps/venv (transformers, peft, ...) for tests against the Python packages
+  --with-llama-cpp      also compile llama-cpp-python into .deps/llama, for tests of GGUF files (15 minutes on one core)
   --with-parquet        also fetch Apache Arrow, which reads Parquet data files, into .deps/arrow (68 MB)
   --with-demo-model     also fetch the quickstart's model, SmolLM2-135M-Instruct, into .deps/models (94 MiB)
   --with-style-tools    also install clang-format-14, clang-tidy-14 and strace (apt, when root)
@@ -21,10 +22,11 @@ Without root or apt: says what is missing and how to get it, and exits with 2.
 TEXT
 }
 
-python_tests=0 demo_model=0 parquet=0 style_tools=0 slurm=0 cuda=0 check_only=0 torch_version=2.11.0
+python_tests=0 llama_cpp=0 demo_model=0 parquet=0 style_tools=0 slurm=0 cuda=0 check_only=0 torch_version=2.11.0
 while (($#)); do
   case $1 in
     --with-python-tests) python_tests=1 ;;
+    --with-llama-cpp) llama_cpp=1 ;;
     --with-parquet) parquet=1 ;;
     --with-demo-model) demo_model=1 ;;
     --with-style-tools) style_tools=1 ;;
@@ -166,6 +168,7 @@ system_packages() {
   libtorch_ready || table+=$'\npip - | python3-pip | python\n'
   ((!parquet)) || arrow_ready || table+=$'\npip - | python3-pip | python\n'
   ((!demo_model)) || model_ready || table+=$'\npip - | python3-pip | python\n'
+  ((!llama_cpp)) || llama_ready || table+=$'\nvenv - | python3-venv | python\n'
   ((!python_tests)) || venv_ready || table+=$'\nvenv - | python3-venv | python\n'
   probe "$table"
   if ((${#missing_packages[@]})); then
@@ -303,6 +306,21 @@ install_venv() {
   say "the Python packages of the tests are in .deps/venv"
 }
 
+llama_package=llama-cpp-python==0.3.36
+llama_ready() { [[ "$(cat .deps/llama/fsllm-packages 2>/dev/null)" == "$llama_package" ]]; }
+
+install_llama() {
+  if ! llama_ready; then
+    ((check_only)) && die "llama-cpp-python is not in .deps/llama. Run tools/bootstrap.sh --with-llama-cpp."
+    say "compiling $llama_package into .deps/llama (15 minutes on one core)"
+    python3 -m venv --clear .deps/llama
+    .deps/llama/bin/python -m pip install --quiet --disable-pip-version-check "$llama_package" </dev/null ||
+      die "llama-cpp-python could not be fetched or compiled (no network?)."
+    echo "$llama_package" >.deps/llama/fsllm-packages
+  fi
+  say "llama-cpp-python is in .deps/llama"
+}
+
 mkdir -p .deps
 exec 9>.deps/lock
 command -v flock >/dev/null && flock 9  # two runs at once: the second waits and then finds all done
@@ -317,3 +335,4 @@ if [[ -n ${libtorch_job:-} ]]; then wait "$libtorch_job" || exit; libtorch_job=;
 ((!parquet)) || install_arrow
 ((!demo_model)) || install_model
 ((!python_tests)) || install_venv
+((!llama_cpp)) || install_llama

@@ -27,7 +27,7 @@ done
 ci=0; [[ ${CI:-} == true ]] && ci=1
 set_up=(--with-parquet) configure=() ctest=(--test-dir "build/$preset" -j 2 --output-on-failure --test-output-size-passed 1000000)
 ((fast)) && ctest+=(-LE slow) || set_up+=(--with-python-tests --with-demo-model)
-((ci)) && set_up+=(--with-style-tools --with-slurm) configure+=(-DFSLLM_WERROR=ON -DFSLLM_HEADER_CHECK=ON)
+((ci)) && set_up+=(--with-style-tools --with-slurm --with-llama-cpp) configure+=(-DFSLLM_WERROR=ON -DFSLLM_HEADER_CHECK=ON)
 ((ci)) && command -v nvcc >/dev/null && echo '#include <nccl.h>' | nvcc -E -x cu - >/dev/null 2>&1 && cuda=1
 ((cuda)) && set_up+=(--cuda)
 

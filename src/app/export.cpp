@@ -14,6 +14,7 @@
 #include "fsllm/app/adapter_info.hpp"
 #include "fsllm/app/merge.hpp"
 #include "fsllm/core/error.hpp"
+#include "fsllm/core/log.hpp"
 #include "fsllm/io/files.hpp"
 #include "fsllm/io/gguf.hpp"
 #include "fsllm/io/jsonl.hpp"
@@ -167,7 +168,17 @@ ordered_json general_keys(TrainingFacts const& facts) {
   return keys;
 }
 
+/// FLoRA's and FedEx-LoRA's adapters are the best of their rank for what was trained.
+void say_what_is_missing(ExportJob const& job) {
+  if (fs::exists(update_file(job.adapter)))
+    log_warning(
+        "{} is the best adapter of its rank for what was trained, not the whole. --to merged and --to gguf "
+        "write that.",
+        job.adapter.string());
+}
+
 void export_peft(ExportJob const& job, fs::path const& out) {
+  say_what_is_missing(job);
   auto const model = load(job);
   std::unique_ptr<Peft> peft;
   auto const wanted = adapted_logits(job, *model, peft);
@@ -262,6 +273,7 @@ void add_factors(CausalLM& model, std::vector<LoraFactorsOf> const& factors) {
 }
 
 void export_gguf_adapter(ExportJob const& job, fs::path const& out) {
+  say_what_is_missing(job);
   auto const model = load(job);
   FSLLM_CHECK(adapter_vocab_size(job.adapter, model->config()) == 0,
               "--to gguf-adapter with {}, which brings embeddings (llama.cpp's adapters are s B A alone). "

@@ -31,17 +31,23 @@ char const* library_of(CardKind kind) {
   return nullptr;
 }
 
+/// Is it known what was trained, and how? An adapter of other programs says nothing.
+bool is_trained(TrainingFacts const& facts) {
+  return !facts.algorithm.empty();
+}
+
 std::string front_matter(CardKind kind, TrainingFacts const& facts) {
   auto text = fmt::format("---\nbase_model: {}\n", yaml(facts.base_model_name));
   if (auto const* library = library_of(kind)) text += fmt::format("library_name: {}\n", library);
   if (!facts.license.empty()) text += fmt::format("license: {}\n", yaml(facts.license));
-  text += "pipeline_tag: text-generation\ntags:\n- federated-learning\n- fsllm_hpc\n";
+  text += "pipeline_tag: text-generation\ntags:\n- fsllm_hpc\n";
+  if (is_trained(facts)) text += "- federated-learning\n";
   if (!facts.adapter.empty()) text += fmt::format("- {}\n", facts.adapter);
   return text + "---\n";
 }
 
 std::string training(TrainingFacts const& facts) {
-  if (facts.algorithm.empty()) return "";
+  if (!is_trained(facts)) return "";
   auto text = fmt::format(
       "\n## Training\n\n| | |\n|---|---|\n| data | {}, split by `{}` |\n| clients | {} |\n"
       "| rows to learn from | {} ({} tokens) |\n| algorithm | `{}`, {} |\n| rounds | {} |\n",
@@ -88,10 +94,14 @@ std::string loading(CardKind kind, TrainingFacts const& facts) {
 
 std::string model_card(CardKind kind, TrainingFacts const& facts) {
   bool const is_adapter = kind != CardKind::model && kind != CardKind::gguf;
-  auto const what = is_adapter ? fmt::format("An adapter of {}", facts.base_model_name)
-                               : fmt::format("{}, fine-tuned", facts.base_model_name);
-  return front_matter(kind, facts) + "\n# " + what +
-         "\n\nTrained by federated learning with fsllm_hpc: the clients' data stayed with them.\n" +
+  auto title = facts.base_model_name;
+  if (is_adapter)
+    title = "An adapter of " + title;
+  else if (is_trained(facts))
+    title += ", fine-tuned";
+  return front_matter(kind, facts) + "\n# " + title + "\n\n" +
+         (is_trained(facts) ? "Trained with fsllm_hpc, by federated fine-tuning.\n"
+                            : "Written by fsllm_export.\n") +
          training(facts) + "\n## Loading\n\n" + loading(kind, facts) +
          (facts.license.empty() ? "\nThe base model's files name no licence: ask its publisher.\n"
                                 : "\nThe licence is the base model's.\n");
