@@ -52,22 +52,29 @@ std::string text_of(nlohmann::json const& object, std::string const& key) {
   return found != object.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
+/// "Tiny Llama 2" → "Tiny-Llama-2"; "" where no name of a hub comes of it.
+std::string as_name(std::string title) {
+  for (auto& c : title)
+    if (!is_hub_name(std::string("a") + c)) c = '-';
+  title.erase(0, title.find_first_not_of("-."));
+  return is_hub_name(title) ? title : "";
+}
+
 std::string name_in_metadata(nlohmann::json const& metadata) {
   auto const text = [&](char const* key) { return text_of(metadata, key); };
   for (auto const& name :
        {text("general.source.huggingface.repository"), name_in_url(text("general.source.url")),
         name_in_url(text("general.repo_url")), name_in_url(text("general.base_model.0.repo_url"))})
     if (is_public(name)) return name;
-  // Titles of models ("Tiny Llama 2"), which are no names of a hub, but tell what to look for.
-  for (auto const& name : {text("general.name"), text("general.basename")})
-    if (!name.empty() && name.find_first_of("/\\~\n") == std::string::npos) return name;
+  for (auto const& title : {text("general.name"), text("general.basename")})
+    if (title.find_first_of("/\\") == std::string::npos && !as_name(title).empty()) return as_name(title);
   return "";
 }
 
 std::string last_part(fs::path const& model) {
   auto const whole = fs::weakly_canonical(model);
-  auto const name = is_gguf(model) ? whole.stem() : whole.filename();
-  return name.empty() ? "model" : name.string();
+  auto const name = as_name((is_gguf(model) ? whole.stem() : whole.filename()).string());
+  return name.empty() ? "model" : name;
 }
 
 /// `license:` between the lines "---" that a model card begins with.
