@@ -279,7 +279,7 @@ void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir,
                  s.info.training->base_model_name, t.vocabulary);
     if (s.vocabulary.is_own)
       save_tokenizer(s.vocabulary.source, s.run.data.added_tokens, dir);
-    else
+    else if (!facts.of_client)
       copy_tokenizer(s.full_model_dir, dir);
     return describe(s, dir, card_kind_of_adapter(dir), facts);
   }

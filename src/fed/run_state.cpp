@@ -304,7 +304,7 @@ void Run::save_results() {
   for (auto const& file : own)
     save_as(fmt::format("{}/client_{:05d}", name, file.client),
             own_parameters(algorithm_, state_.server, states.find(file.client)->own),
-            {state_.done, last_event_});
+            {.round = state_.done, .losses = last_event_, .of_client = true});
   if (!writes()) return;
   if (algorithm_.components > 1) save_mixture(name, states, own);
   auto summary = last_event_;

@@ -21,6 +21,7 @@ namespace fsllm {
 struct ResultFacts {
   int64_t round = 0;
   nlohmann::ordered_json losses = {};  ///< "train", "val" and "test" as in an event of metrics.jsonl
+  bool of_client = false;              ///< one of many results: files that all have are left out
 };
 
 /// What a federated run works on. The caller (app) owns everything.
