@@ -314,7 +314,8 @@ install_llama() {
     ((check_only)) && die "llama-cpp-python is not in .deps/llama. Run tools/bootstrap.sh --with-llama-cpp."
     say "compiling $llama_package into .deps/llama (15 minutes on one core)"
     python3 -m venv --clear .deps/llama
-    .deps/llama/bin/python -m pip install --quiet --disable-pip-version-check "$llama_package" </dev/null ||
+    CMAKE_ARGS=${CMAKE_ARGS:--DLLAVA_BUILD=OFF} \
+      .deps/llama/bin/python -m pip install --quiet --disable-pip-version-check "$llama_package" </dev/null ||
       die "llama-cpp-python could not be fetched or compiled (no network?)."
     echo "$llama_package" >.deps/llama/fsllm-packages
   fi

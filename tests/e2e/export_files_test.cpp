@@ -74,6 +74,67 @@ TEST_F(Export, WhatWouldBeUselessIsRefusedAndNothingIsLeft) {
   refused("gguf", {"--model", (temp / "model").string()}, "Whitespace");
 }
 
+/// The reference models of three families, without what GGUF files cannot say of them: each is refused first.
+TEST_F(Export, FamiliesAreWhatLlamaCppComputes) {
+  TempDir temp;
+  std::ofstream(temp / "in.jsonl")
+      << R"({"id": 1, "type": "generate_until", "context_ids": [5, 9, 20, 33, 47, 11],)"
+      << R"( "until": [], "max_tokens": 12, "temperature": 0})"
+      << "\n";
+  auto const ours = [&](fs::path const& model, fs::path const& adapter) {
+    std::vector<std::string> words{"fsllm_eval",
+                                   "--model",
+                                   model.string(),
+                                   "--requests",
+                                   (temp / "in.jsonl").string(),
+                                   "--responses",
+                                   (temp / "out.jsonl").string()};
+    if (!adapter.empty()) words.insert(words.end(), {"--adapter", adapter.string()});
+    auto const outcome = test::run(temp.path(), 0, words);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return ids_in(temp / "out.jsonl");
+  };
+  auto const tried = [&](std::string const& form, std::string const& out, std::string const& model,
+                         fs::path const& adapter) {
+    std::vector<std::string> words{"--model", (temp / model).string()};
+    if (!adapter.empty()) words.insert(words.end(), {"--adapter", adapter.string()});
+    if (form == "gguf") words.insert(words.end(), {"--dtype", "fp32"});
+    return export_to(form, temp / out, words);
+  };
+  for (std::string const name : {"llama3", "qwen2", "mistral"}) {
+    SCOPED_TRACE(name);
+    write_text_model(temp / name, 0);
+    for (auto const* file : {"config.json", "model.safetensors"})
+      fs::copy_file(reference_dir(name) / file, temp / name / file, fs::copy_options::overwrite_existing);
+    auto const adapter = reference_dir(name) / "adapter";
+    expect_message(tried("gguf", name + "_gguf", name, adapter),
+                   name == "llama3" ? "position scaling llama3 of other numbers than Llama 3.1 has"
+                                    : "layers attend to a sliding window");
+    auto config = json::parse(read_text(temp / name / "config.json"));
+    if (name == "llama3") config["rope_scaling"]["original_max_position_embeddings"] = 8192;
+    for (auto const* key : {"sliding_window", "use_sliding_window", "layer_types"}) config.erase(key);
+    if (name == "mistral") config["sliding_window"] = nullptr;
+    std::ofstream(temp / name / "config.json") << config;
+    for (auto const& [form, out, with] :
+         {std::tuple{"gguf", "_gguf", true}, {"gguf-adapter", "_lora", true}, {"gguf", "_base", false}}) {
+      auto const outcome = tried(form, name + out, name, with ? adapter : fs::path());
+      ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    }
+    auto const wanted = ours(temp / name, adapter);
+    EXPECT_NE(wanted, Texts());
+    EXPECT_EQ(ours(temp / (name + "_gguf") / "model.gguf", {}), wanted);
+    auto const whole = temp / "whole.jsonl", lora = temp / "lora.jsonl";
+    auto const status =
+        script(llama_python(), "llama_texts.py",
+               {temp / "in.jsonl", temp / (name + "_gguf") / "model.gguf", "-", whole,
+                temp / (name + "_base") / "model.gguf", temp / (name + "_lora") / "adapter.gguf", lora});
+    if (llama_python().empty() || status == 77) continue;  // another test says that it is not there
+    ASSERT_EQ(status, 0) << log();
+    EXPECT_EQ(ids_in(whole), wanted);
+    EXPECT_EQ(ids_in(lora), wanted);
+  }
+}
+
 /// One large value a row of the head, which meets a hidden value that is always 0, takes the steps of Q8_0
 /// from the other 31.
 TEST_F(Export, AFileThatComputesSomethingElseIsNotKept) {

@@ -17,7 +17,7 @@ for model, lora, texts in zip(*[iter(sys.argv[2:])] * 3):
                   flash_attn=False, verbose=False)
     with open(texts, "w") as out:
         for prompt in prompts:
-            ids = llama.tokenize(prompt["context"].encode(), add_bos=True, special=True)
+            ids = prompt.get("context_ids") or llama.tokenize(prompt["context"].encode(), add_bos=True, special=True)
             answer = []
             for token in llama.generate(ids, top_k=1, temp=0.0, repeat_penalty=1.0, reset=True):
                 if token == llama.token_eos() or len(answer) == prompt["max_tokens"]:
