@@ -9,6 +9,7 @@ set(FSLLM_TEST_PYTHON "${_python}" CACHE FILEPATH "A Python with transformers an
 if(NOT FSLLM_TEST_PYTHON)  # configured before the packages were there
   set_property(CACHE FSLLM_TEST_PYTHON PROPERTY VALUE "${_python}")
 endif()
+set(FSLLM_LLAMA_PYTHON "" CACHE FILEPATH "A Python with llama_cpp for tests of GGUF files, if it is not FSLLM_TEST_PYTHON")
 set(FSLLM_TEST_ENVIRONMENT
   OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_hwloc_base_binding_policy=none
@@ -19,7 +20,7 @@ set(FSLLM_TEST_ENVIRONMENT
   OMP_NUM_THREADS=1
   FSLLM_SOURCE_DIR=${PROJECT_SOURCE_DIR} FSLLM_BIN_DIR=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}
   "FSLLM_MPIEXEC=${MPIEXEC_EXECUTABLE}"
-  "FSLLM_TEST_PYTHON=${FSLLM_TEST_PYTHON}")
+  "FSLLM_TEST_PYTHON=${FSLLM_TEST_PYTHON}" "FSLLM_LLAMA_PYTHON=${FSLLM_LLAMA_PYTHON}")
 set(FSLLM_TEST_SLURM "${FSLLM_TEST_DATA}/../tools/minislurm.sh" CACHE FILEPATH
   "A script that brings up a Slurm cluster on this machine: up DIR NODES CPUS, down DIR")
 list(APPEND FSLLM_TEST_ENVIRONMENT "FSLLM_TEST_SLURM=${FSLLM_TEST_SLURM}")

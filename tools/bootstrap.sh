@@ -48,7 +48,7 @@ esac
 if ((cuda)) && [[ $torch_version == 2.11.0 ]]; then
   torch_extra+=(nvidia-cufile==1.15.1.6 nvidia-cusparselt-cu13==0.8.0 nvidia-nvshmem-cu13==3.4.5)
 fi
-python_packages=(torch==2.11.0 transformers peft safetensors "sentencepiece<0.2.2" tokenizers tiktoken gguf protobuf numpy h5py "lm_eval[api]" tensorboard wandb jsonschema pyyaml)
+python_packages=(torch==2.11.0 transformers peft safetensors "sentencepiece<0.2.2" tokenizers tiktoken gguf protobuf numpy h5py "lm_eval[api]" tensorboard wandb jsonschema pyyaml xllamacpp==2026.10.11549)
 
 say() { echo "bootstrap: $*"; }
 die() { echo "bootstrap: $*" >&2; exit 2; }

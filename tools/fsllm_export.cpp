@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Merges an adapter into its base model and writes the whole as a Hugging Face folder.
+// Makes of an adapter what other programs load: a PEFT folder, a merged model, or GGUF files.
 #include <filesystem>
 #include <iostream>
 
 #include "fsllm/app/command_line.hpp"
-#include "fsllm/app/merge.hpp"
+#include "fsllm/app/evaluate.hpp"
+#include "fsllm/app/export.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/io/output_folder.hpp"
 #include "fsllm/model/causal_lm.hpp"
@@ -15,31 +16,68 @@ using namespace fsllm;
 
 Program const kProgram{
     "fsllm_export",
-    "Merges an adapter into its base model.\n\n  fsllm_export --model DIR --adapter DIR --merge --out DIR\n",
-    {{"model", "DIR", "base model, Hugging Face layout or a .gguf file"},
-     {"adapter", "DIR", "PEFT adapter"},
-     {"merge", "", "write the base model with the adapter merged into its weights"},
+    "Hands a trained adapter over to other programs, and checks what it wrote by its logits.\n\n"
+    "  fsllm_export --to peft --run exp/my_run --out handed\n"
+    "  fsllm_export --to merged --model DIR --adapter DIR --out merged\n"
+    "  fsllm_export --to gguf --run exp/my_run --dtype q8_0 --out for_llama_cpp\n"
+    "  fsllm_export --to gguf-adapter --run exp/my_run --out lora_for_llama_cpp\n",
+    {{"to", "FORM",
+      "peft: an adapter folder; merged: a whole model in Hugging Face layout; gguf: a whole model for "
+      "llama.cpp; gguf-adapter: a LoRA for llama.cpp"},
+     {"run", "DIR", "run directory, whose model and adapter are meant"},
+     {"model", "DIR", "base model, Hugging Face layout or a .gguf file"},
+     {"adapter", "DIR", "PEFT adapter; --to gguf goes without one"},
      {"out", "DIR", "folder to write"},
-     {"dtype", "TYPE", "type to write: fp32, bf16 or fp16", "fp32"},
+     {"dtype", "TYPE",
+      "type to write: merged fp32, bf16 or fp16; gguf fp16, fp32 or q8_0; gguf-adapter fp32 or fp16; the "
+      "first "
+      "one is the default"},
      {"storage_dtype", "TYPE",
       "train.storage_dtype of the run: with int8 or nf4 the adapter is merged into the quantised weights, "
-      "which is the model that was trained; auto: into those of the file",
-      "auto"}}};
+      "which is the model that was trained; auto: into those of the file, or what --run says",
+      "auto"},
+     {"base_model_name", "NAME",
+      "the base model's public name, OWNER/NAME; without it what the run or the model's files say"}}};
 
-int export_model(CommandLine const& line) {
-  auto const model_dir = line.need("model"), adapter_dir = line.need("adapter"), out = line.need("out");
-  FSLLM_CHECK(line.has("merge"),
-              "--merge is missing (an adapter folder already is in PEFT format, there is nothing else to "
-              "export). Add it.");
-  FSLLM_CHECK(!std::filesystem::exists(std::filesystem::path(out) / "config.json"),
-              "{} already holds a model. Choose another --out.", out);
+/// Model and adapter of a run, or those that are named.
+void choose_inputs(CommandLine const& line, ExportJob& job) {
+  if (!line.has("run")) {
+    job.model = line.need("model");
+    job.adapter = job.form == ExportForm::gguf ? line.text("adapter") : line.need("adapter");
+    return;
+  }
+  for (auto const* option : {"model", "adapter"})
+    FSLLM_CHECK(!line.has(option), "--run with --{} (the run names its own). Leave one of them out.", option);
+  auto const run = read_run(line.need("run"));
+  job.model = run.model_dir;
+  job.adapter = run.adapter;
+  if (!line.has("storage_dtype")) job.storage_dtype = run.storage_dtype;
+  FSLLM_CHECK(
+      !job.adapter.empty() || job.form == ExportForm::gguf,
+      "--to {} with --run {} (all parameters were trained: {} is a whole model in Hugging Face layout). "
+      "Hand that over, or write --to gguf.",
+      line.text("to"), line.text("run"), job.model.string());
+}
+
+int export_adapter(CommandLine const& line) {
+  ExportJob job{.form = parse_export_form(line.need("to")),
+                .dtype = line.text("dtype"),
+                .storage_dtype = line.text("storage_dtype"),
+                .base_model_name = line.text("base_model_name"),
+                .cache_dir = user_cache_dir()};
+  choose_inputs(line, job);
+  auto const out = line.need("out");
+  for (auto const* file : {"config.json", "adapter_config.json"})
+    FSLLM_CHECK(!std::filesystem::exists(std::filesystem::path(out) / file),
+                "{} already holds a model or an adapter. Choose another --out.", out);
+  check_export(job);
   OutputFolder folder(out);
-  folder.check_free({"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"});
+  folder.check_free({"model.safetensors", "adapter_model.safetensors", "tokenizer.json",
+                     "tokenizer_config.json", "README.md", mark_of(job.form)});
   auto const made = folder.fresh_folder();
-  save_merged({model_dir, adapter_dir, line.text("dtype"), line.text("storage_dtype"), user_cache_dir()},
-              made);
-  folder.move_in(made, "", {"config.json"});
-  fmt::print("merged model written to {}\n", out);
+  write_export(job, made);
+  folder.move_in(made, "", {mark_of(job.form)});
+  fmt::print("{} written to {}\n", line.text("to"), out);
   return 0;
 }
 
@@ -49,5 +87,5 @@ int main(int argc, char** argv) {
   auto const start = fsllm::start_program(kProgram, argc, argv);
   if (!start.line) return start.exit_code;
   return fsllm::run_program_alone(argc, argv, kProgram.name,
-                                  [&](fsllm::Communicator const&) { return export_model(*start.line); });
+                                  [&](fsllm::Communicator const&) { return export_adapter(*start.line); });
 }

@@ -208,6 +208,7 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
   agree(comm, [&] {
     // From here on the directory holds a run; what failed before may simply be started again.
     if (comm.rank() != 0) return;
+    s.info.training = training_facts(s, *data);
     if (!s.resume && !s.client_yaml.empty()) s.output->write("client_cfg.yaml", s.client_yaml);
     s.output->write("config.yaml", s.resolved_yaml);
   });
@@ -233,11 +234,12 @@ int train_command(CommandLine const& line, Setup& s, Communicator const& comm) {
       record,
       [&](std::string const& before, int64_t round) { return continued_record(before, record, round); },
       [&] { inputs->check_unchanged(); },
-      [&](std::filesystem::path const& dir, TensorMap const& values, TensorMap const& overlay) {
+      [&](std::filesystem::path const& dir, TensorMap const& values, TensorMap const& overlay,
+          ResultFacts const& facts) {
         if (trainable.group && trainable.group->partitions())
-          save_parts(s, trainable, dir, values);
+          save_parts(s, trainable, dir, values, facts);
         else
-          save_values(s, trainable, dir, values, overlay);
+          save_values(s, trainable, dir, values, overlay, facts);
       },
       [&](std::filesystem::path const& dir, std::filesystem::path const& adapter) {
         save_merged({s.full_model_dir, adapter, "fp32", s.load.storage_dtype, weight_cache(s)}, dir);

@@ -52,7 +52,7 @@ void use_adapter(ModelSession& session, std::filesystem::path const& adapter) {
   session.add(adapter);
   if (std::filesystem::exists(update_file(adapter)))
     log_info(
-        "{} is the best adapter of its rank for what was trained; the whole is what fsllm_export --merge "
+        "{} is the best adapter of its rank for what was trained; the whole is what fsllm_export --to merged "
         "writes",
         adapter.string());
 }

@@ -2,9 +2,7 @@
 #include "fsllm/app/evaluate_tasks.hpp"
 
 #include <ATen/Parallel.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/equal.h>
-#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -15,6 +13,7 @@
 #include "fsllm/comm/stall.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/io/jsonl.hpp"
+#include "probe.hpp"
 #include "task_record.hpp"
 #include "task_run.hpp"
 
@@ -22,17 +21,6 @@ namespace fsllm {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// Logits of a few tokens, which an adapter that does anything changes.
-at::Tensor probe(CausalLM& model) {
-  at::NoGradGuard const no_grad;
-  std::vector<int64_t> ids;
-  for (int64_t i = 0; i < std::min<int64_t>(16, model.config().max_positions); ++i)
-    ids.push_back((7 + 37 * i) % model.config().vocab_size);
-  RaggedInput input{at::tensor(ids, at::kLong), {0, static_cast<int64_t>(ids.size())}};
-  auto const pass = model.pass(input);
-  return model.logits(model.hidden_states(input.ids, pass), pass);
-}
 
 /// The model's name that the adapter's own adapter_config.json gives, "" for none.
 std::string named_base(fs::path const& adapter) {
@@ -72,10 +60,10 @@ std::vector<std::string> use_candidate(Candidate const& candidate, TaskJob const
   session.use(0);
   std::vector<std::string> notes;
   if (!candidate.adapter.empty()) {
-    auto const alone = probe(session.model());
+    auto const alone = probe_logits(session.model());
     use_adapter(session, candidate.adapter);
     notes = notes_on_base(candidate, job.model_dir, session.tokenizer().get());
-    auto const adapted = probe(session.model());
+    auto const adapted = probe_logits(session.model());
     if (alone.sizes() == adapted.sizes() && at::equal(alone, adapted))
       notes.push_back(fmt::format(
           "{} changes nothing: with it the model computes what it computes alone (in LoRA, B is zero), so "

@@ -8,6 +8,7 @@
 #include "fsllm/core/error.hpp"
 #include "fsllm/core/names.hpp"
 #include "fsllm/core/paths.hpp"
+#include "public_name.hpp"
 #include "unread_keys.hpp"
 
 namespace fsllm {
@@ -236,6 +237,16 @@ void load_own_keys(Config& config, RunConfig& run) {
            "The JSON file: from the working directory, or else beside the YAML.");
 }
 
+void load_base_model_name(Config& config, RunConfig& run) {
+  run.base_model_name =
+      config.get("llm.adapter.base_model_name", "",
+                 "The base model's public name in adapter_config.json and the model card, as others find it: "
+                 "OWNER/NAME. '': what the model's files say, else the name of its folder.");
+  FSLLM_CHECK(run.base_model_name.empty() || is_hub_name(run.base_model_name),
+              "{} = '{}' (a name of the form OWNER/NAME or NAME is needed, not a path). Change it.",
+              config.where("llm.adapter.base_model_name"), run.base_model_name);
+}
+
 /// What keys of different modules may not be together.
 void check_together(RunConfig const& run, Config const& config) {
   FSLLM_CHECK(!run.model_type.empty(),
@@ -288,6 +299,7 @@ RunConfig load_run_config(Config& config) {
   config.part([&] { load_own_keys(config, run); });
   config.part([&] { run.data = load_data_config(config); });
   config.part([&] { run.peft = load_peft_config(config); });
+  config.part([&] { load_base_model_name(config, run); });
   config.part([&] { run.train = load_train_config(config); });
   config.part([&] { run.fed = load_fed_config(config); });
   config.part([&] { run.group = load_group_config(config); });
@@ -382,6 +394,7 @@ std::vector<std::string> conflicting_keys(std::string const& old_yaml, Config co
                                              "checkpoint.keep_last",
                                              "federate.total_round_num",
                                              "llm.cache.model",
+                                             "llm.adapter.base_model_name",
                                              "hpc.server_trains",
                                              "hpc.ranks_per_client",
                                              "hpc.zero_stage",

@@ -5,16 +5,21 @@
 #include <ATen/ops/mm.h>
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "fsllm/app/merge.hpp"
 #include "fsllm/core/log.hpp"
 #include "fsllm/core/process.hpp"
+#include "fsllm/io/files.hpp"
 #include "fsllm/io/gguf.hpp"
 #include "fsllm/io/safetensors.hpp"
 #include "fsllm/model/frozen_rows.hpp"
 #include "fsllm/peft/low_rank.hpp"
 #include "fsllm/text/gguf_tokenizer.hpp"
 #include "fsllm/train/matrix_gradients.hpp"
+#include "model_card.hpp"
+#include "public_name.hpp"
+#include "ready_shards.hpp"
 
 namespace fsllm {
 namespace {
@@ -42,7 +47,7 @@ TensorMap compressed(Trainable& t, uint64_t seed, std::filesystem::path const& d
   log_info(
       "the adapter of rank r lacks {:.2g} of what was trained (relative Frobenius norm); the exact model is "
       "written "
-      "by fsllm_export --merge",
+      "by fsllm_export --to merged",
       all > 0 ? std::sqrt(error / all) : 0);
   return values;
 }
@@ -208,7 +213,42 @@ Trainable load_trainable(Setup const& s, Collective* group) {
   return t;
 }
 
+TrainingFacts training_facts(Setup const& s, ClientData const& data) {
+  TrainingFacts facts;
+  facts.base_model_name = public_name(s.full_model_dir, s.run.base_model_name);
+  facts.license = license_of(s.full_model_dir);
+  facts.adapter = s.run.peft.method;
+  facts.algorithm = s.run.fed.method;
+  bool const ready = has_ready_shards(s);
+  auto const type = s.run.data.type.substr(0, s.run.data.type.find('@'));
+  facts.data = ready ? "ready shards" : std::filesystem::path(type).filename().string();
+  facts.splitter = ready ? "their owners" : s.run.data.splitter;
+  facts.clients = static_cast<int64_t>(data.clients().size());
+  for (auto const client : data.clients()) {
+    facts.rows += data.summary(client).train.rows;
+    facts.tokens += data.summary(client).train.tokens;
+  }
+  return facts;
+}
+
 namespace {
+
+/// fsllm.json and the model card.
+void describe(Setup const& s, std::filesystem::path const& dir, CardKind kind, ResultFacts const& facts) {
+  auto info = s.info;
+  auto& training = *info.training;
+  training.round = facts.round;
+  for (auto const* split : {"train", "val", "test"})
+    for (std::string const unit : {"token", "pair"}) {
+      auto const losses = facts.losses.value(split, nlohmann::ordered_json::object());
+      auto const loss = losses.find("loss_per_" + unit);
+      if (loss == losses.end() || !loss->is_number()) continue;
+      training.losses[split] = std::round(loss->get<double>() * 1e4) / 1e4;
+      training.loss_unit = unit;
+    }
+  write_adapter_info(dir, info);
+  write_file_atomic(dir / "README.md", model_card(kind, training));
+}
 
 /// What a model folder needs beside weights and configuration.
 void save_model_tokenizer(Setup const& s, std::filesystem::path const& dir) {
@@ -220,34 +260,39 @@ void save_model_tokenizer(Setup const& s, std::filesystem::path const& dir) {
 
 }  // namespace
 
-void save_parts(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values) {
+void save_parts(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values,
+                ResultFacts const& facts) {
   auto const whole = [&](std::string const& name) { return t.group->gathered(name, values.at(name)); };
   if (t.group->rank() != 0) {
     for (auto const& [name, part] : values) whole(name);
     return;
   }
-  write_adapter_info(dir, s.info);
   save_model(dir, *t.model, s.model_dir, whole);
   save_model_tokenizer(s, dir);
+  describe(s, dir, CardKind::model, facts);
 }
 
 void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values,
-                 TensorMap const& overlay) {
-  write_adapter_info(dir, s.info);
+                 TensorMap const& overlay, ResultFacts const& facts) {
   if (t.peft) {
     save_adapter(dir, *t.peft, overlay.empty() ? values : compressed(t, s.run.fed.seed, dir, values, overlay),
-                 s.full_model_dir.string(), t.vocabulary);
-  } else if (s.emulator) {
+                 s.info.training->base_model_name, t.vocabulary);
+    if (s.vocabulary.is_own)
+      save_tokenizer(s.vocabulary.source, s.run.data.added_tokens, dir);
+    else if (!facts.of_client)
+      copy_tokenizer(s.full_model_dir, dir);
+    return describe(s, dir, card_kind_of_adapter(dir), facts);
+  }
+  if (s.emulator) {
     save_plugged(s.full_model_dir, *s.emulator, *t.model, values, dir);
-    return save_model_tokenizer(s, dir);
   } else {
     auto const live = clone(t.parameters);
     copy_values(t.parameters, values);
     save_model(dir, *t.model, s.model_dir, "fp32");
     copy_values(t.parameters, live);
-    return save_model_tokenizer(s, dir);
   }
-  if (s.vocabulary.is_own) save_tokenizer(s.vocabulary.source, s.run.data.added_tokens, dir);
+  save_model_tokenizer(s, dir);
+  describe(s, dir, CardKind::model, facts);
 }
 
 void warn_of_memory(int64_t weights) {

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "fsllm/fed/round.hpp"
 #include "setup.hpp"
 
 namespace fsllm {
@@ -32,13 +33,17 @@ LoraFactors lora_of(Setup const& s, Trainable& t);
 /// hpc.clients_per_pass needs an adapter whose values can lie side by side.
 void check_shared_passes(Setup const& s, Trainable& t);
 
+/// What the model card says of the run before its first round.
+TrainingFacts training_facts(Setup const& s, ClientData const& data);
+
 /// Writes `values` of what is trained as an adapter folder, or as a model, with all that its use needs. With
 /// an overlay the adapter is the best of its rank for both together, and the exact update lies beside it.
 void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values,
-                 TensorMap const& overlay);
+                 TensorMap const& overlay, ResultFacts const& facts);
 
 /// Collective over the first group, whose ranks have parts of `values`: the model, written by rank 0.
-void save_parts(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values);
+void save_parts(Setup const& s, Trainable& t, std::filesystem::path const& dir, TensorMap const& values,
+                ResultFacts const& facts);
 
 /// Weights that are mapped from a file need not fit, but then every step reads what had to go.
 void warn_of_memory(int64_t weights);

@@ -17,8 +17,9 @@ bool names_tokens(TokenAdditions const& additions) {
 }
 
 /// The adapter's rows stand for the tokens of its own tokenizer.
-void check_ids(TokenAdditions const& additions, Tokenizer const& tokenizer, fs::path const& adapter_dir) {
-  if (!names_tokens(additions) || !has_tokenizer(adapter_dir)) return;
+void check_ids(TokenAdditions const& additions, Tokenizer const& tokenizer, fs::path const& model_dir,
+               fs::path const& adapter_dir) {
+  if (!names_tokens(additions) || tokenizer_source(model_dir, adapter_dir) != adapter_dir) return;
   auto const adapters = load_tokenizer(adapter_dir);
   auto tokens = additions.additional;
   tokens.insert(tokens.end(), {additions.eos, additions.pad});
@@ -73,7 +74,7 @@ Vocabulary load_vocabulary(RunConfig const& run, fs::path const& model_dir, Mode
   auto const rows = adapter_dir.empty() ? 0 : adapter_vocab_size(adapter_dir, model);
   if (!additions.empty()) vocabulary.size = std::max(vocabulary.size, vocabulary.tokenizer->vocab_size());
   if (rows == 0) return vocabulary;
-  check_ids(additions, *vocabulary.tokenizer, adapter_dir);
+  check_ids(additions, *vocabulary.tokenizer, model_dir, adapter_dir);
   FSLLM_CHECK(additions.empty() || rows >= vocabulary.tokenizer->vocab_size(),
               "{}: its embedding has {} rows (the tokenizer with llm.added_tokens has {} tokens). Leave "
               "llm.added_tokens out, or start from another adapter.",

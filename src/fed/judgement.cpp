@@ -99,7 +99,7 @@ void Run::judge(RoundReport& report) {
   if (!server()) return;
   state_.best = clone(state_.server.weights);
   if (f_.rest_on_host) state_.best = moved(state_.best, at::kCPU);
-  save_as("best", state_.best);
+  save_as("best", state_.best, {report.round, to_json(report.losses)});
 }
 
 bool Run::is_over() const {
@@ -139,7 +139,7 @@ void Run::judge_average() {
   f_.collective.broadcast(mean.weights, 0);
   auto const losses = who_.splits.empty() ? ClientLosses{} : work_.evaluate(mean, state_.done);
   if (!server()) return;
-  save_as(f_.directory.average().filename().string(), mean.weights);
+  save_as(f_.directory.average().filename().string(), mean.weights, {state_.done, to_json(losses)});
   average_ = to_json(losses);
   average_["models"] = models;
   if (writes() && !losses.empty())

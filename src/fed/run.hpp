@@ -67,7 +67,7 @@ class Run {
   void write_event(nlohmann::ordered_json const& event, double time);
   void write_report(RoundReport const& report);
   std::optional<double> seconds_left(int64_t done) const;
-  void save_as(std::string const& name, TensorMap const& values);
+  void save_as(std::string const& name, TensorMap const& values, ResultFacts const& facts);
   void restore_versions(Checkpoint const& checkpoint);
   void save_versions(Checkpoint& checkpoint) const;
   void restore_states(Checkpoint const& checkpoint);

@@ -122,13 +122,13 @@ bool Run::is_ended(Checkpoint const& checkpoint) const {
 }
 
 /// A set of values in the subfolder `name` of the run directory. Where values are parts, all servers call it.
-void Run::save_as(std::string const& name, TensorMap const& values) {
+void Run::save_as(std::string const& name, TensorMap const& values, ResultFacts const& facts) {
   if (!writes()) {
-    if (has_parts()) f_.save({}, values, {});
+    if (has_parts()) f_.save({}, values, {}, {});
     return;
   }
   auto const made = f_.output->fresh_folder();
-  f_.save(made, values, overlay_ ? overlay_->values() : TensorMap{});
+  f_.save(made, values, overlay_ ? overlay_->values() : TensorMap{}, facts);
   f_.output->move_in(made, name, {"adapter_config.json", "config.json"});
 }
 
@@ -274,7 +274,8 @@ RunSummary Run::save_interrupted() {
 void Run::save_mixture(std::string const& folder, ClientStates& states,
                        std::vector<ClientStateFile> const& clients) {
   for (int64_t m = 0; m < algorithm_.components; ++m)
-    save_as(fmt::format("{}/component_{}", folder, m + 1), component_of(state_.server, m));
+    save_as(fmt::format("{}/component_{}", folder, m + 1), component_of(state_.server, m),
+            {state_.done, last_event_});
   nlohmann::ordered_json weights;
   for (auto const& file : clients) {
     auto const mixture = states.find(file.client)->own.at(kMixture).contiguous();
@@ -292,7 +293,8 @@ void Run::save_results() {
   if (writes() && f_.check_inputs) f_.check_inputs();
   auto const out = f_.full_model ? f_.directory.model() : f_.directory.adapter();
   auto const name = out.filename().string();
-  if (!algorithm_.personal || algorithm_.keeps_model) save_as(name, state_.server.weights);
+  if (!algorithm_.personal || algorithm_.keeps_model)
+    save_as(name, state_.server.weights, {state_.done, last_event_});
   if (overlay_) {
     auto const made = f_.output->fresh_folder();
     f_.save_merged(made, out);
@@ -302,7 +304,8 @@ void Run::save_results() {
   states.restore(own);
   for (auto const& file : own)
     save_as(fmt::format("{}/client_{:05d}", name, file.client),
-            own_parameters(algorithm_, state_.server, states.find(file.client)->own));
+            own_parameters(algorithm_, state_.server, states.find(file.client)->own),
+            {.round = state_.done, .losses = last_event_, .of_client = true});
   if (!writes()) return;
   if (algorithm_.components > 1) save_mixture(name, states, own);
   auto summary = last_event_;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "fsllm/io/files.hpp"
@@ -26,6 +27,20 @@ constexpr std::pair<char const*, char const*> kFiles[] = {
     {"tokenizer_config.json", "tokenizer_config.json"},
     {"special_tokens_map.json", "special_tokens_map.json"},
     {"chat_template.jinja", "chat_template.jinja"}};
+
+/// Written name → file of the folder.
+std::map<std::string, fs::path> tokenizer_files(fs::path const& model) {
+  std::map<std::string, fs::path> files;
+  for (auto const& [name, written] : kFiles)
+    if (fs::exists(model / name)) files[written] = model / name;
+  return files;
+}
+
+std::string template_of_gguf(fs::path const& model) {
+  auto const metadata = GgufReader(model).metadata();
+  auto const found = metadata.find("tokenizer.chat_template");
+  return found != metadata.end() && found->is_string() ? found->get<std::string>() : "";
+}
 
 /// An object, which may be missing.
 Json object_in(fs::path const& file) {
@@ -134,9 +149,8 @@ void write_class(Json& config, Tokenizer const& tokenizer, fs::path const& dir) 
 
 void save_tokenizer(fs::path const& model, TokenAdditions const& additions, fs::path const& out_dir) {
   if (is_gguf(model)) export_gguf_tokenizer(model, out_dir);
-  for (auto const& [name, written] : kFiles)
-    if (!is_gguf(model) && fs::exists(model / name))
-      write_file_atomic(out_dir / written, read_file(model / name));
+  for (auto const& [written, file] : tokenizer_files(model))
+    write_file_atomic(out_dir / written, read_file(file));
   auto ruled = load_ruled_tokenizer(model, additions);
   for (auto& token : ruled.rules.added)
     token.id = ruled.tokenizer->token_id(token.content).value_or(token.id);
@@ -155,6 +169,22 @@ void save_tokenizer(fs::path const& model, TokenAdditions const& additions, fs::
   auto map = object_in(out_dir / "special_tokens_map.json");
   write_roles(map, ruled);
   write_object(out_dir / "special_tokens_map.json", map);
+}
+
+void copy_tokenizer(fs::path const& model, fs::path const& out_dir) {
+  for (auto const& [written, file] : tokenizer_files(model))
+    write_file_atomic(out_dir / written, read_file(file));
+  if (!is_gguf(model)) return;
+  if (auto const chat = template_of_gguf(model); !chat.empty())
+    write_file_atomic(out_dir / "chat_template.jinja", chat);
+}
+
+bool is_tokenizer_copy(fs::path const& dir, fs::path const& model) {
+  auto const here = tokenizer_files(dir), there = tokenizer_files(model);
+  return std::ranges::equal(here, there, [](auto const& a, auto const& b) {
+    return a.first == b.first && fs::file_size(a.second) == fs::file_size(b.second) &&
+           read_file(a.second) == read_file(b.second);
+  });
 }
 
 }  // namespace fsllm

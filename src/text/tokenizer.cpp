@@ -103,7 +103,8 @@ bool has_tokenizer(fs::path const& model_dir) {
 }
 
 fs::path tokenizer_source(fs::path const& model_dir, fs::path const& adapter_dir) {
-  return !adapter_dir.empty() && has_tokenizer(adapter_dir) ? adapter_dir : model_dir;
+  bool const brings = !adapter_dir.empty() && has_tokenizer(adapter_dir);
+  return brings && !is_tokenizer_copy(adapter_dir, model_dir) ? adapter_dir : model_dir;
 }
 
 RuledTokenizer load_ruled_tokenizer(fs::path const& model, TokenAdditions const& additions) {

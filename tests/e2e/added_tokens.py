@@ -21,7 +21,8 @@ tokenizer = AutoTokenizer.from_pretrained(adapter_dir)
 base = AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32, attn_implementation="eager")
 base.resize_token_embeddings(len(tokenizer))
 model = PeftModel.from_pretrained(base, adapter_dir)
-model.save_pretrained(again_dir)
+# peft asks the hub for the vocabulary of base_model_name_or_path, and leaves the embeddings out where it cannot.
+model.save_pretrained(again_dir, save_embedding_layers=True)
 tokenizer.save_pretrained(again_dir)
 model = model.double().eval()
 for line in open(requests):

@@ -155,8 +155,9 @@ TEST_F(AddedTokens, ScoresAgreeInEvaluationExportAndPeft) {
     auto const adapter = trained(name, 2);
     auto const ours = scores(base_, adapter, 2);
     auto const merged = dir_ / (name + "_merged");
-    auto const exported = run(
-        dir_.path(), 0, {"fsllm_export", "--model", base_, "--adapter", adapter, "--merge", "--out", merged});
+    auto const exported =
+        run(dir_.path(), 0,
+            {"fsllm_export", "--model", base_, "--adapter", adapter, "--to", "merged", "--out", merged});
     ASSERT_EQ(exported.exit_code, 0) << exported.err;
     expect_near(scores(merged, {}), ours, 1e-4);
     auto const ids = ids_of(merged, {"<user>a</s>"});

@@ -85,7 +85,7 @@ class Literal : public testing::Test {
 TEST_F(Literal, PathsOfOptionsKnowTheHomeAndVariables) {
   setenv("FSLLM_TEST_PLACE", reference_dir("llama").c_str(), 1);
   for (auto const& words : {std::vector<std::string>{"fsllm_inspect", "$FSLLM_TEST_PLACE"},
-                            {"fsllm_export", "--merge", "--model=$FSLLM_TEST_PLACE",
+                            {"fsllm_export", "--to=merged", "--model=$FSLLM_TEST_PLACE",
                              "--adapter=${FSLLM_TEST_PLACE}/adapter", "--out", (dir_ / "merged").string()}}) {
     auto const outcome = run(dir_.path(), 0, words);
     EXPECT_EQ(outcome.exit_code, 0) << outcome.err;

@@ -245,10 +245,10 @@ TEST_F(FactorRules, TheTrainedModelIsWritten) {
     double const end = val_loss(rule, 2);
     EXPECT_NEAR(val_loss(rule + "_again", 0), end, 1e-5 * end) << rule;
     EXPECT_GT(std::abs(val_loss(rule, 1) - end), 1e-3 * end) << rule;
-    auto const outcome =
-        run(dir_.path(), 0,
-            {"fsllm_export", "--model", reference_dir("llama").string(), "--adapter",
-             (dir_ / rule / "adapter").string(), "--merge", "--out", (dir_ / (rule + "_merged")).string()});
+    auto const outcome = run(dir_.path(), 0,
+                             {"fsllm_export", "--model", reference_dir("llama").string(), "--adapter",
+                              (dir_ / rule / "adapter").string(), "--to", "merged", "--out",
+                              (dir_ / (rule + "_merged")).string()});
     ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
     EXPECT_EQ(read_text(dir_ / (rule + "_merged") / "model.safetensors") ==
                   read_text(dir_ / rule / "model/model.safetensors"),

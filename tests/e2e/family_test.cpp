@@ -34,7 +34,7 @@ class Family {
     auto const out = dir_ / "merged";
     auto const outcome = run(dir(), 0,
                              {"fsllm_export", "--model", model().string(), "--adapter",
-                              (source_ / "adapter").string(), "--merge", "--out", out.string()});
+                              (source_ / "adapter").string(), "--to", "merged", "--out", out.string()});
     EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
     return out;
   }

@@ -131,7 +131,7 @@ TEST(GgufSmolLm2, TrainsAStepIsScoredAndExported) {
   auto const merged =
       run(dir.path(), 0,
           {"fsllm_export", "--model", model.string(), "--adapter", (dir.path() / "run" / "adapter").string(),
-           "--merge", "--out", (dir / "merged").string()});
+           "--to", "merged", "--out", (dir / "merged").string()});
   ASSERT_EQ(merged.exit_code, 0) << merged.err << merged.out;
   std::ofstream(dir / "in.jsonl")
       << R"({"id": 1, "type": "generate_until", "context": "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n", "until": ["."], "max_tokens": 12, "temperature": 0})"

@@ -252,8 +252,8 @@ TEST(QuantizedExport, IsTheModelThatWasTrained) {
   auto const model = reference_dir("llama").string(), adapter = (dir / "run/adapter").string();
   for (std::string const storage : {"nf4", "auto"}) {
     auto const outcome = run(dir.path(), 0,
-                             {"fsllm_export", "--model", model, "--adapter", adapter, "--merge", "--out",
-                              (dir / storage).string(), "--storage_dtype", storage});
+                             {"fsllm_export", "--model", model, "--adapter", adapter, "--to", "merged",
+                              "--out", (dir / storage).string(), "--storage_dtype", storage});
     ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   }
   std::ofstream(dir / "requests.jsonl")

@@ -206,7 +206,7 @@ TEST_F(Kills, Export) {
       [](fs::path const& dir) {
         return Work{"out",
                     {"fsllm_export", "--model", (dir / "model").string(), "--adapter",
-                     (dir / "adapter").string(), "--merge", "--out", (dir / "out").string()},
+                     (dir / "adapter").string(), "--to", "merged", "--out", (dir / "out").string()},
                     {},
                     ""};
       },

@@ -32,8 +32,15 @@ class MachineFaults : public testing::Test {
     return {"fsllm_shard", "--cfg", config_, "--out", (dir_ / "out").string()};
   }
   std::vector<std::string> merge() const {
-    return {"fsllm_export", "--model", (dir_ / "model").string(), "--adapter", (dir_ / "adapter").string(),
-            "--merge",      "--out",   (dir_ / "merged").string()};
+    return {"fsllm_export",
+            "--model",
+            (dir_ / "model").string(),
+            "--adapter",
+            (dir_ / "adapter").string(),
+            "--to",
+            "merged",
+            "--out",
+            (dir_ / "merged").string()};
   }
   std::vector<std::string> score() const {
     return {"fsllm_eval",
@@ -177,7 +184,7 @@ TEST_F(MachineFaults, PipesInThePlaceOfFilesAreRefused) {
                              "--responses", (dir_ / "r").string()},
                             {"fsllm_inspect", pipe},
                             {"fsllm_export", "--model", pipe, "--adapter", (dir_ / "adapter").string(),
-                             "--merge", "--out", (dir_ / "m").string()}})
+                             "--to", "merged", "--out", (dir_ / "m").string()}})
     EXPECT_EQ(run(dir_.path(), 0, words).exit_code, 2) << words[0] << " " << words[2];
 }
 

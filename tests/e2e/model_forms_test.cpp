@@ -119,7 +119,7 @@ TEST_F(ModelForms, AdaptersAndMergesThatAreNotFiniteAreNamed) {
   auto const b = SafetensorsReader(file).names().at(1);
   auto const merge = [&](std::string const& type) {
     return run(dir_.path(), 1,
-               {"fsllm_export", "--model", base, "--adapter", (dir_ / "adapter").string(), "--merge",
+               {"fsllm_export", "--model", base, "--adapter", (dir_ / "adapter").string(), "--to", "merged",
                 "--dtype", type, "--out", (dir_ / type).string()});
   };
   spoil(file, b, 3e6F);
@@ -159,7 +159,7 @@ TEST_F(ModelForms, HeadAndEmbeddingLearn) {
     auto const merged = (dir_.path() / (std::string(name) + "_merged")).string();
     auto const exported = run(dir_.path(), 1,
                               {"fsllm_export", "--model", reference_dir(name).string(), "--adapter", adapter,
-                               "--merge", "--out", merged});
+                               "--to", "merged", "--out", merged});
     ASSERT_EQ(exported.exit_code, 0) << exported.err;
     std::ofstream(dir_ / "in.jsonl")
         << R"({"id": 0, "type": "loglikelihood", "context_ids": [5, 6], "continuation_ids": [7, 9, 11]})"

@@ -237,9 +237,10 @@ TEST_F(OffsiteStrategies, OfAGgufModelTheTensorsStayAtRankZero) {
             2);
   EXPECT_DOUBLE_EQ(event("full", 3).at("val").at("loss_per_token").get<double>(),
                    val_loss_of(dir_ / "full/model", "of_plugged"));
-  auto const merged = run(dir_.path(), 0,
-                          {"fsllm_export", "--model", (dir_ / "server/deep.gguf").string(), "--adapter",
-                           (dir_ / "lora/adapter").string(), "--merge", "--out", (dir_ / "merged").string()});
+  auto const merged =
+      run(dir_.path(), 0,
+          {"fsllm_export", "--model", (dir_ / "server/deep.gguf").string(), "--adapter",
+           (dir_ / "lora/adapter").string(), "--to", "merged", "--out", (dir_ / "merged").string()});
   ASSERT_EQ(merged.exit_code, 0) << merged.err << merged.out;
   EXPECT_NEAR(event("lora", 3).at("val").at("loss_per_token").get<double>(),
               val_loss_of(dir_ / "merged", "of_merged"), 1e-4);

@@ -68,7 +68,7 @@ class Permissions : public testing::Test {
   static inline Words const kTrain{"fsllm_hpc", "--cfg", "run.yaml"},
       kShard{"fsllm_shard", "--cfg", "run.yaml"},
       kScore{"fsllm_eval", "--model", "model", "--requests", "in.jsonl"},
-      kMerge{"fsllm_export", "--model", "model", "--adapter", "adapter", "--merge"},
+      kMerge{"fsllm_export", "--model", "model", "--adapter", "adapter", "--to", "merged"},
       kResume{"fsllm_hpc", "--cfg",   "run.yaml", "expname", "done", "federate.total_round_num",
               "2",         "--resume"};
   static inline std::unique_ptr<TempDir> dir_;

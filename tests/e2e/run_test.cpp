@@ -170,10 +170,10 @@ TEST(Run, MergedExportScoresLikeTheAdapter) {
   ASSERT_EQ(train(dir, 0, SmallRun{}).exit_code, 0);
   auto const model = reference_dir("llama").string(), adapter = (dir / "run/adapter").string(),
              merged = (dir / "merged").string();
-  ASSERT_EQ(
-      run(dir.path(), 0, {"fsllm_export", "--model", model, "--adapter", adapter, "--merge", "--out", merged})
-          .exit_code,
-      0);
+  ASSERT_EQ(run(dir.path(), 0,
+                {"fsllm_export", "--model", model, "--adapter", adapter, "--to", "merged", "--out", merged})
+                .exit_code,
+            0);
   std::ofstream(dir / "requests.jsonl")
       << R"({"id": 1, "type": "loglikelihood", "context_ids": [3, 4, 9], "continuation_ids": [5, 6]})"
       << "\n";

@@ -126,20 +126,20 @@ class Rounds : public testing::Test {
       output->write("config.yaml", "");
     }
     Result result;
-    Federation federation{
-        .config = fed,
-        .train_config = [&](int64_t) -> TrainConfig const& { return parts.train; },
-        .model = *parts.model,
-        .parameters = parts.live,
-        .data = parts.data,
-        .collective = *collective,
-        .directory = directory,
-        .output = output.get(),
-        .save =
-            [&](std::filesystem::path const& to, TensorMap const& values, TensorMap const&) {
-              result.values = clone(values);
-              std::ofstream(to / "adapter_config.json") << "{}";
-            }};
+    Federation federation{.config = fed,
+                          .train_config = [&](int64_t) -> TrainConfig const& { return parts.train; },
+                          .model = *parts.model,
+                          .parameters = parts.live,
+                          .data = parts.data,
+                          .collective = *collective,
+                          .directory = directory,
+                          .output = output.get(),
+                          .save =
+                              [&](std::filesystem::path const& to, TensorMap const& values, TensorMap const&,
+                                  ResultFacts const&) {
+                                result.values = clone(values);
+                                std::ofstream(to / "adapter_config.json") << "{}";
+                              }};
     EXPECT_EQ(run_rounds(federation, resume).rounds, rounds);
     if (comm.rank() == 0) result.losses = losses_of(directory);
     return result;

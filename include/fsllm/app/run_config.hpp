@@ -43,6 +43,7 @@ struct RunConfig {
   int64_t frozen_rows_bytes = 0;                      ///< model/frozen_rows.hpp
   DataConfig data;
   PeftConfig peft;
+  std::string base_model_name;  ///< llm.adapter.base_model_name
   TrainConfig train;
   FedConfig fed;
   GroupConfig group;

@@ -2,6 +2,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
@@ -15,6 +16,13 @@
 #include "fsllm/model/causal_lm.hpp"
 
 namespace fsllm {
+
+/// What is known of values when they are written.
+struct ResultFacts {
+  int64_t round = 0;
+  nlohmann::ordered_json losses = {};  ///< "train", "val" and "test" as in an event of metrics.jsonl
+  bool of_client = false;              ///< one of many results: files that all have are left out
+};
 
 /// What a federated run works on. The caller (app) owns everything.
 struct Federation {
@@ -37,7 +45,8 @@ struct Federation {
   /// Writes a set of values as an adapter (or model) folder, with what the frozen matrices have beyond the
   /// model's (Overlay::values); rank 0 only.
   /// Where values are parts (RankGroup::partitions) it is called by all ranks of the first group.
-  std::function<void(std::filesystem::path const& dir, TensorMap const& values, TensorMap const& overlay)>
+  std::function<void(std::filesystem::path const& dir, TensorMap const& values, TensorMap const& overlay,
+                     ResultFacts const& facts)>
       save;
   /// Writes the model with a saved adapter in its weights; rank 0 only.
   std::function<void(std::filesystem::path const& dir, std::filesystem::path const& adapter)> save_merged =

@@ -32,4 +32,10 @@ void add_tokens(SpecialTokenRules& rules, TokenAdditions const& additions, Token
 void save_tokenizer(std::filesystem::path const& model, TokenAdditions const& additions,
                     std::filesystem::path const& out_dir);
 
+/// Copies the tokenizer files and the chat template of a model folder as they are. A GGUF file has a template
+/// alone, which becomes chat_template.jinja.
+void copy_tokenizer(std::filesystem::path const& model, std::filesystem::path const& out_dir);
+/// Does `dir` hold exactly what copy_tokenizer() makes of `model`?
+bool is_tokenizer_copy(std::filesystem::path const& dir, std::filesystem::path const& model);
+
 }  // namespace fsllm

@@ -42,7 +42,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(std::filesystem::path const& model,
                                           TokenAdditions const& additions = {});
 /// Does the folder or GGUF file hold a tokenizer at all? (Token-row data needs none.)
 bool has_tokenizer(std::filesystem::path const& model);
-/// The adapter's folder if it holds a tokenizer, else the model.
+/// The adapter's folder if it holds a tokenizer of its own, not a copy of the model's; else the model.
 std::filesystem::path tokenizer_source(std::filesystem::path const& model_dir,
                                        std::filesystem::path const& adapter_dir);
 
