@@ -250,6 +250,19 @@ void describe(Setup const& s, std::filesystem::path const& dir, CardKind kind, R
   write_file_atomic(dir / "README.md", model_card(kind, training));
 }
 
+/// The model's files are read for the first result alone: a run may find a better model in every round.
+void write_tokenizer_copy(Setup const& s, Trainable& t, std::filesystem::path const& dir) {
+  if (t.tokenizer_files.empty()) {
+    auto const first = dir / "tokenizer";
+    make_folder(first);
+    copy_tokenizer(s.full_model_dir, first);
+    for (auto const& file : std::filesystem::directory_iterator(first))
+      t.tokenizer_files[file.path().filename().string()] = read_file(file.path());
+    std::filesystem::remove_all(first);
+  }
+  for (auto const& [name, bytes] : t.tokenizer_files) write_file_atomic(dir / name, bytes);
+}
+
 /// What a model folder needs beside weights and configuration.
 void save_model_tokenizer(Setup const& s, std::filesystem::path const& dir) {
   if (is_gguf(s.full_model_dir)) export_gguf_tokenizer(s.full_model_dir, dir);
@@ -280,7 +293,7 @@ void save_values(Setup const& s, Trainable& t, std::filesystem::path const& dir,
     if (s.vocabulary.is_own)
       save_tokenizer(s.vocabulary.source, s.run.data.added_tokens, dir);
     else if (!facts.of_client)
-      copy_tokenizer(s.full_model_dir, dir);
+      write_tokenizer_copy(s, t, dir);
     return describe(s, dir, card_kind_of_adapter(dir), facts);
   }
   if (s.emulator) {

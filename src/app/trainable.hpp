@@ -15,6 +15,7 @@ struct Trainable {
   TensorMap parameters;
   std::unique_ptr<RankGroup> group;  ///< which it refers to; null where a rank trains alone
   TensorMap vocabulary;              ///< embeddings that are not the file's, beside an adapter
+  std::map<std::string, std::string> tokenizer_files;  ///< copies of the model's, once one was written
 };
 
 /// Without adapter, with rows for all tokens of the run.

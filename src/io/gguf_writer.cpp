@@ -21,7 +21,16 @@ using nlohmann::ordered_json;
 
 constexpr int64_t kAlignment = 32, kBlock = 32;
 constexpr uint32_t kVersion = 3;
-enum ValueType : uint32_t { u32 = 4, i32 = 5, f32 = 6, boolean = 7, text = 8, array = 9, u64 = 10, i64 = 11 };
+enum class WrittenType : uint32_t {
+  u32 = 4,
+  i32 = 5,
+  f32 = 6,
+  boolean = 7,
+  text = 8,
+  array = 9,
+  u64 = 10,
+  i64 = 11
+};
 
 template <class T>
 void put(std::string& out, T value) {
@@ -35,40 +44,41 @@ void put_text(std::string& out, std::string const& value) {
   out += value;
 }
 
-ValueType type_of(ordered_json const& value) {
-  if (value.is_string()) return text;
-  if (value.is_boolean()) return boolean;
-  if (value.is_number_float()) return f32;
-  if (value.is_array()) return array;
+WrittenType type_of(ordered_json const& value) {
+  if (value.is_string()) return WrittenType::text;
+  if (value.is_boolean()) return WrittenType::boolean;
+  if (value.is_number_float()) return WrittenType::f32;
+  if (value.is_array()) return WrittenType::array;
   FSLLM_ASSERT(value.is_number_integer());
-  if (value.is_number_unsigned()) return value.get<uint64_t>() >> 32 == 0 ? u32 : u64;
+  if (value.is_number_unsigned())
+    return value.get<uint64_t>() >> 32 == 0 ? WrittenType::u32 : WrittenType::u64;
   auto const number = value.get<int64_t>();
   bool const fits =
       number >= std::numeric_limits<int32_t>::min() && number <= std::numeric_limits<int32_t>::max();
-  return fits ? i32 : i64;
+  return fits ? WrittenType::i32 : WrittenType::i64;
 }
 
-void put_value(std::string& out, ordered_json const& value, ValueType type) {
+void put_value(std::string& out, ordered_json const& value, WrittenType type) {
   switch (type) {
-    case u32:
+    case WrittenType::u32:
       return put(out, value.get<uint32_t>());
-    case i32:
+    case WrittenType::i32:
       return put(out, value.get<int32_t>());
-    case u64:
+    case WrittenType::u64:
       return put(out, value.get<uint64_t>());
-    case i64:
+    case WrittenType::i64:
       return put(out, value.get<int64_t>());
-    case f32:
+    case WrittenType::f32:
       return put(out, value.get<float>());
-    case boolean:
+    case WrittenType::boolean:
       return put<uint8_t>(out, value.get<bool>() ? 1 : 0);
-    case text:
+    case WrittenType::text:
       return put_text(out, value.get_ref<std::string const&>());
-    case array:
+    case WrittenType::array:
       break;
   }
-  auto const of_entries = value.empty() ? text : type_of(value.front());
-  put<uint32_t>(out, of_entries);
+  auto const of_entries = value.empty() ? WrittenType::text : type_of(value.front());
+  put(out, static_cast<uint32_t>(of_entries));
   put<uint64_t>(out, value.size());
   for (auto const& entry : value) {
     FSLLM_ASSERT(type_of(entry) == of_entries);
@@ -112,7 +122,7 @@ GgufWriter::GgufWriter(std::filesystem::path const& path, ordered_json const& me
   for (auto const& [key, value] : metadata.items()) {
     put_text(header, key);
     auto const type = type_of(value);
-    put<uint32_t>(header, type);
+    put(header, static_cast<uint32_t>(type));
     put_value(header, value, type);
   }
   int64_t offset = 0;
