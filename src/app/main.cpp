@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <system_error>
+
 #include "fsllm/app/commands.hpp"
 #include "fsllm/app/program.hpp"
 #include "fsllm/core/error.hpp"
@@ -48,9 +50,12 @@ int main(int argc, char** argv) {
     FSLLM_CHECK(start.line->has("check-env") || !start.line->text("cfg").empty() ||
                     !start.line->text("resume").empty(),
                 "no configuration given (--cfg is missing). Write fsllm_hpc --cfg run.yaml, or see --help.");
-  } catch (fsllm::Error const& error) {
-    fsllm::print_error_once(error.what());
-    return fsllm::kExitBadInput;
+  } catch (std::exception const& error) {
+    auto const* system = dynamic_cast<std::system_error const*>(&error);
+    if (system != nullptr && system->code() == std::errc::broken_pipe) return 0;  // | head
+    auto const [message, code] = fsllm::failure_of(error);
+    fsllm::print_error_once(message);
+    return code;
   }
   return fsllm::run_program(
       argc, argv, [&](fsllm::Communicator const& world) { return fsllm::run_command(*start.line, world); });

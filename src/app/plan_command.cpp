@@ -159,8 +159,9 @@ void print_memory(Setup const& s, std::vector<ClientSource> const& sources, int6
   auto const plan = plan_memory(source.input(chosen));
   auto const shape = source.largest_pass(chosen);
   fmt::print(
-      "memory: about {:.0f} MiB a rank in its largest pass, {:.0f} rows of {:.0f} tokens (--plan has its "
-      "parts, and the time)\n",
+      "memory: at most {:.0f} MiB a rank, in a pass of {:.0f} rows of {:.0f} tokens (--plan has its parts, "
+      "and "
+      "the time)\n",
       plan.rank / kMiB, shape.rows, shape.length);
   if (machine.node_memory > 0 && use_of(plan, machine) > 1)
     print_fit(s, source, chosen, plan, machine, false);

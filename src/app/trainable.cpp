@@ -3,6 +3,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -220,8 +221,10 @@ TrainingFacts training_facts(Setup const& s, ClientData const& data) {
   facts.adapter = s.run.peft.method;
   facts.algorithm = s.run.fed.method;
   bool const ready = has_ready_shards(s);
-  auto const type = s.run.data.type.substr(0, s.run.data.type.find('@'));
-  facts.data = ready ? "ready shards" : std::filesystem::path(type).filename().string();
+  std::vector<std::string> names;  // without their folders
+  for (auto const& type : s.run.data.types)
+    names.push_back(std::filesystem::path(type.substr(0, type.find('@'))).filename().string());
+  facts.data = ready ? "ready shards" : fmt::format("{}", fmt::join(names, ", "));
   facts.splitter = ready ? "their owners" : s.run.data.splitter;
   facts.clients = static_cast<int64_t>(data.clients().size());
   for (auto const client : data.clients()) {

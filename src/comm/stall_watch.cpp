@@ -21,7 +21,7 @@ using Clock = StallWatch::Clock;
 constexpr size_t kNamed = 8;  ///< ranks that a warning names
 constexpr size_t kHostBytes = 64;
 constexpr double kSecondsUnshared = 0.5;  ///< between two words about progress
-constexpr double kSecondsUnheard = 10;  ///< between two words of a rank at work, at most
+constexpr double kSecondsUnheard = 10;    ///< between two words of a rank at work, at most
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -92,7 +92,8 @@ int64_t StallWatch::share_progress(int64_t round, int64_t done) {
   }
   listen();
   int64_t others = 0;
-  for (size_t rank = 1; rank < words_.size(); ++rank) others += words_[rank].round == round ? words_[rank].done : 0;
+  for (size_t rank = 1; rank < words_.size(); ++rank)
+    others += words_[rank].round == round ? words_[rank].done : 0;
   return others;
 }
 

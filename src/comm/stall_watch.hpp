@@ -38,9 +38,9 @@ class StallWatch {
  private:
   /// What a rank tells of itself.
   struct Word {
-    int64_t meetings = 0;  ///< that it has come to
-    int64_t waits = 0;     ///< 1: it waits, as it tells this
-    int64_t since_ms = 0;  ///< of the system's clock: when its activity began
+    int64_t meetings = 0;          ///< that it has come to
+    int64_t waits = 0;             ///< 1: it waits, as it tells this
+    int64_t since_ms = 0;          ///< of the system's clock: when its activity began
     int64_t round = -1, done = 0;  ///< steps of this round
     char activity[104] = {};
   };

@@ -292,6 +292,11 @@ std::string nest_yaml(std::vector<std::pair<std::string, std::string>> const& va
   return text;
 }
 
+std::string place_of(std::string const& path, YamlEntry const& entry) {
+  if (entry.line > 0) return fmt::format("{}:{}: {}", entry.source, entry.line, path);
+  return fmt::format("{}: {}", entry.source, path);
+}
+
 bool is_under(std::string_view path, std::string_view prefix) {
   return path.size() > prefix.size() && path.starts_with(prefix) &&
          (path[prefix.size()] == '.' || path[prefix.size()] == '[');

@@ -25,6 +25,9 @@ struct FlatYaml {
   std::map<std::string, std::string> literals;  ///< values of the command line as they were typed
 };
 
+/// "run.yaml:12: train.optimizer.lr": where the value of a key stands.
+std::string place_of(std::string const& path, YamlEntry const& entry);
+
 /// Does `path` lie below `prefix`?
 bool is_under(std::string_view path, std::string_view prefix);
 /// Removes a key with everything below it.

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 #include <random>
 #include <thread>
 
@@ -33,6 +34,11 @@ std::map<std::string, std::string> contents(fs::path const& dir) {
                        name.ends_with("state.h5") || name.ends_with("files.json");
     if (!entry.is_regular_file()) continue;
     auto text = timed ? std::string() : read_text(entry.path());
+    if (name.ends_with("run.json")) {  // when and how it was started stands there too
+      auto record = nlohmann::json::parse(text);
+      record.erase("starts");
+      text = record.dump();
+    }
     // Adapters name their base model by its path.
     if (name.ends_with(".json"))
       for (size_t at; (at = text.find(dir.parent_path().string())) != std::string::npos;)

@@ -224,6 +224,9 @@ def check_words(a, work):
         done = run([hpc, *words])
         if done.returncode != 2 or told not in done.stderr:
             fail(f"{words}: exit code {done.returncode}, {done.stderr}")
+    headed = subprocess.run(f"{hpc} --describe | head -1; exit ${{PIPESTATUS[0]}}", shell=True, executable="/bin/bash", capture_output=True, text=True)
+    if headed.returncode != 0 or headed.stderr or headed.stdout.count("\n") != 1:
+        fail(f"--describe | head -1: exit code {headed.returncode}, {headed.stderr}")
     keys = words_of_small_run(a, work)
     silent = run([hpc, "--cfg", "example:own-data", *keys, "--quiet", "expname=quiet"])
     if silent.returncode != 0 or silent.stdout or silent.stderr:

@@ -14,8 +14,8 @@ std::string duration_text(double seconds);
 /// wide. It is redrawn in place and gone when the work is done; without a terminal there is none.
 class Progress {
  public:
-  /// `later`: units that come after this work, for the time that is left of all. `others`: told now and then what
-  /// is done here, shown or not, says what is done elsewhere.
+  /// `later`: units that come after this work, for the time that is left of all. `others`: told now and then
+  /// what is done here, shown or not, says what is done elsewhere.
   Progress(std::string title, int64_t total, std::string unit, bool enabled, int64_t later = 0,
            std::function<int64_t(int64_t done)> others = {});
   ~Progress();
