@@ -30,6 +30,8 @@ ServerRows of_own_data_set(Setup const& s) {
   auto data = s.run.data;
   data.root = align.data_root;
   data.type = align.data_type;
+  if (s.run.data.types != std::vector{align.data_type}) data.columns.clear();  // those of the clients' files
+  data.types = {align.data_type};
   data.splits = align.splits;
   data.splitter = "iid";
   data.subsample = 1;

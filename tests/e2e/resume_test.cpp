@@ -131,7 +131,7 @@ TEST_F(ResumeInputs, AKeyThatCameLaterHasItsDefault) {
   auto text = read_text(dir_ / "a/config.yaml");
   std::ofstream(dir_ / "all.yaml") << text;
   for (auto const* key :
-       {"max_file_bytes", "keep_optimizer", "stall_warning_s", "normbounding_norm_bound", "mu"}) {
+       {"max_file_bytes", "keep_optimizer", "stall_warning_s", "clients_per_pass", "retry_on_nan_loss"}) {
     auto const at = text.find(std::string(" ") + key + ":");
     ASSERT_NE(at, std::string::npos) << key;
     auto const begin = text.rfind('\n', at);
