@@ -169,13 +169,14 @@ void check_one_document(std::string_view yaml, std::string const& source) {
 
 /// A section, a list of maps, or a value.
 struct Tree {
-  std::string value;
-  std::vector<std::pair<std::string, Tree>> children;
+  std::string name, value;
+  std::vector<Tree> children;
 
-  Tree& child(std::string const& name) {
-    for (auto& [known, tree] : children)
-      if (known == name) return tree;
-    return children.emplace_back(name, Tree{}).second;
+  Tree& child(std::string const& wanted) {
+    for (auto& tree : children)
+      if (tree.name == wanted) return tree;
+    children.push_back({wanted, "", {}});
+    return children.back();
   }
 };
 
@@ -209,7 +210,8 @@ std::string flow(YAML::Node const& node) {
 
 void write_nested(Tree const& tree, size_t depth, bool in_item, std::string& text) {
   bool first = in_item;  // "- " stands before the first key of a list's item
-  for (auto const& [name, child] : tree.children) {
+  for (auto const& child : tree.children) {
+    auto const& name = child.name;
     if (name.front() == '[') {
       text += std::string(2 * depth, ' ') + "- ";
       write_nested(child, depth + 1, true, text);

@@ -152,7 +152,9 @@ std::string bar_of(ShardSummary const& client, std::vector<std::pair<std::string
 /// Lines down from the top of the bars, numbers below them.
 std::string rows_axis(Axis const& axis, double a_row, double bottom) {
   std::string body;
-  for (double at = axis.low; at <= axis.high + axis.step / 2; at += axis.step) {
+  auto const marks = std::lround((axis.high - axis.low) / axis.step);
+  for (int64_t mark = 0; mark <= marks; ++mark) {
+    double const at = axis.low + axis.step * static_cast<double>(mark);
     double const x = kLeft + a_row * at;
     body += fmt::format(
         "<line x1='{0:.1f}' x2='{0:.1f}' y1='{1}' y2='{2:.0f}' stroke='#dddddd'/><text x='{0:.1f}' "
