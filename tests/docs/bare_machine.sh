@@ -19,7 +19,7 @@ fi
 
 dir=$2 suite=${3:-bookworm} data=$FSLLM_TEST_DATA home=/root/fsllm_hpc
 if [[ ! -e $dir/etc/debian_version ]]; then
-  mirror=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb \(\[[^]]*\] \)\?\(http[^ ]*\).*/\2/p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -1)
+  mirror=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb \(\[[^]]*\] \)\?\(http[^ ]*\).*/\2/p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | head -1 || true)
   debootstrap --variant=minbase "$suite" "$dir" ${mirror:+"$mirror"} || cannot "debootstrap of $suite failed"
 fi
 dir=$(cd "$dir" && pwd)
