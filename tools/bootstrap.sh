@@ -12,7 +12,7 @@ usage: tools/bootstrap.sh [options]
   --without-parquet     do not fetch Apache Arrow, which reads Parquet data files, into .deps/arrow (68 MB)
   --with-parquet        end with 2 where it cannot be fetched; else only Parquet files will be refused then
   --with-demo-model     also fetch the quickstart's model, SmolLM2-135M-Instruct, into .deps/models (94 MiB)
-  --with-style-tools    also install clang-format-14, clang-tidy-14 and strace (apt, when root)
+  --with-style-tools    also install clang-format-14, clang-tidy-14, strace and debootstrap (apt, when root)
   --with-slurm          also install Slurm's daemons and client, for the tests of jobs (apt, when root)
   --torch VERSION       2.11.0 (default, CUDA 13) or 2.7.1 (CUDA 12.6, for V100), the latter in .deps/libtorch-2.7.1
   --cuda                also the wheels that LibTorch's CUDA half needs to start beside a CUDA 13 toolkit
@@ -96,6 +96,7 @@ style='
 program clang-format-14   | clang-format-14              |
 program clang-tidy-14     | clang-tidy-14                |
 program strace            | strace                       |
+program debootstrap       | debootstrap                  |
 '
 
 search_paths=()  # -I and -L of prefixes that CMake would search too

@@ -169,7 +169,7 @@ std::vector<Sample> rows_of(CommandLine const& line, Subject const& subject) {
     rows = test_rows(*subject.run, line.need("run"));
   } else {
     DataConfig data;
-    data.type = line.need("tasks");
+    data.types = {line.need("tasks")};
     data.root = line.need("data");
     rows = read_samples(data);
   }

@@ -83,7 +83,7 @@ std::filesystem::path shards_of(Setup const& s, Communicator const& comm) {
   bool const ready =
       comm.max(comm.rank() == 0 && s.resume && std::filesystem::exists(dir / "index.json") ? 1 : 0) != 0;
   if (ready) return dir;
-  log_info("sharding {} for {}", s.run.data.type,
+  log_info("sharding {} for {}", s.run.data.type(),
            s.run.fed.client_num > 0 ? counted(s.run.fed.client_num, "client") : "a client a value");
   make_shards({prepare_job(s, preparing_threads()), s.run.fed.client_num, s.resolved_yaml},
               {s.directory.root, "shards", s.output.get()}, comm);

@@ -30,7 +30,7 @@ constexpr char const* kUnfinished = "unfinished.json";
 /// Collective: what splitters know of every row; each rank reads its part of the records.
 RowTable read_table(DataConfig const& data, Communicator const& comm) {
   RowTable mine;
-  set_activity("reading the rows of " + data.type);
+  set_activity("reading the rows of " + data.type());
   agree(comm, [&] {
     for_each_sample(
         data, [&](Sample&& sample) { mine.add(sample, sample.record); },
@@ -146,7 +146,7 @@ void begin_job(ShardJob const& job, RowTable const& table, size_t clients, Shard
 }
 
 ShardIndex index_of(ShardJob const& job, std::vector<ShardSummary> clients) {
-  ShardIndex index{job.rows.data.type, job.rows.data.splitter};
+  ShardIndex index{job.rows.data.type(), job.rows.data.splitter};
   if (job.rows.tokenizer != nullptr) {
     index.tokenizer_sha256 = job.rows.tokenizer->sha256();
     index.prompt_template = job.rows.prompt.name;
@@ -194,7 +194,7 @@ ShardIndex make_shards(ShardJob const& job, ShardPlace const& place, Communicato
   auto const table = read_table(job.rows.data, comm);
   SplitPlan plan;
   agree(comm, [&] {
-    FSLLM_CHECK(table.rows() > 0, "{} has no rows that can be read. Check the file.", job.rows.data.type);
+    FSLLM_CHECK(table.rows() > 0, "{} has no rows that can be read. Check the file.", job.rows.data.type());
     plan = plan_split(table, job.rows.data, job.client_num, job.rows.seed);
   });
   agree(comm, [&] {

@@ -43,7 +43,7 @@ struct Fact {
 };
 
 std::vector<Fact> facts(DataConfig const& data, ShardIndex const& index) {
-  return {{"data.type", index.dataset, data.type},
+  return {{"data.type", index.dataset, data.type()},
           {"data.splitter", index.splitter, data.splitter},
           {"llm.tok_len", std::to_string(index.tok_len), std::to_string(data.tok_len)}};
 }
@@ -72,7 +72,9 @@ void take_settings(Setup& s, ShardIndex const& index) {
     into = value;
     config.set_resolved(key, fmt::format("{}", value));
   };
-  take("data.type", s.run.data.type, index.dataset);
+  auto type = s.run.data.type();
+  take("data.type", type, index.dataset);
+  if (type != s.run.data.type()) s.run.data.types = {type};
   take("data.splitter", s.run.data.splitter, index.splitter);
   take("llm.tok_len", s.run.data.tok_len, index.tok_len);
   if (!index.prompt_json.empty()) {

@@ -67,7 +67,7 @@ namespace {
 std::string default_name(RunConfig const& run) {
   auto model = std::filesystem::path(run.model_type.substr(0, run.model_type.find('@'))).filename().string();
   auto const data =
-      run.data.shards.empty() ? run.data.type : std::filesystem::path(run.data.shards).filename().string();
+      run.data.shards.empty() ? run.data.type() : std::filesystem::path(run.data.shards).filename().string();
   auto name = fmt::format("{}_{}_on_{}", run.fed.method, model, data);
   std::replace_if(
       name.begin(), name.end(), [](unsigned char c) { return std::isspace(c) || c == '/' || c == '@'; }, '_');

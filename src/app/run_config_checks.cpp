@@ -16,7 +16,7 @@ void check_federation(RunConfig const& run, Config const& config) {
       !run.data.shards.empty() || !run.shard_roots.empty() || fed.client_num > 0 ||
           run.data.splitter == "natural" || run.data.splitter == "by_file",
       "{} = {} (the number of clients is needed to shard {}). Set it, or give ready shards with data.shards.",
-      config.where("federate.client_num"), fed.client_num, run.data.type);
+      config.where("federate.client_num"), fed.client_num, run.data.type());
   FSLLM_CHECK(fed.client_num == 0 || fed.only_client <= fed.client_num,
               "{} = {} (there are {} clients). Choose one of them.",
               config.where("federate.client_idx_for_local_train"), fed.only_client, fed.client_num);

@@ -29,7 +29,6 @@ ServerRows of_own_data_set(Setup const& s) {
   auto const& align = s.run.offsite.align;
   auto data = s.run.data;
   data.root = align.data_root;
-  data.type = align.data_type;
   if (s.run.data.types != std::vector{align.data_type}) data.columns.clear();  // those of the clients' files
   data.types = {align.data_type};
   data.splits = align.splits;
@@ -53,7 +52,7 @@ ServerRows of_own_data_set(Setup const& s) {
           places.at(sample.record)->append(row->ids, row->is_target, -1);
       },
       [&](int64_t record) { return places.contains(record); });
-  result.source = data.type;
+  result.source = data.type();
   return result;
 }
 

@@ -108,7 +108,7 @@ void split_meta(SplitInput const& input, SplitPlan& plan) {
   FSLLM_CHECK(input.client_num <= groups,
               "federate.client_num = {} (splitter meta gives each client whole categories, and "
               "{} has {}). Lower it to at most {}, or use another data.splitter.",
-              input.client_num, input.config.type, groups, groups);
+              input.client_num, input.config.type(), groups, groups);
   std::vector<int64_t> order(client_of.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i) % input.client_num;
   Philox(input.seed, Purpose::client_split).shuffle(std::span(order));
@@ -130,7 +130,7 @@ int64_t count_owners(SplitInput const& input, SplitPlan const& plan) {
       input.client_num == 0 || input.client_num == owners,
       "federate.client_num = {} (splitter {} makes every {} a client, and {} has {}). Set it to {} or "
       "to 0.",
-      input.client_num, input.config.splitter, each, input.config.type, owners, owners);
+      input.client_num, input.config.splitter, each, input.config.type(), owners, owners);
   return owners;
 }
 

@@ -108,8 +108,7 @@ void load_custom_template(Config& config, DataConfig& data) {
 void load_types(Config& config, DataConfig& data) {
   auto const doc =
       "Name of a data set, or .json / .jsonl / .csv / .tsv / .parquet / .txt files under data.root (or where "
-      "the "
-      "program starts); wildcards and lists of files are allowed. " +
+      "the program starts); wildcards and lists of files are allowed. " +
       named_with_meaning(data_formats());
   bool const is_list = config.is_list("data.type");
   if (is_list)
@@ -119,7 +118,6 @@ void load_types(Config& config, DataConfig& data) {
   config.describe_as("data.type", "string or list of string");
   FSLLM_CHECK(!is_list || !data.types.empty(), "{} = [] (no file is named). Name one, or leave it out.",
               config.where("data.type"));
-  data.type = fmt::format("{}", fmt::join(data.types, ","));
 }
 
 void load_columns(Config& config, DataConfig& data) {
@@ -149,6 +147,10 @@ void check_type(Config const& config, DataConfig const& data, std::string const&
 }
 
 }  // namespace
+
+std::string DataConfig::type() const {
+  return fmt::format("{}", fmt::join(types, ","));
+}
 
 DataConfig load_data_config(Config& config) {
   DataConfig data;

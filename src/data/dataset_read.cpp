@@ -179,17 +179,17 @@ class DataSetPass {
 
 ReadCounts for_each_sample(DataConfig const& config, std::function<void(Sample&&)> const& row,
                            std::function<bool(int64_t)> const& wanted) {
-  auto const types = config.types.empty() ? std::vector{config.type} : config.types;
+  if (config.types.empty()) data_format("", "data.type");  // which says so
   DataSetPass pass(config, row, wanted);
   std::vector<DataFile> all;
-  for (auto const& type : types) {
+  for (auto const& type : config.types) {
     auto const format = data_format(type, "data.type");
     for (auto const& file : find_data_files(config, type, format)) {
       pass.read(file, format);
       all.push_back(file);
     }
   }
-  return pass.finish(all.size() == 1 ? all.front().path.string() : config.type);
+  return pass.finish(all.size() == 1 ? all.front().path.string() : config.type());
 }
 
 std::vector<Sample> read_samples(DataConfig const& config, int64_t* skipped) {

@@ -71,7 +71,7 @@ std::vector<std::string> category_names(RowTable const& table, SplitPlan::Parts 
 }
 
 ClientShard header_of(ShardTask const& task, RowTable const& table, PrepareJob const& job) {
-  ClientShard header{task.client_id, job.data.type, job.data.splitter};
+  ClientShard header{task.client_id, job.data.type(), job.data.splitter};
   header.pairs = job.data.pairs;
   if (job.tokenizer != nullptr) {
     header.tokenizer_sha256 = job.tokenizer->sha256();

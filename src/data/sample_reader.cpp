@@ -4,7 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "chat_reader.hpp"
 #include "fsllm/core/names.hpp"
@@ -153,30 +155,44 @@ std::string known_by_another_name(json const& row, std::string const& field) {
   return "";
 }
 
-/// Fields that mean something by themselves.
-std::vector<std::string> fields_with_meaning(DataFormat const& format, DataConfig const& config) {
-  std::vector<std::string> fields{
-      format.instruction, format.input, format.output,       format.category, "input_ids",
-      "labels",           "messages",   "conversations",     "prompt",        "chosen",
-      "rejected",         "text",       config.natural_field};
-  if (format.custom) {
-    fields.insert(fields.end(), {"prompt_input_ids", "chosen_input_ids", "rejected_input_ids"});
-    fields.insert(fields.end(), {"system", "history", "weight", "train", "loss", "attention_mask",
-                                 "token_type_ids", "loss_mask", "position_ids"});
-    fields.insert(fields.end(), kRefusedRowFields.begin(), kRefusedRowFields.end());
-  }
-  std::erase(fields, "");
-  return fields;
+/// Fields that mean something by themselves, in every data set and in files of the user's.
+constexpr std::array kFields{"input_ids", "labels", "messages", "conversations",
+                             "prompt",    "chosen", "rejected", "text"};
+constexpr std::array kFieldsOfFiles{"prompt_input_ids",
+                                    "chosen_input_ids",
+                                    "rejected_input_ids",
+                                    "system",
+                                    "history",
+                                    "weight",
+                                    "train",
+                                    "loss",
+                                    "attention_mask",
+                                    "token_type_ids",
+                                    "loss_mask",
+                                    "position_ids"};
+
+template <class Use>
+void for_each_field(DataFormat const& format, Use use) {
+  for (auto const* field : {&format.instruction, &format.input, &format.output, &format.category})
+    if (!field->empty()) use(*field);
+  for (auto const* field : kFields) use(field);
+  if (!format.custom) return;
+  for (auto const* field : kFieldsOfFiles) use(field);
+  for (auto const* field : kRefusedRowFields) use(field);
+}
+
+bool has_meaning(std::string_view column, DataFormat const& format) {
+  bool found = false;
+  for_each_field(format, [&](std::string_view field) { found = found || field == column; });
+  return found;
 }
 
 /// The row under the names that are used here. A column that was renamed is not read as another field too.
 std::string rename_columns(json const& row, DataFormat const& format, DataConfig const& config,
                            json& renamed) {
   renamed = row;
-  auto const fields = fields_with_meaning(format, config);
   for (auto const& [field, column] : config.columns)
-    if (column != config.natural_field && std::find(fields.begin(), fields.end(), column) != fields.end())
-      renamed.erase(column);
+    if (column != config.natural_field && has_meaning(column, format)) renamed.erase(column);
   for (auto const& [field, column] : config.columns) {
     bool const optional = field == "input" || field == "category";
     if (row.contains(column))
@@ -216,7 +232,9 @@ std::string columns_to_write(json const& row, DataConfig const& config) {
 }
 
 std::vector<std::string> sample_fields(DataFormat const& format, DataConfig const& config) {
-  auto fields = fields_with_meaning(format, config);
+  std::vector<std::string> fields;
+  for_each_field(format, [&](std::string_view field) { fields.emplace_back(field); });
+  if (!config.natural_field.empty()) fields.push_back(config.natural_field);
   if (!format.custom) return fields;
   for (auto const& [field, column] : config.columns) fields.push_back(column);
   for (auto const& [field, names] : other_names()) fields.insert(fields.end(), names.begin(), names.end());

@@ -22,7 +22,7 @@ std::vector<int64_t> chosen_rows(RowTable const& rows, DataConfig const& config,
   std::iota(order.begin(), order.end(), 0);
   if (config.subsample >= 1) return order;
   Philox(seed, Purpose::subsample).shuffle(std::span(order));
-  bool const by_category = subsampled_by_category(config.type);
+  bool const by_category = subsampled_by_category(config.type());
   std::map<int32_t, std::vector<int64_t>> groups;
   for (int64_t const row : order)
     groups[by_category ? rows.category[static_cast<size_t>(row)] : 0].push_back(row);
@@ -70,11 +70,12 @@ void check_clients(SplitInput const& input, SplitPlan const& plan) {
               "no training rows (data.splits takes {} of {} rows of {} for training, rounded down). Use more "
               "data, or a larger first share.",
               input.config.splits[0],
-              plan.server.train.size() + plan.server.val.size() + plan.server.test.size(), input.config.type);
+              plan.server.train.size() + plan.server.val.size() + plan.server.test.size(),
+              input.config.type());
   FSLLM_CHECK(
       rows == 0 || input.client_num <= rows,
       "federate.client_num = {} (only {} training rows in {}). Lower it to at most {}, or use more data.",
-      input.client_num, rows, input.config.type, rows);
+      input.client_num, rows, input.config.type(), rows);
 }
 
 }  // namespace

@@ -54,9 +54,9 @@ class Page:
         self.add(f"## {title}", "", text)
 
     def plot(self, name, svg, what):
-        (self.folder / "images").mkdir(exist_ok=True)
-        (self.folder / "images" / f"performance_{name}.svg").write_text(svg, encoding="utf-8")
-        self.add(f"![{what}](images/performance_{name}.svg)")
+        (self.folder / "img").mkdir(exist_ok=True)
+        (self.folder / "img" / f"performance_{name}.svg").write_text(svg, encoding="utf-8")
+        self.add(f"![{what}](img/performance_{name}.svg)")
 
     def crowded(self, ranks):
         """Says where ranks had to share cores."""

@@ -22,7 +22,7 @@ suite --page "$dir/out/results.json" "$dir/PERFORMANCE.md" || fail "the page"
 for what in "## Against the number of clients" "## Against the length of rows" "## More ranks" "measure nothing"; do
   grep -q "$what" "$dir/PERFORMANCE.md" || fail "the page has no '$what'"
 done
-grep -o 'images/[a-z_]*\.svg' "$dir/PERFORMANCE.md" > "$dir/images.txt"
+grep -o 'img/[a-z_]*\.svg' "$dir/PERFORMANCE.md" > "$dir/images.txt"
 (($(wc -l < "$dir/images.txt") == 3)) || fail "the page has other plots"
 while read -r image; do
   python3 -c "import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])" "$dir/$image" || fail "$image is no SVG"

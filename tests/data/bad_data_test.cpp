@@ -171,7 +171,7 @@ TEST_P(BadData, IsNamedOrSkipped) {
   write_file_atomic(folder / bad.file, bad.bytes);
   DataConfig config;
   config.root = folder.path().string();
-  config.type = bad.file.ends_with(".zip") ? "code_search_net@llm" : bad.file;
+  config.types = {bad.file.ends_with(".zip") ? "code_search_net@llm" : bad.file};
   auto const place =
       (folder / bad.file).string() + (bad.line > 0 ? ":" + std::to_string(bad.line) + ": " : "");
   if (!bad.why.empty()) {

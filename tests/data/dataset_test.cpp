@@ -14,7 +14,7 @@ class Dataset : public testing::Test {
   std::vector<Sample> read(std::string const& name, std::string const& text) {
     write_file_atomic(folder_ / name, text);
     config_.root = folder_.path().string();
-    if (config_.type.empty()) config_.type = name;
+    if (config_.types.empty()) config_.types = {name};
     return read_samples(config_, &skipped_);
   }
   /// The message for a file whose second line is this row.
@@ -54,17 +54,17 @@ TEST_F(Dataset, FsLlmTrainsOnNone) {
 }
 
 TEST_F(Dataset, NamedDataSetsHaveTheirOwnFields) {
-  config_.type = "gsm8k@llm";
+  config_.types = {"gsm8k@llm"};
   auto const gsm8k = read("gsm8k_train.jsonl", R"({"question":"q","answer":"1+1\n#### 2"})");
   EXPECT_EQ(gsm8k[0].instruction, "q");
   EXPECT_EQ(gsm8k[0].output, "1+1\nThe answer is 2");
-  config_.type = "dolly-15k@llm";
+  config_.types = {"dolly-15k@llm"};
   auto const dolly = read("databricks-dolly-15k.jsonl",
                           R"({"instruction":"i","context":"x","response":"o","category":"open_qa"})");
   EXPECT_EQ(dolly[0].input + dolly[0].output + dolly[0].category, "xoopen_qa");
-  config_.type = "alpaca@llm";
+  config_.types = {"alpaca@llm"};
   EXPECT_EQ(read("alpaca_data.json", R"([{"instruction":"i","input":"","output":"o"}])")[0].output, "o");
-  config_.type = "alpaca_cleaned@llm";
+  config_.types = {"alpaca_cleaned@llm"};
   EXPECT_EQ(read("alpaca_data_cleaned.json", R"([{"instruction":"i","input":"","output":"o"}])")[0].output,
             "o");
 }
@@ -105,16 +105,16 @@ TEST_F(Dataset, BadRowsAreNamedOrSkipped) {
 
 TEST_F(Dataset, MissingFilesSayWhatToPutWhere) {
   EXPECT_ERROR(read("x.jsonl", ""), "x.jsonl has no rows (it is empty)");
-  config_.type = "y.json";
+  config_.types = {"y.json"};
   EXPECT_ERROR(read_samples(config_),
                "y.json is missing (data.type = y.json). Correct data.root or data.type.");
-  config_.type = "dolly-15k@llm";
+  config_.types = {"dolly-15k@llm"};
   EXPECT_ERROR(read_samples(config_), "databricks-dolly-15k.jsonl is missing");
   EXPECT_ERROR(read_samples(config_), "published at https://raw.githubusercontent.com/databrickslabs/dolly/");
   EXPECT_ERROR(read_samples(config_), "datasets/fetch.sh dolly-15k does it");
-  config_.type = "doly-15k@llm";
+  config_.types = {"doly-15k@llm"};
   EXPECT_ERROR(read_samples(config_), "Did you mean 'dolly-15k@llm'?");
-  config_.type = "";
+  config_.types.clear();
   EXPECT_ERROR(read_samples(config_), "data.type is not set");
   config_.on_bad_row = "skip";
   EXPECT_ERROR(read("z.jsonl", "{}\n"), "or every row is bad");
@@ -127,7 +127,7 @@ llm: {tok_len: 64}
 )",
                               "run.yaml");
   auto const data = load_data_config(config);
-  EXPECT_EQ(data.root + data.type + data.splitter + data.truncate, "dx.jsonldaprompt_left");
+  EXPECT_EQ(data.root + data.type() + data.splitter + data.truncate, "dx.jsonldaprompt_left");
   EXPECT_EQ(data.alpha, 0.05);
   EXPECT_EQ(data.tok_len, 64);
   EXPECT_NO_THROW(config.finish());

@@ -23,7 +23,7 @@ class Formats : public testing::Test {
     write_file_atomic(folder_ / name, bytes);
   }
   std::vector<Sample> read(std::string const& type) {
-    config_.type = type;
+    config_.types = {type};
     return read_samples(config_);
   }
   /// The one row of a file that holds it.
@@ -243,7 +243,7 @@ TEST_F(Formats, UnwantedRecordsArePassedOverUnread) {
         R"({"instruction":"i","output":"o"})"
         "\nbroken\n"
         R"({"text":"t"})");
-  config_.type = "x.jsonl";
+  config_.types = {"x.jsonl"};
   std::vector<int64_t> records;
   auto const counts = for_each_sample(
       config_, [&](Sample&& sample) { records.push_back(sample.record); },
@@ -288,7 +288,8 @@ TEST_F(Formats, SeveralFiles) {
   write("a.csv", "instruction,output\n1,a\n");
   write("b.jsonl", R"({"instruction": "2", "output": "b"})");
   config_.types = {"a.csv", "b.jsonl"};
-  auto const rows = read("a.csv,b.jsonl");
+  EXPECT_EQ(config_.type(), "a.csv,b.jsonl");
+  auto const rows = read_samples(config_);
   ASSERT_EQ(rows.size(), 2U);
   EXPECT_EQ(rows[0].output + rows[1].output, "ab");
 }

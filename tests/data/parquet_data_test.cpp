@@ -17,7 +17,7 @@ class ParquetData : public testing::Test {
   ParquetData() { config_.root = folder_.path().string(); }
   void write(std::string const& name, std::string const& bytes) { write_file_atomic(folder_ / name, bytes); }
   std::vector<Sample> read(std::string const& type) {
-    config_.type = type;
+    config_.types = {type};
     return read_samples(config_, &skipped_);
   }
   test::TempDir folder_;
@@ -94,7 +94,7 @@ TEST_F(ParquetData, UnwantedRowsArePassedOver) {
   std::vector<json> all;
   for (int i = 0; i < 10; ++i) all.push_back({{"text", std::to_string(i)}});
   for (auto const* name : {"a.parquet", "b.parquet"}) write(name, parquet(all, {3}));
-  config_.type = "?.parquet";
+  config_.types = {"?.parquet"};
   std::vector<std::string> seen;
   auto const counts = for_each_sample(
       config_, [&](Sample&& sample) { seen.push_back(std::to_string(sample.record) + ":" + sample.output); },

@@ -190,7 +190,7 @@ class WriteShards : public testing::Test {
     }
     write_file_atomic(dir_ / "rows.jsonl", text);
     job_.data.root = dir_.path().string();
-    job_.data.type = "rows.jsonl";
+    job_.data.types = {"rows.jsonl"};
     job_.data.splitter = "lda";
     job_.data.tok_len = 6;
     job_.data.truncate = "answer_right";

@@ -17,7 +17,7 @@ class RowFields : public testing::Test {
  protected:
   std::vector<Sample> read(std::string const& text, std::string const& file = "x.jsonl") {
     config_.root = folder_.path();
-    config_.type = file;
+    config_.types = {file};
     write_file_atomic(folder_ / file, text);
     return read_samples(config_);
   }

@@ -33,7 +33,7 @@ std::set<std::string> categories_in(std::vector<Sample> const& samples, std::vec
 
 DataConfig config_for(std::string const& splitter, double alpha = 0.5) {
   DataConfig config;
-  config.type = "data.json";
+  config.types = {"data.json"};
   config.splitter = splitter;
   config.alpha = alpha;
   config.natural_field = "owner";

@@ -19,8 +19,9 @@ struct ColumnName {
 /// Keys `data.*`, `llm.tok_len`, `llm.added_tokens.*`, `compat.fsllm`, `train.loss`: where samples come from,
 /// how they are split and tokenised.
 struct DataConfig {
-  std::string root, type, splitter, shards;
-  std::vector<std::string> types;  ///< several files of the user's; `type` has commas between them
+  std::string root, splitter, shards;
+  std::vector<std::string> types;  ///< data.type: a known data set, or files of the user's
+  std::string type() const;        ///< all of them, with commas between
   std::vector<ColumnName> columns;
   double alpha = 0.5;  ///< splitters lda and inner_dirichlet
   int64_t lda_min_size = 1;
