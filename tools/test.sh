@@ -25,7 +25,8 @@ while (($#)); do
 done
 
 ci=0; [[ ${CI:-} == true ]] && ci=1
-set_up=() configure=() ctest=(--test-dir "build/$preset" -j 2 --output-on-failure --test-output-size-passed 1000000)
+jobs=$(($(nproc) * 2))  # most tests wait half of their time, for ranks that start and for what they kill
+set_up=() configure=() ctest=(--test-dir "build/$preset" -j "$jobs" --output-on-failure --test-output-size-passed 1000000)
 ((fast)) && ctest+=(-LE slow) || set_up+=(--with-python-tests --with-demo-model)
 ((ci)) && set_up+=(--with-style-tools --with-slurm) configure+=(-DFSLLM_WERROR=ON -DFSLLM_HEADER_CHECK=ON)
 ((ci)) && command -v nvcc >/dev/null && echo '#include <nccl.h>' | nvcc -E -x cu - >/dev/null 2>&1 && cuda=1
@@ -41,7 +42,7 @@ if ((cuda)); then
 fi
 if ((ci)); then
   bash tools/build.sh --target sanitizer_tests asan -DFSLLM_WERROR=ON
-  ctest --test-dir build/asan -j 2 -R '^(core|comm|io|jinja|text|data|fed|fed_mpi)_test|^fuzz\.' --output-on-failure || status=$?
+  ctest --test-dir build/asan -j "$jobs" -R '^(core|comm|io|jinja|text|data|fed|fed_mpi)_test|^fuzz\.' --output-on-failure || status=$?
 fi
 ctest "${ctest[@]}" "$@" || status=$?
 data=${FSLLM_TEST_DATA:-../shared/data}

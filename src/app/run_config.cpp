@@ -106,7 +106,7 @@ void load_own_keys(Config& config, RunConfig& run) {
   run.stage_dir = get_path(config, "hpc.stage_dir", "",
                            "Folder of the node's own disk, say, for weights: converted ones (GGUF, another "
                            "storage type), and copies of those that lie on another file system; kept for "
-                           "the next run; empty: converted ones in the run directory, no copies.");
+                           "the next run; empty: converted ones in outdir/converted_weights, no copies.");
   run.time_limit_margin = config.get(
       "hpc.time_limit_margin_s", 120.0,
       "Seconds before the end of the batch job at which training stops, with a checkpoint and exit code "

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -56,7 +57,11 @@ TensorMap compressed(Trainable& t, uint64_t seed, std::filesystem::path const& d
 }  // namespace
 
 std::filesystem::path weight_cache(Setup const& s) {
-  return s.run.stage_dir.empty() ? s.directory.root / "weights" : std::filesystem::path(s.run.stage_dir);
+  namespace fs = std::filesystem;
+  if (!s.run.stage_dir.empty()) return s.run.stage_dir;
+  fs::path const outdir(s.run.outdir), shared = outdir / "converted_weights";
+  bool const writable = ::access((fs::exists(shared) ? shared : outdir).c_str(), W_OK) == 0;
+  return writable ? shared : s.directory.root / "weights";
 }
 
 LoraFactors lora_of(Setup const& s, Trainable& t) {

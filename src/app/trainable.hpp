@@ -25,7 +25,8 @@ std::unique_ptr<CausalLM> load_grown(Setup const& s, std::filesystem::path const
 /// Collective over `group`, the ranks that train a client with this one; null: it trains alone.
 Trainable load_trainable(Setup const& s, Collective* group = nullptr);
 
-/// Where converted weights of this run lie.
+/// Where converted weights lie: runs of one outdir share them, but for a folder that somebody else has made
+/// there.
 std::filesystem::path weight_cache(Setup const& s);
 
 /// The run's LoRA, for rules about its factors; refers to `t`.

@@ -39,7 +39,7 @@ TEST(Gguf, TrainsToTheAdapterOfTheHuggingFaceFiles) {
             {"fsllm_hpc", "--cfg", config, "model.type", tiny_gguf().string(), "expname", name});
     ASSERT_EQ(gguf.exit_code, 0) << gguf.err << gguf.out;
     EXPECT_EQ(adapter(dir / name), adapter(dir / "folder")) << ranks << " ranks";
-    EXPECT_EQ(copies_in(dir.path() / name / "weights").size(), 1U);
+    EXPECT_EQ(copies_in(dir / "converted_weights").size(), 1U) << "one for all runs";
   }
 }
 
@@ -57,7 +57,7 @@ TEST(Gguf, StageDirHoldsOneCopyForAllRuns) {
     made.push_back(fs::last_write_time(copies_in(dir / "stage").front() / "model.safetensors"));
   }
   EXPECT_EQ(made[0], made[1]) << "the second run uses the copy of the first";
-  EXPECT_TRUE(copies_in(dir.path() / "a" / "weights").empty());
+  EXPECT_TRUE(copies_in(dir / "converted_weights").empty());
 }
 
 TEST(Gguf, AnotherStorageTypeIsConvertedOnce) {
@@ -67,7 +67,7 @@ TEST(Gguf, AnotherStorageTypeIsConvertedOnce) {
   auto const outcome =
       run(dir.path(), 2, {"fsllm_hpc", "--cfg", config, "train.storage_dtype", "bf16", "expname", "half"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err << outcome.out;
-  EXPECT_EQ(copies_in(dir.path() / "half" / "weights").size(), 1U);
+  EXPECT_EQ(copies_in(dir / "converted_weights").size(), 1U);
 }
 
 TEST(Gguf, IsCheckedWithoutConverting) {

@@ -141,5 +141,15 @@ TEST_F(Permissions, OfWhatIsWritten) {
     expect_refused(closed);
 }
 
+TEST_F(Permissions, WeightsBesideAFolderOfSomebodyElse) {
+  fs::create_directory("converted_weights");
+  ASSERT_EQ(::chmod("converted_weights", 0555), 0);
+  auto const outcome = run_unprivileged(
+      dir_->path(), 2, kTrain + Words{"train.storage_dtype", "bf16", "expname", "own_weights"});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_FALSE(fs::is_empty("own_weights/weights"));
+  EXPECT_TRUE(fs::is_empty("converted_weights"));
+}
+
 }  // namespace
 }  // namespace fsllm::test
