@@ -25,7 +25,8 @@ while (($#)); do
 done
 
 ci=0; [[ ${CI:-} == true ]] && ci=1
-jobs=$(($(nproc) * 2))  # most tests wait half of their time, for ranks that start and for what they kill
+jobs=$(($(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) * 2))  # most tests wait for half of their time
+((jobs <= 16)) || jobs=16
 set_up=() configure=() ctest=(--test-dir "build/$preset" -j "$jobs" --output-on-failure --test-output-size-passed 1000000)
 ((fast)) && ctest+=(-LE slow) || set_up+=(--with-python-tests --with-demo-model)
 ((ci)) && set_up+=(--with-style-tools --with-slurm) configure+=(-DFSLLM_WERROR=ON -DFSLLM_HEADER_CHECK=ON)

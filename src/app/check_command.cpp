@@ -37,6 +37,7 @@ struct CheckedData {
   std::vector<ClientRows> clients;
   PrepareCounts counts;
   int64_t encoded = 0, samples = 0;  ///< of all that were read
+  int64_t longest = 0;               ///< tokens of a row, where all were encoded
 };
 
 std::vector<int64_t> ids_of(std::vector<ClientRows> const& clients) {
@@ -62,11 +63,13 @@ CheckedData check_rows(Setup const& s) {
                   "llm.tok_len = {} (the model takes {} tokens, and a row has {}). Set it to {}.",
                   s.run.data.tok_len, most, row.ids.size(), most);
       tokens.back() += std::ssize(row.ids);
+      data.longest = std::max(data.longest, std::ssize(row.ids));
     }
   });
   warn_of_truncation(data.counts, s.run.data.tok_len);
   data.samples = table.rows();
   data.encoded = std::ssize(tokens);
+  if (data.encoded < data.samples) data.longest = 0;
   auto const kept =
       static_cast<double>(std::count_if(tokens.begin(), tokens.end(), [](auto n) { return n > 0; }));
   auto const mean =
@@ -193,7 +196,7 @@ int check_command(Setup const& s, std::vector<ClientSource> ready, Communicator 
                s.run.peft.method.empty() ? "the full model" : s.run.peft.method);
     print_data(data, s.run.data.tok_len);
     print_placement(s, data, comm.size());
-    if (!s.emulator) print_memory(s, sources, comm.size(), ranks_on_node);
+    if (!s.emulator) print_memory(s, sources, data.longest, comm.size(), ranks_on_node);
   });
   return 0;
 }

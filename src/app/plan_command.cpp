@@ -150,9 +150,9 @@ bool describes_machine(CommandLine const& line) {
 
 }  // namespace
 
-void print_memory(Setup const& s, std::vector<ClientSource> const& sources, int64_t ranks,
+void print_memory(Setup const& s, std::vector<ClientSource> const& sources, int64_t longest, int64_t ranks,
                   int64_t ranks_on_node) {
-  PlanSource source(s, sources);
+  PlanSource source(s, sources, longest);
   Machine const machine{(ranks + ranks_on_node - 1) / ranks_on_node, ranks_on_node,
                         static_cast<double>(available_memory()), 0, s.device.gpu >= 0};
   auto const chosen = chosen_by(s, ranks, ranks_on_node, machine.gpu);
@@ -160,8 +160,7 @@ void print_memory(Setup const& s, std::vector<ClientSource> const& sources, int6
   auto const shape = source.largest_pass(chosen);
   fmt::print(
       "memory: at most {:.0f} MiB a rank, in a pass of {:.0f} rows of {:.0f} tokens (--plan has its parts, "
-      "and "
-      "the time)\n",
+      "and the time)\n",
       plan.rank / kMiB, shape.rows, shape.length);
   if (machine.node_memory > 0 && use_of(plan, machine) > 1)
     print_fit(s, source, chosen, plan, machine, false);

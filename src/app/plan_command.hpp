@@ -10,7 +10,8 @@ namespace fsllm {
 int plan_command(CommandLine const& line, Setup& s, Communicator const& comm);
 
 /// One line for --check: memory of a rank, and whether it is there; what would take less, where it is not.
-void print_memory(Setup const& s, std::vector<ClientSource> const& sources, int64_t ranks,
+/// `longest`: tokens of the longest row that no shard has yet; 0 where not all are known.
+void print_memory(Setup const& s, std::vector<ClientSource> const& sources, int64_t longest, int64_t ranks,
                   int64_t ranks_on_node);
 
 /// Collective: whether this node's memory will do for a full model, before it is loaded. A run whose weights,

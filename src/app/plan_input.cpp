@@ -126,8 +126,11 @@ Choice chosen_by(Setup const& s, int64_t ranks, int64_t ranks_on_node, bool gpu)
           gpu};
 }
 
-PlanSource::PlanSource(Setup const& s, std::vector<ClientSource> sources)
-    : s_(s), has_weights_(weights_in(s.model_dir)), sources_(std::move(sources)) {}
+PlanSource::PlanSource(Setup const& s, std::vector<ClientSource> sources, int64_t longest)
+    : s_(s),
+      has_weights_(weights_in(s.model_dir)),
+      sources_(std::move(sources)),
+      longest_(static_cast<double>(longest)) {}
 
 void PlanSource::measure_rows() {
   if (longest_ > 0) return;

@@ -22,10 +22,11 @@ struct Choice {
 };
 Choice chosen_by(Setup const& s, int64_t ranks, int64_t ranks_on_node, bool gpu);
 
-/// Rows are measured in ready shards; those that are not made yet are taken to be as long as allowed.
+/// Rows are measured in ready shards. Those that are not made yet are taken to have `longest` tokens, or as
+/// many as allowed (0).
 class PlanSource {
  public:
-  PlanSource(Setup const& s, std::vector<ClientSource> sources);
+  PlanSource(Setup const& s, std::vector<ClientSource> sources, int64_t longest = 0);
   /// `passes` false: without what forward and backward passes take, which has to be counted by running some.
   PlanInput input(Choice const& choice, bool passes = true);
   PassShape largest_pass(Choice const& choice);

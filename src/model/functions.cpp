@@ -42,10 +42,6 @@ void over_rows(void (*kernel)(Rows const&, int64_t, int64_t), Rows const& rows, 
                    [&](int64_t begin, int64_t end) { kernel(rows, begin, end); });
 }
 
-at::Tensor as_floats(at::Tensor const& weight) {
-  return weight.scalar_type() == at::kFloat ? weight.contiguous() : weight.to(at::kFloat).contiguous();
-}
-
 /// `inverse`: room for what the backward pass needs of each row, or undefined.
 at::Tensor rms_rows(at::Tensor const& given, at::Tensor const& weight, double eps,
                     at::Tensor const& inverse) {

@@ -20,6 +20,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using Tensors = torch::autograd::variable_list;
+using detail::as_floats;
 using detail::cpu_kernels;
 using detail::stored_type;
 
@@ -31,10 +32,6 @@ constexpr int64_t kMostRank = 32;
 
 bool have_loops(at::Tensor const& x, int64_t rank) {
   return rank <= kMostRank && detail::have_kernels(x) && x.size(0) > 0;
-}
-
-at::Tensor as_floats(at::Tensor const& factor) {
-  return factor.to(at::kFloat).contiguous();
 }
 
 /// factor xᵀ, [r, N], of x [N, size] and factor [r, size].

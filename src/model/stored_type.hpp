@@ -22,6 +22,11 @@ inline std::optional<StoredType> stored_type(at::ScalarType type) {
   }
 }
 
+/// The same values as fp32 numbers in a row, as loops read weights.
+inline at::Tensor as_floats(at::Tensor const& values) {
+  return values.to(at::kFloat).contiguous();
+}
+
 /// Are there loops of this processor for tensors like these, all of one type?
 template <class... More>
 bool have_kernels(at::Tensor const& first, More const&... more) {

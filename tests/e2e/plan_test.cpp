@@ -211,7 +211,7 @@ TEST(Plan, RefusesWhatCannotFit) {
 
 /// Training and evaluation of clients of unequal size, on one rank and on two: within a fifth, at one of
 /// three times, as the machine may be busy with other things.
-TEST(Plan, SecondsAreThoseOfTheRun) {
+TEST(PlanTime, SecondsAreThoseOfTheRun) {
   FSLLM_NEED_TEST_DATA("models/stories260K");
   TempDir dir;
   std::ofstream rows(dir / "rows.jsonl");
