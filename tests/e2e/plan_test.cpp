@@ -43,6 +43,25 @@ TEST(Plan, IsMadeOfEveryKindOfRun) {
   }
 }
 
+/// --check plans with the longest row, which it has encoded, as with that of shards.
+TEST(Plan, OfCheckKnowsTheLongestRow) {
+  TempDir dir;
+  auto const config = write_config(dir.path(), SmallRun().yaml(dir.path())).string();
+  auto const largest_pass = [&](std::vector<std::string> const& more) {
+    std::vector<std::string> words{"fsllm_hpc", "--cfg", config, "--check"};
+    words.insert(words.end(), more.begin(), more.end());
+    auto const outcome = run(dir.path(), 0, words);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return number_behind(outcome.out, "in a pass of 2 rows of");
+  };
+  auto const shards = (dir / "shards").string();
+  ASSERT_EQ(run(dir.path(), 0, {"fsllm_shard", "--cfg", config, "--out", shards}).exit_code, 0);
+  auto const longest = largest_pass({"data.shards", shards});
+  EXPECT_GT(longest, 0);
+  EXPECT_LT(longest, 64) << "llm.tok_len";
+  EXPECT_EQ(largest_pass({}), longest);
+}
+
 /// SmolLM2 with LoRA on 2 rows of 128 tokens.
 TEST(Plan, IsWhatTheRunTakes) {
   auto const model = source_file(".deps/models/SmolLM2-135M-Instruct.Q4_1.gguf");
