@@ -28,6 +28,10 @@ mkdir -p "$dir/usr/local/share/ca-certificates"
 for file in /etc/resolv.conf /etc/pip.conf /etc/apt/apt.conf.d/* /usr/local/share/ca-certificates/*; do
   [[ ! -f $file ]] || cp "$file" "$dir$file"
 done
+reach=()
+for name in http_proxy https_proxy no_proxy PIP_INDEX_URL PIP_TRUSTED_HOST; do
+  [[ -z ${!name:-} ]] || reach+=("$name=${!name}")
+done
 for place in proc dev sys; do mount --rbind "/$place" "$dir/$place"; done
 chroot "$dir" apt-get update -qq || cannot "its package archives are out of reach"
 
@@ -39,7 +43,7 @@ cp -rL "$data/models/stories260K" "$dir/root/tutorial/model"
 python3 tests/docs/walk.py README.md --script >"$dir/root/readme.sh"
 { echo ". $home/build/env.sh"; python3 tests/docs/walk.py docs/TUTORIAL.md --script; } >"$dir/root/tutorial.sh"
 
-play() { chroot "$dir" env -i HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin bash -c "cd $1 && bash $2" </dev/null; }
+play() { chroot "$dir" env -i ${reach[@]+"${reach[@]}"} HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin bash -c "cd $1 && bash $2" </dev/null; }
 play "$home" /root/readme.sh
 echo "bare_machine: the README took $((SECONDS / 60)) min"
 play /root/tutorial /root/tutorial.sh
