@@ -46,6 +46,7 @@ if ((ci)); then
   ctest --test-dir build/asan -j "$jobs" -R '^(core|comm|io|jinja|text|data|fed|fed_mpi)_test|^fuzz\.' --output-on-failure || status=$?
 fi
 ctest "${ctest[@]}" "$@" || status=$?
+
 data=${FSLLM_TEST_DATA:-../shared/data}
 # The README's and the tutorial's commands as somebody types them first, in a bare Debian; where none can be made, the
 # README's in this folder.

@@ -34,6 +34,7 @@ for name in http_proxy https_proxy no_proxy PIP_INDEX_URL PIP_TRUSTED_HOST; do
 done
 for place in proc dev sys; do mount --rbind "/$place" "$dir/$place"; done
 chroot "$dir" apt-get update -qq || cannot "its package archives are out of reach"
+rm -rf "$dir"/var/lib/apt/lists/*  # a bare system has none: the first command must fetch them
 
 mkdir -p "$dir$home/data" "$dir/root/tutorial"
 git archive HEAD | tar -x -C "$dir$home"

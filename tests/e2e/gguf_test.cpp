@@ -58,6 +58,7 @@ TEST(Gguf, StageDirHoldsOneCopyForAllRuns) {
   }
   EXPECT_EQ(made[0], made[1]) << "the second run uses the copy of the first";
   EXPECT_TRUE(copies_in(dir / "converted_weights").empty());
+  EXPECT_TRUE(copies_in(dir / "a/weights").empty());
 }
 
 TEST(Gguf, AnotherStorageTypeIsConvertedOnce) {
